@@ -1,0 +1,123 @@
+"""`orchestrator.context.TaskContext`, as a worker provides it.
+
+A note goes to the actor that owns the run and is durable when that actor says so. Sending is shielded: a cancel
+that comes meanwhile is raised when the note has been dealt with, never in the middle of a call to Ray.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import msgspec
+
+from actors.artifacts import INLINE_MAX, inline_json
+from actors.work import Work
+from orchestrator import codec
+from orchestrator.definition import Window
+from orchestrator.errors import Unavailable
+from orchestrator.messages import Note
+
+#: a checkpoint that is not durable after this long is an error
+CHECKPOINT_S = 30.0
+RETRY_PAUSE_S = 0.5
+#: progress told more often is dropped, except the end
+PROGRESS_EVERY_S = 0.25
+
+_log = logging.getLogger("task")
+_log.setLevel(logging.DEBUG)
+
+
+class AttemptContext:
+    """One attempt, from inside."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        earlier = work.assignment.last_checkpoint
+        self._last = None if earlier is None else msgspec.json.encode(earlier)
+        self._told_progress_s = float("-inf")
+
+    @property
+    def run_id(self) -> str:
+        return self._work.assignment.run_id
+
+    @property
+    def dag_id(self) -> str:
+        return self._work.run.dag_id
+
+    @property
+    def window(self) -> Window | None:
+        window = self._work.run.window
+        return Window(*window) if window else None
+
+    @property
+    def task_id(self) -> str:
+        return self._work.assignment.task
+
+    @property
+    def attempt(self) -> int:
+        return self._work.assignment.attempt
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return self._work.params
+
+    @property
+    def cancelled(self) -> bool:
+        return self._work.attempt.reason is not None
+
+    @property
+    def log(self) -> logging.Logger:
+        return _log
+
+    def checkpoint(self, data: Any) -> None:
+        """`data` is durable when this returns.
+
+        Raises TypeError when it is not plain JSON of at most 64 KiB, TaskCancelled when the attempt is over, and
+        Unavailable when it could not be made durable within CHECKPOINT_S.
+        """
+        raw = inline_json(data)
+        if raw is None:
+            raise TypeError(
+                f"a checkpoint must be plain JSON (dict with text keys, list, text, finite number, bool, "
+                f"None) of at most {INLINE_MAX} bytes; this {type(data).__qualname__} is not"
+            )
+        self._work.attempt.check()
+        with self._work.attempt.shielded():
+            self._send_until(time.monotonic() + CHECKPOINT_S, "checkpoint", raw)
+        self._last = raw
+
+    def last_checkpoint(self) -> Any:
+        """What this or an earlier attempt gave to `checkpoint` last."""
+        return None if self._last is None else msgspec.json.decode(self._last)
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """Tell how far the task is; dropped when told too often or when nobody answers. Raises TaskCancelled."""
+        self._work.attempt.check()
+        now_s = time.monotonic()
+        if fraction < 1 and now_s - self._told_progress_s < PROGRESS_EVERY_S:
+            return
+        self._told_progress_s = now_s
+        data = inline_json({"fraction": float(fraction), "message": str(message)})
+        if data is None:
+            raise ValueError("progress takes a finite number and a short message")
+        with self._work.attempt.shielded():
+            try:
+                self._send("progress", data)
+            except Unavailable as error:
+                logging.getLogger(__name__).info("progress of task %s was dropped: %s", self.task_id, error)
+
+    def _send_until(self, deadline_s: float, kind: str, data: bytes) -> None:
+        while True:
+            try:
+                return self._send(kind, data)
+            except Unavailable:
+                if self.cancelled or time.monotonic() + RETRY_PAUSE_S >= deadline_s:
+                    raise
+                time.sleep(RETRY_PAUSE_S)
+
+    def _send(self, kind: str, data: bytes) -> None:
+        note = Note(self.run_id, self.task_id, self.attempt, kind, msgspec.Raw(data))
+        if not self._work.shop.notes.send(self._work.run.owner, codec.encode_note(note)):
+            self._work.attempt.cancel("cancelled")  # the attempt was replaced; `shielded` raises

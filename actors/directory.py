@@ -1,0 +1,94 @@
+"""Reaching an actor by its name: the only place that asks Ray for a handle.
+
+Handles are cached by name and dropped when a call through one fails, so that the next call finds
+whoever has the name then. Calls are made in an empty context: Ray cancels by context, and what an
+actor tells another one must not be cancelled because a client went away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import Context
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from actors.names import NAMESPACE
+from actors.peers import WorkerGone
+from orchestrator.errors import ActorUnreachable, OrchestratorError
+
+#: seconds a worker may take to answer a control call, and an actor to take or answer a message
+CONTROL_S = 3.0
+TELL_S = 5.0
+
+
+class RayPeers:
+    """`peers.Peers` over Ray."""
+
+    def __init__(self) -> None:
+        self._handles: dict[str, Any] = {}
+
+    async def exchange(self, worker: str, blob: bytes) -> bytes:
+        """Runs as long as the batch does; Ray reports the worker's death."""
+        try:
+            answer: bytes = await self._call(worker, "exchange", blob)
+        except (RayError, ValueError) as gone:
+            self._handles.pop(worker, None)
+            raise WorkerGone(worker, _first_line(gone)) from gone
+        return answer
+
+    async def control(self, worker: str, method: str, *args: Any) -> Any:
+        """A quick answer, or WorkerGone."""
+        try:
+            return await asyncio.wait_for(self._call(worker, method, *args), CONTROL_S)
+        except (RayError, ValueError, TimeoutError) as gone:
+            self._handles.pop(worker, None)
+            raise WorkerGone(worker, _first_line(gone)) from gone
+
+    async def kill(self, worker: str) -> None:
+        """The process ends now; Ray starts it again."""
+        try:
+            handle = await self._handle(worker)
+            await asyncio.to_thread(ray.kill, handle, no_restart=False)
+        except (RayError, ValueError) as gone:
+            raise WorkerGone(worker, _first_line(gone)) from gone
+
+    async def tell(self, actor: str, method: str, blob: bytes) -> None:
+        """Delivered, or ActorUnreachable."""
+        await self._reach(actor, method, blob)
+
+    async def ask(self, actor: str, method: str, blob: bytes) -> bytes:
+        """The answer, or ActorUnreachable."""
+        answer: bytes = await self._reach(actor, method, blob)
+        return answer
+
+    async def _reach(self, actor: str, method: str, blob: bytes) -> Any:
+        try:
+            return await asyncio.wait_for(self._call(actor, method, blob), TELL_S)
+        except TimeoutError as late:
+            raise ActorUnreachable(actor, f"no answer to {method} within {TELL_S:.0f} s") from late
+        except RayActorError as gone:
+            self._handles.pop(actor, None)
+            raise ActorUnreachable(actor, _first_line(gone)) from gone
+        except (RayError, ValueError) as failed:
+            if isinstance(failed, OrchestratorError):
+                raise
+            raise ActorUnreachable(actor, _first_line(failed)) from failed
+
+    async def _call(self, actor: str, method: str, *args: Any) -> Any:
+        handle = self._handles.get(actor) or await self._handle(actor)
+        return await Context().run(getattr(handle, method).remote, *args)
+
+    async def _handle(self, actor: str) -> Any:
+        """Raises ValueError when no such actor lives."""
+        handle = self._handles.get(actor)
+        if handle is None:
+            handle = await asyncio.to_thread(ray.get_actor, actor, NAMESPACE)
+            self._handles[actor] = handle
+        return handle
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else 'no answer'}"

@@ -1,0 +1,123 @@
+"""Runs one attempt and says how it ended. Whatever user code does short of ending the process becomes a Report.
+
+`core.noop` and `core.echo` of plain params are answered without looking further: they measure the system, not
+themselves.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+
+import msgspec
+
+from actors.artifacts import INLINE_MAX, Artifacts
+from actors.attempt import LiveAttempt
+from actors.attempt_log import AttemptLog, LogSink, Shipper, capturing
+from actors.entrypoints import Entrypoints
+from actors.guarded_http import GuardedHttp
+from actors.task_kinds import KINDS
+from actors.work import NoteSink, Shop, TaskFailed, ThreadLoop, Work
+from orchestrator.errors import PermanentFailure
+from orchestrator.messages import Assignment, Report, RunContext, Value
+
+#: characters of an error
+ERROR_MAX = 1000
+#: packages whose frames lead to user code
+_OURS = ("actors", "asyncio")
+_EMPTY = Value(msgspec.Raw(b"{}"), None, 2)
+
+
+class Executor:
+    """Everything an attempt needs, kept from one to the next."""
+
+    def __init__(
+        self, *, artifacts: Artifacts, entrypoints: Entrypoints, logs: LogSink, notes: NoteSink, http_allow: str
+    ) -> None:
+        self._shipper = Shipper(logs)
+        self._shop = Shop(artifacts, entrypoints, notes, GuardedHttp(http_allow), ThreadLoop())
+
+    def run(self, task: Assignment, run: RunContext | None, attempt: LiveAttempt) -> Report:
+        """How the attempt ended. Raises nothing."""
+        value = _at_once(task, run)
+        if value is None:
+            return self._run_fully(task, run, attempt)
+        if (reason := attempt.end()) is not None:
+            return Report(task.run_id, task.task, task.attempt, reason, error=_why(reason, task))
+        return Report(task.run_id, task.task, task.attempt, "ok", value)
+
+    def _run_fully(self, task: Assignment, run: RunContext | None, attempt: LiveAttempt) -> Report:
+        started_s = time.perf_counter()
+        log = AttemptLog(task.run_id, task.task, task.attempt, self._shipper)
+        value, error = Value(), None
+        try:
+            with capturing(log):
+                value = self._outcome(task, run, attempt, log)
+        except BaseException as caught:
+            error = caught
+        reason = attempt.end()
+        took_s = time.perf_counter() - started_s
+        log.close()
+        if reason is not None:
+            return Report(task.run_id, task.task, task.attempt, reason, error=_why(reason, task), took_s=took_s)
+        if error is not None:
+            permanent = isinstance(error, PermanentFailure)
+            return Report(
+                task.run_id, task.task, task.attempt, "error", error=one_line(error), permanent=permanent, took_s=took_s
+            )
+        return Report(task.run_id, task.task, task.attempt, "ok", value, took_s=took_s)
+
+    def _outcome(self, task: Assignment, run: RunContext | None, attempt: LiveAttempt, log: AttemptLog) -> Value:
+        kind = KINDS.get(task.type)
+        if kind is None:
+            raise PermanentFailure(f"no worker here runs tasks of type {task.type!r}")
+        if run is None:
+            raise RuntimeError(f"the batch did not say what run {task.run_id} is")
+        attempt.check()
+        try:
+            returned = kind(Work(task, run, attempt, log, self._shop))
+            return self._shop.artifacts.keep(task.run_id, task.task, task.attempt, returned)
+        except BaseException as error:
+            if task.type == "python" and attempt.reason is None:
+                log.write(_trace(error))
+            raise
+
+
+def one_line(error: BaseException) -> str:
+    """Class and message, on one line, for people."""
+    try:
+        message = " ".join(str(error).split())
+    except Exception:
+        message = "(its message cannot be read)"
+    name = type(error).__name__
+    if message and not isinstance(error, PermanentFailure | TaskFailed):
+        message = f"{name}: {message}"
+    text = message or name
+    return text if len(text) <= ERROR_MAX else text[: ERROR_MAX - 1] + "…"
+
+
+def _at_once(task: Assignment, run: RunContext | None) -> Value | None:
+    """The value of a task that needs no work; None when it does."""
+    if task.type == "core.noop":
+        return _EMPTY
+    if task.type != "core.echo" or run is None or run.params or task.inputs:
+        return None
+    params = bytes(task.params)
+    if len(params) > INLINE_MAX or b"{{" in params or b'"$' in params:
+        return None
+    return Value(msgspec.Raw(params), None, len(params)) if params else _EMPTY
+
+
+def _why(reason: str, task: Assignment) -> str:
+    return f"timed out after {task.timeout_s:g} s" if reason == "timed_out" else reason
+
+
+def _trace(error: BaseException) -> str:
+    """The traceback from the first frame of user code."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _OURS:
+        frame = frame.tb_next
+    try:
+        return "".join(traceback.format_exception(type(error), error, frame))
+    except Exception:
+        return one_line(error) + "\n"

@@ -1,0 +1,430 @@
+"""The journal over the Redis protocol: Valkey or Redis >= 7, one server, not a cluster.
+
+Every step is one script with one MessagePack argument (`scripts/`), so it is atomic and costs one round
+trip; the server wraps what a script wrote in MULTI/EXEC in its append-only file, so a crash keeps all of
+it or nothing. What `Journal` answers has been fsynced when the server runs `appendfsync always`.
+
+    run:<id>     hash: v(ersion) own(er) st(ate) t(enant) d(ag) dv(ersion) rt (run type) wk (window key) par(ent)
+                 at(tempts)  cr sa fi sla (epoch ms)  err  wb (backfills that watch it; when absent, par)
+                 of backfills: mar (cap) bw (backwards) ph (plan hash)
+    ev:<id>      stream of event batches; entry id = <version of its last event>-0; s(chema), e(vents)
+    tk:<id>      hash task -> letter; a task that is not there is pending
+    dag:<t>:<d>  hash   dagv:<t>:<d>  hash version -> JSON   dags:<t>  zset   rc:<t>:<d>  hash run state -> runs
+    win:<t>:<d>  hash window -> run      bfw:<t>:<d>  hash window -> backfill
+    bf:<id>      list of a backfill's runs by date   bfk:<id> set of kept ones   bfc:<id> hash state -> windows
+    bft:<id>     hash "task|letter" -> windows
+    i:<t>  i:<t>:s:<st>  i:<t>:d:<d>  i:<t>:d:<d>:s:<st>  i:p:<backfill>   zsets of run ids, score 0: order of creation
+    own:<actor>  set of runs   owner:<actor>  hash epoch, turn, reply, cursor   in:<actor>  stream
+    sched, feed  streams       timers, cron   zsets by epoch ms   queued, active  sets   metrics  hash
+    idem:<key>   fingerprint, newline, reply; for 24 h          log:<run>:<task>:<attempt>  list, written by workers
+
+Reads and creations are tried again on a lost connection until their deadline; a commit is tried once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from importlib import resources
+from typing import Any, TypeVar
+
+import hiredis
+
+from actors.link import Link
+from orchestrator import codec, ports
+from orchestrator.errors import Broken, Fenced, JournalUnavailable
+from orchestrator.events import SCHEMA
+from orchestrator.ports import (
+    BackfillResult,
+    ChildRow,
+    Commit,
+    CommitResult,
+    Creation,
+    CreationResult,
+    DagRow,
+    DagWritten,
+    DueCron,
+    Entry,
+    EventBatch,
+    Fire,
+    FireResult,
+    History,
+    NewBackfill,
+    OwnerRow,
+    PutDag,
+    RunFilter,
+    RunPage,
+    RunRow,
+    StoredReply,
+)
+
+T = TypeVar("T")
+
+_DEADLINE_S = 5.0
+_PING_S = 1.0
+_BACKOFF_S = (0.02, 0.05, 0.1, 0.2, 0.5)
+#: index entries one page may look at
+_SCAN_LIMIT = 20_000
+#: runs read by one script: a bound on how long the server is held
+_LOAD_CHUNK = 250
+_ROWS_CHUNK = 2_000
+#: more patience for each window of a backfill
+_WINDOW_S = 0.0003
+#: as in ledger.lua
+_REPLY_TTL_MS = 86_400_000
+_SCHEMA = str(SCHEMA).encode()
+
+
+class Script:
+    """One script with its preludes; sent by digest, in full when the server does not know it."""
+
+    def __init__(self, *names: str) -> None:
+        folder = resources.files(__package__) / "scripts"
+        self.source = "\n".join((folder / f"{name}.lua").read_text() for name in ("ledger", *names))
+        self.digest = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+
+class Journal:
+    """`ports.Journal` over one server."""
+
+    def __init__(self, url: str, deadline_s: float = _DEADLINE_S) -> None:
+        self._deadline_s = deadline_s
+        self._url = url
+        self._link = Link(url, deadline_s)
+        #: a blocking read holds its connection, so each tailed stream has one of its own
+        self._tails: dict[str, Link] = {}
+        self._take_epoch = Script("take_epoch")
+        self._commit = Script("commit")
+        self._create_runs = Script("creation", "create_runs")
+        self._create_backfill = Script("creation", "create_backfill")
+        self._fire = Script("creation", "fire")
+        self._put_dag = Script("put_dag")
+        self._set_paused = Script("set_paused")
+        self._dags = Script("dags")
+        self._rows = Script("rows")
+        self._windows = Script("windows")
+        self._page = Script("page")
+        self._children = Script("children")
+        self._counts = Script("counts")
+        self._load = Script("load")
+        self._count = Script("count")
+        self._pop_timers = Script("pop_timers")
+
+    async def take_epoch(self, owner: str) -> int:
+        return int(await self._run(self._take_epoch, codec.pack(owner)))
+
+    async def owner(self, owner: str) -> OwnerRow:
+        epoch, turn, cursor = await self._ask("HMGET", f"owner:{owner}", "epoch", "turn", "cursor")
+        return OwnerRow(int(epoch or 0), int(turn or 0), _text(cursor) or "0-0")
+
+    async def commit(self, commit: Commit) -> list[CommitResult]:
+        word, rest = await self._once(self._script(self._commit, codec.pack_commit(commit)))
+        if word == b"ok":
+            return codec.unpack_commit_results(rest)
+        if word == b"fenced":
+            raise Fenced(commit.owner, commit.epoch, int(rest))
+        raise Broken(f"{commit.owner}: turn {commit.turn} of epoch {commit.epoch} came after turn {int(rest)}")
+
+    async def owned(self, owner: str) -> list[str]:
+        return sorted(_text(i) for i in await self._ask("SMEMBERS", f"own:{owner}"))
+
+    async def create_runs(self, creations: Sequence[Creation]) -> list[CreationResult]:
+        return codec.unpack_creation_results(await self._run(self._create_runs, codec.pack_creations(creations)))
+
+    async def create_backfill(self, backfill: NewBackfill) -> BackfillResult:
+        patience_s = self._deadline_s + len(backfill.windows) * _WINDOW_S
+        found = await self._run(self._create_backfill, codec.pack_backfill(backfill), patience_s)
+        return codec.unpack_backfill_result(found)
+
+    async def fire(self, fire: Fire) -> FireResult:
+        status, run_id, how = await self._run(self._fire, codec.pack_fire(fire))
+        return FireResult(_text(status), _text(run_id), _text(how))
+
+    async def put_dag(self, dag: PutDag) -> DagWritten:
+        return _written(await self._run(self._put_dag, codec.pack_dag(dag)))
+
+    async def set_paused(
+        self, tenant: str, dag_id: str, paused: bool, now_ms: int, idem: StoredReply | None = None
+    ) -> DagWritten:
+        return _written(await self._run(self._set_paused, codec.pack_paused(tenant, dag_id, paused, now_ms, idem)))
+
+    async def dag(self, tenant: str, dag_id: str) -> DagRow | None:
+        found = await self._run(self._dags, codec.pack([tenant, [dag_id]]))
+        return _dag_row(tenant, found[0]) if found else None
+
+    async def dags(self, tenant: str, after: str, limit: int) -> list[DagRow]:
+        return [_dag_row(tenant, d) for d in await self._run(self._dags, codec.pack([tenant, False, after, limit]))]
+
+    async def definition(self, tenant: str, dag_id: str, version: int) -> bytes | None:
+        found: bytes | None = await self._ask("HGET", f"dagv:{tenant}:{dag_id}", str(version))
+        return found
+
+    async def summary(self, run_id: str) -> RunRow | None:
+        rows = await self._run(self._rows, codec.pack([run_id]))
+        return _row(rows[0]) if rows[0] else None
+
+    async def summaries(self, wanted: RunFilter, cursor: str | None, limit: int) -> RunPage:
+        step = [
+            wanted.tenant,
+            wanted.dag_id or "",
+            wanted.state or "",
+            wanted.run_type or "",
+            wanted.parent or "",
+            cursor or "",
+            limit,
+            _SCAN_LIMIT,
+        ]
+        following, rows = await self._run(self._page, codec.pack(step))
+        return RunPage(tuple(_row(r) for r in rows), _text(following) or None)
+
+    async def tasks(self, run_id: str) -> dict[str, str]:
+        return _texts(await self._ask("HGETALL", f"tk:{run_id}"))
+
+    async def events(self, run_id: str, after: int, limit: int) -> list[EventBatch]:
+        found = await self._ask("XRANGE", f"ev:{run_id}", f"{after + 1}-0", "+", "COUNT", str(limit))
+        return [_batch(entry) for entry in found]
+
+    async def load(self, run_ids: Sequence[str]) -> list[History]:
+        return [
+            _history(h)
+            for chunk in _chunks(run_ids, _LOAD_CHUNK)
+            for h in await self._run(self._load, codec.pack(chunk))
+        ]
+
+    async def by_window(self, tenant: str, dag_id: str, window_keys: Sequence[str]) -> dict[str, RunRow]:
+        found = {}
+        for chunk in _chunks(window_keys, _ROWS_CHUNK):
+            rows = await self._run(self._windows, codec.pack([tenant, dag_id, chunk, False]))
+            found.update({key: _row(row) for key, row in zip(chunk, rows, strict=True) if row})
+        return found
+
+    async def backfill_by_window(self, tenant: str, dag_id: str, window_key: str) -> RunRow | None:
+        rows = await self._run(self._windows, codec.pack([tenant, dag_id, [window_key], True]))
+        return _row(rows[0]) if rows[0] else None
+
+    async def children(self, backfill: str, limit: int | None = None) -> list[ChildRow]:
+        found: list[ChildRow] = []
+        wanted = limit if limit is not None else await self._ask("LLEN", f"bf:{backfill}")
+        for first in range(0, wanted, _ROWS_CHUNK):
+            last = min(first + _ROWS_CHUNK, wanted) - 1
+            rows = await self._run(self._children, codec.pack([backfill, first, last]))
+            found += [ChildRow(_text(i), _text(w), _text(s), v, kept == 1, dv) for i, w, s, v, kept, dv in rows]
+            if len(rows) <= last - first:
+                break
+        return found
+
+    async def child_counts(self, backfill: str) -> dict[str, int]:
+        counts, kept = await self._run(self._counts, codec.pack(backfill))
+        found = {state: int(n) for state, n in _texts(counts).items()}
+        return found | {"skipped": kept} if kept else found
+
+    async def child_tasks(self, backfill: str) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {}
+        for field, n in _texts(await self._ask("HGETALL", f"bft:{backfill}")).items():
+            task, _, letter = field.rpartition("|")
+            found.setdefault(task, {})[letter] = int(n)
+        return found
+
+    async def queued_and_active(self) -> list[RunRow]:
+        ids = await self._ask("SUNION", "queued", "active")
+        rows: list[RunRow] = []
+        for chunk in _chunks(sorted(_text(i) for i in ids), _ROWS_CHUNK):
+            rows += [_row(r) for r in await self._run(self._rows, codec.pack(chunk)) if r]
+        return [row for row in rows if row.state not in ports.TERMINAL]
+
+    async def position(self, stream: str) -> str:
+        newest = await self._ask("XREVRANGE", stream, "+", "-", "COUNT", "1")
+        return _text(newest[0][0]) if newest else "0-0"
+
+    async def tail(self, stream: str, cursor: str, block_ms: int, limit: int = 1000) -> list[Entry]:
+        link = self._tails.setdefault(stream, Link(self._url, self._deadline_s))
+        block = ("BLOCK", str(block_ms)) if block_ms > 0 else ()
+        patience_s = self._deadline_s + block_ms / 1000
+        asked = link.ask("XREAD", "COUNT", str(limit), *block, "STREAMS", stream, cursor, patience_s=patience_s)
+        try:
+            found = await self._once(asked)
+        except asyncio.CancelledError:
+            link.drop()
+            raise
+        return [Entry(_text(i), fields[1]) for _, entries in found or () for i, fields in entries]
+
+    async def trim(self, stream: str, cursor: str) -> None:
+        milliseconds, _, sequence = cursor.partition("-")
+        await self._ask("XTRIM", stream, "MINID", f"{milliseconds}-{int(sequence) + 1}")
+
+    async def pop_timers(self, scheduler_epoch: int, now_ms: int, limit: int = 1000) -> int:
+        popped = int(await self._run(self._pop_timers, codec.pack([scheduler_epoch, now_ms, limit])))
+        if popped < 0:
+            raise Fenced("scheduler", scheduler_epoch, -1 - popped)
+        return popped
+
+    async def due_crons(self, now_ms: int, limit: int = 1000) -> list[DueCron]:
+        due = await self._ask("ZRANGEBYSCORE", "cron", "-inf", str(now_ms), "WITHSCORES", "LIMIT", "0", str(limit))
+        return [_due_cron(_text(member), score) for member, score in _pairs(due)]
+
+    async def next_due(self) -> int | None:
+        first = [await self._ask("ZRANGE", key, "0", "0", "WITHSCORES") for key in ("timers", "cron")]
+        return min((int(found[1]) for found in first if found), default=None)
+
+    async def stored_reply(self, key: str) -> StoredReply | None:
+        record = await self._ask("GET", f"idem:{key}")
+        if record is None:
+            return None
+        fingerprint, _, reply = record.partition(b"\n")
+        return StoredReply(key, fingerprint.decode(), reply)
+
+    async def store_reply(self, reply: StoredReply) -> None:
+        record = reply.fingerprint.encode() + b"\n" + reply.reply
+        await self._ask("SET", f"idem:{reply.key}", record, "NX", "PX", str(_REPLY_TTL_MS))
+
+    async def metrics(self) -> dict[str, int]:
+        found = _texts(await self._ask("HGETALL", "metrics"))
+        return {field: int(n) for field, n in found.items()}
+
+    async def count(self, counts: Sequence[tuple[str, int]]) -> None:
+        await self._once(self._script(self._count, codec.pack(counts)))
+
+    async def log(self, run_id: str, task: str, attempt: int) -> list[bytes] | None:
+        chunks: list[bytes] = await self._ask("LRANGE", f"log:{run_id}:{task}:{attempt}", "0", "-1")
+        return chunks or None
+
+    async def ping(self) -> bool:
+        try:
+            async with asyncio.timeout(_PING_S):
+                return bool(await self._once(self._link.ask("PING")))
+        except (JournalUnavailable, TimeoutError):
+            return False
+
+    async def close(self) -> None:
+        for link in (self._link, *self._tails.values()):
+            link.close()
+
+    async def _run(self, script: Script, blob: bytes, patience_s: float | None = None) -> Any:
+        return await self._again(lambda: self._script(script, blob, patience_s), patience_s)
+
+    async def _ask(self, *args: Any) -> Any:
+        return await self._again(lambda: self._link.ask(*args))
+
+    async def _script(self, script: Script, blob: bytes, patience_s: float | None = None) -> Any:
+        step = (b"0", blob, _SCHEMA)
+        try:
+            return await self._link.ask(b"EVALSHA", script.digest, *step, patience_s=patience_s)
+        except hiredis.ReplyError as error:
+            if not str(error).startswith("NOSCRIPT"):
+                raise
+            return await self._link.ask(b"EVAL", script.source, *step, patience_s=patience_s)
+
+    async def _once(self, asked: Awaitable[T]) -> T:
+        try:
+            return await asked
+        except hiredis.ReplyError as error:
+            raise _refusal(error) from error
+        except OSError as error:
+            raise JournalUnavailable(str(error) or type(error).__name__) from error
+
+    async def _again(self, ask: Callable[[], Awaitable[T]], patience_s: float | None = None) -> T:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (patience_s or self._deadline_s)
+        for pause_s in itertools.chain(_BACKOFF_S, itertools.repeat(_BACKOFF_S[-1])):
+            try:
+                return await self._once(ask())
+            except JournalUnavailable:
+                if loop.time() + pause_s >= deadline:
+                    raise
+            await asyncio.sleep(pause_s)
+        raise AssertionError("pauses never end")
+
+
+def _refusal(error: hiredis.ReplyError) -> Exception:
+    """A server that loads, is full, or is held by another script may answer later; anything else is our bug."""
+    word = str(error).split(" ", 1)[0]
+    if word in ("LOADING", "BUSY", "OOM", "MISCONF", "READONLY", "MASTERDOWN", "NOAUTH", "WRONGPASS"):
+        return JournalUnavailable(str(error))
+    return Broken(f"the journal refused a step: {error}")
+
+
+def _text(value: bytes | None) -> str:
+    return value.decode() if value else ""
+
+
+def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
+def _texts(flat: Sequence[bytes]) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in _pairs(flat)}
+
+
+def _number(value: bytes | None) -> int | None:
+    return int(value) if value else None
+
+
+def _chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [items[first : first + size] for first in range(0, len(items), size)]
+
+
+def _row(values: Sequence[bytes | None]) -> RunRow:
+    """A row as `read_row` in ledger.lua returns it."""
+    v, own, st, t, d, dv, rt, wk, par, at, cr, sa, fi, sla, err, mar, bw, ph, wb, run_id = values
+    return RunRow(
+        run_id=_text(run_id),
+        version=int(v or 0),
+        owner=_text(own),
+        state=_text(st),
+        tenant=_text(t),
+        dag_id=_text(d),
+        dag_version=int(dv or 0),
+        run_type=_text(rt),
+        window_key=_text(wk),
+        parent=_text(par),
+        attempts=int(at or 0),
+        created_ms=int(cr or 0),
+        started_ms=_number(sa),
+        finished_ms=_number(fi),
+        sla_ms=_number(sla),
+        error=_text(err),
+        max_active_runs=_number(mar),
+        backwards=bw == b"1",
+        plan_hash=_text(ph),
+        watchers=tuple(_text(wb or par).split()),
+    )
+
+
+def _history(found: Sequence[Any]) -> History:
+    row, entries = found
+    return History(_row(row), tuple(_batch(entry) for entry in entries))
+
+
+def _batch(entry: Sequence[Any]) -> EventBatch:
+    version, fields = entry
+    return EventBatch(int(version.partition(b"-")[0]), int(fields[1]), fields[3])
+
+
+def _dag_row(tenant: str, found: Sequence[Any]) -> DagRow:
+    dag_id, pairs, definition, counts = found
+    dag = dict(_pairs(pairs))
+    return DagRow(
+        tenant=tenant,
+        dag_id=_text(dag_id),
+        version=int(dag[b"version"]),
+        paused=dag[b"paused"] == b"1",
+        content_hash=_text(dag[b"hash"]),
+        created_ms=int(dag[b"created"]),
+        updated_ms=int(dag[b"updated"]),
+        next_fire_ms=_number(dag.get(b"next_fire")) or None,
+        fired_ms=_number(dag.get(b"fired")),
+        definition=definition,
+        run_counts={_text(state): int(n) for state, n in _pairs(counts)},
+    )
+
+
+def _due_cron(member: str, due: bytes) -> DueCron:
+    tenant, _, dag_id = member.rpartition("|")
+    return DueCron(tenant, dag_id, int(due))
+
+
+def _written(found: Sequence[Any]) -> DagWritten:
+    status, version, paused, reply = found
+    return DagWritten(_text(status), int(version), paused == b"1", reply)

@@ -1,0 +1,141 @@
+"""Ready tasks of all runs a RunActor hosts, and which of them make the next batch for a worker.
+
+Runs take turns within their rank: windows of backfills come after everything else. A batch is filled until
+it is expected to last TARGET_S, or has its share of what is ready, so that every free seat gets some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from actors.crew import BATCH_MAX, TARGET_S, Crew, Seat
+from actors.hosted import HostedRun
+from orchestrator import run as runs
+from orchestrator.dispatch import rank_of
+from orchestrator.messages import Assignment, RunContext, Value
+from orchestrator.run import RunState
+
+#: seconds a task of these types takes, known beforehand
+_INSTANT = {"core.noop": 1e-5, "core.echo": 1e-5}
+#: a task of a kind never seen goes alone
+_UNKNOWN_S = 10 * TARGET_S
+
+
+@dataclass(slots=True)
+class Sending:
+    """A batch composed in this turn."""
+
+    seat: Seat
+    runs: dict[str, HostedRun] = field(default_factory=dict)
+    #: run id -> positions of its tasks
+    positions: dict[str, list[int]] = field(default_factory=dict)
+    expected_s: float = 0.0
+    size: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Is it as long as a batch should be?"""
+        return self.size > 0 and self.expected_s >= TARGET_S
+
+
+class ReadyRuns:
+    """Runs with ready tasks, by rank, in the order in which they get a turn."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, dict[str, HostedRun]] = {0: {}, 1: {}}
+
+    def __bool__(self) -> bool:
+        return any(self._waiting.values())
+
+    def look(self, hosted: HostedRun) -> None:
+        """The run changed: it has ready tasks now, or has none."""
+        run = hosted.run
+        waiting = self._waiting[rank_of(run.parent)]
+        if run.ready and run.state is RunState.RUNNING:
+            waiting.setdefault(run.run_id, hosted)
+        else:
+            waiting.pop(run.run_id, None)
+
+    def drop(self, run_id: str) -> None:
+        """The run is not here any more."""
+        for waiting in self._waiting.values():
+            waiting.pop(run_id, None)
+
+    def demand(self) -> dict[int, int]:
+        """rank -> ready tasks."""
+        counts = {rank: sum(len(h.run.ready) for h in waiting.values()) for rank, waiting in self._waiting.items()}
+        return {rank: n for rank, n in counts.items() if n}
+
+    def compose(self, crew: Crew, begin: Callable[[HostedRun, runs.Begin], None]) -> list[Sending]:
+        """A batch for each seat with room, as long as there are ready tasks; `begin` marks them as started."""
+        seats = crew.with_room() if self else []
+        share = -(-sum(self.demand().values()) // len(seats)) if seats else 0
+        out = []
+        for seat in seats:
+            sending = self._fill(crew, Sending(seat), min(share, BATCH_MAX), begin)
+            if not sending.size:
+                break
+            out.append(sending)
+        return out
+
+    def _fill(
+        self, crew: Crew, sending: Sending, limit: int, begin: Callable[[HostedRun, runs.Begin], None]
+    ) -> Sending:
+        for waiting in self._waiting.values():
+            for run_id in list(waiting):
+                if sending.size >= limit or sending.full:
+                    return sending
+                hosted = waiting.pop(run_id)
+                positions = _take(crew, hosted, sending, limit)
+                if positions:
+                    sending.runs[run_id], sending.positions[run_id] = hosted, positions
+                    begin(hosted, runs.Begin(tuple(positions), sending.seat.worker, sending.seat.incarnation))
+                self.look(hosted)
+        return sending
+
+
+def assignments(sending: Sending, owner: str) -> tuple[list[RunContext], list[Assignment]]:
+    """What the worker is told about the batch; its attempts have begun."""
+    contexts, out = [], []
+    for run_id, hosted in sending.runs.items():
+        contexts.append(hosted.run.context(owner))
+        out += [_assignment(hosted.run, position) for position in sending.positions[run_id]]
+    return contexts, out
+
+
+def _assignment(run: runs.Run, position: int) -> Assignment:
+    spec, task = run.compiled.specs[position], run.tasks[position]
+    inputs = {}
+    for parameter, producer in spec.inputs.items():
+        inputs[parameter] = run.values.get(run.compiled.graph.index[producer], Value())
+    return Assignment(
+        run.run_id,
+        spec.id,
+        task.attempt,
+        spec.type,
+        spec.entrypoint,
+        run.compiled.params[position],
+        inputs,
+        spec.timeout_s,
+        task.checkpoint,
+    )
+
+
+def _take(crew: Crew, hosted: HostedRun, sending: Sending, limit: int) -> list[int]:
+    """Positions of one run that fit into the batch, taken off its ready heap."""
+    run, compiled = hosted.run, hosted.run.compiled
+    out: list[int] = []
+    while run.ready and sending.size < limit:
+        position = run.ready[0][1]
+        seconds = crew.takes_s(compiled.keys[position])
+        if seconds is None:
+            seconds = _INSTANT.get(compiled.specs[position].type, _UNKNOWN_S)
+        if sending.size and sending.expected_s + seconds > TARGET_S:
+            sending.expected_s = max(sending.expected_s, TARGET_S)
+            break
+        taken = runs.take_ready(run, 1)
+        out += taken
+        sending.size += len(taken)
+        sending.expected_s += seconds * len(taken)
+    return out

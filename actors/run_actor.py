@@ -1,0 +1,713 @@
+"""The actor that owns runs: one mailbox, one turn at a time, one commit per turn.
+
+    messages ─▶ decide + apply (memory) ─▶ hand ready tasks to free seats ─▶ commit ─▶ perform
+                                                                             │
+                     nothing leaves before the commit is durable ◀───────────┘
+
+Whatever arrives while a commit is under way waits and makes the next turn, so commits grow with the
+load (group commit) and an idle actor answers at once. A commit whose answer was lost is sent again as
+it is: the journal knows owner, epoch and turn. If the journal refuses an append because somebody
+else wrote, the run is dropped from memory, read again, and its messages are handled again.
+
+Two designs were open for slots: ask the scheduler per task (4 one-way hops a step) or lease slots and
+talk to workers directly (a request and its reply). The second is 2 hops shorter per step, and limits can
+still be enforced where leases are given; hence this one.
+
+What is owed after a crash: runs are found through `owned`, running attempts are claimed back from
+their workers (`holding`), news of windows and timers wait in the durable inbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+from actors.clock import Clock
+from actors.crew import Crew, Ended, Gone, Key
+from actors.hosted import Hosted, HostedBackfill, HostedRun, instant
+from actors.mail import (
+    Admitted,
+    Asked,
+    Idle,
+    Loaded,
+    Message,
+    Noted,
+    Observed,
+    Redo,
+    RunMessage,
+    Told,
+    Woken,
+    answer,
+    refuse,
+    refused,
+    replayed,
+    reply_to,
+)
+from actors.peers import Peers, WorkerGone
+from actors.readiness import ReadyRuns, Sending, assignments
+from actors.reading import Reader
+from actors.settings import Settings
+from actors.standing import Reporter
+from actors.window_cancel import WindowCanceller
+from orchestrator import backfill as backfills
+from orchestrator import codec, errors
+from orchestrator import run as runs
+from orchestrator.control import Admission
+from orchestrator.messages import Report
+from orchestrator.ports import (
+    Append,
+    Command,
+    CommandReply,
+    Commit,
+    CommitResult,
+    Entry,
+    Journal,
+    Letter,
+    StoredReply,
+    TimerFired,
+    WindowNews,
+    inbox,
+)
+from orchestrator.run import RunState
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+#: a message is handled this often before it is refused as unavailable
+TRIES_MAX = 5
+#: admissions remembered because the journal refused them
+DECLINED_MAX = 10_000
+#: seconds between looks for runs that only wait
+SWEEP_S = 5.0
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What one turn changed and has to do once that is durable."""
+
+    touched: dict[str, Hosted] = field(default_factory=dict)
+    messages: dict[str, list[RunMessage]] = field(default_factory=lambda: defaultdict(list))
+    commands: dict[str, list[runs.Command]] = field(default_factory=lambda: defaultdict(list))
+    aborts: list[tuple[str, str, runs.Abort]] = field(default_factory=list)
+    sendings: list[Sending] = field(default_factory=list)
+    answers: list[tuple[str, asyncio.Future[Any], Callable[[], Any]]] = field(default_factory=list)
+    passive: dict[str, int | None] = field(default_factory=dict)
+    #: metric field -> increment
+    counts: list[tuple[str, int]] = field(default_factory=list)
+
+
+class RunActor:
+    """Hosts runs and backfills. `start` returns at once; everything happens in its own tasks."""
+
+    def __init__(self, name: str, journal: Journal, peers: Peers, clock: Clock, settings: Settings) -> None:
+        self.name = name
+        self._journal = journal
+        self._peers = peers
+        self._clock = clock
+        self._settings = settings
+        self._reader = Reader(journal)
+        self._windows = WindowCanceller(self, journal, peers)
+        self._hosted: dict[str, Hosted] = {}
+        #: messages for runs that are being read
+        self._parked: dict[str, list[RunMessage]] = {}
+        self._to_load: list[str] = []
+        self._loading = False
+        self._mail: list[Message] = []
+        self._wake = asyncio.Event()
+        self._recovered = asyncio.Event()
+        self._epoch = 0
+        self._turn = 0
+        #: inbox position up to which everything was handled
+        self._cursor: str | None = None
+        #: inbox entries that wait for their run to be read
+        self._told_parked = 0
+        #: numbers of admissions that the journal refused
+        self._declined: dict[int, None] = {}
+        self._ready = ReadyRuns()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._reporter = Reporter(name, peers, self._ready.demand, self._held, lambda: len(self._hosted))
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._crew: Crew
+
+    def start(self) -> None:
+        """Begin to live: recover, then serve."""
+        self._spawn(self._live())
+
+    # ── what others call ──────────────────────────────────────────────────────────────────────────
+
+    async def host(self, blob: bytes) -> None:
+        """A Hosting of the scheduler."""
+        await self._recovered.wait()
+        hosting = codec.decode_hosting(blob)
+        for worker, incarnation, lease in hosting.grants:
+            self._crew.seat(worker, incarnation, lease)
+        if hosting.grants:
+            self._reporter.granted()
+        for worker, lease in hosting.yields:
+            self._crew.give_up(worker, lease)
+        for admission in hosting.admissions:
+            self._mail.append(Admitted(admission, hosting.epoch))
+        self._wake.set()
+
+    async def command(self, blob: bytes) -> bytes:
+        """A client's Command; answers a CommandReply once its effect is durable."""
+        await self._recovered.wait()
+        return codec.encode_command_reply(await self.obey(codec.decode_command(blob)))
+
+    async def obey(self, command: Command) -> CommandReply:
+        """Carry a command out; answers once its effect is durable."""
+        asker: asyncio.Future[CommandReply] = asyncio.get_running_loop().create_future()
+        self._post(Asked(command, asker))
+        return await asker
+
+    async def note(self, blob: bytes) -> bool:
+        """A worker's Note; True once durable, False when the attempt was replaced."""
+        await self._recovered.wait()
+        asker: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._post(Noted(codec.decode_note(blob), asker))
+        return await asker
+
+    async def hello(self, _blob: bytes) -> bytes:
+        """A new scheduler asks where this actor stands: everything it holds."""
+        await self._recovered.wait()
+        return self._reporter.answer()
+
+    def _held(self) -> tuple[tuple[str, int], ...]:
+        return tuple((seat.worker, seat.lease) for seat in self._crew.seats.values())
+
+    async def ping(self) -> int:
+        """Number of runs in memory, once recovered."""
+        await self._recovered.wait()
+        return len(self._hosted)
+
+    # ── life ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def _live(self) -> None:
+        await self._recover()
+        self._recovered.set()
+        self._spawn(self._read_inbox())
+        self._spawn(self._reporter.run())
+        self._spawn(self._sweep())
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            await self._one_turn()
+
+    async def _recover(self) -> None:
+        self._epoch = self._reporter.epoch = await self._insist(lambda: self._journal.take_epoch(self.name))
+        self._cursor = (await self._insist(lambda: self._journal.owner(self.name))).cursor
+        self._crew = Crew(self.name, self._epoch, self._peers, self._post, self._settings)
+        owned = await self._insist(lambda: self._journal.owned(self.name))
+        for start in range(0, len(owned), 500):
+            for history in await self._insist(partial(self._journal.load, owned[start : start + 500])):
+                hosted = await self._insist(partial(self._reader.revive, history))
+                self._adopt(hosted)
+                if isinstance(hosted, HostedBackfill):
+                    hosted.claimed = True
+                    self._spawn(self._catch_up(hosted))
+        await self._claim_attempts()
+        self._wake.set()
+
+    async def _claim_attempts(self) -> None:
+        """Find out what became of the attempts that were running when the former incarnation died."""
+        waiting: dict[tuple[str, str], dict[Key, float]] = defaultdict(dict)
+        for hosted in self._hosted.values():
+            if isinstance(hosted, HostedRun):
+                for effect in runs.owed(hosted.run):
+                    if isinstance(effect, runs.Await):
+                        run = hosted.run
+                        limit = run.compiled.specs[run.position(effect.task)].timeout_s
+                        waiting[effect.worker, effect.incarnation][run.run_id, effect.task, effect.attempt] = limit
+        await asyncio.gather(*(self._claim_from(w, i, keys) for (w, i), keys in waiting.items()))
+
+    async def _claim_from(self, worker: str, incarnation: str, keys: dict[Key, float]) -> None:
+        try:
+            holding = codec.decode_holding(await self._peers.control(worker, "holding", self.name, self._epoch))
+        except WorkerGone as gone:
+            _log.warning("%s", gone)
+            self._mail.append(Gone(worker, incarnation, tuple(keys), ()))
+            return
+        reported = {(r.run_id, r.task, r.attempt) for r in holding.reports}
+        live = {key: limit for key, limit in keys.items() if key in set(holding.live)}
+        missing = tuple(key for key in keys if key not in live and key not in reported)
+        if reported or live:  # the empty batch brings the kept reports and waits for the live attempts
+            self._crew.collect(worker, holding.incarnation, 0, {k: v for k, v in keys.items() if k not in missing})
+        if missing:
+            self._mail.append(Gone(worker, incarnation, missing, ()))
+
+    # ── turns ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _post(self, message: Message) -> None:
+        self._mail.append(message)
+        self._wake.set()
+
+    async def _one_turn(self) -> None:
+        mail, self._mail = self._mail, []
+        turn = _Turn()
+        for message in mail:
+            self._handle(turn, message)
+        turn.sendings = self._ready.compose(self._crew, lambda hosted, begin: self._step(turn, hosted, begin))
+        await self._commit(turn)
+        self._report_standing()
+
+    def _handle(self, turn: _Turn, message: Message) -> None:
+        match message:
+            case Ended():
+                self._handle_ended(turn, message)
+            case Admitted():
+                self._with_run(turn, message.admission.run_id, message, self._handle_admitted)
+            case Asked():
+                self._with_run(turn, message.command.run_id, message, self._handle_asked)
+            case Noted():
+                self._with_run(turn, message.note.run_id, message, self._handle_noted)
+            case Told():
+                if not self._told_parked and message.cursor:
+                    self._cursor = message.cursor
+                if not isinstance(message.item, Letter):
+                    self._with_run(turn, message.item.run_id, message, self._handle_told)
+            case Observed():
+                self._with_run(turn, message.run_id, message, self._handle_observed)
+            case Redo():
+                self._with_run(turn, message.run_id, message, self._handle_redo)
+            case Woken():
+                self._with_run(turn, message.run_id, message, self._handle_woken)
+            case Gone():
+                self._handle_gone(turn, message)
+            case Loaded():
+                self._handle_loaded(turn, message)
+            case Idle():
+                self._let_idle_go(turn)
+
+    def _with_run(
+        self, turn: _Turn, run_id: str, message: RunMessage, handle: Callable[[_Turn, Any, Any], None]
+    ) -> None:
+        hosted = self._hosted.get(run_id)
+        if hosted is not None:
+            turn.messages[run_id].append(message)
+            handle(turn, hosted, message)
+            return
+        self._told_parked += isinstance(message, Told)
+        parked = self._parked.get(run_id)
+        if parked is not None:
+            parked.append(message)
+            return
+        self._parked[run_id] = [message]
+        self._spawn(self._load(run_id))
+
+    def _step(self, turn: _Turn, hosted: HostedRun, command: runs.Command) -> None:
+        aborts = hosted.step(command, self._clock.now())
+        run_id = hosted.run.run_id
+        turn.touched[run_id] = hosted
+        turn.aborts.extend((run_id, abort.worker, abort) for abort in aborts)
+        self._ready.look(hosted)
+
+    def _handle_admitted(self, turn: _Turn, hosted: Hosted, message: Admitted) -> None:
+        if isinstance(hosted, HostedBackfill):
+            if hosted.ended:  # one of its windows may go on
+                self._spawn(self._catch_up(hosted))
+            return
+        self._check_sla(turn, hosted)
+        if message.admission.only_host:
+            self._claim(turn, hosted)
+        elif hosted.run.state is RunState.QUEUED and message.admission.number not in self._declined:
+            hosted.admission_epoch = message.epoch
+            self._step(turn, hosted, runs.Start())
+
+    def _decline(self, admission: Admission) -> None:
+        """The scheduler may give the place to another run now: should this admission come again, it is void."""
+        self._declined[admission.number] = None
+        if len(self._declined) > DECLINED_MAX:
+            del self._declined[next(iter(self._declined))]
+        self._reporter.refused(admission.run_id, admission.number)
+
+    def _claim(self, turn: _Turn, hosted: HostedRun) -> None:
+        """Own a run that goes on by itself later: its timer is here, and would be lost with this actor."""
+        if hosted.run.state in (RunState.RUNNING, RunState.PAUSED) and not hosted.claimed:
+            hosted.claiming = True
+            turn.touched[hosted.run.run_id] = hosted
+
+    def _handle_asked(self, turn: _Turn, hosted: Hosted, message: Asked) -> None:
+        command = message.command
+        if hosted.idem is not None and command.idem is not None:
+            turn.messages[command.run_id].remove(message)
+            self._post(message)  # one idempotency record a commit: this one goes into the next
+            return
+        try:
+            self._obey(turn, hosted, command)
+        except errors.OrchestratorError as why:
+            answer(message.answer, refused(why))
+            turn.messages[command.run_id].remove(message)
+            return
+        reply = reply_to(hosted, command)
+        if command.idem is not None:
+            hosted.idem = StoredReply(command.idem.key, command.idem.fingerprint, codec.encode_command_reply(reply))
+            turn.touched[command.run_id] = hosted
+        turn.answers.append((command.run_id, message.answer, lambda: reply))
+
+    def _obey(self, turn: _Turn, hosted: Hosted, command: Command) -> None:
+        if isinstance(hosted, HostedBackfill):
+            if command.kind != "cancel":
+                raise errors.Conflict(f"{command.kind} is not possible on backfill {command.run_id}")
+            hosted.step(backfills.CancelAll(), self._clock.now())
+            turn.touched[command.run_id] = hosted
+            return
+        match command.kind:
+            case "cancel":
+                step: runs.Command = runs.Cancel()
+            case "pause":
+                step = runs.Pause()
+            case "resume":
+                step = runs.Resume()
+            case "retry_task":
+                step = runs.RetryTask(command.task or "")
+            case "skip_task":
+                step = runs.SkipTask(command.task or "")
+            case "retry_run":
+                step = runs.RetryFailed()
+            case _:
+                raise errors.Invalid(f"unknown command {command.kind}")
+        self._step(turn, hosted, step)
+
+    def _handle_noted(self, turn: _Turn, hosted: Hosted, message: Noted) -> None:
+        assert isinstance(hosted, HostedRun)
+        try:
+            self._step(turn, hosted, runs.Mark(message.note))
+        except errors.StaleAttempt as stale:
+            _log.info("%s", stale)
+            answer(message.answer, False)
+            turn.messages[message.note.run_id].remove(message)
+            return
+        turn.answers.append((message.note.run_id, message.answer, lambda: True))
+
+    def _handle_told(self, turn: _Turn, hosted: Hosted, message: Told) -> None:
+        item = message.item
+        match item:
+            case WindowNews() if isinstance(hosted, HostedBackfill):
+                self._handle_observed(turn, hosted, Observed(item.run_id, ((item.child, item.after, item.version),)))
+            case TimerFired(kind="sla") if isinstance(hosted, HostedRun):
+                self._check_sla(turn, hosted)
+            case TimerFired() if isinstance(hosted, HostedRun):
+                self._handle_woken(turn, hosted, Woken(item.run_id))
+            case _:
+                _log.warning("inbox item of the wrong kind for %s: %s", type(hosted).__name__, item)
+
+    def _check_sla(self, turn: _Turn, hosted: HostedRun) -> None:
+        if hosted.sla_ms is None or instant(hosted.sla_ms) > self._clock.now():
+            return
+        told = hosted.run.sla_missed
+        self._step(turn, hosted, runs.MissSla(instant(hosted.sla_ms)))
+        if hosted.run.sla_missed and not told:
+            turn.counts.append((f"sla_breaches_total|{hosted.run.dag_id}", 1))
+
+    def _handle_observed(self, turn: _Turn, hosted: Hosted, message: Observed) -> None:
+        assert isinstance(hosted, HostedBackfill)
+        news = [(child, state) for child, state, version in message.windows if hosted.seen.get(child, 0) < version]
+        hosted.seen |= {child: version for child, _, version in message.windows if hosted.seen.get(child, 0) < version}
+        hosted.step(backfills.Observe(tuple(news)), self._clock.now())
+        turn.touched[message.run_id] = hosted
+
+    def _handle_redo(self, turn: _Turn, _hosted: Hosted, message: Redo) -> None:
+        self._step_if_current(turn, message.run_id, message.command)
+
+    def _handle_woken(self, turn: _Turn, hosted: Hosted, _message: Woken) -> None:
+        assert isinstance(hosted, HostedRun)
+        now = self._clock.now()
+        limit = runs.deadline(hosted.run)
+        if limit is not None and limit <= now:
+            self._step(turn, hosted, runs.TimeOut())
+            return
+        runs.wake(hosted.run, now)
+        self._ready.look(hosted)
+        self._set_timer(hosted)  # by this clock it may be too early
+
+    def _handle_ended(self, turn: _Turn, message: Ended) -> None:
+        unreported = self._crew.settle(message)
+        for report in message.settled.reports:
+            self._settle(turn, report)
+        for run_id, task, attempt in message.settled.untouched:
+            self._step_if_current(turn, run_id, runs.GiveBack(task, attempt))
+        for run_id, task, attempt in unreported:
+            self._step_if_current(turn, run_id, runs.Lose(task, attempt))
+
+    def _settle(self, turn: _Turn, report: Report) -> None:
+        hosted = self._step_if_current(turn, report.run_id, runs.Settle(report, self._clock.jitter()))
+        if hosted is not None:
+            position = hosted.run.compiled.graph.index[report.task]
+            self._crew.took(hosted.run.compiled.keys[position], report.took_s)
+
+    def _handle_gone(self, turn: _Turn, message: Gone) -> None:
+        self._reporter.lost(message.worker, message.incarnation)
+        if message.lease:
+            self._reporter.released([(message.worker, message.lease)])
+        for run_id, task, attempt in message.lost:
+            self._step_if_current(turn, run_id, runs.Lose(task, attempt))
+        for run_id, task, attempt in message.overdue:
+            report = Report(run_id, task, attempt, "timed_out", error="TaskTimedOut: did not stop in time")
+            self._settle(turn, report)
+
+    def _step_if_current(self, turn: _Turn, run_id: str, command: runs.Command) -> HostedRun | None:
+        """Apply what a worker told, unless a newer attempt, or the end of the run, has overtaken it (I12)."""
+        hosted = self._hosted.get(run_id)
+        if not isinstance(hosted, HostedRun):
+            if run_id in self._parked:
+                self._parked[run_id].append(Redo(run_id, command))
+            else:
+                _log.info("late: %s of %s, which is not here any more", command, run_id)
+            return None
+        try:
+            self._step(turn, hosted, command)
+        except errors.StaleAttempt as stale:
+            _log.info("%s", stale)
+            return None
+        turn.commands[run_id].append(command)
+        return hosted
+
+    # ── commit and perform ────────────────────────────────────────────────────────────────────────
+
+    async def _commit(self, turn: _Turn) -> None:
+        dirty = [hosted for hosted in turn.touched.values() if hosted.dirty]
+        appends = [hosted.append() for hosted in dirty]
+        appends += [
+            _letting_go(self._hosted[run_id], wake)
+            for run_id, wake in turn.passive.items()
+            if run_id in self._hosted and run_id not in turn.touched
+        ]
+        if appends:
+            self._turn += 1
+            commit = Commit(
+                owner=self.name,
+                epoch=self._epoch,
+                turn=self._turn,
+                appends=tuple(appends),
+                cursor=self._cursor,
+                counts=tuple(turn.counts),
+            )
+            results = await self._insist(lambda: self._journal.commit(commit))
+            failed = self._take_results(turn, dirty, results)
+        else:
+            failed = {}
+        self._perform(turn, failed)
+
+    def _take_results(self, turn: _Turn, dirty: list[Hosted], results: list[CommitResult]) -> dict[str, CommitResult]:
+        failed: dict[str, CommitResult] = {}
+        for hosted, result in zip(dirty, results, strict=False):
+            if result.status == "ok":
+                hosted.committed()
+            else:
+                failed[result.run_id] = result
+        for result in results[len(dirty) :]:
+            if result.status in ("ok", "stale", "missing"):
+                self._forget(result.run_id)
+        return failed
+
+    def _perform(self, turn: _Turn, failed: dict[str, CommitResult]) -> None:
+        for run_id, result in failed.items():
+            self._doubt(turn, run_id, result)
+        for run_id, asker, value in turn.answers:
+            if run_id not in failed:
+                answer(asker, value())
+        for sending in turn.sendings:
+            for run_id in failed.keys() & sending.runs.keys():
+                del sending.runs[run_id]
+            if sending.runs:
+                self._crew.send(sending.seat, *assignments(sending, self.name), sending.expected_s)
+        for run_id, worker, abort in turn.aborts:
+            if run_id not in failed:
+                self._crew.abort(worker, (run_id, abort.task, abort.attempt))
+        for run_id, hosted in turn.touched.items():
+            if run_id not in failed:
+                self._after_step(run_id, hosted)
+
+    def _after_step(self, run_id: str, hosted: Hosted) -> None:
+        if not hosted.stays:
+            self._forget(run_id)
+        elif isinstance(hosted, HostedRun):
+            self._set_timer(hosted)
+        elif not hosted.claimed:
+            hosted.claimed = True
+            self._spawn(self._catch_up(hosted))
+        elif hosted.backfill.state is RunState.CANCELLING and not hosted.cancelling:
+            hosted.cancelling = True
+            self._spawn(self._windows.cancel([effect.child for effect in backfills.owed(hosted.backfill)]))
+
+    def _doubt(self, turn: _Turn, run_id: str, result: CommitResult) -> None:
+        """The journal did not take what this turn did to a run: read it again, and handle its messages again."""
+        self._forget(run_id)
+        if result.owner == self.name and run_id not in self._parked:
+            self._parked[run_id] = []
+            self._spawn(self._load(run_id))
+        again: list[RunMessage] = [Redo(run_id, command) for command in turn.commands.pop(run_id, [])]
+        for message in turn.messages.pop(run_id, []) + again:
+            message.tries += 1
+            if result.status == "refused" and isinstance(message, Admitted):
+                self._decline(message.admission)
+            elif result.status in ("replayed", "conflict") and isinstance(message, Asked):
+                answer(message.answer, replayed(result))
+            elif result.status == "missing" or message.tries >= TRIES_MAX:
+                refuse(message, f"run {run_id} is {result.status} here; its owner is {result.owner or 'nobody'}")
+            elif result.owner not in ("", self.name):
+                refuse(message, f"run {run_id} moved to {result.owner}")
+            else:
+                self._post(message)
+        _log.info(
+            "append to %s was answered %s (version %d, owner %s)", run_id, result.status, result.version, result.owner
+        )
+
+    def _forget(self, run_id: str) -> None:
+        self._hosted.pop(run_id, None)
+        self._ready.drop(run_id)
+        timer = self._timers.pop(run_id, None)
+        if timer is not None:
+            timer.cancel()
+
+    # ── coming and going of runs ──────────────────────────────────────────────────────────────────
+
+    async def _load(self, run_id: str) -> None:
+        """Read a run; runs that are wanted at the same time are read together."""
+        self._to_load.append(run_id)
+        if self._loading:
+            return
+        self._loading = True
+        while self._to_load:
+            run_ids, self._to_load = self._to_load[:500], self._to_load[500:]
+            await self._insist(partial(self._load_chunk, run_ids))
+        self._loading = False
+
+    async def _load_chunk(self, run_ids: list[str]) -> None:
+        histories = {history.row.run_id: history for history in await self._journal.load(run_ids)}
+        loaded = []
+        for run_id in run_ids:
+            history = histories.get(run_id)
+            if history is None or history.row.owner not in ("", self.name):
+                loaded.append(Loaded(run_id, None, history.row.owner if history else ""))
+            else:
+                loaded.append(Loaded(run_id, await self._reader.revive(history)))
+        self._mail += loaded
+        self._wake.set()
+
+    def _handle_loaded(self, turn: _Turn, message: Loaded) -> None:
+        parked = self._parked.pop(message.run_id, [])
+        self._told_parked -= sum(isinstance(waiting, Told) for waiting in parked)
+        if message.hosted is None:
+            for waiting in parked:
+                refuse(waiting, f"run {message.run_id} belongs to {message.owner or 'nobody'}")
+            return
+        hosted = message.hosted
+        self._adopt(hosted)
+        if isinstance(hosted, HostedBackfill) and not hosted.ended:
+            turn.touched[message.run_id] = hosted  # an append without events claims it
+        for waiting in parked:
+            self._handle(turn, waiting)
+        if not hosted.stays and not hosted.dirty:  # somebody else may change it now
+            self._forget(message.run_id)
+
+    def _adopt(self, hosted: Hosted) -> None:
+        if isinstance(hosted, HostedBackfill):
+            self._hosted[hosted.backfill.run_id] = hosted
+            return
+        self._hosted[hosted.run.run_id] = hosted
+        runs.wake(hosted.run, self._clock.now())
+        self._ready.look(hosted)
+        self._set_timer(hosted)
+
+    async def _catch_up(self, hosted: HostedBackfill) -> None:
+        """Learn what the windows of a claimed backfill did before news of them came here."""
+        run_id = hosted.backfill.run_id
+        children = await self._insist(lambda: self._journal.children(run_id))
+        self._post(Observed(run_id, tuple((c.run_id, c.state, c.version) for c in children if not c.kept)))
+        if hosted.backfill.state is RunState.CANCELLING:
+            await self._windows.cancel(effect.child for effect in backfills.owed(hosted.backfill))
+
+    def _set_timer(self, hosted: HostedRun) -> None:
+        run_id = hosted.run.run_id
+        former = self._timers.pop(run_id, None)
+        if former is not None:
+            former.cancel()
+        at = runs.next_wake(hosted.run)
+        if at is not None:
+            delay_s = max(0.0, (at - self._clock.now()).total_seconds())
+            loop = asyncio.get_running_loop()
+            self._timers[run_id] = loop.call_later(delay_s, self._post, Woken(run_id))
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            if self._hosted:
+                self._post(Idle())
+            self._reporter.remind()
+
+    def _let_idle_go(self, turn: _Turn) -> None:
+        """Runs that have only waited for long leave memory; their next message or timer brings them back."""
+        now, limit_s = self._clock.monotonic(), self._settings.passivate_after_s
+        for run_id, hosted in self._hosted.items():
+            if not isinstance(hosted, HostedRun) or run_id in turn.touched:
+                continue
+            run = hosted.run
+            at = runs.next_wake(run)
+            soon = at is not None and (at - self._clock.now()).total_seconds() < limit_s
+            if run.running or soon or (run.ready and run.state is RunState.RUNNING):
+                hosted.idle_since_s = None
+            elif hosted.idle_since_s is None:
+                hosted.idle_since_s = now
+            elif now - hosted.idle_since_s >= limit_s:
+                turn.passive[run_id] = int(at.timestamp() * 1000) if at else None
+
+    # ── inbox, scheduler ──────────────────────────────────────────────────────────────────────────
+
+    async def _read_inbox(self) -> None:
+        stream, cursor = inbox(self.name), self._cursor or "0-0"
+        while True:
+            try:
+                entries: list[Entry] = await self._journal.tail(stream, cursor, 10_000)
+            except errors.Unavailable as unavailable:
+                _log.warning("inbox: %s", unavailable)
+                await asyncio.sleep(0.5)
+                continue
+            for entry in entries:
+                cursor = entry.cursor
+                *items, last = codec.decode_inbox(entry.item)
+                self._mail += [*(Told(item, None) for item in items), Told(last, cursor)]
+            if entries:
+                self._wake.set()
+
+    def _report_standing(self) -> None:
+        wanted = self._ready or self._parked  # a seat that came along with an admission waits for its run to be read
+        self._reporter.released(self._crew.vacate() if wanted else self._crew.leave_idle())
+        self._reporter.look()
+
+    # ── small things ──────────────────────────────────────────────────────────────────────────────
+
+    async def _insist(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """The journal's answer, however long it is away; this actor can do nothing without it."""
+        delay_s = 0.05
+        while True:
+            try:
+                return await attempt()
+            except errors.JournalUnavailable as unavailable:
+                _log.warning("%s; trying again in %.2f s", unavailable, delay_s)
+                await asyncio.sleep(delay_s)
+                delay_s = min(1.0, delay_s * 2)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.critical("a task of %s failed", self.name, exc_info=task.exception())
+            self.on_crash()
+
+    def on_crash(self) -> None:
+        """An unforeseen error: let the process end and be restarted (set by whoever made this actor)."""
+
+
+def _letting_go(hosted: Hosted, wake_at_ms: int | None) -> Append:
+    assert isinstance(hosted, HostedRun)
+    return Append(run_id=hosted.run.run_id, expected=hosted.run.version, count=0, passive=True, wake_at_ms=wake_at_ms)

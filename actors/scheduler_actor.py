@@ -1,0 +1,538 @@
+"""The scheduler: which queued run starts, on which RunActor, and who gets which worker slot.
+
+    sched stream (journal) ─▶ admission ─┐
+    Standing of RunActors  ─▶ slots ─────┼─▶ Hosting, one message in flight per RunActor
+    Roster of supervisor   ─▶ who exists ┘
+
+Everything here is memory, rebuilt when it restarts: queued and active runs from the journal, leases by
+asking the RunActors where they stand. `take_epoch` comes first, so that admissions of a former
+incarnation are refused by the journal from then on. The choices themselves are in
+`orchestrator/dispatch.py`; placement is *spread, then stack*: a run goes to the RunActor with the
+fewest runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+from actors.clock import Clock
+from actors.names import SCHEDULER, SUPERVISOR, own_actor_name
+from actors.peers import Peers, WorkerGone
+from actors.settings import Settings
+from actors.timekeeper import Timekeeper
+from orchestrator import codec, errors
+from orchestrator.control import Admission, Hosting, Roster, Standing
+from orchestrator.dispatch import Admission as Admissions
+from orchestrator.dispatch import Queued, Slot, Slots, rank_of
+from orchestrator.ports import (
+    SCHED,
+    TERMINAL,
+    Commit,
+    DagChanged,
+    Journal,
+    RunMoved,
+    RunRow,
+    RunsCreated,
+    SchedItem,
+    Wake,
+)
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+#: seconds a new scheduler waits for a RunActor to say where it stands
+HELLO_S = 3.0
+#: seconds after which a wake has reached the actor it was for
+ACTED_AFTER_S = 30.0
+#: seconds until a supervisor that did not answer is asked again
+ROSTER_AGAIN_S = 1.0
+#: how often a lost worker is asked whether it is back, and for how long
+RETURN_CHECK_S = 0.05
+RETURN_MAX_S = 120.0
+
+
+@dataclass(slots=True)
+class _Host:
+    """A RunActor as the scheduler knows it."""
+
+    name: str
+    #: one of the RunActors that are always there; others are started for what they own
+    standing: bool = False
+    epoch: int = 0
+    #: runs placed there that have not ended
+    runs: set[str] = field(default_factory=set)
+    admissions: list[Admission] = field(default_factory=list)
+    grants: list[tuple[str, str, int]] = field(default_factory=list)
+    yields: list[tuple[str, int]] = field(default_factory=list)
+    sending: bool = False
+
+
+class SchedulerActor:
+    """Admission, placement and slot leases. `start` returns at once."""
+
+    def __init__(self, journal: Journal, peers: Peers, clock: Clock, settings: Settings) -> None:
+        self._journal = journal
+        self._peers = peers
+        self._clock = clock
+        self._settings = settings
+        self._admissions = Admissions()
+        self._slots = Slots()
+        self._hosts: dict[str, _Host] = {}
+        #: run -> RunActor
+        self._placed: dict[str, str] = {}
+        #: run -> number of the admission that holds for it; anything about an older one is late
+        self._given: dict[str, int] = {}
+        self._number = 0
+        #: what is known of a run that waits, to queue it again
+        self._waiting: dict[str, Queued] = {}
+        #: run -> RunActor or "": runs to be hosted without being started
+        self._to_host: dict[str, str] = {}
+        #: DAGs whose runs get a RunActor of their own
+        self._dedicated: set[str] = set()
+        self._workers: dict[str, str] = {}
+        self._draining: set[str] = set()
+        self._returning: set[str] = set()
+        self._epoch = 0
+        #: how far the sched stream was read
+        self._cursor = ""
+        #: place of the run that was queued last
+        self._order = 0
+        self._wake = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Begin to live: rebuild, then serve."""
+        self._spawn(self._live())
+
+    # ── what others call ──────────────────────────────────────────────────────────────────────────
+
+    async def standing(self, blob: bytes) -> None:
+        """A RunActor tells where it stands."""
+        await self._ready.wait()
+        self._take_standing(codec.decode_standing(blob))
+        self._wake.set()
+
+    async def roster(self, blob: bytes) -> None:
+        """The supervisor tells who ought to exist."""
+        self._take_roster(codec.decode_roster(blob))
+        self._wake.set()
+
+    async def ping(self) -> int:
+        """Number of runs that wait, once rebuilt."""
+        await self._ready.wait()
+        return self._admissions.queued
+
+    async def slot_states(self, _blob: bytes) -> bytes:
+        """worker -> idle | busy | draining | draining_busy, as JSON."""
+        return codec.encode_states({s.worker: _word(s) for s in self._slots.slots.values()})
+
+    async def load(self, _blob: bytes) -> bytes:
+        """How much waits, as JSON: for gauges."""
+        return codec.encode_load(
+            {
+                "queued_runs": self._admissions.queued,
+                "active_runs": self._admissions.active,
+                "waiting_tasks": self._slots.waiting,
+                "workers": len(self._slots.slots),
+            }
+        )
+
+    # ── life ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def _live(self) -> None:
+        self._epoch = await self._insist(lambda: self._journal.take_epoch(SCHEDULER))
+        self._number = self._epoch << 32
+        kept = (await self._insist(lambda: self._journal.owner(SCHEDULER))).cursor
+        cursor = await self._insist(lambda: self._journal.position(SCHED))
+        if not await self._fetch_roster():
+            self._spawn(self._fetch_roster_later())
+        await self._rebuild()
+        await self._insist(lambda: self._read_wakes(kept))
+        self._cursor = await self._insist(partial(self._read_on, cursor))  # news that are old already admit nothing
+        await asyncio.gather(*(self._greet(host) for host in self._hosts.values()))
+        self._ready.set()
+        self._spawn(self._read_sched())
+        self._spawn(self._note_cursor())
+        self._spawn(Timekeeper(self._journal, self._clock, self._epoch, self._settings).run())
+        self._wake.set()
+        while True:
+            await self._wait_for_news()
+            self._decide()
+
+    async def _wait_for_news(self) -> None:
+        review_s = self._slots.next_review_s(self._clock.monotonic())
+        try:
+            await asyncio.wait_for(self._wake.wait(), review_s)
+        except TimeoutError:
+            _log.debug("a lease may have to be given back by now")
+        self._wake.clear()
+
+    async def _fetch_roster(self) -> bool:
+        """Ask the supervisor who ought to exist; whether it answered."""
+        try:
+            self._take_roster(codec.decode_roster(await self._peers.ask(SUPERVISOR, "tell_roster", b"")))
+        except errors.Unavailable as unavailable:
+            _log.warning("%s", unavailable)
+            return False
+        self._wake.set()
+        return True
+
+    async def _fetch_roster_later(self) -> None:
+        """The supervisor tells a Roster when it changes; one that this scheduler never had must be asked for."""
+        while not await self._fetch_roster():  # noqa: ASYNC110 (nobody could set an event)
+            await asyncio.sleep(ROSTER_AGAIN_S)
+
+    async def _rebuild(self) -> None:
+        rows = await self._insist(self._journal.queued_and_active)
+        backfills = {row.run_id: row for row in rows if row.run_type == "backfill"}
+        for row in rows:
+            await self._know_dag(row.tenant, row.dag_id)
+            self._place_found(row, backfills)
+
+    def _place_found(self, row: RunRow, backfills: Mapping[str, RunRow]) -> None:
+        if row.run_type == "backfill":
+            self._host_only(row.run_id, row.owner)
+            return
+        queued = self._found(row, backfills)
+        if row.state == "queued":
+            self._waiting[row.run_id] = queued
+            self._admissions.enqueue(queued)
+        else:
+            self._admissions.occupy(queued)
+            if not row.owner:  # asleep, and its wake-up may have come while nobody listened
+                self._host_only(row.run_id, "")
+            elif not (host := self._place(row.run_id, row.owner)).standing:
+                host.admissions.append(Admission(row.run_id, only_host=True))
+
+    def _found(self, row: RunRow, backfills: Mapping[str, RunRow]) -> Queued:
+        """A run as it waits, or waited, in the lane of the backfill that is at it."""
+        at_it = (backfills[b] for b in (row.parent, *reversed(row.watchers)) if b in backfills) if row.parent else ()
+        backfill = next(iter(at_it), None)
+        parent = backfill.run_id if backfill else row.parent or None
+        cap = backfill.max_active_runs if backfill else None
+        dag = _dag_key(row.tenant, row.dag_id)
+        return Queued(row.run_id, dag, parent, rank_of(parent), cap, self._next_place())
+
+    def _next_place(self) -> int:
+        self._order += 1
+        return self._order
+
+    async def _greet(self, host: _Host) -> None:
+        """A RunActor that does not answer now tells us later; its leases count as free meanwhile."""
+        try:
+            blob = await asyncio.wait_for(self._peers.ask(host.name, "hello", b""), HELLO_S)
+        except (TimeoutError, errors.Unavailable) as late:
+            _log.warning("%s does not answer yet: %s", host.name, late)
+        else:
+            standing = codec.decode_standing(blob)
+            host.epoch = standing.epoch
+            self._take_standing(standing)
+
+    # ── news ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def _read_on(self, cursor: str) -> str:
+        """Take all there is after `cursor`; the cursor then."""
+        while entries := await self._journal.tail(SCHED, cursor, 0):
+            for entry in entries:
+                for item in codec.decode_sched(entry.item):
+                    await self._take_item(item)
+            cursor = entries[-1].cursor
+        return cursor
+
+    async def _read_wakes(self, cursor: str) -> None:
+        """Wakes that a former scheduler may not have acted on; what else has happened is in the rows."""
+        while entries := await self._journal.tail(SCHED, cursor, 0):
+            for item in (item for entry in entries for item in codec.decode_sched(entry.item)):
+                if isinstance(item, Wake):
+                    self._host_only(item.run_id, self._placed.get(item.run_id, ""))
+            cursor = entries[-1].cursor
+
+    async def _note_cursor(self) -> None:
+        """Note now and then how far the stream was read some time ago: by now everything there has been acted on."""
+        turn, behind, noted = 0, self._cursor, ""
+        while True:
+            await asyncio.sleep(ACTED_AFTER_S)
+            if behind != noted:
+                turn, noted = turn + 1, behind
+                note = Commit(owner=SCHEDULER, epoch=self._epoch, turn=turn, cursor=behind)
+                await self._insist(partial(self._journal.commit, note))
+            behind = self._cursor
+
+    async def _read_sched(self) -> None:
+        while True:
+            try:
+                entries = await self._journal.tail(SCHED, self._cursor, 10_000)
+                for entry in entries:
+                    for item in codec.decode_sched(entry.item):
+                        await self._take_item(item)
+                    self._cursor = entry.cursor
+            except errors.Unavailable as unavailable:
+                _log.warning("sched: %s", unavailable)
+                await asyncio.sleep(0.2)
+                continue
+            if entries:
+                self._wake.set()
+
+    async def _take_item(self, item: SchedItem) -> None:
+        match item:
+            case RunsCreated():
+                await self._take_created(item)
+            case RunMoved():
+                await self._take_moved(item)
+            case DagChanged():
+                await self._know_dag(item.tenant, item.dag_id, again=True)
+            case Wake():
+                self._host_only(item.run_id, self._placed.get(item.run_id, ""))
+
+    async def _take_created(self, item: RunsCreated) -> None:
+        if item.run_type == "backfill":
+            for run_id in item.run_ids:
+                self._host_only(run_id, "")
+            return
+        await self._know_dag(item.tenant, item.dag_id)
+        for run_id in item.run_ids:
+            dag = _dag_key(item.tenant, item.dag_id)
+            limit = item.max_active_runs if item.parent else None
+            queued = Queued(run_id, dag, item.parent or None, rank_of(item.parent), limit, self._next_place())
+            self._unplace(run_id)
+            self._waiting[run_id] = queued
+            self._admissions.enqueue(queued)
+
+    async def _take_moved(self, item: RunMoved) -> None:
+        if item.after in TERMINAL:
+            self._waiting.pop(item.run_id, None)
+            self._admissions.finish(item.run_id)
+            self._unplace(item.run_id)
+        elif item.after != "queued" and item.run_type != "backfill":
+            await self._know_dag(item.tenant, item.dag_id)
+            dag = _dag_key(item.tenant, item.dag_id)
+            self._admissions.occupy(Queued(item.run_id, dag, item.parent or None, rank_of(item.parent)))
+            self._unplace(item.run_id)
+            if item.owner:
+                self._place(item.run_id, item.owner)
+
+    async def _know_dag(self, tenant: str, dag_id: str, again: bool = False) -> None:
+        key = _dag_key(tenant, dag_id)
+        if self._admissions.knows(key) and not again:
+            return
+        row = await self._insist(lambda: self._journal.dag(tenant, dag_id))
+        if row is None:
+            return
+        definition = codec.decode_definition(row.definition)
+        self._admissions.configure(key, definition.max_active_runs, row.paused)
+        if definition.isolation == "dedicated":
+            self._dedicated.add(key)
+        else:
+            self._dedicated.discard(key)
+
+    def _take_standing(self, standing: Standing) -> None:
+        host = self._hosts.setdefault(standing.actor, _Host(standing.actor))
+        if standing.epoch < host.epoch:
+            return
+        if standing.epoch > host.epoch:
+            self._host_was_replaced(host, standing.epoch)
+        now_s = self._clock.monotonic()
+        for worker, lease in standing.held or ():
+            self._slots.adopt(host.name, worker, lease, now_s)
+        for worker, lease in standing.released:
+            self._slots.release(host.name, worker, lease)
+        for worker, incarnation in standing.lost:
+            slot = self._slots.slots.get(worker)
+            if slot is None or slot.incarnation == incarnation:
+                self._slots.remove(worker)
+                self._await_worker(worker)
+        for run_id, number in standing.refused:
+            if self._given.get(run_id) == number and (queued := self._waiting.get(run_id)) is not None:
+                self._unplace(run_id)
+                self._admissions.requeue(run_id, queued)
+        self._slots.demand(host.name, dict(standing.demand))
+
+    def _host_was_replaced(self, host: _Host, epoch: int) -> None:
+        """Its memory is gone: leases are void, and what it was told but had not committed is told again."""
+        host.epoch = epoch
+        host.grants.clear()
+        host.yields.clear()
+        self._slots.forget(host.name)
+        again = [self._admission(run_id) for run_id in sorted(host.runs)]
+        host.admissions += [admission for admission in again if admission not in host.admissions]
+
+    def _take_roster(self, roster: Roster) -> None:
+        for name in roster.run_actors:
+            self._hosts.setdefault(name, _Host(name)).standing = True
+        wanted = dict(roster.workers)
+        for worker in self._workers.keys() - wanted.keys():
+            self._slots.remove(worker)
+        self._workers = wanted
+        for worker in roster.draining:
+            self._slots.drain(worker)
+        self._draining = set(roster.draining)
+        for worker in wanted:
+            if worker not in self._slots.slots:
+                self._await_worker(worker)
+
+    def _await_worker(self, worker: str) -> None:
+        if worker in self._workers and worker not in self._returning:
+            self._returning.add(worker)
+            self._spawn(self._welcome(worker))
+
+    async def _welcome(self, worker: str) -> None:
+        """Add the worker's slot as soon as it answers; Ray may be starting it (again)."""
+        deadline_s = self._clock.monotonic() + RETURN_MAX_S
+        try:
+            while worker in self._workers and self._clock.monotonic() < deadline_s:
+                try:
+                    incarnation = await self._peers.control(worker, "ping")
+                except WorkerGone:
+                    await asyncio.sleep(RETURN_CHECK_S)
+                    continue
+                self._slots.add(worker, self._workers[worker], incarnation)
+                if worker in self._draining:
+                    self._slots.drain(worker)
+                self._wake.set()
+                return
+            _log.error("worker %s did not come back within %.0f s", worker, RETURN_MAX_S)
+        finally:
+            self._returning.discard(worker)
+
+    # ── decisions ─────────────────────────────────────────────────────────────────────────────────
+
+    def _decide(self) -> None:
+        if not any(host.standing for host in self._hosts.values()):
+            return
+        for run_id, owner in self._to_host.items():
+            self._place(run_id, owner).admissions.append(Admission(run_id, only_host=True))
+        self._to_host.clear()
+        for queued in self._admissions.admit():
+            host = self._place(queued.run_id, own_actor_name(queued.run_id) if queued.dag in self._dedicated else "")
+            self._number += 1
+            self._given[queued.run_id] = self._number
+            host.admissions.append(self._admission(queued.run_id))
+        now_s = self._clock.monotonic()
+        for grant in self._slots.grants(now_s):
+            self._hosts[grant.holder].grants.append((grant.worker, grant.incarnation, grant.lease))
+        self._grant_ahead(now_s)
+        for ask in self._slots.yields(now_s):
+            self._hosts[ask.holder].yields.append((ask.worker, ask.lease))
+        for host in self._hosts.values():
+            if (host.admissions or host.grants or host.yields) and not host.sending:
+                host.sending = True
+                self._spawn(self._send(host))
+
+    def _grant_ahead(self, now_s: float) -> None:
+        """A slot that nobody wants goes along with new admissions: their first task need not ask for one."""
+        hosts = [
+            h
+            for h in self._hosts.values()
+            if h.admissions and not self._slots.held(h.name) and not self._slots.wants(h.name)
+        ]
+        for host in hosts:
+            self._slots.demand(host.name, {0: 1})
+        for grant in self._slots.grants(now_s):
+            self._hosts[grant.holder].grants.append((grant.worker, grant.incarnation, grant.lease))
+        for host in hosts:
+            self._slots.demand(host.name, {})
+
+    async def _send(self, host: _Host) -> None:
+        """Tell a RunActor all there is, until there is no more; what could not be told is told again."""
+        if not host.standing and not host.epoch:
+            await self._supervise("ensure", host.name)
+        while host.admissions or host.grants or host.yields:
+            admissions = [a for a in host.admissions if a.only_host or self._given.get(a.run_id) == a.number]
+            grants, yields = host.grants, host.yields
+            host.admissions, host.grants, host.yields = [], [], []
+            message = Hosting(self._epoch, tuple(admissions), tuple(grants), tuple(yields))
+            try:
+                await self._peers.tell(host.name, "host", codec.encode_control(message))
+            except errors.Unavailable as unavailable:
+                _log.warning("%s", unavailable)
+                host.admissions[:0] = [a for a in admissions if a not in host.admissions]
+                host.yields[:0] = yields
+                for worker, _, lease in grants:
+                    self._slots.release(host.name, worker, lease)
+                if not host.standing:
+                    await self._supervise("ensure", host.name)
+                await asyncio.sleep(0.2)
+        host.sending = False
+
+    async def _supervise(self, method: str, actor: str) -> None:
+        """Have the supervisor start or end an actor that is there for one run; asked again when it matters."""
+        try:
+            await self._peers.tell(SUPERVISOR, method, actor.encode())
+        except errors.Unavailable as unavailable:
+            _log.warning("%s", unavailable)
+
+    def _admission(self, run_id: str) -> Admission:
+        """The admission that was given to the run; without one it is only to be hosted."""
+        number = self._given.get(run_id, 0)
+        return Admission(run_id, only_host=not number, number=number)
+
+    def _place(self, run_id: str, owner: str) -> _Host:
+        """Where the run lives: where the journal says, else where the fewest are."""
+        if owner:
+            host = self._hosts.setdefault(owner, _Host(owner))
+        else:
+            shared = (host for host in self._hosts.values() if host.standing)
+            host = min(shared, key=lambda h: (len(h.runs), h.name))
+        former = self._placed.get(run_id, host.name)
+        if former != host.name:
+            self._hosts[former].runs.discard(run_id)
+        host.runs.add(run_id)
+        self._placed[run_id] = host.name
+        return host
+
+    def _unplace(self, run_id: str) -> None:
+        self._given.pop(run_id, None)
+        name = self._placed.pop(run_id, None)
+        if name is None:
+            return
+        host = self._hosts[name]
+        host.runs.discard(run_id)
+        if not host.standing and not host.runs:
+            del self._hosts[name]
+            self._slots.forget(name)
+            self._spawn(self._supervise("release", name))
+
+    def _host_only(self, run_id: str, owner: str) -> None:
+        self._to_host[run_id] = owner
+
+    # ── small things ──────────────────────────────────────────────────────────────────────────────
+
+    async def _insist(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        delay_s = 0.05
+        while True:
+            try:
+                return await attempt()
+            except errors.JournalUnavailable as unavailable:
+                _log.warning("%s; trying again in %.2f s", unavailable, delay_s)
+                await asyncio.sleep(delay_s)
+                delay_s = min(1.0, delay_s * 2)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.critical("a task of the scheduler failed", exc_info=task.exception())
+            self.on_crash()
+
+    def on_crash(self) -> None:
+        """An unforeseen error: let the process end and be restarted (set by whoever made this actor)."""
+
+
+def _dag_key(tenant: str, dag_id: str) -> str:
+    return f"{tenant}/{dag_id}"
+
+
+def _word(slot: Slot) -> str:
+    if slot.draining:
+        return "draining_busy" if slot.holder else "draining"
+    return "busy" if slot.holder else "idle"

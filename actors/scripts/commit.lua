@@ -1,0 +1,124 @@
+-- Commit {owner, epoch, turn, appends, cursor, counts, mail} -> {'ok', results} | {'fenced', epoch} | {'late', turn}
+
+local c = cmsgpack.unpack(ARGV[1])
+local owner, epoch, turn = c[1], c[2], c[3]
+local state = call('HMGET', 'owner:' .. owner, 'epoch', 'turn', 'reply')
+local current = tonumber(state[1] or '0')
+if current ~= epoch then
+  return { 'fenced', current }
+end
+local last = tonumber(state[2] or '0')
+if turn == last then
+  return { 'ok', state[3] }
+elseif turn < last then
+  return { 'late', last }
+end
+
+local scheduler_epoch = tonumber(call('HGET', 'owner:scheduler', 'epoch') or '0')
+
+local function admitted(r, wanted)
+  return wanted == scheduler_epoch and call('HGET', 'dag:' .. r.t .. ':' .. r.d, 'paused') ~= '1'
+end
+
+local function take(r, passive)
+  local now = (passive or TERMINAL[r.st]) and '' or owner
+  if now == r.own then
+    return
+  end
+  if r.own ~= '' then drop_member('own:' .. r.own, r.id) end
+  if now ~= '' then add_member('own:' .. now, r.id) end
+  r.own = now
+end
+
+local function change_state(r, after, finished)
+  local before = r.st
+  move(r, after, r.v)
+  if TERMINAL[after] then
+    put(scored, 'timers', 'wake|' .. r.id, false)
+    put(scored, 'timers', 'sla|' .. r.id, false)
+    if r.rt ~= 'backfill' then measure(r, after, finished or r.cr) end
+  elseif TERMINAL[before] and r.sla ~= '' and r.fi ~= '' and tonumber(r.sla) > tonumber(r.fi) then
+    timer('sla|' .. r.id, r.sla)
+  end
+  return TERMINAL[after] or TERMINAL[before] or (before == 'queued' and after ~= 'running')
+end
+
+local function apply(r, a)
+  local before, count = r.st, a[3]
+  r.v = r.v + count
+  if count > 0 then append_events(r.id, r.v, a[4]) end
+  local tell = a[13]
+  if a[5] and a[5] ~= before then tell = change_state(r, a[5], a[8]) or tell end
+  take(r, a[13])
+  local set = { 'v', r.v, 'own', r.own, 'st', r.st }
+  local unset = {}
+  local function field(name, value, none)
+    if value and value ~= none then
+      set[#set + 1] = name
+      set[#set + 1] = value
+    elseif value and r[name] ~= '' then
+      unset[#unset + 1] = name
+    end
+  end
+  field('at', a[6])
+  field('sa', a[7], 0)
+  field('fi', a[8], 0)
+  field('err', a[9], '')
+  field('dv', a[10])
+  call('HSET', 'run:' .. r.id, unpack(set))
+  if #unset > 0 then call('HDEL', 'run:' .. r.id, unpack(unset)) end
+  if a[12] then reset_tasks(r) end
+  if #a[11] > 0 then set_tasks(r, a[11]) end
+  if a[14] == 0 then
+    put(scored, 'timers', 'wake|' .. r.id, false)
+  elseif a[14] then
+    timer('wake|' .. r.id, a[14])
+  end
+  if tell then
+    sched[#sched + 1] = {
+      k = 'moved', run_id = r.id, tenant = r.t, dag_id = r.d, run_type = r.rt, parent = r.par,
+      before = before, after = r.st, owner = r.own,
+    }
+  end
+  if count > 0 then feed[#feed + 1] = { r.id, r.v, r.st } end
+end
+
+local function append(a)
+  local id = a[1]
+  local r = row(id)
+  if not r then
+    return { id, 'missing', 0, '', '' }
+  end
+  local status, reply = stored(a[16])
+  if status then
+    return { id, status, r.v, r.own, reply }
+  end
+  if r.v ~= a[2] or (r.own ~= '' and r.own ~= owner) then
+    return { id, 'stale', r.v, r.own, '' }
+  end
+  if a[15] and not admitted(r, a[15]) then
+    return { id, 'refused', r.v, r.own, '' }
+  end
+  apply(r, a)
+  if a[16] then store(a[16], a[16][3]) end
+  return { id, 'ok', r.v, r.own, '' }
+end
+
+local results = {}
+for n, a in ipairs(c[4]) do
+  results[n] = append(a)
+end
+for _, count in ipairs(c[6]) do
+  add('metrics', count[1], count[2])
+end
+for _, mail in ipairs(c[7]) do
+  call('XADD', 'in:' .. mail[1], '*', 'e', mail[2])
+end
+flush()
+local reply = #results > 0 and cmsgpack.pack(results) or '\144'
+call('HSET', 'owner:' .. owner, 'turn', turn, 'reply', reply)
+if c[5] then
+  call('HSET', 'owner:' .. owner, 'cursor', c[5])
+  call('XTRIM', 'in:' .. owner, 'MINID', '~', c[5])
+end
+return { 'ok', reply }

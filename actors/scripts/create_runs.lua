@@ -1,0 +1,31 @@
+-- list of Creation {runs, idem} -> msgpack list of {status, {{run_id, state, how}, …}, reply}
+
+local versions, answers = {}, {}
+
+local function creation(c)
+  local status, rest = stored(c[2])
+  if status == 'conflict' then
+    return { 'conflict', {}, '' }
+  elseif status then
+    local kept = cmsgpack.unpack(rest)
+    return { 'replayed', kept[1], kept[2] }
+  end
+  for _, n in ipairs(c[1]) do
+    if not holds(n, versions) then
+      return { 'changed', {}, '' }
+    end
+  end
+  local runs = {}
+  for i, n in ipairs(c[1]) do
+    runs[i] = stand(n)
+  end
+  if c[2] then store(c[2], cmsgpack.pack({ runs, c[2][3] })) end
+  return { 'ok', runs, '' }
+end
+
+for i, c in ipairs(cmsgpack.unpack(ARGV[1])) do
+  answers[i] = creation(c)
+end
+flush_queue()
+flush()
+return cmsgpack.pack(answers)

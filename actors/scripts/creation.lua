@@ -1,0 +1,78 @@
+-- Second prelude: what the scripts that create window runs share.
+
+local function version_of(versions, t, d)
+  local key = 'dag:' .. t .. ':' .. d
+  if not versions[key] then
+    versions[key] = tonumber(call('HGET', key, 'version') or '0')
+  end
+  return versions[key]
+end
+
+-- runs of one kind that are queued now travel in one item, in order
+local groups, order = {}, {}
+local function queue(run, again)
+  local key = table.concat({ run.t, run.d, run.dv, run.rt, run.par or '', again and 'again' or '' }, '|')
+  local item = groups[key]
+  if not item then
+    item = {
+      k = 'created', tenant = run.t, dag_id = run.d, dag_version = run.dv, run_type = run.rt, parent = run.par or '',
+      run_ids = {}, created_ms = run.cr, max_active_runs = run.mar, restarted = again and true or false,
+    }
+    groups[key] = item
+    order[#order + 1] = item
+  end
+  table.insert(item.run_ids, run.id)
+end
+
+-- the latest window starts first
+local function reverse_queues()
+  for _, item in ipairs(order) do
+    local ids = item.run_ids
+    for n = 1, math.floor(#ids / 2) do
+      ids[n], ids[#ids + 1 - n] = ids[#ids + 1 - n], ids[n]
+    end
+  end
+end
+
+local function flush_queue()
+  for _, item in ipairs(order) do
+    sched[#sched + 1] = item
+  end
+end
+
+-- NewRun {run_id, tenant, dag_id, dag_version, run_type, created, event, window_key, sla, reprocess, restart_event,
+-- restart_version, pinned_version} -> {run_id, state, how}
+local function stand(n)
+  local r
+  if n[8] ~= '' then
+    local existing = call('HGET', 'win:' .. n[2] .. ':' .. n[3], n[8])
+    r = existing and row(existing)
+  else
+    r = row(n[1])
+  end
+  if r and n[8] ~= '' and restarts(n[10], r.st) then
+    restart(r, n[11], 1, n[12])
+    r.dv = n[12]
+    queue(r, true)
+    return { r.id, 'queued', 'restarted' }
+  elseif r then
+    return { r.id, r.st, r.id == n[1] and 'created' or 'existing' }
+  end
+  local run = { id = n[1], t = n[2], d = n[3], dv = n[4], rt = n[5], cr = n[6], events = n[7], wk = n[8], sla = n[9] }
+  create(run)
+  if run.wk ~= '' then call('HSET', 'win:' .. run.t .. ':' .. run.d, run.wk, run.id) end
+  feed[#feed + 1] = { run.id, 1, 'queued' }
+  queue(run, false)
+  return { run.id, 'queued', 'created' }
+end
+
+-- whether the versions a NewRun was made with still hold
+local function holds(n, versions)
+  if n[13] ~= 0 and n[8] ~= '' then
+    local existing = call('HGET', 'win:' .. n[2] .. ':' .. n[3], n[8])
+    if existing then
+      return tonumber(call('HGET', 'run:' .. existing, 'dv')) == n[13]
+    end
+  end
+  return version_of(versions, n[2], n[3]) == n[4]
+end

@@ -1,0 +1,183 @@
+"""Everything that can be set, read once from the environment and the command line at start.
+
+`Settings` is a flat value: it travels to Ray actors as a plain dict (`to_dict`, `from_dict`) and holds
+no handle. Precedence: command line, then `ORCHESTRATOR_*` (or the name a contract gives), then the
+default. Import stays light: every actor process reads this module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import Invalid
+
+
+def _setting(default: Any, *names: str, secret: bool = False) -> Any:
+    """A field read from the first of the environment variables `names` that is set and not empty."""
+    return field(default=default, repr=not secret, metadata={"names": names})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One server's settings. Spans are seconds (`_s`), sizes bytes (`_bytes`)."""
+
+    #: data directory, absolute
+    home: str = _setting("~/.orchestrator", "ORCHESTRATOR_HOME")
+
+    # -- where it listens, and on what it runs
+    host: str = _setting("127.0.0.1", "ORCHESTRATOR_HOST")
+    port: int = _setting(8000, "ORCHESTRATOR_PORT", "PORT", "API_PORT")
+    #: an existing Ray cluster to join; empty = a cluster of our own on this machine
+    ray_address: str = _setting("", "ORCHESTRATOR_RAY_ADDRESS")
+    dashboard: bool = _setting(True, "ORCHESTRATOR_DASHBOARD")
+    #: 0 = 8265, or the next free one
+    dashboard_port: int = _setting(0, "ORCHESTRATOR_DASHBOARD_PORT")
+    object_store_memory_bytes: int = _setting(200_000_000, "ORCHESTRATOR_OBJECT_STORE_MEMORY_BYTES")
+
+    # -- the journal
+    #: a Redis >= 7 or Valkey kept by somebody else; empty = embedded Valkey under `home`
+    redis_url: str = _setting("", "REDIS_URL", secret=True)
+    #: where the journal really answers; `up` fills it in once that server runs
+    journal_url: str = _setting("", secret=True)
+
+    # -- sizes of the cast
+    run_actors_max: int = _setting(2, "ORCHESTRATOR_RUN_ACTORS_MAX")
+    #: worker slots of pool `default`; 0 = one per CPU
+    workers: int = _setting(0, "ORCHESTRATOR_WORKERS")
+    api_replicas: int = _setting(1, "ORCHESTRATOR_API_REPLICAS")
+
+    # -- spans
+    passivate_after_s: float = _setting(300.0, "ORCHESTRATOR_PASSIVATE_AFTER_S")
+    cancel_grace_s: float = _setting(5.0, "ORCHESTRATOR_CANCEL_GRACE_S")
+    #: how long a request may wait for the journal or an actor
+    worker_ping_s: float = _setting(3.0, "ORCHESTRATOR_WORKER_PING_S")
+    #: silence after which a worker counts as lost
+    worker_lease_s: float = _setting(9.0, "ORCHESTRATOR_WORKER_LEASE_S")
+
+    # -- what may run here
+    #: folders on every worker's import path, after `<home>/dags`
+    code_dirs: tuple[str, ...] = _setting((), "ORCHESTRATOR_CODE_DIRS")
+    #: prefixes of `entrypoint` accepted over HTTP; empty = none
+    entrypoint_allow: tuple[str, ...] = _setting((), "ORCHESTRATOR_ENTRYPOINT_ALLOW")
+    allow_shell: bool = _setting(False, "ORCHESTRATOR_ALLOW_SHELL")
+
+    # -- who may ask (the tokens themselves: `serve_app/auth.py`)
+    allow_anonymous: bool = _setting(True, "ORCHESTRATOR_ALLOW_ANONYMOUS")
+    private_docs: bool = _setting(False, "ORCHESTRATOR_PRIVATE_DOCS")
+    #: JSON file with tokens of more tenants; empty = `<home>/tokens.json`, where `token create` writes
+    tokens_file: str = _setting("", "ORCHESTRATOR_TOKENS_FILE")
+    #: empty = loopback origins on any port
+    cors_origins: tuple[str, ...] = _setting((), "CORS_ORIGINS")
+
+    # -- limits
+    max_body_bytes: int = _setting(16 * 1024 * 1024, "ORCHESTRATOR_MAX_BODY_BYTES")
+    dags_rate_limit_rps: float = _setting(10.0, "DAGS_RATE_LIMIT_RPS")
+    dags_rate_limit_burst: int = _setting(20, "DAGS_RATE_LIMIT_BURST")
+    dags_backfill_max_windows: int = _setting(100_000, "DAGS_BACKFILL_MAX_WINDOWS")
+    dags_max_dags_per_tenant: int = _setting(10_000, "DAGS_MAX_DAGS_PER_TENANT")
+
+    @property
+    def embedded(self) -> bool:
+        """True when the journal is the Valkey server that we keep ourselves."""
+        return not self.redis_url
+
+    @property
+    def worker_count(self) -> int:
+        """Worker slots to start with."""
+        return self.workers or os.cpu_count() or 1
+
+    @property
+    def import_dirs(self) -> tuple[str, ...]:
+        """Folders with the operator's DAG code, in import order."""
+        return (str(self.path("dags")), *self.code_dirs)
+
+    @property
+    def more_tokens_path(self) -> Path:
+        """Where tokens beyond the first three are kept."""
+        return Path(self.tokens_file) if self.tokens_file else self.path("tokens.json")
+
+    @property
+    def url(self) -> str:
+        """Base URL for callers on this machine."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    def path(self, *parts: str) -> Path:
+        """A path inside the data directory."""
+        return Path(self.home, *parts)
+
+    def with_journal(self, url: str) -> Settings:
+        """The same settings, now that the journal answers at `url`."""
+        return dataclasses.replace(self, journal_url=url)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, for a Ray actor's constructor."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
+        """Inverse of `to_dict`; unknown keys (of a newer version) are left out."""
+        known = {name: values[name] for name in _NAMES if name in values}
+        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in known.items()}
+        return cls(**plain)
+
+
+_NAMES = tuple(each.name for each in fields(Settings))
+
+
+def read_settings(environ: Mapping[str, str], **given: Any) -> Settings:
+    """Settings of this process. `given` comes from the command line; None there means "not given".
+
+    Raises Invalid for a value that cannot be read, naming the variable.
+    """
+    values = _from_environ(environ) | {name: value for name, value in given.items() if value is not None}
+    settings = Settings(**values)
+    return dataclasses.replace(
+        settings,
+        home=_absolute(settings.home),
+        code_dirs=tuple(_absolute(folder) for folder in settings.code_dirs),
+        journal_url=settings.journal_url or settings.redis_url,
+    )
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for each in fields(Settings):
+        for name in each.metadata["names"]:
+            if text := environ.get(name, "").strip():
+                values[each.name] = _parse(name, text, type(each.default))
+                break
+    return values
+
+
+def _parse(name: str, text: str, kind: type) -> Any:
+    try:
+        return _READERS[kind](text)
+    except ValueError:
+        raise Invalid(
+            f"{name}={text!r}: {_EXPECTED[kind]} expected", ((name, f"{_EXPECTED[kind]} expected"),)
+        ) from None
+
+
+def _read_bool(text: str) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if text.lower() not in words:
+        raise ValueError(text)
+    return words[text.lower()]
+
+
+def _read_list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+_READERS: dict[type, Callable[[str], Any]] = {str: str, int: int, float: float, bool: _read_bool, tuple: _read_list}
+_EXPECTED = {str: "text", int: "a whole number", float: "a number", bool: "0 or 1", tuple: "a comma list"}

@@ -1,0 +1,236 @@
+"""The composition root: builds the shells with their collaborators and makes them Ray actors.
+
+The only place that applies `ray.remote`. Each process class here is a thin skin: it takes ids and
+settings, builds journal, peers and clock, and starts its shell from the constructor, since that is all
+that a restart by Ray runs. Everything is detached and restarted for ever; retries are ours, and fenced.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+from typing import Any
+from zlib import crc32
+
+import ray
+from ray.exceptions import RayError
+
+from actors import embedded
+from actors.clock import Clock
+from actors.directory import RayPeers
+from actors.journal import Journal
+from actors.names import NAMESPACE, SCHEDULER, SUPERVISOR, run_actor_name, worker_name
+from actors.run_actor import RunActor
+from actors.scheduler_actor import SchedulerActor
+from actors.settings import Settings
+from actors.supervisor import Supervisor
+from actors.worker_actor import CONTROL_METHODS, WorkerActor
+from orchestrator import codec
+from orchestrator.errors import ActorUnreachable, Unavailable
+
+#: seconds the cast may take to be there
+START_S = 60.0
+#: seconds one attempt to deliver a note may take
+NOTE_S = 5.0
+#: threads of a worker that answer while user code runs
+CONTROL_THREADS = 2
+
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_CONTROL: dict[str, Any] = {
+    "namespace": NAMESPACE,
+    "lifetime": "detached",
+    "num_cpus": 0,
+    "max_restarts": -1,
+    "max_task_retries": 0,
+    "enable_task_events": False,
+    "get_if_exists": True,
+}
+
+
+def _exit() -> None:
+    """End this process at once; Ray starts it again, and it recovers from the journal."""
+    logging.shutdown()
+    os._exit(1)
+
+
+def _settle_process() -> None:
+    """Log to Ray's files, and let collections pass over what was imported: it stays, and there is a lot of it."""
+    logging.basicConfig(level=os.environ.get("ORCHESTRATOR_LOG_LEVEL", "WARNING"), format=_LOG_FORMAT)
+    gc.freeze()
+
+
+class RunActorProcess(RunActor):
+    """A RunActor as a Ray actor."""
+
+    async def __init__(self, name: str, settings: dict[str, Any]) -> None:  # type: ignore[misc]  # Ray awaits it
+        _settle_process()
+        made = Settings.from_dict(settings)
+        super().__init__(name, Journal(made.journal_url), RayPeers(), Clock(), made)
+        self.start()
+
+    def on_crash(self) -> None:
+        _exit()
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class SchedulerProcess(SchedulerActor):
+    """The scheduler as a Ray actor."""
+
+    async def __init__(self, name: str, settings: dict[str, Any]) -> None:  # type: ignore[misc]  # Ray awaits it
+        _settle_process()
+        made = Settings.from_dict(settings)
+        super().__init__(Journal(made.journal_url), RayPeers(), Clock(), made)
+        self.start()
+
+    def on_crash(self) -> None:
+        _exit()
+
+    def __repr__(self) -> str:
+        return SCHEDULER
+
+
+class SupervisorProcess(Supervisor):
+    """The supervisor as a Ray actor."""
+
+    async def __init__(self, name: str, settings: dict[str, Any]) -> None:  # type: ignore[misc]  # Ray awaits it
+        _settle_process()
+        made = Settings.from_dict(settings)
+        super().__init__(RayStage(made), RayPeers(), Journal(made.journal_url).ping, made)
+        self.start()
+
+    def __repr__(self) -> str:
+        return SUPERVISOR
+
+
+class WorkerProcess(WorkerActor):
+    """A worker as a Ray actor: one thread for user code, a few for questions meanwhile."""
+
+    def __init__(self, name: str, pool: str, settings: dict[str, Any]) -> None:
+        _settle_process()
+        super().__init__(name, settings, notes=RayNotes())
+        self._where = f"{name} ({pool})"
+
+    def __repr__(self) -> str:
+        return self._where
+
+
+for _method in CONTROL_METHODS:
+    setattr(WorkerProcess, _method, ray.method(concurrency_group="control")(getattr(WorkerActor, _method)))
+
+
+class RayNotes:
+    """`work.NoteSink` over Ray: a worker's thread tells the owner of a run, and waits until it is durable."""
+
+    def send(self, owner: str, note: bytes) -> bool:
+        """True when the note is durable, False when the attempt was replaced. Raises ActorUnreachable."""
+        try:
+            handle: Any = ray.get_actor(owner, NAMESPACE)
+            accepted: Any = ray.get(handle.note.remote(note), timeout=NOTE_S)
+        except (RayError, ValueError) as failed:
+            raise ActorUnreachable(owner, type(failed).__name__) from failed
+        return bool(accepted)
+
+
+class RayControlPlane:
+    """`ports.ControlPlane` over Ray, for API replicas."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._peers = RayPeers()
+        self._run_actors = [run_actor_name(n) for n in range(settings.run_actors_max)]
+
+    async def command(self, owner: str, run_id: str, command: bytes) -> bytes:
+        """At the owner; a run that nobody owns goes to a RunActor chosen by its id."""
+        chosen = owner or self._run_actors[crc32(run_id.encode()) % len(self._run_actors)]
+        return await self._peers.ask(chosen, "command", command)
+
+    async def workers(self) -> bytes:
+        """JSON array of views.WorkerView."""
+        return await self._peers.ask(SUPERVISOR, "workers", b"")
+
+    async def scale_workers(self, pool: str, n: int) -> bytes:
+        """The pool's workers, once it is to have `n`. Raises Invalid."""
+        return await self._peers.ask(SUPERVISOR, "scale", codec.encode_scale(pool, n))
+
+    async def drain_worker(self, worker_id: str) -> bytes:
+        """The worker, once it gets no more work. Raises NotFound."""
+        return await self._peers.ask(SUPERVISOR, "drain", worker_id.encode())
+
+    async def load(self) -> dict[str, int]:
+        """What waits, as the scheduler sees it."""
+        return codec.decode_load(await self._peers.ask(SCHEDULER, "load", b""))
+
+    async def alive(self) -> bool:
+        """Does Ray reach the scheduler?"""
+        try:
+            await self._peers.ask(SCHEDULER, "slot_states", b"")
+        except ActorUnreachable:
+            return False
+        return True
+
+
+class RayStage:
+    """`supervisor.Stage` over Ray."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def present(self) -> set[str]:
+        """Names of the actors of our namespace that live or are being restarted."""
+        named: Any = ray.util.list_named_actors(all_namespaces=True)
+        return {entry["name"] for entry in named if entry["namespace"] == NAMESPACE}
+
+    def start(self, name: str, pool: str | None) -> None:
+        """Make the actor of that name exist."""
+        if pool is not None:
+            _create_worker(name, pool, self._settings)
+        elif name == SCHEDULER:
+            _create(SchedulerProcess, name, self._settings)
+        else:
+            _create(RunActorProcess, name, self._settings)
+
+    def end(self, name: str) -> None:
+        """End the actor for good."""
+        try:
+            ray.kill(ray.get_actor(name, NAMESPACE), no_restart=True)
+        except ValueError:
+            logging.getLogger(__name__).info("%s is not there any more", name)
+
+    def revive_journal(self) -> None:
+        """The embedded server answers again, at the same address."""
+        embedded.ensure_running(self._settings.home)
+
+
+def _create(process: type, name: str, settings: Settings) -> Any:
+    return ray.remote(process).options(name=name, max_concurrency=10_000, **_CONTROL).remote(name, settings.to_dict())
+
+
+def _create_worker(name: str, pool: str, settings: Settings) -> Any:
+    # Ray's own types do not know this keyword
+    made = ray.remote(concurrency_groups={"control": CONTROL_THREADS})(WorkerProcess)  # type: ignore[call-overload]
+    return made.options(name=name, **_CONTROL).remote(name, pool, settings.to_dict())
+
+
+def start(settings: Settings) -> None:
+    """The whole cast exists and answers. Raises Unavailable when it does not within START_S."""
+    handles = [_create(SupervisorProcess, SUPERVISOR, settings), _create(SchedulerProcess, SCHEDULER, settings)]
+    handles += [_create(RunActorProcess, run_actor_name(n), settings) for n in range(settings.run_actors_max)]
+    handles += [_create_worker(worker_name("default", n), "default", settings) for n in range(settings.worker_count)]
+    pings = [handle.ping.remote() for handle in handles]
+    answered, missing = ray.wait(pings, num_returns=len(pings), timeout=START_S)
+    if missing:
+        raise Unavailable(f"{len(missing)} of {len(pings)} control actors did not start within {START_S:.0f} s")
+    ray.get(answered)
+
+
+def stop() -> None:
+    """Every actor of ours is gone: the supervisor first, so that nobody starts them again."""
+    named: Any = ray.util.list_named_actors(all_namespaces=True)
+    names = sorted((e["name"] for e in named if e["namespace"] == NAMESPACE), key=lambda n: n != SUPERVISOR)
+    for name in names:
+        try:
+            ray.kill(ray.get_actor(name, NAMESPACE), no_restart=True)
+        except (ValueError, RayError):
+            continue

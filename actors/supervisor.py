@@ -1,0 +1,236 @@
+"""The detached root: which actors ought to exist, and making it so.
+
+    every RECONCILE_S:  journal answers? ─ start the embedded server again
+                        actors that ought to exist ─ start those that do not
+                        drained workers without work ─ end them
+    on change:          Roster ─▶ scheduler
+
+All control actors and workers are detached and restarted by Ray itself, so user code survives a crash of
+this actor; the loop only fills gaps. A phase that fails is logged and tried again in the next round, and
+never stops the others. How many workers a pool has is read back from the actors that are alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from actors.names import SCHEDULER, run_actor_name, worker_name
+from actors.peers import Peers, WorkerGone
+from actors.settings import Settings
+from orchestrator import codec
+from orchestrator.control import Roster
+from orchestrator.errors import Invalid, JournalUnavailable, NotFound, OrchestratorError, Unavailable
+from orchestrator.views import WorkerView
+
+_log = logging.getLogger(__name__)
+
+#: seconds between looks
+RECONCILE_S = 2.0
+#: workers a pool may have
+WORKERS_MAX = 512
+
+
+class Stage(Protocol):
+    """How actors come to be and go; `spawn.py` implements it over Ray. Blocking calls, made from threads."""
+
+    def present(self) -> set[str]:
+        """Names of the actors that live."""
+        ...
+
+    def start(self, name: str, pool: str | None) -> None:
+        """Make the actor of that name exist; a second time changes nothing."""
+        ...
+
+    def end(self, name: str) -> None:
+        """End the actor for good."""
+        ...
+
+    def revive_journal(self) -> None:
+        """Start the embedded journal server if it does not run."""
+        ...
+
+
+class Supervisor:
+    """Reconciles. `start` returns at once."""
+
+    def __init__(
+        self, stage: Stage, peers: Peers, journal_ping: Callable[[], Awaitable[bool]], settings: Settings
+    ) -> None:
+        self._stage = stage
+        self._peers = peers
+        self._journal_ping = journal_ping
+        self._settings = settings
+        self._run_actors = tuple(run_actor_name(n) for n in range(settings.run_actors_max))
+        #: worker -> pool
+        self._workers: dict[str, str] = {}
+        self._draining: set[str] = set()
+        #: RunActors beyond the standing ones
+        self._extra: set[str] = set()
+        self._told: Roster | None = None
+        self._first = True
+        self._look = asyncio.Event()
+        self._lock = asyncio.Lock()
+        self._loop: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to reconcile."""
+        self._loop = asyncio.get_running_loop().create_task(self._reconcile_forever())
+
+    # ── what others call ──────────────────────────────────────────────────────────────────────────
+
+    async def tell_roster(self, _blob: bytes) -> bytes:
+        """Who ought to exist, for a new scheduler."""
+        async with self._lock:
+            if self._first:
+                await self._read_back()
+            return codec.encode_control(self._roster())
+
+    async def ensure(self, blob: bytes) -> None:
+        """A RunActor beyond the standing ones exists: for one run, or for what a former setting left behind."""
+        self._extra.add(blob.decode())
+        await self._phase(self._fill_gaps)
+
+    async def release(self, blob: bytes) -> None:
+        """Such a RunActor is not needed any more."""
+        name = blob.decode()
+        self._extra.discard(name)
+        await asyncio.to_thread(self._stage.end, name)
+
+    async def ping(self) -> int:
+        """Number of workers that ought to exist."""
+        return len(self._workers)
+
+    async def workers(self, _blob: bytes) -> bytes:
+        """JSON array of WorkerView."""
+        return codec.encode_workers(await self._views())
+
+    async def scale(self, blob: bytes) -> bytes:
+        """Let a pool have `n` workers; surplus ones finish what they do first. The workers then."""
+        pool, n = codec.decode_scale(blob)
+        if pool != "default":
+            raise Invalid(f"pool {pool} does not exist", (("pool", "only 'default' exists so far"),))
+        if not 0 <= n <= WORKERS_MAX:
+            raise Invalid(f"a pool has 0 to {WORKERS_MAX} workers, not {n}", (("n", f"0 to {WORKERS_MAX}"),))
+        async with self._lock:
+            mine = [name for name, where in self._workers.items() if where == pool and name not in self._draining]
+            for name in sorted(mine, key=_number)[n:]:
+                self._draining.add(name)
+            number = 0
+            while n > len([w for w in self._workers if self._workers[w] == pool and w not in self._draining]):
+                name = worker_name(pool, number)
+                if name not in self._workers:
+                    self._workers[name] = pool
+                number += 1
+        await self._phase(self._fill_gaps)
+        await self._phase(self._tell_scheduler)
+        self._look.set()
+        return codec.encode_workers(await self._views())
+
+    async def drain(self, blob: bytes) -> bytes:
+        """Give the worker no more work, and end it once it has none."""
+        worker = blob.decode()
+        if worker not in self._workers:
+            raise NotFound("worker", worker)
+        self._draining.add(worker)
+        await self._phase(self._tell_scheduler)
+        self._look.set()
+        return codec.encode_workers([view for view in await self._views() if view.worker_id == worker])
+
+    # ── reconciling ───────────────────────────────────────────────────────────────────────────────
+
+    async def _reconcile_forever(self) -> None:
+        while True:
+            for phase in (self._keep_journal, self._fill_gaps, self._retire, self._tell_scheduler):
+                await self._phase(phase)
+            try:
+                await asyncio.wait_for(self._look.wait(), RECONCILE_S)
+            except TimeoutError:
+                _log.debug("nothing asked for a look")
+            self._look.clear()
+
+    async def _phase(self, phase: Callable[[], Awaitable[None]]) -> None:
+        """One phase; whatever goes wrong in it is logged and met again in the next round."""
+        try:
+            async with self._lock:
+                await phase()
+        except Exception:
+            _log.exception("phase %s failed", getattr(phase, "__name__", phase))
+
+    async def _keep_journal(self) -> None:
+        try:
+            alive = await self._journal_ping()
+        except JournalUnavailable:
+            alive = False
+        if not alive and self._settings.embedded:
+            _log.warning("the journal does not answer: starting it again")
+            await asyncio.to_thread(self._stage.revive_journal)
+
+    async def _fill_gaps(self) -> None:
+        present = await asyncio.to_thread(self._stage.present)
+        if self._first:
+            await self._read_back(present)
+        wanted: dict[str, str | None] = dict.fromkeys((SCHEDULER, *self._run_actors, *self._extra)) | dict(
+            self._workers
+        )
+        missing = [(name, pool) for name, pool in wanted.items() if name not in present]
+        if missing:
+            _log.info("starting %s", ", ".join(name for name, _ in missing))
+            await asyncio.gather(*(asyncio.to_thread(self._stage.start, name, pool) for name, pool in missing))
+
+    async def _read_back(self, present: set[str] | None = None) -> None:
+        """After a restart the workers that live are the ones that ought to; at first start, the settings say."""
+        self._first = False
+        if present is None:
+            present = await asyncio.to_thread(self._stage.present)
+        alive = {name: name.split("-")[1] for name in present if name.startswith("worker-")}
+        self._workers = alive or {worker_name("default", n): "default" for n in range(self._settings.worker_count)}
+
+    async def _retire(self) -> None:
+        if not self._draining:
+            return
+        states = await self._slot_states()
+        for name in [n for n in self._draining if states.get(n) != "draining_busy" and n in self._workers]:
+            del self._workers[name]
+            self._draining.discard(name)
+            await asyncio.to_thread(self._stage.end, name)
+
+    async def _tell_scheduler(self) -> None:
+        roster = self._roster()
+        if roster == self._told:
+            return
+        try:
+            await self._peers.tell(SCHEDULER, "roster", codec.encode_control(roster))
+            self._told = roster
+        except Unavailable as unavailable:
+            _log.warning("%s", unavailable)
+
+    def _roster(self) -> Roster:
+        return Roster(self._run_actors, tuple(sorted(self._workers.items())), tuple(sorted(self._draining)))
+
+    async def _slot_states(self) -> dict[str, str]:
+        """worker -> idle | busy | draining | draining_busy, as the scheduler sees it."""
+        return codec.decode_states(await self._peers.ask(SCHEDULER, "slot_states", b""))
+
+    async def _views(self) -> list[WorkerView]:
+        try:
+            states = await self._slot_states()
+        except OrchestratorError as unavailable:
+            _log.warning("%s", unavailable)
+            states = {}
+        return await asyncio.gather(
+            *(self._view(name, pool, states.get(name, "starting")) for name, pool in sorted(self._workers.items()))
+        )
+
+    async def _view(self, name: str, pool: str, state: str) -> WorkerView:
+        try:
+            node, pid = await self._peers.control(name, "where")
+        except WorkerGone:
+            return WorkerView(name, pool, "lost")
+        return WorkerView(name, pool, "draining" if name in self._draining else state, node, pid)
+
+
+def _number(worker: str) -> int:
+    return int(worker.rsplit("-", 1)[1])

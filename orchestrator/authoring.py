@@ -1,0 +1,404 @@
+"""DAGs as Python: `@task` functions, called inside a `@dag` function, become a graph.
+
+    @task(retries=2)                          @dag(owner="data", schedule="0 6 * * *")
+    def double(n: int) -> int:                def doubling(n: int = 2):
+        return 2 * n                              total([double(n), double(5)])
+
+Nothing runs when the `@dag` function is called for its definition: every task call adds a node and gives
+back its `Output`, which stands for a value that will exist. An output among the arguments, also within
+lists and dicts, makes a dependency that passes data; `a >> b` and `b.after(a)` make one for order only.
+Parameters of the `@dag` function are the run's params, with its defaults. Everything else among the
+arguments is a constant and must be JSON. `binding.py` tells the encoding and undoes it on the worker.
+
+The graph goes through `spec.parse_dag` like any other, so the same bounds hold and the same errors come.
+Outside a `@dag` function a task function is just called: in a unit test, or from another task.
+
+Workers import the module of a task, so importing this module is cheap and decorating builds nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from types import ModuleType
+from typing import Any, NoReturn, TypedDict, TypeVar, Unpack, overload
+
+from orchestrator.binding import CONTEXT, FIXED, PARAM, escaped, path, signature
+from orchestrator.definition import Definition, Isolation
+from orchestrator.errors import Invalid
+
+Function = Callable[..., Any]
+
+Later = TypeVar("Later", bound="Output | Iterable[Output]")
+
+DEFAULT_OWNER = "default"
+
+
+class TaskOptions(TypedDict, total=False):
+    """Options of one task; section 1 of the dags contract gives bounds and defaults."""
+
+    retries: int
+    retry_delay_s: float
+    retry_cap_s: float
+    timeout_s: float
+    priority: int
+    pool: str
+
+
+class NamedTaskOptions(TaskOptions, total=False):
+    """Options of a task function."""
+
+    #: id of the task in its DAGs; the function's name unless given
+    name: str
+
+
+class DagOptions(TypedDict, total=False):
+    """Options of a DAG; section 1 of the dags contract gives bounds and defaults."""
+
+    #: the function's name unless given
+    dag_id: str
+    owner: str
+    schedule: str | None
+    timezone: str
+    max_active_runs: int
+    sla_s: int | None
+    run_timeout_s: float | None
+    isolation: Isolation
+    #: the first line of the function's docstring unless given
+    description: str
+    tags: Iterable[str]
+
+
+class _RunTime:
+    """A stand-in for a value that exists only in a run. Using it as a value now is a mistake that must not pass."""
+
+    def _not_yet(self, *_: object) -> NoReturn:
+        raise TypeError(f"{self!r} is known only when the DAG runs: pass it to a task instead of using it here")
+
+    __bool__ = __iter__ = __str__ = __format__ = __eq__ = _not_yet
+    __hash__ = object.__hash__
+
+
+class Param(_RunTime):
+    """A parameter of the `@dag` function: what the run was started with, else its default."""
+
+    def __init__(self, parameter: inspect.Parameter) -> None:
+        self._parameter = parameter
+
+    def __repr__(self) -> str:
+        return f"param {self.name!r}"
+
+    @property
+    def name(self) -> str:
+        """What the run's params call it."""
+        return self._parameter.name
+
+    def encoded(self) -> dict[str, Any]:
+        """How params say it."""
+        if self._parameter.default is inspect.Parameter.empty:
+            return {PARAM: self.name}
+        return {PARAM: self.name, "default": _constant(self._parameter.default)}
+
+
+class Output(_RunTime):
+    """A node of the DAG under construction, standing for the value its task will return."""
+
+    def __init__(self, task_id: str, draft: _Draft) -> None:
+        self.task_id = task_id
+        self._draft = draft
+
+    def __repr__(self) -> str:
+        return f"output of task {self.task_id!r}"
+
+    def after(self, *others: Output) -> Output:
+        """This task starts after `others`, without taking anything from them."""
+        self._draft.order(self, others)
+        return self
+
+    def __rshift__(self, later: Later) -> Later:
+        for one in _several(later):
+            one.after(self)
+        return later
+
+    def __rrshift__(self, earlier: Iterable[Output]) -> Output:
+        return self.after(*earlier)
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A DAG under construction."""
+
+    #: names of the DAG function's parameters
+    params: frozenset[str]
+    #: task id -> body as `spec` reads it
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: name -> number of the last task that was called so
+    numbers: dict[str, int] = field(default_factory=dict)
+    #: task id -> the ids it depends on, each once
+    needs: dict[str, dict[str, None]] = field(default_factory=dict)
+
+    def add(self, name: str, body: Mapping[str, Any], arguments: Mapping[str, Any]) -> Output:
+        task_id = self._unused(name)
+        inputs: dict[str, str] = {}
+        params: dict[str, Any] = {}
+        for key, value in arguments.items():
+            encoded = self._encoded(value, escaped(key), inputs)
+            if not isinstance(value, Output):
+                params[key] = {FIXED: encoded} if self._only_shares_name(key, value) else encoded
+        self.needs[task_id] = dict.fromkeys(inputs.values())
+        self.tasks[task_id] = {"id": task_id, **body, "params": params, "inputs": inputs}
+        return Output(task_id, self)
+
+    def order(self, later: Output, earlier: Iterable[Output]) -> None:
+        for one in earlier:
+            self.needs[later.task_id][self._own(one)] = None
+
+    def bodies(self) -> list[dict[str, Any]]:
+        return [{**body, "depends_on": list(self.needs[task_id])} for task_id, body in self.tasks.items()]
+
+    def _unused(self, name: str) -> str:
+        number = self.numbers.get(name, 0) + 1
+        while (task_id := name if number == 1 else f"{name}_{number}") in self.tasks:
+            number += 1
+        self.numbers[name] = number
+        return task_id
+
+    def _only_shares_name(self, name: str, value: Any) -> bool:
+        """The run's param of this name is another thing than this argument."""
+        return name in self.params and not (isinstance(value, Param) and value.name == name)
+
+    def _encoded(self, value: Any, where: str, inputs: dict[str, str]) -> Any:
+        """`value` as JSON; outputs in it leave null and an entry in `inputs`."""
+        if isinstance(value, Output):
+            inputs[where] = self._own(value)
+            return None
+        if isinstance(value, Param):
+            return value.encoded()
+        if isinstance(value, (list, tuple)):
+            return [self._encoded(item, path(where, place), inputs) for place, item in enumerate(value)]
+        if isinstance(value, dict):
+            _refuse_marks(value)
+            return {key: self._encoded(item, path(where, key), inputs) for key, item in value.items()}
+        return value
+
+    def _own(self, output: Output) -> str:
+        if not isinstance(output, Output):
+            raise Invalid(f"only tasks of this DAG can come before a task, not {output!r}")
+        if output._draft is not self:
+            raise Invalid(f"the {output!r} belongs to another DAG")
+        return output.task_id
+
+
+#: the DAG whose function is being called for its definition
+_draft: ContextVar[_Draft | None] = ContextVar("orchestrator_dag_draft", default=None)
+
+
+class TaskFunction:
+    """A function that is a task inside a DAG, and itself anywhere else."""
+
+    def __init__(self, function: Function, options: NamedTaskOptions) -> None:
+        if not inspect.isroutine(function):
+            raise TypeError(f"@task is for functions, not for {function!r}")
+        functools.update_wrapper(self, function)
+        #: the function that was decorated
+        self.function = function
+        self.name = options.get("name", function.__name__)
+        self._options = {key: value for key, value in options.items() if key != "name"}
+
+    def __repr__(self) -> str:
+        return f"task {self.name!r}"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        draft = _draft.get()
+        if draft is None:
+            return self.function(*args, **kwargs)
+        body = {"entrypoint": _entrypoint(self.function), **self._options}
+        return draft.add(self.name, body, self._by_name(args, kwargs))
+
+    def _by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        try:
+            given = self._takes.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise Invalid(f"{self!r}: {error}") from None
+        for one in self._takes.parameters.values():
+            if one.kind is inspect.Parameter.VAR_KEYWORD:
+                given.update(given.pop(one.name, {}))
+        return given
+
+    @functools.cached_property
+    def _takes(self) -> inspect.Signature:
+        """What callers give: all but the context."""
+        has = signature(self.function) or inspect.signature(lambda **_: None)
+        return has.replace(parameters=[one for one in has.parameters.values() if one.name != CONTEXT])
+
+
+class _Task:
+    """`task`: decorates functions, and makes the tasks that need none."""
+
+    @overload
+    def __call__(self, function: Function, /) -> TaskFunction: ...
+
+    @overload
+    def __call__(self, **options: Unpack[NamedTaskOptions]) -> Callable[[Function], TaskFunction]: ...
+
+    def __call__(self, *function: Function, **options: Unpack[NamedTaskOptions]) -> Any:
+        """A task of the function, with `options`."""
+        _known(options, NamedTaskOptions)
+        decorated = functools.partial(TaskFunction, options=options)
+        return decorated(*function) if function else decorated
+
+    def bash(
+        self, name: str, command: str, *, env: Mapping[str, Any] | None = None, **options: Unpack[TaskOptions]
+    ) -> Output:
+        """A task that runs a shell line. What it needs from params and outputs comes to it through `env`."""
+        _known(options, TaskOptions)
+        arguments = {"command": command} | ({"env": dict(env)} if env else {})
+        return _drafted("bash").add(name, {"type": "bash", **options}, arguments)
+
+    def http(
+        self,
+        name: str,
+        url: Any,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, Any] | None = None,
+        body: Any = None,
+        **options: Unpack[TaskOptions],
+    ) -> Output:
+        """A task that makes one HTTP request; its value is the response's JSON, or its text."""
+        _known(options, TaskOptions)
+        arguments = {"url": url, "method": method} | ({"headers": dict(headers)} if headers else {})
+        if body is not None:
+            arguments["body"] = body
+        return _drafted("http").add(name, {"type": "http", **options}, arguments)
+
+
+task = _Task()
+
+
+class Dag:
+    """A DAG that a function describes."""
+
+    def __init__(self, function: Function, options: DagOptions) -> None:
+        functools.update_wrapper(self, function)
+        #: the function that was decorated
+        self.function = function
+        self.dag_id = options.get("dag_id", function.__name__)
+        self._options = options
+
+    def __repr__(self) -> str:
+        return f"DAG {self.dag_id!r}"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Inside another DAG its tasks become part of that one; anywhere else its task functions are just called."""
+        return self.function(*args, **kwargs)
+
+    def definition(self) -> Definition:
+        """What the function describes. Raises Invalid."""
+        from orchestrator.spec import parse_dag
+
+        told = dict(self._options)
+        if "tags" in told:
+            told["tags"] = list(self._options["tags"])
+        if summary := (inspect.getdoc(self.function) or "").partition("\n")[0]:
+            told.setdefault("description", summary)
+        defaults = {"dag_id": self.dag_id, "owner": DEFAULT_OWNER}
+        return parse_dag({**defaults, **told, "tasks": self._tasks()})[0]
+
+    def to_yaml(self) -> str:
+        """The definition as the file that `from_yaml` reads."""
+        import yaml
+
+        from orchestrator.spec import to_json
+
+        return yaml.safe_dump(to_json(self.definition()), sort_keys=False, allow_unicode=True)
+
+    def _tasks(self) -> list[dict[str, Any]]:
+        parameters = inspect.signature(self.function).parameters
+        for one in parameters.values():
+            if one.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
+                raise Invalid(f"{self!r}: parameter {one.name!r} must be an ordinary one")
+        draft = _Draft(frozenset(parameters))
+        token = _draft.set(draft)
+        try:
+            self.function(**{name: Param(one) for name, one in parameters.items()})
+        finally:
+            _draft.reset(token)
+        return draft.bodies()
+
+
+@overload
+def dag(function: Function, /) -> Dag: ...
+
+
+@overload
+def dag(**options: Unpack[DagOptions]) -> Callable[[Function], Dag]: ...
+
+
+def dag(*function: Function, **options: Unpack[DagOptions]) -> Any:
+    """A DAG of the function, with `options`."""
+    _known(options, DagOptions)
+    decorated = functools.partial(Dag, options=options)
+    return decorated(*function) if function else decorated
+
+
+def dags_in(module: ModuleType) -> list[Dag]:
+    """The DAGs among the attributes of `module`, each once, in the order in which they were bound."""
+    found = {id(value): value for value in vars(module).values() if isinstance(value, Dag)}
+    return list(found.values())
+
+
+def _drafted(kind: str) -> _Draft:
+    draft = _draft.get()
+    if draft is None:
+        raise Invalid(f"task.{kind} belongs inside a @dag function")
+    return draft
+
+
+def _entrypoint(function: Function) -> str:
+    """Where a worker finds `function`: an attribute of a module that it can import."""
+    name = function.__qualname__
+    if not name.isidentifier():
+        raise Invalid(f"task {name!r} must be a function at the top level of a module, so that workers can import it")
+    return f"{_importable(function.__module__)}:{name}"
+
+
+def _importable(module: str) -> str:
+    """The name others import a module by that runs as a script here."""
+    if module != "__main__":
+        return module
+    main = sys.modules["__main__"]
+    if spec := getattr(main, "__spec__", None):
+        return str(spec.name)
+    return PurePath(getattr(main, "__file__", None) or module).stem
+
+
+def _constant(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_constant(item) for item in value]
+    if isinstance(value, dict):
+        _refuse_marks(value)
+        return {key: _constant(item) for key, item in value.items()}
+    return value
+
+
+def _refuse_marks(value: dict[Any, Any]) -> None:
+    for mark in (PARAM, FIXED):
+        if mark in value:
+            raise Invalid(f"the key {mark!r} has a meaning of its own in the arguments of tasks")
+
+
+def _several(one_or_more: Output | Iterable[Output]) -> Iterable[Output]:
+    return (one_or_more,) if isinstance(one_or_more, Output) else one_or_more
+
+
+def _known(options: Mapping[str, Any], kind: Any) -> None:
+    """Type checkers know the options; this tells everyone else."""
+    for name in options:
+        if name not in kind.__optional_keys__:
+            raise TypeError(f"unknown option {name!r}; there are {', '.join(sorted(kind.__optional_keys__))}")

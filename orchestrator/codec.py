@@ -1,0 +1,384 @@
+"""The only place where anything becomes bytes, or comes from them.
+
+    events            JSON arrays, written to the journal beside SCHEMA, upcast when an older SCHEMA is read
+    messages, control JSON, one `bytes` argument of one Ray call
+    stream items      JSON arrays, written by the journal's scripts
+    steps             MessagePack, one argument of one journal script; their answers likewise
+
+JSON for what people may want to read in the journal, MessagePack for what only a script reads. A reader
+raises Broken when the bytes are not what this product writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from orchestrator import control as c
+from orchestrator import messages as m
+from orchestrator import ports as p
+from orchestrator.definition import Definition
+from orchestrator.errors import Broken, Conflict, Invalid, NotFound, OrchestratorError
+from orchestrator.events import SCHEMA, AnyEvent, Event
+from orchestrator.views import WorkerView
+
+T = TypeVar("T")
+#: an event as JSON made it, before it has a class
+RawEvent = dict[str, Any]
+
+#: schema -> what turns an event of that schema into one of the next
+UPCASTERS: Mapping[int, Callable[[RawEvent], RawEvent]] = {}
+
+_json = msgspec.json.Encoder()
+_msgpack = msgspec.msgpack.Encoder()
+_events = msgspec.json.Decoder(list[AnyEvent])
+
+
+def encode_events(events: Sequence[Event]) -> bytes:
+    """A batch, as it stands in the journal."""
+    return _json.encode(events)
+
+
+def decode_events(data: bytes, schema: int = SCHEMA) -> list[AnyEvent]:
+    """A batch that was written under `schema`."""
+    if schema == SCHEMA:
+        return _read(_events, data)
+    return _upcast(data, schema, UPCASTERS, SCHEMA)
+
+
+def _upcast(
+    data: bytes, schema: int, upcasters: Mapping[int, Callable[[RawEvent], RawEvent]], to: int
+) -> list[AnyEvent]:
+    if schema > to:
+        raise Broken(f"events of schema {schema} were written by a newer version; this one knows {to}")
+    events: list[RawEvent] = _read(msgspec.json.Decoder(list[dict[str, Any]]), data)
+    for step in range(schema, to):
+        if step not in upcasters:
+            raise Broken(f"events of schema {schema} cannot be read: no upcaster from {step}")
+        events = [upcasters[step](event) for event in events]
+    return msgspec.convert(events, list[AnyEvent])
+
+
+def _read(decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T], data: bytes) -> T:
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Broken(f"unreadable bytes: {error}") from error
+
+
+# RunActor <-> worker
+
+_exchange = msgspec.json.Decoder(m.Exchange)
+_settled = msgspec.json.Decoder(m.Settled)
+_holding = msgspec.json.Decoder(m.Holding)
+_note = msgspec.json.Decoder(m.Note)
+
+
+def encode_exchange(exchange: m.Exchange) -> bytes:
+    return _json.encode(exchange)
+
+
+def decode_exchange(data: bytes) -> m.Exchange:
+    return _read(_exchange, data)
+
+
+def encode_settled(settled: m.Settled) -> bytes:
+    return _json.encode(settled)
+
+
+def decode_settled(data: bytes) -> m.Settled:
+    return _read(_settled, data)
+
+
+def encode_holding(holding: m.Holding) -> bytes:
+    return _json.encode(holding)
+
+
+def decode_holding(data: bytes) -> m.Holding:
+    return _read(_holding, data)
+
+
+def encode_note(note: m.Note) -> bytes:
+    return _json.encode(note)
+
+
+def decode_note(data: bytes) -> m.Note:
+    return _read(_note, data)
+
+
+# scheduler <-> run actors
+
+_hosting = msgspec.json.Decoder(c.Hosting)
+_standing = msgspec.json.Decoder(c.Standing)
+_roster = msgspec.json.Decoder(c.Roster)
+
+
+def encode_control(message: c.Hosting | c.Standing | c.Roster) -> bytes:
+    return _json.encode(message)
+
+
+def decode_hosting(data: bytes) -> c.Hosting:
+    return _read(_hosting, data)
+
+
+def decode_standing(data: bytes) -> c.Standing:
+    return _read(_standing, data)
+
+
+def decode_roster(data: bytes) -> c.Roster:
+    return _read(_roster, data)
+
+
+_states = msgspec.json.Decoder(dict[str, str])
+_load = msgspec.json.Decoder(dict[str, int])
+_scale = msgspec.json.Decoder(tuple[str, int])
+
+
+def encode_scale(pool: str, n: int) -> bytes:
+    return _json.encode((pool, n))
+
+
+def decode_scale(data: bytes) -> tuple[str, int]:
+    return _read(_scale, data)
+
+
+def encode_states(states: Mapping[str, str]) -> bytes:
+    return _json.encode(states)
+
+
+def encode_load(load: Mapping[str, int]) -> bytes:
+    return _json.encode(load)
+
+
+def decode_load(data: bytes) -> dict[str, int]:
+    return _read(_load, data)
+
+
+def decode_states(data: bytes) -> dict[str, str]:
+    return _read(_states, data)
+
+
+# gateway <-> control actors
+
+_command = msgspec.json.Decoder(p.Command)
+_command_reply = msgspec.json.Decoder(p.CommandReply)
+_workers = msgspec.json.Decoder(list[WorkerView])
+
+
+def encode_command(command: p.Command) -> bytes:
+    return _json.encode(command)
+
+
+def decode_command(data: bytes) -> p.Command:
+    return _read(_command, data)
+
+
+def encode_command_reply(reply: p.CommandReply) -> bytes:
+    return _json.encode(reply)
+
+
+def decode_command_reply(data: bytes) -> p.CommandReply:
+    return _read(_command_reply, data)
+
+
+def encode_workers(workers: Sequence[WorkerView]) -> bytes:
+    return _json.encode(workers)
+
+
+def decode_workers(data: bytes) -> list[WorkerView]:
+    return _read(_workers, data)
+
+
+# definitions
+
+_definition = msgspec.json.Decoder(Definition)
+_canonical = msgspec.json.Encoder(order="deterministic")
+
+
+def encode_definition(definition: Definition) -> bytes:
+    """Canonical: equal definitions give equal bytes."""
+    return _canonical.encode(definition)
+
+
+def decode_definition(data: bytes) -> Definition:
+    return _read(_definition, data)
+
+
+# stream items
+
+_sched = msgspec.json.Decoder(list[p.SchedItem])
+_inbox = msgspec.json.Decoder(list[p.InboxItem])
+_feed = msgspec.json.Decoder(list[p.FeedItem])
+
+
+def decode_sched(item: bytes) -> list[p.SchedItem]:
+    """What one entry of `sched` tells the scheduler."""
+    return _read(_sched, item)
+
+
+def decode_inbox(item: bytes) -> list[p.InboxItem]:
+    """What one entry of an inbox tells its actor."""
+    return _read(_inbox, item)
+
+
+def decode_feed(item: bytes) -> list[p.FeedItem]:
+    """What one commit changed: (entity id, last version, state)."""
+    return _read(_feed, item)
+
+
+def encode_items(items: Sequence[p.SchedItem | p.InboxItem | p.FeedItem]) -> bytes:
+    """One entry of `sched`, `feed` or an inbox, as the journal writes it."""
+    return _json.encode(items)
+
+
+def encode_mail(sender: str, data: bytes) -> bytes:
+    """`Mail.item`: `data` is JSON."""
+    return _json.encode([p.Letter(sender, msgspec.Raw(data))])
+
+
+# journal steps
+
+_commit_results = msgspec.msgpack.Decoder(list[tuple[str, str, int, str, str]])
+_creation_results = msgspec.msgpack.Decoder(list[tuple[str, list[p.CreatedRun], str]])
+_backfill_result = msgspec.msgpack.Decoder(tuple[str, str, str, dict[str, int], str])
+
+
+def pack(step: Any) -> bytes:
+    """The one argument of a journal script. Its reader (cmsgpack) knows text but not binary, so bytes go as text."""
+    return _msgpack.encode(step)
+
+
+def pack_commit(commit: p.Commit) -> bytes:
+    c = commit
+    mail = [(letter.actor, letter.item.decode()) for letter in c.mail]
+    return pack((c.owner, c.epoch, c.turn, [_append(a) for a in c.appends], c.cursor, c.counts, mail))
+
+
+def pack_creations(creations: Sequence[p.Creation]) -> bytes:
+    return pack([([_new_run(n) for n in c.runs], _stored(c.idem)) for c in creations])
+
+
+def pack_backfill(backfill: p.NewBackfill) -> bytes:
+    b = backfill
+    windows = [
+        (w.window_key, w.run_id, w.action, w.event.decode(), w.before, w.dag_version, w.sla_ms) for w in b.windows
+    ]
+    return pack(
+        (
+            b.run_id,
+            b.tenant,
+            b.dag_id,
+            b.dag_version,
+            b.window_key,
+            b.created_ms,
+            b.event.decode(),
+            windows,
+            b.reprocess,
+            b.plan_hash,
+            b.require_hash,
+            b.max_active_runs,
+            b.backwards,
+            b.restarts,
+            b.restarts_version,
+            b.restart_events.decode(),
+            b.restart_count,
+            _stored(b.idem),
+        )
+    )
+
+
+def pack_fire(fire: p.Fire) -> bytes:
+    f = fire
+    run = None if f.run is None else _new_run(f.run)
+    return pack((f.tenant, f.dag_id, f.scheduler_epoch, f.expected_ms, f.next_ms, run, f.counts))
+
+
+def pack_dag(dag: p.PutDag) -> bytes:
+    d = dag
+    definition, idem = d.definition.decode(), _stored(d.idem)
+    head = (d.tenant, d.dag_id, definition, d.content_hash, d.owner, d.now_ms)
+    return pack((*head, d.base_version, d.next_fire_ms, d.max_dags, idem))
+
+
+def pack_paused(tenant: str, dag_id: str, paused: bool, now_ms: int, idem: p.StoredReply | None) -> bytes:
+    return pack((tenant, dag_id, paused, now_ms, _stored(idem)))
+
+
+def _append(a: p.Append) -> tuple[Any, ...]:
+    return (
+        a.run_id,
+        a.expected,
+        a.count,
+        a.events.decode(),
+        a.state,
+        a.attempts,
+        a.started_ms,
+        a.finished_ms,
+        a.error,
+        a.dag_version,
+        a.tasks,
+        a.tasks_reset,
+        a.passive,
+        a.wake_at_ms,
+        a.scheduler_epoch,
+        _stored(a.idem),
+    )
+
+
+def _new_run(n: p.NewRun) -> tuple[Any, ...]:
+    return (
+        n.run_id,
+        n.tenant,
+        n.dag_id,
+        n.dag_version,
+        n.run_type,
+        n.created_ms,
+        n.event.decode(),
+        n.window_key,
+        n.sla_ms,
+        n.reprocess,
+        n.restart_event.decode(),
+        n.restart_version,
+        n.pinned_version,
+    )
+
+
+def _stored(idem: p.StoredReply | None) -> tuple[str, str, str] | None:
+    return None if idem is None else (idem.key, idem.fingerprint, idem.reply.decode())
+
+
+def unpack_commit_results(data: bytes) -> list[p.CommitResult]:
+    return [p.CommitResult(i, s, v, o, r.encode()) for i, s, v, o, r in _read(_commit_results, data)]
+
+
+def unpack_creation_results(data: bytes) -> list[p.CreationResult]:
+    return [p.CreationResult(s, tuple(runs), r.encode()) for s, runs, r in _read(_creation_results, data)]
+
+
+def unpack_backfill_result(data: bytes) -> p.BackfillResult:
+    status, run_id, state, counts, reply = _read(_backfill_result, data)
+    return p.BackfillResult(status, run_id, state, {k: n for k, n in counts.items() if n}, reply.encode())
+
+
+# refusals: what some requests of a batch were answered, kept for its repetition
+
+_REFUSALS: Mapping[str, type[OrchestratorError]] = {kind.__name__: kind for kind in (Invalid, NotFound, Conflict)}
+_refusals = msgspec.json.Decoder(list[tuple[int, str, list[Any]]])
+
+
+def encode_refusals(errors: Mapping[int, OrchestratorError]) -> bytes:
+    """Position in the batch -> why that request was refused (Invalid, NotFound or Conflict)."""
+    return _json.encode([(n, type(error).__name__, error.args) for n, error in errors.items()])
+
+
+def decode_refusals(data: bytes) -> dict[int, OrchestratorError]:
+    return {n: _refusal(kind, args) for n, kind, args in _read(_refusals, data)}
+
+
+def _refusal(kind: str, args: list[Any]) -> OrchestratorError:
+    if kind == "Invalid":
+        message, details = args
+        return Invalid(message, tuple((field, what) for field, what in details))
+    return _REFUSALS[kind](*args)

@@ -1,0 +1,96 @@
+"""What a running task can ask and tell: its run, its window, its attempt, a checkpoint, how far it is.
+
+A task function gets it as its parameter `ctx`, or from `current()` anywhere below. The executor makes
+one per attempt and holds it with `using`; tests may pass any object with these attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from orchestrator.definition import Window
+
+
+class Log(Protocol):
+    """The part of `logging.Logger` that tasks need. What is printed is kept too."""
+
+    def debug(self, msg: object, *args: object) -> None:
+        """Details."""
+
+    def info(self, msg: object, *args: object) -> None:
+        """What goes on."""
+
+    def warning(self, msg: object, *args: object) -> None:
+        """Something to look at."""
+
+    def error(self, msg: object, *args: object) -> None:
+        """Something went wrong."""
+
+
+class TaskContext(Protocol):
+    """One attempt of one task, from inside."""
+
+    @property
+    def run_id(self) -> str:
+        """The run this task belongs to."""
+
+    @property
+    def dag_id(self) -> str:
+        """The DAG of the run."""
+
+    @property
+    def window(self) -> Window | None:
+        """What the run is about; None for a manual run without a window."""
+
+    @property
+    def task_id(self) -> str:
+        """The id of the task within its DAG."""
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first start; grows with every start and never repeats within the run."""
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The params of the task, with those of the run."""
+
+    @property
+    def cancelled(self) -> bool:
+        """True once the attempt should end: it was cancelled, or has timed out."""
+
+    @property
+    def log(self) -> Log:
+        """The log of this attempt."""
+
+    def checkpoint(self, data: Any) -> None:
+        """`data` (JSON) is durable when this returns. Raises TaskCancelled when the attempt was replaced."""
+
+    def last_checkpoint(self) -> Any:
+        """What this or an earlier attempt gave to `checkpoint` last; None when nothing was."""
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """Tell how far the task is, 0 to 1. May be dropped when told often."""
+
+
+_current: ContextVar[TaskContext] = ContextVar("orchestrator_task_context")
+
+
+def current() -> TaskContext:
+    """The context of the task that is running here. Raises RuntimeError outside one."""
+    try:
+        return _current.get()
+    except LookupError:
+        raise RuntimeError("no task is running here") from None
+
+
+@contextmanager
+def using(context: TaskContext) -> Iterator[TaskContext]:
+    """`current()` is `context` inside, also in the coroutines started there."""
+    token = _current.set(context)
+    try:
+        yield context
+    finally:
+        _current.reset(token)

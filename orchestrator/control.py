@@ -1,0 +1,66 @@
+"""What the scheduler, the RunActors and the gateway say to each other, as JSON bytes in one argument.
+
+    scheduler ── Hosting(admissions, grants, yields) ──▶ RunActor
+    RunActor  ── Standing(demand, released, lost)     ──▶ scheduler
+    gateway   ── ports.Command(cancel | retry | …)    ──▶ RunActor ── CommandReply ──▶ gateway
+
+Every message may come twice or not at all. `Standing.demand` is absolute, leases and admissions are numbered, and
+admissions are checked against the journal, so a repetition changes nothing; what a lost message would
+have told is told again by the next one, or found in the journal by whoever restarts.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Admission(msgspec.Struct, frozen=True, array_like=True):
+    """This run may start."""
+
+    run_id: str
+    #: host it without starting it (a backfill, or a run that was asleep)
+    only_host: bool = False
+    #: grows with every admission that a scheduler gives, over all its incarnations; 0 when it is none
+    number: int = 0
+
+
+class Hosting(msgspec.Struct, frozen=True, array_like=True):
+    """From the scheduler to one RunActor."""
+
+    #: incarnation of the scheduler: admissions of a former one are refused by the journal
+    epoch: int
+    admissions: tuple[Admission, ...] = ()
+    #: (worker, incarnation, lease)
+    grants: tuple[tuple[str, str, int], ...] = ()
+    #: (worker, lease)
+    yields: tuple[tuple[str, int], ...] = ()
+
+
+class Standing(msgspec.Struct, frozen=True, array_like=True):
+    """From one RunActor to the scheduler: where it stands."""
+
+    actor: str
+    #: incarnation of the RunActor
+    epoch: int
+    #: rank -> ready tasks that wait for a slot
+    demand: dict[int, int]
+    #: (worker, lease)
+    released: tuple[tuple[str, int], ...] = ()
+    #: (worker, incarnation) that died while this actor used it
+    lost: tuple[tuple[str, str], ...] = ()
+    #: admissions (run, number) that the journal refused for now (paused in between, or a former scheduler's)
+    refused: tuple[tuple[str, int], ...] = ()
+    #: runs in memory
+    hosted: int = 0
+    #: every lease it holds, (worker, lease); only in answer to a new scheduler
+    held: tuple[tuple[str, int], ...] | None = None
+
+
+class Roster(msgspec.Struct, frozen=True, array_like=True):
+    """From the supervisor to the scheduler: the actors that ought to exist."""
+
+    run_actors: tuple[str, ...]
+    #: (worker, pool)
+    workers: tuple[tuple[str, str], ...]
+    #: workers that are to get no more work
+    draining: tuple[str, ...] = ()

@@ -1,0 +1,83 @@
+"""A DAG as the core sees it: validated, normalised, immutable, identified by its content.
+
+`spec.py` makes one from JSON or YAML, `authoring.py` from decorated Python. These are msgspec
+structs rather than dataclasses: same immutability, and the codec reads and writes them without a
+second description. Spans carry their unit in the name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal
+
+import msgspec
+
+Catchup = Literal["none", "last", "all"]
+Overlap = Literal["allow", "skip", "buffer_one"]
+Isolation = Literal["shared", "dedicated"]
+RunType = Literal["manual", "backfill", "scheduled"]
+
+
+#: types that every worker of the cluster runs; a task of another type waits for somebody who advertises it
+IN_CLUSTER_TYPES = frozenset({"core.noop", "core.echo", "core.sleep", "core.fail", "python", "bash", "http"})
+
+
+class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One node of the graph."""
+
+    id: str
+    #: `core.*`, `python`, `bash`, `http`, or a type that some worker advertises
+    type: str = "core.noop"
+    depends_on: tuple[str, ...] = ()
+    #: `module:function`, for type `python` only
+    entrypoint: str | None = None
+    params: dict[str, Any] = msgspec.field(default_factory=dict)
+    #: parameter name -> id of the dependency whose return value fills it
+    inputs: dict[str, str] = msgspec.field(default_factory=dict)
+    retries: int = 0
+    #: doubles per failed attempt, up to `retry_cap_s`
+    retry_delay_s: float = 5.0
+    retry_cap_s: float = 300.0
+    timeout_s: float = 3600.0
+    sla_s: int | None = None
+    priority: int = 0
+    pool: str = "default"
+
+
+class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One version of a DAG. Its version number is given by the journal, not by the author."""
+
+    dag_id: str
+    owner: str
+    schedule: str | None = None
+    timezone: str = "UTC"
+    tasks: tuple[TaskSpec, ...] = ()
+    catchup: Catchup = "none"
+    overlap: Overlap = "allow"
+    max_active_runs: int = 16
+    sla_s: int | None = None
+    #: whole-run limit from start; None = no limit
+    run_timeout_s: float | None = None
+    callback_url: str | None = None
+    description: str | None = None
+    tags: tuple[str, ...] = ()
+    isolation: Isolation = "shared"
+
+
+class Window(msgspec.Struct, frozen=True, rename={"start": "from", "end": "to"}, array_like=False):
+    """What a run is about: dates (both inclusive) or RFC 3339 instants (`to` exclusive), as text."""
+
+    start: str
+    end: str
+
+    def key(self) -> str:
+        """Identity of the window within its DAG."""
+        return f"{self.start}/{self.end}"
+
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+def content_hash(definition: Definition) -> str:
+    """SHA-256 over the canonical JSON of `definition`; equal definitions hash equally."""
+    return hashlib.sha256(_encode(definition)).hexdigest()

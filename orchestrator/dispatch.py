@@ -1,0 +1,329 @@
+"""The scheduler's two choices, without a clock or a wire: which queued run may start, and whose turn a
+worker slot is.
+
+**Admission.** Per DAG, queued runs wait in lanes: one for scheduled and manual runs, one for each
+backfill, in the order in which they are to start. Lanes of lower rank go
+first, so a backfill never takes the place of a scheduled run. A run starts when its DAG is active and
+both limits hold: `max_active_runs` of the DAG, and of the backfill it belongs to (I7).
+
+**Slots.** A RunActor says how many ready tasks it has that wait for a slot (`demand`, per rank); a
+free slot is *leased* to the one with the lowest rank, then the fewest leases. It keeps the slot as
+long as it has work, one task after the other without asking again: that is what makes a chain
+fast. While someone waits who has none, the one with the most leases is asked to yield; with one lease
+each, whoever has held a slot for QUANTUM_S is. So with work waiting, no slot is idle (I9),
+and no RunActor waits longer than about a quantum and a batch.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+#: seconds a RunActor may hold its only slot while another one has none
+QUANTUM_S = 0.1
+
+
+def rank_of(parent: str | None) -> int:
+    """The lane rank of a run: windows of backfills go after everything else."""
+    return 1 if parent else 0
+
+
+# ── admission ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(slots=True)
+class Queued:
+    """A run that waits for admission."""
+
+    run_id: str
+    dag: str
+    parent: str | None
+    rank: int
+    #: the backfill's own limit, or None
+    parent_limit: int | None = None
+    #: place in its lane; of equals the older run id comes first
+    order: int = 0
+
+
+@dataclass(slots=True)
+class _Lane:
+    rank: int
+    limit: int | None
+    heap: list[tuple[int, str]] = field(default_factory=list)
+    active: int = 0
+
+
+@dataclass(slots=True)
+class _Dag:
+    limit: int = 16
+    paused: bool = False
+    active: int = 0
+    lanes: dict[str, _Lane] = field(default_factory=dict)
+
+
+class Admission:
+    """Queued and active runs of every DAG. `dag` keys are opaque (tenant and DAG id)."""
+
+    def __init__(self) -> None:
+        self._dags: dict[str, _Dag] = {}
+        self._queued: dict[str, Queued] = {}
+        #: run id -> (dag, lane) of runs that count against the limits
+        self._active: dict[str, tuple[str, str]] = {}
+        #: DAGs to look at again, in the order in which that became so
+        self._dirty: dict[str, None] = {}
+
+    @property
+    def queued(self) -> int:
+        """Runs that wait."""
+        return len(self._queued)
+
+    @property
+    def active(self) -> int:
+        """Runs that count against limits."""
+        return len(self._active)
+
+    def knows(self, dag: str) -> bool:
+        """Has `configure` been called for this DAG?"""
+        return dag in self._dags
+
+    def configure(self, dag: str, limit: int, paused: bool) -> None:
+        """Set what the DAG's current version says."""
+        entry = self._dags.setdefault(dag, _Dag())
+        entry.limit, entry.paused = limit, paused
+        self._dirty[dag] = None
+
+    def enqueue(self, run: Queued) -> None:
+        """Add a waiting run; a second time changes nothing."""
+        if run.run_id in self._queued:
+            return
+        self._leave(run.run_id)
+        self._queued[run.run_id] = run
+        lane = self._lane(run)
+        if run.parent_limit is not None:  # else a run of the lane was restarted by itself
+            lane.limit = run.parent_limit
+        heapq.heappush(lane.heap, (run.order, run.run_id))
+        self._dirty[run.dag] = None
+
+    def occupy(self, run: Queued) -> None:
+        """The run is active already: it was found so in the journal, or was revived by hand."""
+        self._queued.pop(run.run_id, None)
+        if run.run_id not in self._active:
+            self._enter(run)
+
+    def finish(self, run_id: str) -> None:
+        """The run ended, or was cancelled while it waited."""
+        self._queued.pop(run_id, None)
+        self._leave(run_id)
+
+    def requeue(self, run_id: str, run: Queued) -> None:
+        """An admission was refused or lost: the run waits again."""
+        self._leave(run_id)
+        self.enqueue(run)
+
+    def admit(self) -> list[Queued]:
+        """The runs that start now; they count as active from here on."""
+        out: list[Queued] = []
+        for dag in self._dirty:
+            out.extend(self._admit_from(dag))
+        self._dirty.clear()
+        return out
+
+    def _admit_from(self, dag: str) -> Iterable[Queued]:
+        entry = self._dags.get(dag)
+        if entry is None or entry.paused:
+            return
+        for name in sorted(entry.lanes, key=lambda n: (entry.lanes[n].rank, n)):
+            lane = entry.lanes[name]
+            while lane.heap and entry.active < entry.limit and (lane.limit is None or lane.active < lane.limit):
+                run = self._queued.pop(heapq.heappop(lane.heap)[1], None)
+                if run is not None:
+                    self._enter(run)
+                    yield run
+            if not lane.heap and not lane.active:
+                del entry.lanes[name]
+
+    def _lane(self, run: Queued) -> _Lane:
+        entry = self._dags.setdefault(run.dag, _Dag())
+        return entry.lanes.setdefault(run.parent or "", _Lane(run.rank, run.parent_limit))
+
+    def _enter(self, run: Queued) -> None:
+        lane = self._lane(run)
+        self._active[run.run_id] = (run.dag, run.parent or "")
+        self._dags[run.dag].active += 1
+        lane.active += 1
+
+    def _leave(self, run_id: str) -> None:
+        where = self._active.pop(run_id, None)
+        if where is None:
+            return
+        dag, lane = where
+        self._dags[dag].active -= 1
+        if lane in self._dags[dag].lanes:
+            self._dags[dag].lanes[lane].active -= 1
+        self._dirty[dag] = None
+
+
+# ── slots ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(slots=True)
+class Slot:
+    """One worker's slot. `holder` is the RunActor that has it, or None."""
+
+    worker: str
+    pool: str
+    incarnation: str
+    holder: str | None = None
+    lease: int = 0
+    since_s: float = 0.0
+    yielding: bool = False
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """`holder` may send batches to `worker` until it releases `lease`."""
+
+    holder: str
+    worker: str
+    incarnation: str
+    lease: int
+
+
+@dataclass(frozen=True, slots=True)
+class Yield:
+    """`holder` is to release `worker` as soon as what it sent has ended."""
+
+    holder: str
+    worker: str
+    lease: int
+
+
+class Slots:
+    """Leases of worker slots. Times are seconds of a monotonic clock."""
+
+    def __init__(self) -> None:
+        self.slots: dict[str, Slot] = {}
+        #: RunActor -> rank -> ready tasks that wait for a slot
+        self._demand: dict[str, dict[int, int]] = {}
+        self._lease = 0
+        #: RunActor -> lease it got last: of those alike, who was served longest ago comes first
+        self._served: dict[str, int] = {}
+
+    def add(self, worker: str, pool: str, incarnation: str) -> None:
+        """A worker is ready for work; a new incarnation ends any lease on the former one."""
+        slot = self.slots.get(worker)
+        if slot is None or slot.incarnation != incarnation:
+            self.slots[worker] = Slot(worker, pool, incarnation)
+
+    def remove(self, worker: str) -> None:
+        """The worker is gone."""
+        self.slots.pop(worker, None)
+
+    def drain(self, worker: str) -> None:
+        """Give no more work to the worker; its holder is asked to yield."""
+        if worker in self.slots:
+            self.slots[worker].draining = True
+
+    def adopt(self, holder: str, worker: str, lease: int, now_s: float) -> None:
+        """A holder told of a lease that an earlier scheduler gave."""
+        slot = self.slots.get(worker)
+        if slot is not None and slot.holder is None:
+            slot.holder, slot.lease, slot.since_s = holder, lease, now_s
+            self._lease = max(self._lease, lease)
+
+    def demand(self, holder: str, by_rank: dict[int, int]) -> None:
+        """`holder` has this many ready tasks without a slot."""
+        if by_rank:
+            self._demand[holder] = by_rank
+        else:
+            self._demand.pop(holder, None)
+
+    def release(self, holder: str, worker: str, lease: int) -> None:
+        """The holder gives the slot back; an old or foreign lease changes nothing."""
+        slot = self.slots.get(worker)
+        if slot is not None and slot.holder == holder and slot.lease == lease:
+            slot.holder, slot.yielding = None, False
+
+    def forget(self, holder: str) -> None:
+        """The holder lost its memory: its leases and its demand are void."""
+        self._demand.pop(holder, None)
+        for slot in self.slots.values():
+            if slot.holder == holder:
+                slot.holder, slot.yielding = None, False
+
+    def wants(self, holder: str) -> bool:
+        """Does `holder` have ready tasks without a slot?"""
+        return holder in self._demand
+
+    def held(self, holder: str) -> int:
+        """Leases that `holder` has."""
+        return sum(slot.holder == holder for slot in self.slots.values())
+
+    @property
+    def waiting(self) -> int:
+        """Ready tasks that wait for a slot."""
+        return sum(sum(ranks.values()) for ranks in self._demand.values())
+
+    def grants(self, now_s: float) -> list[Grant]:
+        """Lease every free slot for which there is demand."""
+        out: list[Grant] = []
+        for slot in self.slots.values():
+            if slot.holder is None and not slot.draining:
+                holder = self._neediest()
+                if holder is None:
+                    break
+                self._lease += 1
+                slot.holder, slot.lease, slot.since_s, slot.yielding = holder, self._lease, now_s, False
+                self._served[holder] = self._lease
+                self._take_one(holder)
+                out.append(Grant(holder, slot.worker, slot.incarnation, slot.lease))
+        return out
+
+    def yields(self, now_s: float) -> list[Yield]:
+        """Whom to ask for a slot back; each lease is asked once."""
+        out = [self._ask(slot) for slot in self.slots.values() if slot.draining and slot.holder and not slot.yielding]
+        for _ in range(self._missing()):
+            slot = self._victim()
+            if slot is None or self._keeps_s(slot, now_s) > 0:
+                break
+            out.append(self._ask(slot))
+        return out
+
+    def next_review_s(self, now_s: float) -> float | None:
+        """Seconds until `yields` may answer more although nothing happened; None when it cannot."""
+        slot = self._victim() if self._missing() > 0 else None
+        return None if slot is None else self._keeps_s(slot, now_s)
+
+    def _missing(self) -> int:
+        """Holders that wait without a slot, less the slots that are being given back."""
+        coming = sum(slot.yielding and not slot.draining for slot in self.slots.values())
+        return sum(self.held(holder) == 0 for holder in self._demand) - coming
+
+    def _neediest(self) -> str | None:
+        served = self._served
+        return min(self._demand, key=lambda h: (min(self._demand[h]), self.held(h), served.get(h, 0), h), default=None)
+
+    def _take_one(self, holder: str) -> None:
+        ranks = self._demand[holder]
+        rank = min(ranks)
+        ranks[rank] -= 1
+        if ranks[rank] <= 0:
+            del ranks[rank]
+        if not ranks:
+            del self._demand[holder]
+
+    def _victim(self) -> Slot | None:
+        """The lease to be given back first: of whoever has most, the oldest."""
+        leased = [slot for slot in self.slots.values() if slot.holder and not slot.yielding and not slot.draining]
+        return max(leased, key=lambda s: (self.held(s.holder or ""), -s.since_s), default=None)
+
+    def _keeps_s(self, slot: Slot, now_s: float) -> float:
+        """Seconds for which its holder may keep it: none of several, else what is left of the quantum."""
+        return 0.0 if self.held(slot.holder or "") > 1 else max(0.0, slot.since_s + QUANTUM_S - now_s)
+
+    @staticmethod
+    def _ask(slot: Slot) -> Yield:
+        slot.yielding = True
+        return Yield(slot.holder or "", slot.worker, slot.lease)

@@ -1,0 +1,248 @@
+"""The closed set of events: what can be read in a journal, and nothing else.
+
+Every event of an entity is public and numbered: its version is the `id` of its SSE frame, 1, 2, 3…
+without a gap. An event never carries its own version; its place in the stream gives it. Events are
+msgspec structs: frozen like our other data, tagged with their wire name under `t`, written and read
+by `codec.py` alone. Fields may be added with a default; a change of meaning raises SCHEMA and
+gets an upcaster in `codec.py`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from orchestrator.definition import Window
+from orchestrator.messages import Value
+
+#: version of the meaning of the events below, written beside each batch
+SCHEMA = 1
+
+
+class Event(msgspec.Struct, frozen=True, tag_field="t", omit_defaults=True):
+    """Anything that happened to an entity. `at` is when it was decided, UTC."""
+
+    at: datetime
+
+
+class RunCreated(Event, frozen=True, tag="run_created"):
+    """A run exists and waits for admission."""
+
+    run_id: str
+    tenant: str
+    dag_id: str
+    dag_version: int
+    run_type: str
+    window: Window | None = None
+    params: dict[str, Any] = {}
+    parent: str | None = None
+
+
+class RunStarted(Event, frozen=True, tag="run_started"):
+    """The run was admitted: its tasks may start. `attempt` counts the starts of the run."""
+
+    attempt: int
+
+
+class RunPaused(Event, frozen=True, tag="run_paused"):
+    """No further task starts until the run is resumed."""
+
+
+class RunResumed(Event, frozen=True, tag="run_resumed"):
+    """Tasks start again."""
+
+
+class RunCancelling(Event, frozen=True, tag="run_cancelling"):
+    """A backfill was cancelled; its windows are being cancelled one by one."""
+
+
+class RunCancelled(Event, frozen=True, tag="run_cancelled"):
+    """Terminal: no task of it runs any more, or matters."""
+
+
+class RunSucceeded(Event, frozen=True, tag="run_succeeded"):
+    """Terminal: every task is done or skipped."""
+
+
+class RunFailed(Event, frozen=True, tag="run_failed"):
+    """Terminal: nothing is left to run and some task failed."""
+
+    error: str
+
+
+class RunTimedOut(Event, frozen=True, tag="run_timed_out"):
+    """Terminal: the run exceeded its own limit."""
+
+    error: str
+
+
+class RunRestarted(Event, frozen=True, tag="run_restarted"):
+    """Reprocess of a terminal run: queued again, every task pending, under `dag_version`."""
+
+    dag_version: int
+
+
+class RunRevived(Event, frozen=True, tag="run_revived"):
+    """A retry or skip of a task made a terminal run go on, without a new admission."""
+
+    attempt: int
+
+
+class TaskStarted(Event, frozen=True, tag="task_started"):
+    """Attempt `attempt` was handed to a worker."""
+
+    task: str
+    attempt: int
+    worker: str
+    #: incarnation of the worker process
+    incarnation: str = ""
+
+
+class TaskReturned(Event, frozen=True, tag="task_returned"):
+    """The worker gave the attempt back without having started it; the task is pending again."""
+
+    task: str
+    attempt: int
+
+
+class TaskSucceeded(Event, frozen=True, tag="task_succeeded"):
+    """The attempt's result was accepted."""
+
+    task: str
+    attempt: int
+    value: Value | None = None
+
+
+class TaskRetrying(Event, frozen=True, tag="task_retrying"):
+    """The attempt failed, timed out or was lost with its worker; the task starts again at `due`."""
+
+    task: str
+    attempt: int
+    due: datetime
+    error: str
+    #: lost attempts do not use up retries
+    lost: bool = False
+
+
+class TaskFailed(Event, frozen=True, tag="task_failed"):
+    """Terminal for the task: no attempts left."""
+
+    task: str
+    attempt: int
+    error: str
+    timed_out: bool = False
+
+
+class TaskSkipped(Event, frozen=True, tag="task_skipped"):
+    """Skipped by hand: dependents proceed as if it were done."""
+
+    task: str
+
+
+class TaskUpstreamFailed(Event, frozen=True, tag="task_upstream_failed"):
+    """Will not run: something it depends on failed."""
+
+    task: str
+
+
+class TaskCancelled(Event, frozen=True, tag="task_cancelled"):
+    """Will not run, or its result will not count: the run was cancelled or timed out."""
+
+    task: str
+
+
+class TaskReset(Event, frozen=True, tag="task_reset"):
+    """Pending again, by a retry of it or of something it depends on."""
+
+    task: str
+
+
+class TaskCheckpointed(Event, frozen=True, tag="task_checkpointed"):
+    """The task's own checkpoint; a later attempt can read the last one."""
+
+    task: str
+    attempt: int
+    data: msgspec.Raw
+
+
+class TaskProgressed(Event, frozen=True, tag="task_progressed"):
+    """The task told how far it is."""
+
+    task: str
+    attempt: int
+    data: msgspec.Raw
+
+
+class SlaMissed(Event, frozen=True, tag="sla_missed"):
+    """The run was not over at its deadline. Changes no state."""
+
+    deadline: datetime
+
+
+class Counts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How many windows of a backfill are in which state; each window counts once."""
+
+    total: int = 0
+    queued: int = 0
+    running: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    #: kept as they were: they do not influence the backfill
+    skipped: int = 0
+
+
+class BackfillCreated(Event, frozen=True, tag="backfill_created"):
+    """A backfill exists, with all the runs of its windows (in the order in which they start)."""
+
+    run_id: str
+    tenant: str
+    dag_id: str
+    dag_version: int
+    window: Window
+    total: int
+    skipped: int
+    max_active_runs: int | None = None
+
+
+class WindowChanged(Event, frozen=True, tag="window_changed"):
+    """A window's run is in another state; `before` and `after` are core run states."""
+
+    window: Window
+    child: str
+    before: str
+    after: str
+    #: of the whole backfill, after this change
+    counts: Counts = Counts()
+
+
+#: the union the codec decodes into
+AnyEvent = (
+    RunCreated
+    | RunStarted
+    | RunPaused
+    | RunResumed
+    | RunCancelling
+    | RunCancelled
+    | RunSucceeded
+    | RunFailed
+    | RunTimedOut
+    | RunRestarted
+    | RunRevived
+    | TaskStarted
+    | TaskReturned
+    | TaskSucceeded
+    | TaskRetrying
+    | TaskFailed
+    | TaskSkipped
+    | TaskUpstreamFailed
+    | TaskCancelled
+    | TaskReset
+    | TaskCheckpointed
+    | TaskProgressed
+    | SlaMissed
+    | BackfillCreated
+    | WindowChanged
+)

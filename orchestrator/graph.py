@@ -1,0 +1,169 @@
+"""The graph of a DAG: who waits for whom, by position.
+
+    depends_on + inputs ──check──▶ refused, naming the field or the path of the cycle
+                        ──compile_graph──▶ Graph(names, index, parents, children, roots)
+
+`Graph` is what a run needs to advance: tuples of positions, in the author's order, nothing else. It
+costs O(tasks + dependencies) to make and is shared by all runs of a version. networkx only names the
+cycle of a graph that has one, and is imported then: neither an actor that runs graphs nor the check of a
+good graph pays for it.
+
+A task waits for what its `depends_on` lists and for every producer its `inputs` name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.definition import TaskSpec
+from orchestrator.errors import Invalid
+from orchestrator.faults import Fault, refusal
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+#: names of a cycle that are written out
+_CYCLE_NAMES_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Tasks by position. Positions in `parents` and `children` are distinct."""
+
+    #: position -> task id, in the author's order
+    names: tuple[str, ...]
+    #: task id -> position
+    index: dict[str, int]
+    #: position -> positions it waits for
+    parents: tuple[tuple[int, ...], ...]
+    #: position -> positions that wait for it
+    children: tuple[tuple[int, ...], ...]
+    #: positions that wait for nothing
+    roots: tuple[int, ...]
+
+
+def needs(task: TaskSpec) -> tuple[str, ...]:
+    """The ids `task` waits for, each once."""
+    if not task.inputs and len(task.depends_on) < 2:
+        return task.depends_on
+    return tuple(dict.fromkeys((*task.depends_on, *task.inputs.values())))
+
+
+def compile_graph(tasks: Sequence[TaskSpec]) -> Graph:
+    """The graph of tasks that `check` accepted."""
+    names = tuple(task.id for task in tasks)
+    index = {name: position for position, name in enumerate(names)}
+    parents = tuple(tuple(index[name] for name in needs(task)) for task in tasks)
+    children: list[list[int]] = [[] for _ in names]
+    for position, above in enumerate(parents):
+        for parent in above:
+            children[parent].append(position)
+    return Graph(
+        names=names,
+        index=index,
+        parents=parents,
+        children=tuple(tuple(below) for below in children),
+        roots=tuple(position for position, above in enumerate(parents) if not above),
+    )
+
+
+def check(tasks: Sequence[TaskSpec]) -> None:
+    """`tasks` make a graph: ids are unique, dependencies exist, nothing waits for itself. Raises Invalid."""
+    faults = _duplicates(tasks) + _unknown(tasks)
+    if faults:
+        raise refusal(faults)
+    graph = compile_graph(tasks)
+    if sum(len(layer) for layer in _layers(graph)) < len(graph.names):
+        raise Invalid(f"dependency cycle: {_written(_cycle(graph))}", (("tasks", "cycle"),))
+
+
+def generations(tasks: Sequence[TaskSpec]) -> tuple[tuple[str, ...], ...]:
+    """Tasks that `check` accepted, in groups: each needs only tasks of groups before its own, and one of the last."""
+    graph = compile_graph(tasks)
+    return tuple(tuple(graph.names[position] for position in sorted(layer)) for layer in _layers(graph))
+
+
+def _duplicates(tasks: Sequence[TaskSpec]) -> list[Fault]:
+    seen: set[str] = set()
+    faults = []
+    for position, task in enumerate(tasks):
+        if task.id in seen:
+            faults.append((f"tasks/{position}/id", f"duplicate task {task.id!r}"))
+        seen.add(task.id)
+    return faults
+
+
+def _unknown(tasks: Sequence[TaskSpec]) -> list[Fault]:
+    known = {task.id for task in tasks}
+    return [
+        (f"tasks/{position}/{field}", f"unknown task {name!r}")
+        for position, task in enumerate(tasks)
+        for field, name in _references(task)
+        if name not in known
+    ]
+
+
+def _references(task: TaskSpec) -> list[tuple[str, str]]:
+    listed = [(f"depends_on/{place}", name) for place, name in enumerate(task.depends_on)]
+    return listed + [(f"inputs/{parameter}", name) for parameter, name in task.inputs.items()]
+
+
+def _layers(graph: Graph) -> Iterator[list[int]]:
+    """Positions by generation; those on a cycle, or below one, are in none."""
+    waits = [len(above) for above in graph.parents]
+    layer = list(graph.roots)
+    while layer:
+        yield layer
+        below = []
+        for position in layer:
+            for child in graph.children[position]:
+                waits[child] -= 1
+                if not waits[child]:
+                    below.append(child)
+        layer = below
+
+
+def _digraph(graph: Graph) -> nx.DiGraph[int]:
+    import networkx as nx
+
+    digraph: nx.DiGraph[int] = nx.DiGraph()
+    digraph.add_nodes_from(range(len(graph.names)))
+    digraph.add_edges_from((parent, child) for child, above in enumerate(graph.parents) for parent in above)
+    return digraph
+
+
+def _cycle(graph: Graph) -> list[str]:
+    """The shortest cycle through the first task (in the author's order) that is on one.
+
+    Only one strongly connected component is searched: `nx.find_cycle` is quadratic on some graphs, and
+    graphs come from strangers.
+    """
+    import networkx as nx
+
+    digraph = _digraph(graph)
+    knots = [knot for knot in nx.strongly_connected_components(digraph) if _is_knot(digraph, knot)]
+    start, knot = min((min(knot), knot) for knot in knots)
+    if digraph.has_edge(start, start):
+        return [graph.names[start]] * 2
+    came_from = dict(nx.bfs_predecessors(digraph.subgraph(knot), start))
+    path = [start]
+    here = next(position for position in came_from if digraph.has_edge(position, start))
+    while here != start:
+        path.append(here)
+        here = came_from[here]
+    path.append(start)
+    return [graph.names[position] for position in reversed(path)]
+
+
+def _is_knot(digraph: nx.DiGraph[int], component: set[int]) -> bool:
+    first = next(iter(component))
+    return len(component) > 1 or digraph.has_edge(first, first)
+
+
+def _written(cycle: list[str]) -> str:
+    if len(cycle) > _CYCLE_NAMES_MAX:
+        half = _CYCLE_NAMES_MAX // 2
+        cycle = [*cycle[:half], f"({len(cycle) - 2 * half} more)", *cycle[-half:]]
+    return " -> ".join(cycle)

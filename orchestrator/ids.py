@@ -1,0 +1,38 @@
+"""Identifiers: how they are written, ordered and read.
+
+A run id is `run_` and 22 base-62 digits: 48 bits of milliseconds, 16 bits of sequence within the
+millisecond, 64 random bits. Ids minted by one process ascend, so a list ordered by id is ordered
+by creation, and a cursor into that list stays valid while new runs arrive.
+"""
+
+from __future__ import annotations
+
+from typing import NewType
+
+RunId = NewType("RunId", str)
+DagId = NewType("DagId", str)
+TaskId = NewType("TaskId", str)
+Tenant = NewType("Tenant", str)
+ActorName = NewType("ActorName", str)
+#: grows by one at each start of a task and never repeats within a run: the fencing token of a result
+Attempt = NewType("Attempt", int)
+#: number of the last event of an entity, 1 for its first
+Version = NewType("Version", int)
+
+_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_WIDTH = 22
+
+
+def base62(number: int, width: int = _WIDTH) -> str:
+    """`number` in base 62, left-padded to `width`; ASCII order of the text is numeric order."""
+    out = []
+    for _ in range(width):
+        number, digit = divmod(number, 62)
+        out.append(_DIGITS[digit])
+    return "".join(reversed(out))
+
+
+def run_id(milliseconds: int, sequence: int, random_bits: int) -> RunId:
+    """The id of a run created at `milliseconds` since the epoch, `sequence`-th of that millisecond."""
+    number = (milliseconds << 80) | ((sequence & 0xFFFF) << 64) | (random_bits & 0xFFFFFFFFFFFFFFFF)
+    return RunId("run_" + base62(number))

@@ -1,0 +1,126 @@
+"""What RunActors and WorkerActors say to each other.
+
+One `Exchange` carries a batch of assignments to a worker; its `Settled` answer carries what came of
+them. Both travel as JSON bytes in one argument of one Ray call (a batch per hop, never a call per
+task). A worker keeps what it answered until a later exchange acknowledges the batch, so that a
+RunActor that died in between can ask again and apply each report once.
+
+    RunActor ── Exchange(batch 7, tasks) ──▶ worker: runs them one after another
+             ◀─ Settled(batch 7, reports, untouched) ──
+             ── Exchange(batch 8, acks=[7], …) ──▶
+
+`give_back` (another concurrency group of the worker, so it answers while user code runs) hands the
+tasks that have not started yet back to the caller; the pending exchange then reports only the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class RunContext(msgspec.Struct, frozen=True, array_like=True):
+    """What every assignment of one run has in common."""
+
+    run_id: str
+    tenant: str
+    dag_id: str
+    dag_version: int
+    #: window as two texts, or None
+    window: tuple[str, str] | None
+    #: name of the actor that owns the run: where checkpoints and progress go
+    owner: str
+    #: params given when the run was triggered; merged over each task's own
+    params: dict[str, Any]
+
+
+class Assignment(msgspec.Struct, frozen=True, array_like=True):
+    """One attempt of one task."""
+
+    run_id: str
+    task: str
+    attempt: int
+    type: str
+    entrypoint: str | None
+    #: the task's own params, as JSON text (decoded only by a worker that needs them)
+    params: msgspec.Raw
+    #: parameter name -> value of a dependency (see `Value`)
+    inputs: dict[str, Value]
+    timeout_s: float
+    #: last checkpoint of an earlier attempt, None = none; given as Raw JSON, read as its value, because
+    #: msgspec refuses to read `Raw | None`
+    last_checkpoint: Any = None
+
+
+class Value(msgspec.Struct, frozen=True, array_like=True):
+    """A task's return value: JSON inline up to 64 KiB, otherwise a pickle in the artifact store."""
+
+    #: JSON; meaningful when `artifact` is None
+    inline: msgspec.Raw = msgspec.Raw(b"null")
+    #: name of the artifact, relative to the artifact root
+    artifact: str | None = None
+    size_bytes: int = 0
+
+
+class Exchange(msgspec.Struct, frozen=True, array_like=True):
+    """A batch for a worker. `batch` grows per caller; an empty one only collects."""
+
+    owner: str
+    #: incarnation of the caller; a worker drops what a former one still sends
+    epoch: int
+    batch: int
+    runs: tuple[RunContext, ...]
+    tasks: tuple[Assignment, ...]
+    #: batches whose reports are durable: the worker may forget them
+    acks: tuple[int, ...] = ()
+
+
+class Report(msgspec.Struct, frozen=True, array_like=True):
+    """How one attempt ended."""
+
+    run_id: str
+    task: str
+    attempt: int
+    #: ok | error | cancelled | timed_out
+    outcome: str
+    value: Value = Value()
+    #: one line: exception class and message
+    error: str | None = None
+    #: True when the code raised PermanentFailure (or the type says so)
+    permanent: bool = False
+    #: run time of the user code, seconds
+    took_s: float = 0.0
+
+
+class Settled(msgspec.Struct, frozen=True, array_like=True):
+    """Answer to an Exchange: reports of this and of earlier, unacknowledged batches of the same owner."""
+
+    worker: str
+    #: changes when the worker process is replaced
+    incarnation: str
+    batch: int
+    reports: tuple[Report, ...]
+    #: (run_id, task, attempt) never started here: given back, or sent by a former incarnation of the owner
+    untouched: tuple[tuple[str, str, int], ...] = ()
+
+
+class Holding(msgspec.Struct, frozen=True, array_like=True):
+    """Answer of a worker to `holding(owner)`: what it has of an owner that lost its memory."""
+
+    worker: str
+    incarnation: str
+    #: running or waiting here, as (run_id, task, attempt)
+    live: tuple[tuple[str, str, int], ...]
+    reports: tuple[Report, ...]
+
+
+class Note(msgspec.Struct, frozen=True, array_like=True):
+    """A checkpoint or a progress mark of a running attempt, sent by the worker to the run's owner."""
+
+    run_id: str
+    task: str
+    attempt: int
+    #: checkpoint | progress
+    kind: str
+    data: msgspec.Raw = msgspec.Raw(b"null")

@@ -1,0 +1,120 @@
+"""What a run's events say to a person who follows it: the fold from events to stream frames.
+
+    history ──▶ Narrator.tell(event) ──▶ Frame(seq, run_state | task_state | window_state | …, data)
+
+A frame says where something came from, which an event does not carry; so a narrator reads a history from
+its first event, whatever part of it is shown. Every event gives exactly one frame, and a frame's `seq` is
+the event's version: 1, 2, 3… without a gap. States are core words; a surface translates them.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from orchestrator import events as e
+from orchestrator.views import Frame
+
+_RUN_STATES: dict[type[e.Event], str] = {
+    e.RunCreated: "queued",
+    e.BackfillCreated: "queued",
+    e.RunStarted: "running",
+    e.RunPaused: "paused",
+    e.RunResumed: "running",
+    e.RunCancelling: "cancelling",
+    e.RunCancelled: "cancelled",
+    e.RunSucceeded: "succeeded",
+    e.RunFailed: "failed",
+    e.RunTimedOut: "timed_out",
+    e.RunRestarted: "queued",
+    e.RunRevived: "running",
+}
+_TASK_STATES: dict[type[e.Event], str] = {
+    e.TaskStarted: "running",
+    e.TaskReturned: "pending",
+    e.TaskSucceeded: "succeeded",
+    e.TaskRetrying: "retrying",
+    e.TaskFailed: "failed",
+    e.TaskSkipped: "skipped",
+    e.TaskUpstreamFailed: "upstream_failed",
+    e.TaskCancelled: "cancelled",
+    e.TaskReset: "pending",
+}
+_NOTES: dict[type[e.Event], str] = {e.TaskCheckpointed: "task_checkpoint", e.TaskProgressed: "task_progress"}
+
+
+class Narrator:
+    """Follows one run or backfill from its first event."""
+
+    __slots__ = ("_attempts", "_run_id", "_tasks", "seq", "state")
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self._attempts = 0
+        #: task -> (state, attempt), of tasks that have had an event
+        self._tasks: dict[str, tuple[str, int]] = {}
+        #: version of the last event told
+        self.seq = 0
+        #: run state after it; None before the first
+        self.state: str | None = None
+
+    def tell(self, event: e.Event) -> Frame:
+        """The frame of the next event."""
+        self.seq += 1
+        kind = type(event)
+        if kind in _RUN_STATES:
+            return self._frame("run_state", event, self._run_changed(event))
+        if kind in _TASK_STATES:
+            return self._frame("task_state", event, self._task_changed(event))
+        if isinstance(event, e.WindowChanged):
+            return self._frame("window_state", event, _window_changed(event))
+        if isinstance(event, e.SlaMissed):
+            return self._frame("sla_missed", event, {"deadline": instant_text(event.deadline), "task": None})
+        assert isinstance(event, e.TaskCheckpointed | e.TaskProgressed)
+        told = {"task": event.task, "attempt": event.attempt, "data": msgspec.json.decode(event.data)}
+        return self._frame(_NOTES[kind], event, told)
+
+    def end(self) -> Frame:
+        """The frame after the last one of a run that has ended."""
+        return Frame(None, "end", {"run_id": self._run_id, "state": self.state})
+
+    def _frame(self, kind: str, event: e.Event, told: dict[str, Any]) -> Frame:
+        return Frame(self.seq, kind, {"seq": self.seq, "ts": instant_text(event.at), "run_id": self._run_id, **told})
+
+    def _run_changed(self, event: e.Event) -> dict[str, Any]:
+        before, self.state = self.state, _RUN_STATES[type(event)]
+        if isinstance(event, e.RunStarted | e.RunRevived):
+            self._attempts = event.attempt
+        if isinstance(event, e.RunRestarted):
+            self._tasks = {task: ("pending", attempt) for task, (_, attempt) in self._tasks.items()}
+        told: dict[str, Any] = {"from": before, "to": self.state, "attempts": self._attempts}
+        if isinstance(event, e.RunFailed | e.RunTimedOut):
+            told["error"] = event.error
+        return told
+
+    def _task_changed(self, event: Any) -> dict[str, Any]:
+        before, attempt = self._tasks.get(event.task, ("pending", 0))
+        after = "timed_out" if isinstance(event, e.TaskFailed) and event.timed_out else _TASK_STATES[type(event)]
+        attempt = getattr(event, "attempt", attempt)
+        self._tasks[event.task] = (after, attempt)
+        told: dict[str, Any] = {"task": event.task, "from": before, "to": after, "attempt": attempt}
+        if isinstance(event, e.TaskFailed | e.TaskRetrying):
+            told["error"] = event.error
+        return told
+
+
+def _window_changed(event: e.WindowChanged) -> dict[str, Any]:
+    return {
+        "window": {"from": event.window.start, "to": event.window.end},
+        "child": event.child,
+        "from": event.before,
+        "to": event.after,
+        "counts": msgspec.structs.asdict(event.counts),
+    }
+
+
+def instant_text(instant: datetime) -> str:
+    """RFC 3339, UTC, milliseconds."""
+    return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,684 @@
+"""What the shells promise each other: the journal, and the way to the control actors.
+
+The journal is the truth; everything in it changes by a handful of atomic steps. The structs below
+are those steps and their answers. Instants are epoch milliseconds (`*_ms`), states are core words,
+event batches are the JSON that `codec.encode_events` made.
+
+    commit          what one owner decided in one turn, over all the entities it hosts
+    create_runs     runs that nobody owns yet, found again by window or by idempotency key
+    create_backfill one backfill with all its windows, if the plan still holds
+    put_dag, set_paused, fire, pop_timers
+
+Ownership. A run's row names the actor that hosts it, or nobody. An append by X succeeds when the row
+names X or nobody, and then names X, unless the append is `passive` or the run became terminal. An
+append without events (count 0) only claims, or with `passive` only lets go. `take_epoch` starts a new
+incarnation of an owner; whatever a former one still sends is refused as a whole.
+
+Backfills. A child's change of state moves the counters of every backfill that watches it in the same
+step, and is told to each watching backfill that is not terminal: to its owner's inbox as `WindowNews`,
+or, when nobody owns it, to the scheduler as `Wake`. News carry the child's version: who takes a
+backfill up claims it first, then reads `children`, and ignores news that are not newer than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from orchestrator.definition import Window
+from orchestrator.views import Idempotency
+
+#: core run states that absorb
+TERMINAL = frozenset({"succeeded", "failed", "cancelled", "timed_out", "quarantined"})
+#: core task state -> its letter in the journal
+TASK_LETTERS = {
+    "pending": "p",
+    "running": "r",
+    "retrying": "e",
+    "succeeded": "d",
+    "failed": "f",
+    "cancelled": "c",
+    "timed_out": "t",
+    "skipped": "s",
+    "upstream_failed": "u",
+}
+TASK_STATES = {letter: state for state, letter in TASK_LETTERS.items()}
+#: bounds of the run latency histogram, seconds
+LATENCY_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+
+#: streams one can `tail`, besides `inbox(actor)`
+SCHED = "sched"
+FEED = "feed"
+
+
+def inbox(actor: str) -> str:
+    """The stream of an actor's durable inbox."""
+    return f"in:{actor}"
+
+
+class StoredReply(msgspec.Struct, frozen=True):
+    """An answer kept for 24 h under a caller's key; of the same fingerprint, or it is a conflict."""
+
+    key: str
+    fingerprint: str
+    reply: bytes = b""
+
+
+class Append(msgspec.Struct, frozen=True, kw_only=True):
+    """What one turn adds to one run or backfill. None means unchanged."""
+
+    run_id: str
+    #: version the decision was made on
+    expected: int
+    #: number of events in `events`
+    count: int
+    events: bytes = b""
+    state: str | None = None
+    attempts: int | None = None
+    started_ms: int | None = None
+    #: 0 clears
+    finished_ms: int | None = None
+    #: "" clears
+    error: str | None = None
+    dag_version: int | None = None
+    #: (task, letter) that changed
+    tasks: tuple[tuple[str, str], ...] = ()
+    #: every task is pending again, before `tasks` is applied
+    tasks_reset: bool = False
+    #: the owner lets go of the run
+    passive: bool = False
+    #: durable timer `wake` of this run; 0 removes it
+    wake_at_ms: int | None = None
+    #: an admission: refused unless this is the scheduler's epoch and the DAG is not paused
+    scheduler_epoch: int | None = None
+    #: when the key is already taken the append is not applied and the stored reply is answered
+    idem: StoredReply | None = None
+
+
+class Mail(msgspec.Struct, frozen=True):
+    """JSON (see `codec.encode_mail`) for another actor's inbox, sent with a commit."""
+
+    actor: str
+    item: bytes
+
+
+class Commit(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything one owner decided in one turn. Sent again after a lost answer, it is answered alike."""
+
+    owner: str
+    epoch: int
+    #: grows with each commit of this epoch, from 1
+    turn: int
+    appends: tuple[Append, ...] = ()
+    #: inbox position up to which this owner has acted
+    cursor: str | None = None
+    #: metric field -> increment
+    counts: tuple[tuple[str, int], ...] = ()
+    mail: tuple[Mail, ...] = ()
+
+
+class CommitResult(msgspec.Struct, frozen=True):
+    """What became of one append, in the order of `Commit.appends`."""
+
+    run_id: str
+    #: ok | stale (version or owner differs: read again) | refused (admission guard) | replayed (see `reply`) |
+    #: conflict (idempotency key of another body) | missing (no such run)
+    status: str
+    #: version and owner of the run now
+    version: int
+    owner: str
+    reply: bytes = b""
+
+
+class NewRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run to be created, or answered or restarted when its window has one already.
+
+    Sending it again with the same `run_id` is harmless.
+    """
+
+    run_id: str
+    tenant: str
+    dag_id: str
+    #: must be the DAG's current version, else the answer is `changed`
+    dag_version: int
+    run_type: str
+    created_ms: int
+    #: batch of the one event RunCreated
+    event: bytes
+    #: Window.key(), or "" for a run that is never merged
+    window_key: str = ""
+    sla_ms: int | None = None
+    #: none | failed | completed: which terminal runs of the window are restarted
+    reprocess: str = "none"
+    #: batch of the one event RunRestarted; needed unless reprocess is none
+    restart_event: bytes = b""
+    #: DAG version the restarted run goes on with
+    restart_version: int = 0
+    #: not 0: a restart keeps the pinned version, which must still be this one, else `changed`
+    pinned_version: int = 0
+
+
+class Creation(msgspec.Struct, frozen=True):
+    """The runs of one request. They are created together with the idempotency record, or not at all."""
+
+    runs: tuple[NewRun, ...]
+    #: `reply` is kept beside the results, for what the caller needs to answer alike
+    idem: StoredReply | None = None
+
+
+class CreatedRun(msgspec.Struct, frozen=True, array_like=True):
+    """What stands for a NewRun now."""
+
+    run_id: str
+    state: str
+    #: created | existing | restarted
+    how: str
+
+
+class CreationResult(msgspec.Struct, frozen=True):
+    """Answer to one Creation."""
+
+    #: ok | replayed | conflict (idempotency key of another body) | changed (some DAG's version: read it again)
+    status: str
+    runs: tuple[CreatedRun, ...] = ()
+    #: of a replay: the `reply` that was given with the original
+    reply: bytes = b""
+
+
+class NewWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """One window of a backfill and what the plan says about it."""
+
+    window_key: str
+    #: create: the new id; otherwise the run that stands for the window
+    run_id: str
+    #: create | restart | skip | adopt
+    action: str
+    #: create: batch of one RunCreated; restart: batch of one RunRestarted
+    event: bytes = b""
+    #: restart: the terminal state it is restarted from
+    before: str = ""
+    #: restart: version it goes on with
+    dag_version: int = 0
+    sla_ms: int | None = None
+
+
+class NewBackfill(msgspec.Struct, frozen=True, kw_only=True):
+    """A backfill and its windows in date order, or the restart of a terminal one.
+
+    Nothing is written unless every window's action is still what the journal itself would decide.
+    """
+
+    run_id: str
+    tenant: str
+    dag_id: str
+    dag_version: int
+    window_key: str
+    created_ms: int
+    #: batch of the one event BackfillCreated
+    event: bytes
+    windows: tuple[NewWindow, ...]
+    reprocess: str = "none"
+    plan_hash: str = ""
+    #: an existing backfill is answered only if this very plan made it ("" = whatever made it)
+    require_hash: str = ""
+    max_active_runs: int | None = None
+    backwards: bool = False
+    #: restart: id and version of the terminal backfill; `run_id` is then not used
+    restarts: str = ""
+    restarts_version: int = 0
+    #: restart: batch of RunRestarted and the WindowChanged that follow from it, and how many events that is
+    restart_events: bytes = b""
+    restart_count: int = 0
+    idem: StoredReply | None = None
+
+
+class BackfillResult(msgspec.Struct, frozen=True):
+    """Answer to a NewBackfill."""
+
+    #: created | existing | restarted | replayed | conflict (idempotency key) | changed (plan again) |
+    #: hash (another plan made it)
+    status: str
+    run_id: str = ""
+    state: str = ""
+    #: core child state (or skipped) -> windows
+    counts: dict[str, int] = {}
+    reply: bytes = b""
+
+
+class PutDag(msgspec.Struct, frozen=True, kw_only=True):
+    """A definition to be stored as the next version, decided on `base_version`."""
+
+    tenant: str
+    dag_id: str
+    definition: bytes
+    content_hash: str
+    owner: str
+    now_ms: int
+    #: version that was current when this was decided; 0 = there was none
+    base_version: int
+    #: next fire of the schedule; 0 = none; None = leave as it is
+    next_fire_ms: int | None = None
+    max_dags: int = 10_000
+    idem: StoredReply | None = None
+
+
+class DagWritten(msgspec.Struct, frozen=True):
+    """Answer to `put_dag` and `set_paused`."""
+
+    #: ok | replayed | conflict (idempotency key) | changed (base version) | full | missing
+    status: str
+    version: int = 0
+    paused: bool = False
+    reply: bytes = b""
+
+
+class DagRow(msgspec.Struct, frozen=True):
+    """A DAG as stored."""
+
+    tenant: str
+    dag_id: str
+    version: int
+    paused: bool
+    content_hash: str
+    created_ms: int
+    updated_ms: int
+    next_fire_ms: int | None
+    #: last scheduled fire
+    fired_ms: int | None
+    #: JSON of the current version
+    definition: bytes
+    #: core run state -> runs, backfills left out
+    run_counts: dict[str, int]
+
+
+class Fire(msgspec.Struct, frozen=True, kw_only=True):
+    """One scheduled fire, decided on the DAG's `next_fire_ms`."""
+
+    tenant: str
+    dag_id: str
+    scheduler_epoch: int
+    expected_ms: int
+    #: 0 = the schedule never fires again
+    next_ms: int
+    #: None: the fire is dropped (missed too long ago, or overlap)
+    run: NewRun | None = None
+    #: metric field -> increment
+    counts: tuple[tuple[str, int], ...] = ()
+
+
+class FireResult(msgspec.Struct, frozen=True):
+    """Answer to a Fire."""
+
+    #: ok | stale (next fire differs) | paused | changed (DAG version) | fenced
+    status: str
+    run_id: str = ""
+    #: created | existing | "" when dropped
+    how: str = ""
+
+
+class RunRow(msgspec.Struct, frozen=True):
+    """A run or backfill as last committed."""
+
+    run_id: str
+    version: int
+    owner: str
+    state: str
+    tenant: str
+    dag_id: str
+    dag_version: int
+    run_type: str
+    window_key: str
+    parent: str
+    attempts: int
+    created_ms: int
+    started_ms: int | None
+    finished_ms: int | None
+    sla_ms: int | None
+    error: str
+    #: backfills only
+    max_active_runs: int | None
+    backwards: bool
+    plan_hash: str
+    #: backfills that count this run among their windows
+    watchers: tuple[str, ...]
+
+    @property
+    def window(self) -> Window | None:
+        """The window, when there is one."""
+        if not self.window_key:
+            return None
+        start, _, end = self.window_key.partition("/")
+        return Window(start, end)
+
+
+class RunPage(msgspec.Struct, frozen=True):
+    """Newest first. A page may be short, even empty, and still have a `next_cursor`."""
+
+    rows: tuple[RunRow, ...]
+    next_cursor: str | None
+
+
+class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which runs of a tenant; None = any."""
+
+    tenant: str
+    dag_id: str | None = None
+    state: str | None = None
+    run_type: str | None = None
+    parent: str | None = None
+
+
+class EventBatch(msgspec.Struct, frozen=True):
+    """One entry of an entity's stream: the events that were committed together."""
+
+    last_version: int
+    schema: int
+    events: bytes
+
+
+class History(msgspec.Struct, frozen=True):
+    """A row and every event behind it, read at one instant."""
+
+    row: RunRow
+    batches: tuple[EventBatch, ...]
+
+
+class ChildRow(msgspec.Struct, frozen=True):
+    """One window of a backfill."""
+
+    run_id: str
+    window_key: str
+    #: core state of the run
+    state: str
+    #: version of the run
+    version: int
+    #: kept as it was: counts as skipped
+    kept: bool
+    dag_version: int
+
+
+class DueCron(msgspec.Struct, frozen=True):
+    """A DAG whose next fire is due."""
+
+    tenant: str
+    dag_id: str
+    due_ms: int
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One entry of a tailed stream; `codec` decodes `item` by stream."""
+
+    cursor: str
+    item: bytes
+
+
+class OwnerRow(msgspec.Struct, frozen=True):
+    """What the journal knows of an owner."""
+
+    epoch: int
+    turn: int
+    #: inbox position of its last commit; "0-0" before the first
+    cursor: str
+
+
+class RunsCreated(msgspec.Struct, frozen=True, tag_field="k", tag="created"):
+    """sched: runs of one DAG that are queued now, in the order in which they should start."""
+
+    tenant: str
+    dag_id: str
+    dag_version: int
+    run_type: str
+    parent: str
+    run_ids: tuple[str, ...]
+    created_ms: int
+    #: of the backfill itself, or of the backfill these are windows of
+    max_active_runs: int | None = None
+    #: queued again, not new
+    restarted: bool = False
+
+
+class RunMoved(msgspec.Struct, frozen=True, tag_field="k", tag="moved"):
+    """sched: a run became terminal, went on after that, left the queue without admission, or lost its owner."""
+
+    run_id: str
+    tenant: str
+    dag_id: str
+    run_type: str
+    parent: str
+    before: str
+    after: str
+    #: "" = passive now
+    owner: str
+
+
+class DagChanged(msgspec.Struct, frozen=True, tag_field="k", tag="dag"):
+    """sched: a DAG has a new version, was paused or resumed."""
+
+    tenant: str
+    dag_id: str
+    version: int
+    paused: bool
+
+
+class Wake(msgspec.Struct, frozen=True, tag_field="k", tag="wake"):
+    """sched: a run nobody owns has something to do: `window` news, or a timer (`wake`, `sla`)."""
+
+    run_id: str
+    reason: str
+
+
+class WindowNews(msgspec.Struct, frozen=True, tag_field="k", tag="window"):
+    """inbox: a window's run of the backfill `run_id` is in another state."""
+
+    run_id: str
+    child: str
+    window_key: str
+    before: str
+    after: str
+    #: version of the child after the change
+    version: int
+
+
+class TimerFired(msgspec.Struct, frozen=True, tag_field="k", tag="timer"):
+    """inbox: a durable timer of the run is due."""
+
+    run_id: str
+    #: wake | sla
+    kind: str
+    due_ms: int
+
+
+class Letter(msgspec.Struct, frozen=True, tag_field="k", tag="mail"):
+    """inbox: mail of another actor."""
+
+    sender: str
+    data: msgspec.Raw
+
+
+SchedItem = RunsCreated | RunMoved | DagChanged | Wake
+InboxItem = WindowNews | TimerFired | Letter
+#: one commit of the feed: (entity id, last version, state)
+FeedItem = tuple[str, int, str]
+
+
+class Journal(Protocol):
+    """Every method raises JournalUnavailable when the journal does not answer in time (5 s)."""
+
+    # owners
+    async def take_epoch(self, owner: str) -> int:
+        """A new incarnation of `owner`; its turns start at 1 again, its inbox cursor is kept."""
+        ...
+
+    async def owner(self, owner: str) -> OwnerRow:
+        """Epoch, turn and cursor; zeros for an unknown one."""
+        ...
+
+    async def commit(self, commit: Commit) -> list[CommitResult]:
+        """Durable. One attempt: after JournalUnavailable send the very same commit again. Raises Fenced."""
+        ...
+
+    async def owned(self, owner: str) -> list[str]:
+        """Runs `owner` hosts, oldest first."""
+        ...
+
+    # creation
+    async def create_runs(self, creations: Sequence[Creation]) -> list[CreationResult]:
+        """One atomic step for all; each creation succeeds or fails on its own."""
+        ...
+
+    async def create_backfill(self, backfill: NewBackfill) -> BackfillResult:
+        """One atomic step, whatever the number of windows."""
+        ...
+
+    async def fire(self, fire: Fire) -> FireResult:
+        """Exactly once per (DAG, next fire)."""
+        ...
+
+    # DAGs
+    async def put_dag(self, dag: PutDag) -> DagWritten: ...
+    async def set_paused(
+        self, tenant: str, dag_id: str, paused: bool, now_ms: int, idem: StoredReply | None = None
+    ) -> DagWritten: ...
+    async def dag(self, tenant: str, dag_id: str) -> DagRow | None: ...
+    async def dags(self, tenant: str, after: str, limit: int) -> list[DagRow]:
+        """By dag_id, those greater than `after`."""
+        ...
+
+    async def definition(self, tenant: str, dag_id: str, version: int) -> bytes | None:
+        """JSON of one version."""
+        ...
+
+    # runs
+    async def summary(self, run_id: str) -> RunRow | None: ...
+    async def summaries(self, wanted: RunFilter, cursor: str | None, limit: int) -> RunPage: ...
+    async def tasks(self, run_id: str) -> dict[str, str]:
+        """task -> letter; a task that is not there is pending."""
+        ...
+
+    async def events(self, run_id: str, after: int, limit: int) -> list[EventBatch]:
+        """Batches that hold events after version `after`; the first may begin earlier. At most `limit` batches."""
+        ...
+
+    async def load(self, run_ids: Sequence[str]) -> list[History]:
+        """Rows with full histories, unknown ids left out."""
+        ...
+
+    async def by_window(self, tenant: str, dag_id: str, window_keys: Sequence[str]) -> dict[str, RunRow]:
+        """Runs that stand for these windows."""
+        ...
+
+    async def backfill_by_window(self, tenant: str, dag_id: str, window_key: str) -> RunRow | None: ...
+    async def children(self, backfill: str, limit: int | None = None) -> list[ChildRow]:
+        """Windows in date order."""
+        ...
+
+    async def child_counts(self, backfill: str) -> dict[str, int]:
+        """Core child state (or skipped) -> windows."""
+        ...
+
+    async def child_tasks(self, backfill: str) -> dict[str, dict[str, int]]:
+        """task -> letter -> windows that are not kept; pending ones are left out."""
+        ...
+
+    async def queued_and_active(self) -> list[RunRow]:
+        """Every run that is not terminal, oldest first."""
+        ...
+
+    # streams
+    async def position(self, stream: str) -> str:
+        """Cursor behind the newest entry."""
+        ...
+
+    async def tail(self, stream: str, cursor: str, block_ms: int, limit: int = 1000) -> list[Entry]:
+        """Entries after `cursor`; waits up to `block_ms` for the first (0 = not at all)."""
+        ...
+
+    async def trim(self, stream: str, cursor: str) -> None:
+        """Forget entries up to and including `cursor`."""
+        ...
+
+    # time
+    async def pop_timers(self, scheduler_epoch: int, now_ms: int, limit: int = 1000) -> int:
+        """Deliver due timers to owners' inboxes, or to sched as Wake; how many. Raises Fenced."""
+        ...
+
+    async def due_crons(self, now_ms: int, limit: int = 1000) -> list[DueCron]:
+        """DAGs to fire, earliest first; paused ones are not listed."""
+        ...
+
+    async def next_due(self) -> int | None:
+        """Earliest instant at which a timer or a schedule is due."""
+        ...
+
+    # the rest
+    async def stored_reply(self, key: str) -> StoredReply | None: ...
+    async def store_reply(self, reply: StoredReply) -> None:
+        """For an answer that no single step stands for; the first one under a key stays."""
+        ...
+
+    async def metrics(self) -> dict[str, int]: ...
+    async def count(self, counts: Sequence[tuple[str, int]]) -> None:
+        """Add to metrics; may be lost or doubled by a crash."""
+        ...
+
+    async def log(self, run_id: str, task: str, attempt: int) -> list[bytes] | None:
+        """Chunks of one attempt's output; None when it wrote none."""
+        ...
+
+    async def ping(self) -> bool:
+        """Whether it answers within a second."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller wants of a run or of one of its tasks."""
+
+    #: cancel | pause | resume | retry_task | skip_task | retry_run
+    kind: str
+    run_id: str
+    task: str | None = None
+    idem: Idempotency | None = None
+
+
+class CommandReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What came of a Command. `refused` is the word of an error class, or None when it was done."""
+
+    state: str = ""
+    attempts: int = 0
+    task_state: str | None = None
+    replayed: bool = False
+    #: conflict | not_found | unavailable
+    refused: str | None = None
+    message: str = ""
+
+
+class ControlPlane(Protocol):
+    """How the gateway reaches actors. Every method raises ActorUnreachable after its deadline."""
+
+    async def command(self, owner: str, run_id: str, command: bytes) -> bytes:
+        """`codec.encode_command` in, `codec.decode_command_reply` out; "" = nobody owns the run yet."""
+        ...
+
+    async def workers(self) -> bytes:
+        """JSON array of views.WorkerView."""
+        ...
+
+    async def scale_workers(self, pool: str, n: int) -> bytes:
+        """JSON array of the workers then. Raises Invalid."""
+        ...
+
+    async def drain_worker(self, worker_id: str) -> bytes:
+        """JSON array of the one worker. Raises NotFound."""
+        ...
+
+    async def alive(self) -> bool:
+        """Whether the scheduler answers."""
+        ...
+
+    async def load(self) -> dict[str, int]:
+        """What waits: queued_runs, active_runs, waiting_tasks, workers."""
+        ...

@@ -1,0 +1,298 @@
+"""A DAG as its author writes it: JSON, YAML, or what `authoring.py` makes of decorated Python.
+
+    body ──JSON we can keep?──▶ pydantic ──▶ supported? ──▶ types, schedule, graph ──▶ Definition
+
+All three ways in end in `parse_dag`, so a bound holds everywhere or nowhere. Whatever is wrong raises
+`Invalid`, never another exception; its details name each field by its path in the body. The shape is
+section 1 of the dags contract, with these additive keys: of a DAG `isolation`, `run_timeout_s`; of a
+task `inputs`, `retry_cap_s`, `pool`. Unknown keys are ignored. What a later version will do (overlap
+and catch-up policies, callbacks, SLAs of tasks, pools) is refused by name until it does.
+
+pydantic is imported here and in no other module of the core.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from orchestrator import graph, kinds
+from orchestrator.binding import own, place
+from orchestrator.definition import Catchup, Definition, Isolation, Overlap, TaskSpec
+from orchestrator.errors import Invalid, PermanentFailure
+from orchestrator.faults import DEPTH_MAX, Fault, json_fault, refusal
+
+TASKS_MAX = 50_000
+DAG_ID = r"^[A-Za-z0-9_.-]{1,250}$"
+TASK_ID = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"
+ENTRYPOINT = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
+
+_YEAR_S = 366 * 86_400
+_NOT_YET = "is not supported yet"
+
+TaskId = Annotated[str, StringConstraints(pattern=TASK_ID)]
+Tag = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+
+
+class TaskBody(BaseModel):
+    """One task, as written."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    id: TaskId
+    depends_on: list[TaskId] = Field(default_factory=list, max_length=TASKS_MAX)
+    type: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    entrypoint: Annotated[str, StringConstraints(pattern=ENTRYPOINT, max_length=500)] | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
+    #: path of a parameter -> id of the task whose return value fills it (see `binding.py`)
+    inputs: dict[Annotated[str, StringConstraints(min_length=1, max_length=1000)], TaskId] = Field(default_factory=dict)
+    retries: int = Field(default=0, ge=0, le=20)
+    retry_delay_s: float = Field(default=5.0, ge=0, le=_YEAR_S)
+    retry_cap_s: float = Field(default=300.0, ge=0, le=_YEAR_S)
+    timeout_s: float = Field(default=3600.0, ge=1, le=86_400)
+    sla_s: int | None = Field(default=None, gt=0)
+    priority: int = Field(default=0, ge=0, le=100)
+    pool: Annotated[str, StringConstraints(min_length=1, max_length=100)] = "default"
+
+
+class DagBody(BaseModel):
+    """A DAG, as written."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    dag_id: Annotated[str, StringConstraints(pattern=DAG_ID)]
+    owner: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    schedule: str | None = None
+    timezone: str = "UTC"
+    tasks: list[TaskBody] = Field(default_factory=list, max_length=TASKS_MAX)
+    catchup: Catchup = "none"
+    overlap: Overlap = "allow"
+    max_active_runs: int = Field(default=16, ge=1, le=1000)
+    sla_s: int | None = Field(default=None, gt=0, le=10 * _YEAR_S)
+    run_timeout_s: float | None = Field(default=None, gt=0, le=_YEAR_S)
+    callback_url: str | None = None
+    description: Annotated[str, StringConstraints(max_length=10_000)] | None = None
+    tags: list[Tag] = Field(default_factory=list, max_length=100)
+    isolation: Isolation = "shared"
+
+
+def parse_dag(body: object) -> tuple[Definition, bool]:
+    """The definition `body` describes, and whether it said anything about tasks. Raises Invalid."""
+    if not isinstance(body, dict):
+        raise Invalid("a DAG must be a JSON object")
+    if fault := json_fault(body):
+        raise refusal([fault])
+    try:
+        dag = DagBody.model_validate(body)
+    except ValidationError as error:
+        raise refusal([_worded(one) for one in error.errors(include_url=False, include_input=False)]) from None
+    _refuse_what_waits(dag)
+    definition = _definition(dag)
+    _check_meaning(definition)
+    tasks = tuple(_with_all_needs(task) for task in definition.tasks)
+    return msgspec.structs.replace(definition, tasks=tasks), "tasks" in dag.model_fields_set
+
+
+def from_json(text: str | bytes) -> Definition:
+    """The definition in a JSON text. Raises Invalid."""
+    try:
+        body = msgspec.json.decode(text)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise Invalid(f"malformed JSON: {error}") from None
+    return parse_dag(body)[0]
+
+
+def from_yaml(text: str) -> Definition:
+    """The definition in a YAML text (one document). Raises Invalid. Dates stay the text they are."""
+    import yaml
+
+    try:
+        body = yaml.load(text, _yaml_loader())
+    except Exception as error:  # PyYAML lets through whatever its constructors run into
+        raise Invalid(f"malformed YAML: {error}") from None
+    return parse_dag(body)[0]
+
+
+def to_json(definition: Definition) -> dict[str, Any]:
+    """The body that `parse_dag` reads as `definition`: the contract's keys, additive ones when not their default."""
+    body: dict[str, Any] = {
+        "dag_id": definition.dag_id,
+        "owner": definition.owner,
+        "schedule": definition.schedule,
+        "timezone": definition.timezone,
+        "tasks": [_task_json(task) for task in definition.tasks],
+        "catchup": definition.catchup,
+        "overlap": definition.overlap,
+        "max_active_runs": definition.max_active_runs,
+        "sla_s": definition.sla_s,
+        "callback_url": definition.callback_url,
+        "tags": list(definition.tags),
+    }
+    plain = Definition(dag_id="", owner="")
+    for key in ("description", "isolation", "run_timeout_s"):
+        if getattr(definition, key) != getattr(plain, key):
+            body[key] = getattr(definition, key)
+    return body
+
+
+def check_origin(
+    definition: Definition,
+    *,
+    over_http: bool,
+    allow_shell: bool,
+    entrypoint_prefixes: tuple[str, ...],
+    admin: bool,
+) -> None:
+    """Where `definition` came from may bring code that runs here (contracts README, section 2). Raises Invalid."""
+    if not over_http:
+        return
+    faults: list[Fault] = []
+    for position, task in enumerate(definition.tasks):
+        if task.type == "bash" and not allow_shell:
+            faults.append((f"tasks/{position}/type", "bash over HTTP needs ORCHESTRATOR_ALLOW_SHELL=1 on the server"))
+        elif task.entrypoint is not None and not _allowed(task.entrypoint, entrypoint_prefixes):
+            faults.append((f"tasks/{position}/entrypoint", "no prefix in ORCHESTRATOR_ENTRYPOINT_ALLOW allows it"))
+        elif (task.type == "bash" or task.entrypoint is not None) and not admin:
+            field = "type" if task.entrypoint is None else "entrypoint"
+            faults.append((f"tasks/{position}/{field}", "needs a token with scope admin"))
+    if faults:
+        raise refusal(faults)
+
+
+def _yaml_loader() -> Any:
+    """The safe loader without its rule that makes dates of text. Not CSafeLoader: deep nesting crashes the process."""
+    import yaml
+
+    resolvers = {
+        first: [rule for rule in rules if rule[0] != "tag:yaml.org,2002:timestamp"]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    return type("Loader", (yaml.SafeLoader,), {"yaml_implicit_resolvers": resolvers})
+
+
+def _allowed(entrypoint: str, prefixes: tuple[str, ...]) -> bool:
+    return any(prefix and entrypoint.startswith(prefix) for prefix in prefixes)
+
+
+def _worded(error: Any) -> Fault:
+    """A pydantic error in our words."""
+    field = "/".join(str(step) for step in error["loc"])
+    match error["type"]:
+        case "missing":
+            return field, "is required"
+        case "string_pattern_mismatch":
+            return field, f"must match {error['ctx']['pattern']}"
+    return field, re.sub(r"^\w+ should", "must", str(error["msg"]))
+
+
+def _refuse_what_waits(dag: DagBody) -> None:
+    faults = [
+        (field, f"{value!r} {_NOT_YET}; leave it {default!r}")
+        for field, value, default in (("overlap", dag.overlap, "allow"), ("catchup", dag.catchup, "none"))
+        if value != default
+    ]
+    if dag.callback_url is not None:
+        faults.append(("callback_url", _NOT_YET))
+    for position, task in enumerate(dag.tasks):
+        if task.sla_s is not None:
+            faults.append((f"tasks/{position}/sla_s", f"{_NOT_YET}; sla_s of the DAG is"))
+        if task.pool != "default":
+            faults.append((f"tasks/{position}/pool", f"{task.pool!r} {_NOT_YET}; the only pool is 'default'"))
+    if faults:
+        raise refusal(faults)
+
+
+def _definition(dag: DagBody) -> Definition:
+    return Definition(
+        dag_id=dag.dag_id,
+        owner=dag.owner,
+        schedule=dag.schedule,
+        timezone=dag.timezone,
+        tasks=tuple(_task(position, task) for position, task in enumerate(dag.tasks)),
+        max_active_runs=dag.max_active_runs,
+        sla_s=dag.sla_s,
+        run_timeout_s=dag.run_timeout_s,
+        description=dag.description,
+        tags=tuple(dag.tags),
+        isolation=dag.isolation,
+    )
+
+
+def _task(position: int, task: TaskBody) -> TaskSpec:
+    if task.type is not None and task.entrypoint is not None:
+        raise refusal([(f"tasks/{position}", "give type or entrypoint, not both")])
+    return TaskSpec(
+        id=task.id,
+        type="python" if task.entrypoint is not None else task.type or "core.noop",
+        depends_on=tuple(task.depends_on),
+        entrypoint=task.entrypoint,
+        params=task.params,
+        inputs=task.inputs,
+        retries=task.retries,
+        retry_delay_s=task.retry_delay_s,
+        retry_cap_s=task.retry_cap_s,
+        timeout_s=task.timeout_s,
+        priority=task.priority,
+    )
+
+
+def _check_meaning(definition: Definition) -> None:
+    from orchestrator import schedule
+
+    if definition.schedule is None:
+        schedule.zone_of(definition.timezone)
+    else:
+        schedule.parse(definition.schedule, definition.timezone)
+    faults = [
+        (f"tasks/{position}/{field}", problem)
+        for position, task in enumerate(definition.tasks)
+        for field, problem in (*kinds.faults(task), *_misplaced(task))
+    ]
+    if faults:
+        raise refusal(faults)
+    graph.check(definition.tasks)
+
+
+def _misplaced(task: TaskSpec) -> Iterator[Fault]:
+    """Inputs whose path leads nowhere in the params, or through another input."""
+    if not any("/" in path for path in task.inputs):
+        return
+    params = {name: copy.deepcopy(own(value)) for name, value in task.params.items()}
+    for path in sorted(task.inputs, key=lambda path: path.count("/")):
+        if path.count("/") >= DEPTH_MAX:
+            yield f"inputs/{path}", f"is deeper than {DEPTH_MAX} levels"
+            return
+        try:
+            place(params, {path: ...})
+        except PermanentFailure:
+            yield f"inputs/{path}", "has no place in the params"
+
+
+def _with_all_needs(task: TaskSpec) -> TaskSpec:
+    """`task` with the producers of its inputs among its dependencies."""
+    needs = graph.needs(task)
+    return task if needs == task.depends_on else msgspec.structs.replace(task, depends_on=needs)
+
+
+def _task_json(task: TaskSpec) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "id": task.id,
+        "depends_on": list(task.depends_on),
+        **({"entrypoint": task.entrypoint} if task.entrypoint is not None else {"type": task.type}),
+        "params": task.params,
+        "retries": task.retries,
+        "retry_delay_s": task.retry_delay_s,
+        "timeout_s": task.timeout_s,
+        "sla_s": task.sla_s,
+        "priority": task.priority,
+    }
+    plain = TaskSpec(id="")
+    for key in ("inputs", "retry_cap_s", "pool"):
+        if getattr(task, key) != getattr(plain, key):
+            body[key] = getattr(task, key)
+    return body

@@ -1,0 +1,181 @@
+"""What people look at: the shapes that reads return, whatever surface renders them.
+
+Words here are the core's (`succeeded`, not a surface's `success`); a surface translates.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from orchestrator.definition import Definition, RunType, Window
+from orchestrator.events import Counts
+
+T = TypeVar("T")
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True):
+    """One page of a list; `next_cursor` is None on the last."""
+
+    items: tuple[T, ...]
+    next_cursor: str | None = None
+
+
+class DagView(msgspec.Struct, frozen=True):
+    """The current version of a DAG."""
+
+    definition: Definition
+    version: int
+    paused: bool
+    created_at: datetime
+    updated_at: datetime
+    next_run_at: datetime | None = None
+    #: core run state -> how many runs of the DAG are in it (backfill parents left out)
+    run_counts: dict[str, int] = msgspec.field(default_factory=dict)
+
+
+class WindowView(msgspec.Struct, frozen=True):
+    """One window of a backfill and the run that serves it."""
+
+    window: Window
+    run_id: str
+    #: a core run state, or `skipped` for a window that was kept as it was
+    state: str
+
+
+class RunView(msgspec.Struct, frozen=True):
+    """One run, as last committed."""
+
+    run_id: str
+    dag_id: str
+    dag_version: int
+    run_type: RunType
+    #: core run state
+    state: str
+    window: Window | None
+    attempts: int
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    sla_deadline: datetime | None = None
+    parent_run_id: str | None = None
+    error: str | None = None
+    #: task id -> core task state; empty in lists
+    tasks: dict[str, str] = msgspec.field(default_factory=dict)
+    #: backfills only; at most the first 1,000 by date
+    windows: tuple[WindowView, ...] | None = None
+    windows_truncated: bool = False
+    counts: Counts | None = None
+
+
+class Trigger(msgspec.Struct, frozen=True, kw_only=True):
+    """A request for a manual run or a backfill, already validated in form."""
+
+    dag_id: str
+    run_type: RunType = "manual"
+    #: both or none; dates, or for manual runs RFC 3339 instants
+    start: str | None = None
+    end: str | None = None
+    params: dict[str, Any] = msgspec.field(default_factory=dict)
+    plan_hash: str | None = None
+    max_active_runs: int | None = None
+    run_backwards: bool = False
+    reprocess: str = "none"
+    #: a restart keeps the version the run was pinned to, instead of the DAG's current one
+    pinned_version: bool = False
+
+
+class Triggered(msgspec.Struct, frozen=True):
+    """What a trigger answered: a new run, or the one that already stood for that window."""
+
+    run_id: str
+    dag_id: str
+    run_type: RunType
+    state: str
+    counts: Counts | None = None
+    #: True when the answer was stored under the request's idempotency key
+    replayed: bool = False
+
+
+class PlannedWindow(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a backfill would do about one window."""
+
+    window: Window
+    #: create | restart | skip | adopt
+    action: str
+    run_id: str | None = None
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """A dry run: everything a trigger would do, and the hash that pins it."""
+
+    dag_id: str
+    run_type: RunType
+    plan_hash: str
+    windows: tuple[PlannedWindow, ...]
+    #: total, create, restart, skip
+    counts: dict[str, int]
+    #: tasks in generations: each group needs only groups before it
+    task_groups: tuple[tuple[str, ...], ...]
+
+
+class DagDefined(msgspec.Struct, frozen=True):
+    """Answer to a definition."""
+
+    dag_id: str
+    version: int
+    paused: bool
+    replayed: bool = False
+
+
+class RunChanged(msgspec.Struct, frozen=True):
+    """Answer to a command on a run or on one of its tasks."""
+
+    run_id: str
+    #: core run state after the command
+    state: str
+    attempts: int
+    #: core task state after the command, for commands on a task
+    task_state: str | None = None
+    replayed: bool = False
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """One event of a run's stream, ready for any transport. `seq` is None for frames without an id."""
+
+    seq: int | None
+    #: the event class's wire name, or `end`, or `keep_alive`
+    kind: str
+    #: JSON object as bytes with core words, or None for keep_alive
+    data: dict[str, Any] | None = None
+
+
+class WorkerView(msgspec.Struct, frozen=True):
+    """One worker slot."""
+
+    worker_id: str
+    pool: str
+    #: starting | idle | busy | draining | lost
+    state: str
+    node: str = ""
+    pid: int = 0
+
+
+class LogChunk(msgspec.Struct, frozen=True):
+    """Output of one attempt of a task, oldest first."""
+
+    task: str
+    attempt: int
+    text: str
+    truncated: bool = False
+
+
+class Idempotency(msgspec.Struct, frozen=True):
+    """A caller's key for one command: same key and fingerprint give the stored answer."""
+
+    #: already scoped by tenant, method, path
+    key: str
+    #: SHA-256 of the canonical body
+    fingerprint: str

@@ -1,0 +1,246 @@
+"""The application, put together; and the same as a Ray Serve deployment.
+
+`build_app` needs no Ray: tests and other servers run it over any gateway. Under Serve one deployment `api`
+holds it; each replica opens a gateway of its own and keeps nothing that the journal does not have. Requests
+reach a replica through `edge` and then:
+
+    Front (id, measure) ─▶ CORS ─▶ FastAPI routes ─▶ a surface, or a shared route
+                                        └ no such path or method ─▶ the surface whose prefix it is
+
+Add a surface here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Protocol
+
+import orjson
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import ASGIApp
+
+from actors.clock import Clock as SystemClock
+from actors.settings import Settings
+from orchestrator.errors import OrchestratorError
+from serve_app.auth import Grant, Tokens, read_grants
+from serve_app.front import Front
+from serve_app.health import TITLE, VERSION, SharedRoutes
+from serve_app.observations import Observations
+from serve_app.options import ServerOptions
+from serve_app.ports import Clock, Gateway
+from serve_app.problems import STATUS, Kind, NoSuchPath, WrongMethod, problem_of
+from serve_app.surfaces.dags import DagsSurface
+
+if TYPE_CHECKING:
+    from ray.serve import Application
+
+_LOOPBACK_ORIGIN = r"https?://(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]{1,5})?"
+_READABLE_HEADERS = ("X-Request-Id", "Idempotent-Replay", "X-RateLimit-Limit", "X-RateLimit-Remaining", "Retry-After")
+_JSON = "application/json; charset=utf-8"
+
+
+class Surface(Protocol):
+    """What every surface gives to the application."""
+
+    prefix: str
+
+    def routes(self) -> Sequence[APIRoute]:
+        """Its endpoints."""
+
+    def components(self) -> dict[str, Any]:
+        """OpenAPI components that they refer to."""
+
+    async def refuse(self, request: Request, error: OrchestratorError) -> Response:
+        """Its answer to a path or method that it has not."""
+
+    def fault(self, request: Request, error: Exception) -> Response:
+        """Its answer when something broke."""
+
+
+def build_app(gateway: Gateway, tokens: Tokens, options: ServerOptions, clock: Clock) -> ASGIApp:
+    """The whole application over `gateway`."""
+    observations = Observations(gateway.count_http)
+    surfaces = (DagsSurface(gateway, tokens, options, clock),)
+    shared = SharedRoutes(gateway, tokens, clock, observations, private_docs=options.private_docs)
+    app = FastAPI(
+        title=TITLE,
+        version=VERSION,
+        openapi_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan(observations),
+        exception_handlers={
+            HTTPException: _unrouted(surfaces),
+            Exception: _broken(surfaces),
+        },
+    )
+    for surface in surfaces:
+        app.router.routes.extend(surface.routes())
+    app.router.routes.extend(shared.routes(lambda: _openapi(app, surfaces)))
+    return Front(_with_cors(app, options.cors_origins), clock, observations.add)
+
+
+class Api:
+    """One replica of the deployment."""
+
+    def __init__(self, settings: dict[str, Any], grants: list[dict[str, Any]]) -> None:
+        self._settings = Settings.from_dict(settings)
+        self._tokens = Tokens(Grant(**each) for each in grants)
+        self._gateway: Gateway | None = None
+
+    async def __serve_build_asgi_app__(self) -> ASGIApp:
+        from serve_app.gateway import open_gateway
+
+        self._gateway = await open_gateway(self._settings)
+        return build_app(self._gateway, self._tokens, ServerOptions.from_settings(self._settings), SystemClock())
+
+    async def check_health(self) -> None:
+        """Serve replaces this replica when the gateway breaks; a journal that is down is no reason to."""
+        if self._gateway is not None:
+            await self._gateway.health()
+
+
+def deployment(settings: Settings, grants: Sequence[Grant]) -> Application:
+    """The Serve application, not yet running."""
+    from ray import serve
+
+    decorate = serve.deployment(
+        name="api",
+        num_replicas=settings.api_replicas,
+        max_ongoing_requests=10_000,
+        graceful_shutdown_timeout_s=5,
+        health_check_period_s=5,
+        ray_actor_options={"num_cpus": 0},
+        logging_config={"enable_access_log": False, "log_level": "WARNING"},
+    )
+    bound: Application = decorate(serve.ingress()(Api)).bind(settings.to_dict(), [asdict(each) for each in grants])
+    return bound
+
+
+def deploy(settings: Settings) -> None:
+    """HTTP answers at the settings' host and port once this returns. Ray must be connected.
+
+    `edge.serve_environment` must have been set before Ray's processes started. Replicas get digests of the
+    tokens, never the tokens.
+    """
+    from ray import serve
+    from ray.serve.config import HTTPOptions
+
+    grants = read_grants(os.environ, settings.path("credentials.json"), settings.more_tokens_path)
+    http = HTTPOptions(host=settings.host, port=settings.port, request_timeout_s=None, keep_alive_timeout_s=90)
+    with ThreadPoolExecutor(1) as pool:
+        # the proxies take seconds to start, and so do replicas: once the controller is there, both at the same time
+        starting = pool.submit(serve.start, proxy_location="HeadOnly", http_options=http)
+        while not starting.done() and not _controller_exists():
+            time.sleep(0.02)
+        if starting.done():
+            starting.result()
+        serve.run(deployment(settings, grants), name="orchestrator", route_prefix="/")
+        starting.result()
+
+
+def _controller_exists() -> bool:
+    import ray
+
+    try:
+        ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+    except ValueError:
+        return False
+    return True
+
+
+def _lifespan(observations: Observations) -> Callable[[FastAPI], Any]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        flushing = asyncio.create_task(observations.keep_flushing())
+        yield
+        flushing.cancel()
+        await observations.flush()
+
+    return lifespan
+
+
+def _with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_origin_regex=None if origins else _LOOPBACK_ORIGIN,
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=_READABLE_HEADERS,
+    )
+
+
+def _openapi(app: FastAPI, surfaces: Sequence[Surface]) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        schema = get_openapi(title=TITLE, version=VERSION, routes=app.routes)
+        components: dict[str, Any] = schema.setdefault("components", {})
+        for surface in surfaces:
+            for kind, parts in surface.components().items():
+                components.setdefault(kind, {}).update(parts)
+        app.openapi_schema = schema
+    return app.openapi_schema
+
+
+def _unrouted(surfaces: Sequence[Surface]) -> Callable[[Request, Exception], Any]:
+    async def handle(request: Request, exception: Exception) -> Response:
+        error = _refusal(request, exception)
+        surface = _surface_of(request, surfaces)
+        return await surface.refuse(request, error) if surface else _plain_problem(error)
+
+    return handle
+
+
+def _broken(surfaces: Sequence[Surface]) -> Callable[[Request, Exception], Any]:
+    async def handle(request: Request, error: Exception) -> Response:
+        surface = _surface_of(request, surfaces)
+        return surface.fault(request, error) if surface else _plain_problem(error)
+
+    return handle
+
+
+def _surface_of(request: Request, surfaces: Sequence[Surface]) -> Surface | None:
+    path = request.scope["path"]
+    return next((each for each in surfaces if path == each.prefix or path.startswith(f"{each.prefix}/")), None)
+
+
+def _refusal(request: Request, exception: Exception) -> OrchestratorError:
+    """What the router's own exception means: no such path, or not with this method."""
+    app: FastAPI = request.scope["app"]
+    if not isinstance(exception, HTTPException) or exception.status_code != 405:
+        return NoSuchPath(request.scope["path"])
+    matches = [
+        route
+        for route in app.routes
+        if isinstance(route, APIRoute) and route.matches(request.scope)[0] is Match.PARTIAL
+    ]
+    # of `/runs/batch` and `/runs/{run_id}` the first is meant
+    allowed = {method for route in matches if route.path == matches[0].path for method in route.methods or ()}
+    return WrongMethod(request.method, tuple(sorted(allowed)))
+
+
+#: what is answered under no surface: the texts of two of them
+_TEXTS = {
+    Kind.NOT_FOUND: ("not found", "Not Found"),
+    Kind.WRONG_METHOD: ("method not allowed", "Method Not Allowed"),
+    Kind.BROKEN: ("internal error", "Internal Server Error"),
+}
+
+
+def _plain_problem(error: Exception) -> Response:
+    problem = problem_of(error)
+    error_text, detail = _TEXTS.get(problem.kind, _TEXTS[Kind.BROKEN])
+    body = orjson.dumps({"error": error_text, "detail": detail})
+    return Response(body, STATUS[problem.kind], dict(problem.headers), _JSON)

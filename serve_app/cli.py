@@ -1,0 +1,194 @@
+"""The `orchestrator` command.
+
+Answers go to standard output (tables, or JSON with `--json`), progress and errors to standard error.
+Exit status: 0 done; 1 refused, or no server; 2 wrong usage; 3 the run that was waited for failed, 4 it was
+cancelled; 78 the server refuses to start with its tokens; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from actors.settings import Settings, read_settings
+from orchestrator.errors import Conflict, Invalid, OrchestratorError
+from serve_app import commands, screen
+from serve_app.api_client import ApiRefused, Json, ServerUnreachable
+from serve_app.session import Session, command, group
+
+app = group("Durable workflows inside a Ray cluster.")
+tokens = group("Access tokens.")
+app.add_typer(commands.starting)
+for _group, _name in (
+    (commands.dags, "dags"),
+    (commands.runs, "runs"),
+    (commands.workers, "workers"),
+    (tokens, "token"),
+):
+    app.add_typer(_group, name=_name)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command line and exits with its status."""
+    try:
+        app(args=None if arguments is None else list(arguments))
+    except OrchestratorError as error:
+        screen.print_error(str(error), _hint(error))
+        sys.exit(_status_of(error))
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(0)
+
+
+# ------------------------------------------------------------------ the server
+
+
+@app.command("up")
+def up_command(
+    host: Annotated[str | None, typer.Option(help="Listen address [127.0.0.1].")] = None,
+    port: Annotated[int | None, typer.Option(help="Listen port [8000].")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker slots [one per CPU].")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Data directory [~/.orchestrator].")] = None,
+    redis_url: Annotated[str | None, typer.Option(help="Redis or Valkey to keep the journal in [embedded].")] = None,
+    dags: Annotated[Path | None, typer.Option(help="File or folder with DAGs to deploy.")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join [one of our own].")] = None,
+    no_dashboard: Annotated[bool, typer.Option("--no-dashboard", help="Start Ray without its dashboard.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Return once ready; the server stays.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the credentials as JSON when ready.")] = False,
+) -> None:
+    """Start everything: journal, Ray, actors and HTTP. Ends with Ctrl-C or `orchestrator down`."""
+    from serve_app import up
+
+    given: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "workers": workers,
+        "home": None if data_dir is None else str(data_dir),
+        "redis_url": redis_url,
+        "ray_address": address,
+        "dashboard": False if no_dashboard else None,
+    }
+    settings = read_settings(os.environ, **given)
+    plan = up.Plan(settings, None if dags is None else dags.absolute())
+    if plan.dags is not None and not plan.dags.exists():
+        raise Invalid(f"--dags {dags}: no such file or folder")
+    if detach:
+        server = up.detach(plan, screen.say)
+        _print_ready(settings, server, as_json)
+    else:
+        up.serve(plan, screen.say, lambda server: _print_ready(settings, server, as_json))
+
+
+def _print_ready(settings: Settings, server: Any, as_json: bool) -> None:
+    from serve_app import home
+
+    if as_json:
+        screen.print_json(home.read_credentials(Path(settings.home)))
+        sys.stdout.flush()
+        return
+    facts = {"API": server.url, "docs": f"{server.url}/docs", "Ray dashboard": server.dashboard_url}
+    screen.print_facts({**facts, "tokens": settings.path("credentials.json")})
+
+
+@command(app, "down")
+def down_command(session: Session) -> None:
+    """Stop the server of the data directory. What it accepted goes on at the next start."""
+    from serve_app import up
+
+    stopped = up.down(session.home, (lambda _: None) if session.as_json else screen.say)
+    if session.as_json:
+        screen.print_json({"stopped": stopped})
+    else:
+        screen.print_line("stopped" if stopped else f"nothing runs on {session.home}")
+
+
+@command(app, "status")
+def status_command(session: Session) -> None:
+    """Tell whether the server runs, and how it is. Exit status 1 when it is not ready."""
+    facts = _status(session)
+    if session.as_json:
+        screen.print_json(facts)
+    else:
+        screen.print_facts({name.replace("_", " "): value for name, value in facts.items()})
+    raise typer.Exit(0 if facts["ready"] else 1)
+
+
+def _status(session: Session) -> Json:
+    from actors import embedded
+    from serve_app import home, up
+
+    server = home.running(session.home)
+    facts: Json = {"ready": False, "home": str(session.home), "cli_version": up.version()}
+    if server is not None:
+        facts |= {"pid": server.pid, "started_at": server.started_at, "dashboard": server.dashboard_url}
+        facts |= {"ray_address": server.ray_address, "journal_pid": embedded.server_pid(session.home)}
+    try:
+        with session.api() as api:
+            facts["url"] = api.url
+            status, ready = api.root("/ready")
+            _, health = api.root("/health")
+        facts |= {"ready": status == 200, "reason": ready.get("reason"), "health": health.get("status")}
+        facts["version"] = health.get("version")
+    except (Invalid, ServerUnreachable) as error:
+        facts["reason"] = str(error)
+    return facts
+
+
+@command(tokens, "create")
+def token_create(
+    session: Session,
+    tenant: Annotated[str, typer.Option(help="Tenant that the token acts for.")],
+    scope: Annotated[list[str], typer.Option(help="client, worker or admin; may be given several times.")],
+    name: Annotated[str, typer.Option(help="What it is for.")] = "",
+) -> None:
+    """Make a token; it is printed once, and the server keeps only its digest. Takes effect at the next start."""
+    from actors.clock import Clock
+    from serve_app import auth, home
+
+    if unknown := set(scope) - auth.SCOPES:
+        raise Invalid(f"unknown scope {', '.join(sorted(unknown))}; choose of {', '.join(sorted(auth.SCOPES))}")
+    token = Clock().token()
+    entry = {"sha256": hashlib.sha256(token.encode()).hexdigest(), "tenant": tenant, "scopes": scope, "name": name}
+    home.add_token(read_settings(os.environ, home=str(session.home)).more_tokens_path, entry)
+    if session.as_json:
+        screen.print_json({"token": token, "tenant": tenant, "scopes": scope, "name": name})
+    else:
+        print(token)
+        screen.say("the server accepts it from its next start on")
+
+
+def _status_of(error: OrchestratorError) -> int:
+    from serve_app import up
+
+    return up.REFUSED if isinstance(error, up.WeakTokens) else 1
+
+
+def _hint(error: OrchestratorError) -> str | None:
+    """What to do next."""
+    match error:
+        case ServerUnreachable():
+            return "see whether it runs with `orchestrator status`; start it with `orchestrator up`"
+        case ApiRefused(status=401):
+            return "give a token of this server with --token or ORCHESTRATOR_TOKEN (credentials.json holds three)"
+        case ApiRefused(status=403):
+            return "use a token with that scope; `orchestrator token create` makes one"
+        case ApiRefused(status=404) if "dag" in error.message.lower():
+            return "see what there is with `orchestrator dags list`; deploy with `orchestrator dags deploy FILE`"
+        case ApiRefused(status=404):
+            return "see what there is with `orchestrator runs list`"
+        case ApiRefused(status=409):
+            return "look at its present state with `orchestrator runs show` or `orchestrator dags show`, then decide"
+        case Conflict():
+            return "`orchestrator status` tells what runs"
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,411 @@
+"""The commands on DAGs, runs and workers: each is a request or two, and an answer for people or programs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from orchestrator.errors import Invalid
+from serve_app import screen
+from serve_app.api_client import Api, Json
+from serve_app.session import Session, command, group
+
+_ENDED = {"success": 0, "failed": 3, "cancelled": 4}
+_TASK_ENDED = frozenset({"done", "failed", "skipped", "upstream_failed", "cancelled"})
+_INTERRUPTED = 130
+
+DagId = Annotated[str, typer.Argument(metavar="DAG_ID")]
+RunId = Annotated[str, typer.Argument(metavar="RUN_ID")]
+Params = Annotated[list[str] | None, typer.Option("--param", metavar="K=V", help="Parameter; V as JSON or text.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end; the exit status tells it.")]
+Limit = Annotated[int, typer.Option(min=1, help="At most this many.")]
+
+starting = group("Start runs.")
+dags = group("DAG definitions.")
+runs = group("Runs and backfills.")
+workers = group("Worker slots.")
+
+
+# ------------------------------------------------------------------ DAGs
+
+
+@command(dags, "list")
+def dags_list(
+    session: Session,
+    owner: Annotated[str | None, typer.Option()] = None,
+    status: Annotated[str | None, typer.Option(help="active or paused")] = None,
+    limit: Limit = 200,
+) -> None:
+    """List the DAGs."""
+    with session.api() as api:
+        items = api.items("/dags", limit, owner=owner, status=status)
+    if session.as_json:
+        screen.print_json({"items": items})
+        return
+    columns = ("dag_id", "status", "version", "schedule", "owner", "next_run_at")
+    screen.print_table(columns, ([each.get(column) for column in columns] for each in items))
+
+
+@command(dags, "show")
+def dags_show(session: Session, dag_id: DagId) -> None:
+    """Show one DAG and its tasks."""
+    with session.api() as api:
+        dag = api.get(f"/dags/{dag_id}")
+    if session.as_json:
+        screen.print_json(dag)
+        return
+    screen.print_facts({name: value for name, value in dag.items() if name != "tasks"})
+    rows = ((t["id"], t.get("type") or t.get("entrypoint"), ", ".join(t["depends_on"])) for t in dag["tasks"])
+    screen.print_line("")
+    screen.print_table(("task", "type", "depends on"), rows)
+
+
+@command(dags, "deploy")
+def dags_deploy(session: Session, path: Annotated[Path, typer.Argument(metavar="FILE_OR_DIR")]) -> None:
+    """Deploy the DAGs in a .py, .yaml or .json file, or in a folder of them."""
+    from serve_app import deploy
+
+    with session.api() as api:
+        local = session.target().local
+        deployed = deploy.deploy_local(api, session.home, path) if local else deploy.deploy_remote(api, path)
+    if session.as_json:
+        screen.print_json({"items": deployed})
+        return
+    for each in deployed:
+        screen.print_line(f"{each['dag_id']} version {each['version']} {screen.shown(each['status'])}")
+
+
+@command(dags, "pause")
+def dags_pause(session: Session, dag_id: DagId) -> None:
+    """Start nothing more of a DAG; what runs goes on."""
+    _command(session, f"/dags/{dag_id}/pause", lambda a: f"{a['dag_id']} {screen.shown(a['status'])}")
+
+
+@command(dags, "resume")
+def dags_resume(session: Session, dag_id: DagId) -> None:
+    """Let a DAG's runs start again."""
+    _command(session, f"/dags/{dag_id}/resume", lambda a: f"{a['dag_id']} {screen.shown(a['status'])}")
+
+
+# ------------------------------------------------------------------ starting runs
+
+
+@command(starting, "run")
+def run_command(session: Session, dag_id: DagId, param: Params = None, wait: Wait = False) -> None:
+    """Run a DAG now."""
+    _trigger(session, {"dag_id": dag_id, "params": _params(param)}, wait)
+
+
+@command(starting, "backfill")
+def backfill_command(
+    session: Session,
+    dag_id: DagId,
+    start: Annotated[str, typer.Option("--from", metavar="DATE", help="First day.")],
+    end: Annotated[str, typer.Option("--to", metavar="DATE", help="Last day, inclusive.")],
+    param: Params = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")] = False,
+    plan_hash: Annotated[str | None, typer.Option(help="Do exactly what the dry run with this hash told.")] = None,
+    reprocess: Annotated[str, typer.Option(help="Windows that ran already: none, failed or completed.")] = "none",
+    max_active_runs: Annotated[int | None, typer.Option(min=1, help="Windows at a time.")] = None,
+    backwards: Annotated[bool, typer.Option("--backwards", help="Latest window first.")] = False,
+    wait: Wait = False,
+) -> None:
+    """Run a DAG for every window of its schedule between two days."""
+    body: Json = {"dag_id": dag_id, "run_type": "backfill", "from": start, "to": end, "params": _params(param)}
+    body |= {"reprocess": reprocess, "run_backwards": backwards, "plan_hash": plan_hash}
+    body |= {"max_active_runs": max_active_runs, "dry_run": dry_run}
+    body = {name: value for name, value in body.items() if value not in (None, False)}
+    if dry_run:
+        _show_plan(session, body)
+    else:
+        _trigger(session, body, wait)
+
+
+def _trigger(session: Session, body: Json, wait: bool) -> None:
+    with session.api() as api:
+        answer = api.post("/runs", body)
+        if wait:
+            _wait(session, api, answer["run_id"])
+    if session.as_json:
+        screen.print_json(answer)
+    else:
+        screen.print_line(f"{answer['run_id']} {screen.shown(answer['state'])}")
+        screen.say(f"follow it with: orchestrator runs events {answer['run_id']} -f")
+
+
+def _wait(session: Session, api: Api, run_id: str) -> NoReturn:
+    """Shows the run until it ends; the exit status is its end."""
+    run = api.get(f"/runs/{run_id}")
+    over = Tally(run)
+    if not session.as_json:
+        screen.say(run_id)
+    try:
+        with screen.progress(run["dag_id"], over.total, quiet=session.as_json) as bar:
+            for event in api.follow(run_id):
+                over.count(event.kind, event.data)
+                bar.show(over.done, over.note)
+    except KeyboardInterrupt:
+        screen.say(f"{run_id} goes on; follow it with: orchestrator runs events {run_id} -f")
+        raise typer.Exit(_INTERRUPTED) from None
+    run = api.get(f"/runs/{run_id}")
+    _show_run(session, run)
+    raise typer.Exit(_ENDED.get(run["state"], 1))
+
+
+class Tally:
+    """How far a run or a backfill is, by its events."""
+
+    def __init__(self, run: Json) -> None:
+        self._tasks: dict[str, str] = dict.fromkeys(run["tasks"], "pending")
+        self._counts: Json | None = run.get("counts")
+        self.note = str(run["state"])
+
+    @property
+    def total(self) -> int:
+        """Windows of a backfill, tasks of any other run."""
+        return self._counts["total"] if self._counts else len(self._tasks)
+
+    @property
+    def done(self) -> int:
+        """How many of them are over."""
+        if self._counts:
+            return int(self._counts["total"] - self._counts["queued"] - self._counts["running"])
+        return sum(state in _TASK_ENDED for state in self._tasks.values())
+
+    def count(self, kind: str, data: Json) -> None:
+        """One more event has happened."""
+        if kind == "task_state":
+            self._tasks[data["task"]] = data["to"]
+        elif kind == "window_state":
+            self._counts = data.get("counts") or self._counts
+            failed = (self._counts or {}).get("failed")
+            self.note = f"{failed} failed" if failed else "running"
+        elif kind == "run_state":
+            self.note = str(data["to"])
+
+
+def _show_plan(session: Session, body: Json) -> None:
+    with session.api() as api:
+        plan = api.post("/runs", body)
+    if session.as_json:
+        screen.print_json(plan)
+        return
+    rows = ((w["window"]["from"], w["window"]["to"], w["action"], w.get("run_id")) for w in plan["windows"])
+    screen.print_table(("from", "to", "action", "run"), rows)
+    counts = plan["counts"]
+    screen.print_line("")
+    screen.print_facts({**counts, "tasks": " > ".join(", ".join(group) for group in plan["task_groups"])})
+    screen.print_line(f"nothing was started; to do exactly this: --plan-hash {plan['plan_hash']}")
+
+
+# ------------------------------------------------------------------ runs
+
+
+@command(runs, "list")
+def runs_list(
+    session: Session,
+    dag: Annotated[str | None, typer.Option(help="Runs of this DAG.")] = None,
+    state: Annotated[str | None, typer.Option(help="queued, running, success, failed or cancelled")] = None,
+    run_type: Annotated[str | None, typer.Option("--type", help="manual, backfill or scheduled")] = None,
+    parent: Annotated[str | None, typer.Option(help="Runs of this backfill.")] = None,
+    limit: Limit = 50,
+) -> None:
+    """List runs, newest first."""
+    with session.api() as api:
+        items = api.items("/runs", limit, dag_id=dag, state=state, run_type=run_type, parent_run_id=parent)
+    if session.as_json:
+        screen.print_json({"items": items})
+        return
+    rows = (
+        (r["run_id"], r["dag_id"], r["run_type"], r["state"], _window(r["window"]), r["created_at"], r["attempts"])
+        for r in items
+    )
+    screen.print_table(("run", "dag", "type", "state", "window", "created", "attempts"), rows)
+
+
+@command(runs, "show")
+def runs_show(session: Session, run_id: RunId) -> None:
+    """Show one run with its tasks or windows."""
+    with session.api() as api:
+        run = api.get(f"/runs/{run_id}")
+    _show_run(session, run)
+
+
+def _show_run(session: Session, run: Json) -> None:
+    if session.as_json:
+        screen.print_json(run)
+        return
+    facts = {name: value for name, value in run.items() if name not in ("tasks", "windows", "counts", "window")}
+    screen.print_facts({**facts, "window": _window(run["window"]), **(run.get("counts") or {})})
+    screen.print_line("")
+    screen.print_table(("task", "state"), run["tasks"].items())
+    if run.get("windows"):
+        screen.print_line("")
+        rows = ((_window(each["window"]), each["state"], each["run_id"]) for each in run["windows"])
+        screen.print_table(("window", "state", "run"), rows)
+
+
+def _window(window: Json | None) -> str | None:
+    if window is None:
+        return None
+    return str(window["from"]) if window["from"] == window["to"] else f"{window['from']} .. {window['to']}"
+
+
+@command(runs, "events")
+def runs_events(
+    session: Session,
+    run_id: RunId,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run ends.")] = False,
+    after: Annotated[int | None, typer.Option(help="Begin after this event.")] = None,
+) -> None:
+    """Print what happened to a run, one event a line."""
+    with session.api() as api:
+        for event in api.follow(run_id, after) if follow else api.history(run_id, after):
+            if session.as_json:
+                screen.print_json_line({"id": event.id, "event": event.kind, "data": event.data})
+            elif event.kind != "end":
+                screen.print_line(_event_line(event.id, event.kind, event.data))
+
+
+def _event_line(number: int | None, kind: str, data: Json) -> str:
+    window = _window(data.get("window")) if "window" in data else None
+    what = data.get("task") or window or data.get("deadline") or "run"
+    change = f"{screen.shown(data.get('from'))} > {screen.shown(data.get('to'))}" if "to" in data else ""
+    error = screen.shown(data.get("error"))
+    return f"{number:>6}  {data.get('ts', '')}  {kind:<12}  {screen.shown(what)}  {change}  {error}".rstrip()
+
+
+@command(runs, "logs")
+def runs_logs(
+    session: Session,
+    run_id: RunId,
+    task: Annotated[str | None, typer.Argument(metavar="[TASK]", help="Only this task.")] = None,
+    attempt: Annotated[int | None, typer.Option(help="Only this attempt.")] = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run ends.")] = False,
+) -> None:
+    """Print what a run's tasks have written."""
+    printed: dict[tuple[str, int], int] = {}
+    with session.api() as api:
+        while True:
+            run = api.get(f"/runs/{run_id}")
+            started = [name for name, state in run["tasks"].items() if state not in ("pending", "upstream_failed")]
+            for name in [task] if task else started:
+                for chunk in api.get(f"/runs/{run_id}/tasks/{name}/logs", attempt=attempt)["items"]:
+                    _print_log(session, chunk, printed)
+            if not follow or run["state"] in _ENDED:
+                return
+            time.sleep(1.0)
+
+
+def _print_log(session: Session, chunk: Json, printed: dict[tuple[str, int], int]) -> None:
+    """Prints what is new in `chunk`; `printed` holds how much of each attempt has been."""
+    key = (chunk["task"], chunk["attempt"])
+    new = chunk["text"][printed.get(key, 0) :]
+    printed[key] = len(chunk["text"])
+    if session.as_json and new:
+        screen.print_json_line({**chunk, "text": new})
+    elif new:
+        prefix = f"{chunk['task']}/{chunk['attempt']} | "
+        print("".join(f"{prefix}{line}\n" for line in new.splitlines()), end="", flush=True)
+
+
+@command(runs, "cancel")
+def runs_cancel(session: Session, run_id: RunId) -> None:
+    """Cancel a run, or all unfinished windows of a backfill."""
+    _command(session, f"/runs/{run_id}/cancel", _changed)
+
+
+@command(runs, "pause")
+def runs_pause(session: Session, run_id: RunId) -> None:
+    """Start no further task of a run."""
+    _command(session, f"/runs/{run_id}/pause", _changed)
+
+
+@command(runs, "resume")
+def runs_resume(session: Session, run_id: RunId) -> None:
+    """Let a paused run go on."""
+    _command(session, f"/runs/{run_id}/resume", _changed)
+
+
+@command(runs, "retry")
+def runs_retry(
+    session: Session,
+    run_id: RunId,
+    task: Annotated[str | None, typer.Argument(metavar="[TASK]", help="Only this task.")] = None,
+) -> None:
+    """Retry the failed tasks of a run; what is done is kept."""
+    _command(session, f"/runs/{run_id}/tasks/{task}/retry" if task else f"/runs/{run_id}/retry", _changed)
+
+
+def _changed(answer: Json) -> str:
+    task = f" {answer['task']}" if answer.get("task") else ""
+    return f"{answer['run_id']}{task} {screen.shown(answer['state'])}"
+
+
+# ------------------------------------------------------------------ workers
+
+
+@command(workers, "list")
+def workers_list(session: Session) -> None:
+    """List the worker slots."""
+    with session.api() as api:
+        answer = api.get("/workers")
+    _show_workers(session, answer)
+
+
+@command(workers, "scale")
+def workers_scale(
+    session: Session,
+    n: Annotated[int, typer.Argument(metavar="N", min=0)],
+    pool: Annotated[str, typer.Option(help="Pool of slots.")] = "default",
+) -> None:
+    """Have N worker slots in a pool."""
+    with session.api() as api:
+        answer = api.post("/workers/scale", {"pool": pool, "n": n})
+    _show_workers(session, answer)
+
+
+@command(workers, "drain")
+def workers_drain(session: Session, worker_id: Annotated[str, typer.Argument(metavar="WORKER_ID")]) -> None:
+    """Give a worker slot nothing more to do."""
+    _command(session, f"/workers/{worker_id}/drain", lambda a: f"{a['worker_id']} {screen.shown(a['state'])}")
+
+
+def _show_workers(session: Session, answer: Json) -> None:
+    if session.as_json:
+        screen.print_json(answer)
+        return
+    columns = ("worker_id", "pool", "state", "node", "pid")
+    screen.print_table(columns, ([each.get(column) for column in columns] for each in answer["items"]))
+
+
+# ------------------------------------------------------------------ shared
+
+
+def _command(session: Session, path: str, line: Callable[[Json], str]) -> None:
+    """Sends a command and prints its answer, by `line` for people."""
+    with session.api() as api:
+        answer = api.post(path)
+    if session.as_json:
+        screen.print_json(answer)
+    else:
+        screen.print_line(line(answer))
+
+
+def _params(given: Sequence[str] | None) -> Json:
+    """`k=v` pairs as an object. Raises Invalid for anything else."""
+    params: Json = {}
+    for each in given or ():
+        name, equals, text = each.partition("=")
+        if not equals or not name:
+            raise Invalid(f"--param {each!r}: k=v expected")
+        try:
+            params[name] = json.loads(text)
+        except ValueError:
+            params[name] = text
+    return params

@@ -1,0 +1,65 @@
+"""The outermost layer: every request gets an id and is measured, and no exception reaches the server.
+
+Pure ASGI, because it is on every request's way: the id is left in the scope (`requests.identity_of`), put
+on the response and nowhere else; what was answered is told to `observe` with the pattern of the route.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve_app.ports import Clock, Observation
+from serve_app.requests import IDENTITY_KEY, identity
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_UNMATCHED = "unmatched"
+
+_log = logging.getLogger(__name__)
+
+
+class Front:
+    """Wraps the whole application."""
+
+    def __init__(self, app: ASGIApp, clock: Clock, observe: Callable[[Observation], None]) -> None:
+        self._app = app
+        self._clock = clock
+        self._observe = observe
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        this = identity(Headers(scope=scope), self._clock.token)
+        scope[IDENTITY_KEY] = this
+        started_s = self._clock.monotonic()
+        status = 500
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", this.id.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:
+            # the error handler of the application has answered already, or the response was half sent
+            _log.exception("request %s failed", this.id)
+        finally:
+            seconds = self._clock.monotonic() - started_s
+            self._observe(Observation(_method(scope), _route(scope), status, seconds))
+
+
+def _method(scope: Scope) -> str:
+    method: str = scope["method"]
+    return method if method in _METHODS else "OTHER"
+
+
+def _route(scope: Scope) -> str:
+    route: str = getattr(scope.get("route"), "path", _UNMATCHED)
+    return route

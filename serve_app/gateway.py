@@ -1,0 +1,535 @@
+"""Commands in, views and streams out: the one way from a surface to the rest of the system.
+
+    reads, creations, definitions ──▶ journal            (no actor is needed for these)
+    commands on a run             ──▶ the actor that owns it, through `ports.ControlPlane`
+    streams                       ──▶ `hub`, one per replica
+
+Every method keeps a deadline of 5 s and then raises Unavailable; the work it began may still be done, so
+the same request is sent again. A tenant's foreign objects are NotFound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import msgspec
+from prometheus_client.core import Metric
+
+from actors.clock import Clock
+from actors.settings import Settings
+from orchestrator import codec
+from orchestrator.definition import Definition, content_hash
+from orchestrator.errors import Conflict, Invalid, NotFound, OrchestratorError, Unavailable
+from orchestrator.ports import (
+    TERMINAL,
+    ChildRow,
+    Command,
+    CommandReply,
+    ControlPlane,
+    DagRow,
+    DagWritten,
+    Journal,
+    PutDag,
+    RunFilter,
+    RunRow,
+    StoredReply,
+)
+from orchestrator.views import (
+    DagDefined,
+    DagView,
+    Frame,
+    Idempotency,
+    LogChunk,
+    Page,
+    Plan,
+    RunChanged,
+    RunView,
+    Trigger,
+    Triggered,
+    WorkerView,
+)
+from serve_app import figures, rendering
+from serve_app.dag_book import DagBook
+from serve_app.hub import Follower, Hub, RunStream
+from serve_app.ports import Expect, Observation
+from serve_app.triggers import TRIES, Triggers
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+DEADLINE_S = 5.0
+#: how long a step over many windows may take
+LONG_DEADLINE_S = 60.0
+#: DAGs read at once when a list is filtered
+_DAGS_CHUNK = 200
+#: windows a command on a backfill reaches at the same time
+_WINDOWS_AT_ONCE = 64
+#: letters of tasks that a command on a task can be meant for
+_COMMANDED = {"retry_task": "ftuc", "skip_task": "prefustc", "retry_run": "ftuc"}
+_RUN_ID = re.compile(r"run_[0-9A-Za-z]{1,64}")
+_DAG_ID = re.compile(r"[A-Za-z0-9_.-]{1,250}")
+_KEY_REUSED = "this request id was used with another body"
+
+
+def within(seconds: float) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Coroutine[Any, Any, T]]]:
+    """The method answers in time or raises Unavailable."""
+
+    def limited(method: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+        @wraps(method)
+        async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                async with asyncio.timeout(seconds):
+                    return await method(*args, **kwargs)
+            except TimeoutError as error:
+                raise Unavailable(f"no answer within {seconds:g} s") from error
+
+        return call
+
+    return limited
+
+
+class Gateway:
+    """`serve_app.ports.Gateway` over a journal and a control plane."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        control: ControlPlane,
+        clock: Clock,
+        *,
+        windows_max: int = 100_000,
+        dags_max: int = 10_000,
+    ) -> None:
+        self._journal = journal
+        self._control = control
+        self._clock = clock
+        self._dags_max = dags_max
+        self._book = DagBook(journal)
+        self._triggers = Triggers(journal, self._book, clock, windows_max)
+        self._hub = Hub(journal)
+
+    # DAGs
+
+    @within(DEADLINE_S)
+    async def define_dag(
+        self, tenant: str, definition: Definition, *, keep_tasks: bool, expect: Expect, idem: Idempotency | None
+    ) -> DagDefined:
+        """Store a definition; with `keep_tasks` an existing DAG keeps its tasks. Raises Invalid, Conflict."""
+        for _ in range(TRIES):
+            row = await self._journal.dag(tenant, definition.dag_id)
+            if expect is not None and await self._key_is_free(idem):
+                _check_expected(definition.dag_id, row, expect)
+            step = self._put(tenant, definition, row, keep_tasks, idem)
+            written = await self._journal.put_dag(step)
+            if written.status == "full":
+                raise Conflict(f"a tenant has at most {self._dags_max} DAGs")
+            if written.status != "changed":
+                self._book.forget(tenant, definition.dag_id)
+                return _defined(definition.dag_id, written)
+        raise Unavailable(f"DAG {definition.dag_id} changes too fast")
+
+    @within(DEADLINE_S)
+    async def dag(self, tenant: str, dag_id: str) -> DagView:
+        """The current version of one DAG. Raises NotFound."""
+        row = await self._journal.dag(tenant, dag_id)
+        if row is None:
+            raise NotFound("DAG", dag_id)
+        return rendering.dag_view(row)
+
+    @within(DEADLINE_S)
+    async def dags(
+        self, tenant: str, *, paused: bool | None, owner: str | None, cursor: str | None, limit: int
+    ) -> Page[DagView]:
+        """DAGs by id. Raises Invalid about the cursor."""
+        after = _read_cursor(cursor, _DAG_ID)
+        found: list[DagView] = []
+        while True:
+            rows = await self._journal.dags(tenant, after, _DAGS_CHUNK)
+            for row in rows:
+                view = rendering.dag_view(row)
+                if paused in (None, view.paused) and owner in (None, view.definition.owner):
+                    if len(found) == limit:
+                        return Page(tuple(found), _cursor(found[-1].definition.dag_id))
+                    found.append(view)
+            if len(rows) < _DAGS_CHUNK:
+                return Page(tuple(found))
+            after = rows[-1].dag_id
+
+    async def pause_dag(self, tenant: str, dag_id: str, reason: str | None, idem: Idempotency | None) -> DagDefined:
+        """Nothing of the DAG starts any more. Raises NotFound."""
+        return await self._switch(tenant, dag_id, True, idem)
+
+    async def resume_dag(self, tenant: str, dag_id: str, reason: str | None, idem: Idempotency | None) -> DagDefined:
+        """Runs of the DAG start again. Raises NotFound."""
+        return await self._switch(tenant, dag_id, False, idem)
+
+    @within(DEADLINE_S)
+    async def _switch(self, tenant: str, dag_id: str, paused: bool, idem: Idempotency | None) -> DagDefined:
+        written = await self._journal.set_paused(tenant, dag_id, paused, self._now_ms(), _stored(idem))
+        if written.status == "missing":
+            raise NotFound("DAG", dag_id)
+        return _defined(dag_id, written)
+
+    def _put(
+        self, tenant: str, definition: Definition, row: DagRow | None, keep_tasks: bool, idem: Idempotency | None
+    ) -> PutDag:
+        before = codec.decode_definition(row.definition) if row else None
+        if keep_tasks and before:
+            definition = msgspec.structs.replace(definition, tasks=before.tasks)
+        return PutDag(
+            tenant=tenant,
+            dag_id=definition.dag_id,
+            definition=codec.encode_definition(definition),
+            content_hash=content_hash(definition),
+            owner=definition.owner,
+            now_ms=self._now_ms(),
+            base_version=row.version if row else 0,
+            next_fire_ms=self._next_fire(definition, before),
+            max_dags=self._dags_max,
+            idem=_stored(idem),
+        )
+
+    def _next_fire(self, definition: Definition, before: Definition | None) -> int | None:
+        """None when the schedule stays; a new or changed one starts now: nothing in the past is missed."""
+        from orchestrator import schedule
+
+        if definition.schedule is None:
+            return 0
+        if before and (before.schedule, before.timezone) == (definition.schedule, definition.timezone):
+            return None
+        parsed = schedule.parse(definition.schedule, definition.timezone)
+        return round(parsed.next(self._clock.now()).timestamp() * 1000)
+
+    # runs
+
+    async def trigger(self, tenant: str, trigger: Trigger, idem: Idempotency | None) -> Triggered:
+        """A manual run or a backfill exists, durably. Raises Invalid, NotFound, Conflict."""
+        limited = within(LONG_DEADLINE_S if trigger.run_type == "backfill" else DEADLINE_S)
+        return await limited(self._triggers.trigger)(tenant, trigger, idem)
+
+    @within(DEADLINE_S)
+    async def trigger_many(
+        self, tenant: str, triggers: list[Trigger], idem: Idempotency | None
+    ) -> tuple[list[Triggered | OrchestratorError], bool]:
+        """Many manual runs in one durable step; the flag says that the answer was stored before."""
+        return await self._triggers.trigger_many(tenant, triggers, idem)
+
+    @within(LONG_DEADLINE_S)
+    async def plan(self, tenant: str, trigger: Trigger) -> Plan:
+        """What the trigger would do; nothing is stored. Raises Invalid, NotFound."""
+        return await self._triggers.plan(tenant, trigger)
+
+    @within(DEADLINE_S)
+    async def run(self, tenant: str, run_id: str) -> RunView:
+        """One run with its tasks and windows. Raises NotFound."""
+        row = await self._row(tenant, run_id)
+        definition = await self._book.version(tenant, row.dag_id, row.dag_version)
+        names = [task.id for task in definition.tasks]
+        view = rendering.run_view(row)
+        if row.run_type != "backfill":
+            letters = await self._journal.tasks(run_id)
+            return msgspec.structs.replace(view, tasks=rendering.task_states(names, letters))
+        children, counted, letters_by_task = await asyncio.gather(
+            self._journal.children(run_id, rendering.WINDOWS_SHOWN + 1),
+            self._journal.child_counts(run_id),
+            self._journal.child_tasks(run_id),
+        )
+        counts = rendering.counts_view(counted)
+        return msgspec.structs.replace(
+            view,
+            tasks=rendering.backfill_tasks(names, letters_by_task, counts, row.state),
+            windows=rendering.window_views(children),
+            windows_truncated=len(children) > rendering.WINDOWS_SHOWN,
+            counts=counts,
+        )
+
+    async def wait(self, tenant: str, run_id: str, seconds: float) -> None:
+        """Returns when the run has ended, or after `seconds`. Raises NotFound."""
+        follower = await self._hub.follow(run_id)
+        try:
+            async with asyncio.timeout(seconds):
+                while (await self._row(tenant, run_id)).state not in TERMINAL:
+                    await _ended_or_unknown(follower)
+        except TimeoutError:
+            return
+        finally:
+            self._hub.leave(follower)
+
+    @within(DEADLINE_S)
+    async def runs(
+        self,
+        tenant: str,
+        *,
+        dag_id: str | None,
+        state: str | None,
+        run_type: str | None,
+        parent_run_id: str | None,
+        cursor: str | None,
+        limit: int,
+    ) -> Page[RunView]:
+        """Runs, newest first; `state` is a core word. Raises Invalid about the cursor."""
+        wanted = RunFilter(tenant=tenant, dag_id=dag_id, state=state, run_type=run_type, parent=parent_run_id)
+        page = await self._journal.summaries(wanted, _read_cursor(cursor, _RUN_ID) or None, limit)
+        following = _cursor(page.next_cursor) if page.next_cursor else None
+        return Page(tuple(rendering.run_view(row) for row in page.rows), following)
+
+    async def cancel_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
+        """The run ends as cancelled; of a backfill, every window that has not ended. Raises NotFound, Conflict."""
+        return await self._command(tenant, "cancel", run_id, None, idem)
+
+    async def pause_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
+        """No further task of the run starts. Raises NotFound, Conflict."""
+        return await self._command(tenant, "pause", run_id, None, idem)
+
+    async def resume_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
+        """Tasks of the run start again. Raises NotFound, Conflict."""
+        return await self._command(tenant, "resume", run_id, None, idem)
+
+    async def retry_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
+        """Every failed task of the run is pending again. Raises NotFound, Conflict."""
+        return await self._command(tenant, "retry_run", run_id, None, idem)
+
+    async def retry_task(self, tenant: str, run_id: str, task: str, idem: Idempotency | None) -> RunChanged:
+        """The task is pending again. Raises NotFound, Conflict."""
+        return await self._command(tenant, "retry_task", run_id, task, idem)
+
+    async def skip_task(self, tenant: str, run_id: str, task: str, idem: Idempotency | None) -> RunChanged:
+        """Dependents proceed as if the task were done. Raises NotFound, Conflict."""
+        return await self._command(tenant, "skip_task", run_id, task, idem)
+
+    # commands
+
+    @within(DEADLINE_S)
+    async def _command(
+        self, tenant: str, kind: str, run_id: str, task: str | None, idem: Idempotency | None
+    ) -> RunChanged:
+        row = await self._row(tenant, run_id)
+        if idem is not None and (kept := await self._journal.stored_reply(idem.key)) is not None:
+            if kept.fingerprint != idem.fingerprint:
+                raise Conflict(_KEY_REUSED)
+            reply = codec.decode_command_reply(kept.reply)
+            return _changed(run_id, msgspec.structs.replace(reply, replayed=True))
+        if task is not None:
+            await self._check_task(row, task)
+        if row.run_type == "backfill" and kind in _COMMANDED:
+            reply = await self._command_windows(row, kind, task)
+            if idem is not None:
+                await self._journal.store_reply(
+                    StoredReply(idem.key, idem.fingerprint, codec.encode_command_reply(reply))
+                )
+            return _changed(run_id, reply)
+        return _changed(run_id, await self._ask(row.owner, Command(kind=kind, run_id=run_id, task=task, idem=idem)))
+
+    async def _ask(self, owner: str, command: Command) -> CommandReply:
+        """Raises what the owner refused with."""
+        blob = await self._control.command(owner, command.run_id, codec.encode_command(command))
+        reply = codec.decode_command_reply(blob)
+        if reply.refused == "conflict":
+            raise Conflict(reply.message)
+        if reply.refused == "not_found":
+            raise NotFound("task" if command.task else "run", command.task or command.run_id)
+        if reply.refused is not None:
+            raise Unavailable(reply.message)
+        return reply
+
+    async def _command_windows(self, row: RunRow, kind: str, task: str | None) -> CommandReply:
+        """To every window where it is allowed. Raises Conflict when there is none."""
+        gate = asyncio.Semaphore(_WINDOWS_AT_ONCE)
+
+        async def ask(child: ChildRow) -> CommandReply | None:
+            async with gate:
+                letters = await self._journal.tasks(child.run_id)
+                meant = letters.values() if task is None else [letters.get(task, "p")]
+                if not any(letter in _COMMANDED[kind] for letter in meant):
+                    return None
+                current = await self._journal.summary(child.run_id)
+                command = Command(kind=kind, run_id=child.run_id, task=task)
+                try:
+                    return await self._ask(current.owner if current else "", command)
+                except (Conflict, NotFound):
+                    return None
+
+        children = await self._journal.children(row.run_id)
+        replies = [reply for reply in await asyncio.gather(*map(ask, children)) if reply is not None]
+        if not replies:
+            raise Conflict(f"no window of backfill {row.run_id} allows it")
+        return CommandReply(state=row.state, attempts=row.attempts, task_state=replies[0].task_state)
+
+    async def _check_task(self, row: RunRow, task: str) -> None:
+        definition = await self._book.version(row.tenant, row.dag_id, row.dag_version)
+        if all(spec.id != task for spec in definition.tasks):
+            raise NotFound("task", task)
+
+    # streams and logs
+
+    @within(DEADLINE_S)
+    async def open_events(self, tenant: str, run_id: str, after: int | None) -> AsyncIterator[Frame] | None:
+        """Events after `after` (None = all), then live; None when nothing will ever follow. Raises NotFound."""
+        row = await self._row(tenant, run_id)
+        if after is not None and after >= row.version and row.state in TERMINAL:
+            return None
+        return RunStream(self._journal, self._hub, run_id, min(after or 0, row.version)).frames()
+
+    @within(DEADLINE_S)
+    async def logs(self, tenant: str, run_id: str, task: str, attempt: int | None) -> list[LogChunk]:
+        """Captured output, oldest attempt first. Raises NotFound."""
+        row = await self._row(tenant, run_id)
+        await self._check_task(row, task)
+        attempts = [attempt] if attempt is not None else await self._attempts(run_id, task)
+        outputs = await asyncio.gather(*(self._journal.log(run_id, task, n) for n in attempts))
+        return [_log(task, n, chunks) for n, chunks in zip(attempts, outputs, strict=True) if chunks]
+
+    async def _attempts(self, run_id: str, task: str) -> list[int]:
+        found: set[int] = set()
+        seen = 0
+        while batches := await self._journal.events(run_id, seen, 256):
+            for batch in batches:
+                for event in codec.decode_events(batch.events, batch.schema):
+                    if getattr(event, "task", None) == task and hasattr(event, "attempt"):
+                        found.add(event.attempt)
+            seen = batches[-1].last_version
+        return sorted(found)
+
+    # the rest
+
+    @within(DEADLINE_S)
+    async def workers(self) -> list[WorkerView]:
+        """Every worker slot."""
+        return codec.decode_workers(await self._control.workers())
+
+    @within(LONG_DEADLINE_S)
+    async def scale_workers(self, pool: str, n: int) -> list[WorkerView]:
+        """The pool's slots, on their way to `n`. Raises Invalid."""
+        return codec.decode_workers(await self._control.scale_workers(pool, n))
+
+    @within(DEADLINE_S)
+    async def drain_worker(self, worker_id: str) -> WorkerView:
+        """The worker finishes what it has and gets nothing more. Raises NotFound."""
+        found = codec.decode_workers(await self._control.drain_worker(worker_id))
+        if not found:
+            raise NotFound("worker", worker_id)
+        return found[0]
+
+    async def health(self) -> Mapping[str, object]:
+        """What answers."""
+        journal, ray = await asyncio.gather(self._journal.ping(), self._alive())
+        return {"journal": journal, "ray": ray, "orchestrators_running": 0}
+
+    async def ready(self) -> str | None:
+        """Why no work can be accepted, or None."""
+        found = await self.health()
+        return next((name for name in ("journal", "ray") if not found[name]), None)
+
+    @within(DEADLINE_S)
+    async def metrics(self) -> Iterable[Metric]:
+        """Metric families of the whole system."""
+        try:
+            load: Mapping[str, int] | None = await self._control.load()
+        except OrchestratorError:
+            load = None
+        return figures.families(await self._journal.metrics(), load)
+
+    @within(DEADLINE_S)
+    async def count_http(self, observations: Sequence[Observation]) -> None:
+        """Add this replica's requests to the whole system's histogram."""
+        await self._journal.count(figures.http_counts(observations))
+
+    async def close(self) -> None:
+        """Nothing is held open any more."""
+        self._hub.close()
+        await self._journal.close()
+
+    async def _alive(self) -> bool:
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                return await self._control.alive()
+        except (OrchestratorError, TimeoutError):
+            return False
+
+    async def _row(self, tenant: str, run_id: str) -> RunRow:
+        row = await self._journal.summary(run_id)
+        if row is None or row.tenant != tenant:
+            raise NotFound("run", run_id)
+        return row
+
+    async def _key_is_free(self, idem: Idempotency | None) -> bool:
+        """A repetition meets the version it made itself; the journal answers it whatever it expects."""
+        return idem is None or await self._journal.stored_reply(idem.key) is None
+
+    def _now_ms(self) -> int:
+        return round(self._clock.now().timestamp() * 1000)
+
+
+async def open_gateway(settings: Settings) -> Gateway:
+    """A replica's gateway, connected to the journal and to the actors of this Ray cluster."""
+    from actors.journal import Journal as RedisJournal
+    from actors.spawn import RayControlPlane
+
+    return Gateway(
+        RedisJournal(settings.journal_url),
+        RayControlPlane(settings),
+        Clock(),
+        windows_max=settings.dags_backfill_max_windows,
+        dags_max=settings.dags_max_dags_per_tenant,
+    )
+
+
+def _check_expected(dag_id: str, row: DagRow | None, expect: Expect) -> None:
+    if row is None:
+        raise Conflict(f"DAG {dag_id} does not exist")
+    if expect not in ("any", row.version):
+        raise Conflict(f"DAG {dag_id} has version {row.version}, not {expect}")
+
+
+def _defined(dag_id: str, written: DagWritten) -> DagDefined:
+    if written.status == "conflict":
+        raise Conflict(_KEY_REUSED)
+    return DagDefined(dag_id, written.version, written.paused, replayed=written.status == "replayed")
+
+
+def _changed(run_id: str, reply: CommandReply) -> RunChanged:
+    return RunChanged(run_id, reply.state, reply.attempts, reply.task_state, reply.replayed)
+
+
+def _stored(idem: Idempotency | None) -> StoredReply | None:
+    return None if idem is None else StoredReply(idem.key, idem.fingerprint)
+
+
+def _log(task: str, attempt: int, chunks: list[bytes]) -> LogChunk:
+    from actors.attempt_log import TRUNCATION_MARK
+
+    text = b"".join(chunks).decode("utf-8", "replace")
+    return LogChunk(task, attempt, text.removesuffix(TRUNCATION_MARK), truncated=text.endswith(TRUNCATION_MARK))
+
+
+def _cursor(name: str) -> str:
+    """A cursor behind the object of that name; opaque to callers."""
+    return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str | None, form: re.Pattern[str]) -> str:
+    """The name a cursor was made of; "" for none. Raises Invalid."""
+    if cursor is None:
+        return ""
+    try:
+        name = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+    except (binascii.Error, UnicodeError, ValueError):
+        name = ""
+    if not form.fullmatch(name) or _cursor(name) != cursor:
+        raise Invalid("not a cursor of this list", (("cursor", "not a cursor of this list"),))
+    return name
+
+
+async def _ended_or_unknown(follower: Follower) -> None:
+    """The feed told that the run has ended, or that it cannot tell."""
+    while True:
+        await follower.changed.wait()
+        follower.changed.clear()
+        if follower.state == "" or follower.state in TERMINAL:
+            return

@@ -1,0 +1,54 @@
+"""What the HTTP layer is told at start: the part of `actors.settings` that it needs, as a flat value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from actors.settings import Settings, read_settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """One server's HTTP options."""
+
+    #: data directory; `<home>/deployed` holds compiled definitions
+    home: str
+    host: str = "127.0.0.1"
+    port: int = 8000
+    replicas: int = 1
+    max_body_bytes: int = 16 * 1024 * 1024
+    #: requests per second and tenant on the dags surface, and the most at once
+    rate_limit_rps: float = 10.0
+    rate_limit_burst: int = 20
+    allow_shell: bool = False
+    entrypoint_allow: tuple[str, ...] = ()
+    private_docs: bool = False
+    allow_anonymous: bool = True
+    #: empty = loopback origins on any port; "*" = any
+    cors_origins: tuple[str, ...] = ()
+    #: a stream is closed after this time (plus up to a fifth), and the client resumes
+    stream_life_s: float = 600.0
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> ServerOptions:
+        """The HTTP part of `settings`."""
+        return cls(
+            home=settings.home,
+            host=settings.host,
+            port=settings.port,
+            replicas=settings.api_replicas,
+            max_body_bytes=settings.max_body_bytes,
+            rate_limit_rps=settings.dags_rate_limit_rps,
+            rate_limit_burst=settings.dags_rate_limit_burst,
+            allow_shell=settings.allow_shell,
+            entrypoint_allow=settings.entrypoint_allow,
+            private_docs=settings.private_docs,
+            allow_anonymous=settings.allow_anonymous,
+            cors_origins=settings.cors_origins,
+        )
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> ServerOptions:
+        """Options of a process that has nothing but its environment. Raises Invalid."""
+        return cls.from_settings(read_settings(environ))

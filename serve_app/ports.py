@@ -1,0 +1,161 @@
+"""What the HTTP layer needs from the rest of the system, as Protocols.
+
+Every method of `Gateway` keeps its own deadline of 5 s and raises `orchestrator.errors` only. A tenant's
+foreign objects are NotFound. `idem` carries the caller's idempotency key, if it sent one; an answer with
+`replayed` set was stored under that key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Literal, NamedTuple, Protocol
+
+from prometheus_client.core import Metric
+
+from orchestrator.definition import Definition
+from orchestrator.errors import OrchestratorError
+from orchestrator.views import (
+    DagDefined,
+    DagView,
+    Frame,
+    Idempotency,
+    LogChunk,
+    Page,
+    Plan,
+    RunChanged,
+    RunView,
+    Trigger,
+    Triggered,
+    WorkerView,
+)
+
+#: a version precondition: this very version, or "must exist", or none
+Expect = int | Literal["any"] | None
+
+
+class Observation(NamedTuple):
+    """One answered HTTP request."""
+
+    method: str
+    #: the route's pattern, never a path with ids
+    route: str
+    status: int
+    seconds: float
+
+
+class Clock(Protocol):
+    """The time, as the composition root gives it."""
+
+    def now(self) -> datetime:
+        """Wall time, aware, UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds since some instant of this machine."""
+
+    def jitter(self) -> float:
+        """A share in [0, 1)."""
+
+    def token(self) -> str:
+        """Text that nobody can guess, safe in headers."""
+
+
+class Gateway(Protocol):
+    """Commands in, views and streams out."""
+
+    async def define_dag(
+        self, tenant: str, definition: Definition, *, keep_tasks: bool, expect: Expect, idem: Idempotency | None
+    ) -> DagDefined:
+        """Store a definition; with `keep_tasks` an existing DAG keeps its tasks."""
+
+    async def dag(self, tenant: str, dag_id: str) -> DagView:
+        """The current version of one DAG."""
+
+    async def dags(
+        self, tenant: str, *, paused: bool | None, owner: str | None, cursor: str | None, limit: int
+    ) -> Page[DagView]:
+        """DAGs by id. A cursor is an id: what follows is greater."""
+
+    async def pause_dag(self, tenant: str, dag_id: str, reason: str | None, idem: Idempotency | None) -> DagDefined:
+        """Nothing of the DAG starts any more."""
+
+    async def resume_dag(self, tenant: str, dag_id: str, reason: str | None, idem: Idempotency | None) -> DagDefined:
+        """Runs of the DAG start again."""
+
+    async def trigger(self, tenant: str, trigger: Trigger, idem: Idempotency | None) -> Triggered:
+        """A manual run or a backfill exists, durably."""
+
+    async def trigger_many(
+        self, tenant: str, triggers: list[Trigger], idem: Idempotency | None
+    ) -> tuple[list[Triggered | OrchestratorError], bool]:
+        """Many manual runs in one durable step; the flag says that the answer was stored before."""
+
+    async def plan(self, tenant: str, trigger: Trigger) -> Plan:
+        """What the trigger would do; nothing is stored."""
+
+    async def run(self, tenant: str, run_id: str) -> RunView:
+        """One run with its tasks and windows."""
+
+    async def wait(self, tenant: str, run_id: str, seconds: float) -> None:
+        """Returns when the run has ended, or after `seconds`."""
+
+    async def runs(
+        self,
+        tenant: str,
+        *,
+        dag_id: str | None,
+        state: str | None,
+        run_type: str | None,
+        parent_run_id: str | None,
+        cursor: str | None,
+        limit: int,
+    ) -> Page[RunView]:
+        """Runs, newest first; `state` is a core word. A cursor is the id of a run: what follows is older.
+
+        A page may be short, even empty, and still have a cursor.
+        """
+
+    async def cancel_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
+        """The run ends as cancelled."""
+
+    async def pause_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
+        """No further task of the run starts."""
+
+    async def resume_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
+        """Tasks of the run start again."""
+
+    async def retry_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
+        """Every failed task of the run is pending again."""
+
+    async def retry_task(self, tenant: str, run_id: str, task: str, idem: Idempotency | None) -> RunChanged:
+        """The task is pending again."""
+
+    async def skip_task(self, tenant: str, run_id: str, task: str, idem: Idempotency | None) -> RunChanged:
+        """Dependents proceed as if the task were done."""
+
+    async def open_events(self, tenant: str, run_id: str, after: int | None) -> AsyncIterator[Frame] | None:
+        """Events after `after` (None = all), then live; None when nothing will ever follow."""
+
+    async def logs(self, tenant: str, run_id: str, task: str, attempt: int | None) -> list[LogChunk]:
+        """Captured output, oldest attempt first."""
+
+    async def workers(self) -> list[WorkerView]:
+        """Every worker slot."""
+
+    async def scale_workers(self, pool: str, n: int) -> list[WorkerView]:
+        """The pool's slots, on their way to `n`."""
+
+    async def drain_worker(self, worker_id: str) -> WorkerView:
+        """The worker finishes what it has and gets nothing more."""
+
+    async def health(self) -> Mapping[str, object]:
+        """What answers: `journal`, `ray`, …"""
+
+    async def ready(self) -> str | None:
+        """Why no work can be accepted, or None."""
+
+    async def metrics(self) -> Iterable[Metric]:
+        """Metric families of the whole system."""
+
+    async def count_http(self, observations: Sequence[Observation]) -> None:
+        """Add this replica's requests to the whole system's histogram."""

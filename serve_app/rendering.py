@@ -1,0 +1,111 @@
+"""From rows of the journal to what people look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import cast
+
+from orchestrator import codec
+from orchestrator.definition import RunType, Window
+from orchestrator.events import Counts
+from orchestrator.ports import TASK_STATES, TERMINAL, ChildRow, DagRow, RunRow
+from orchestrator.views import DagView, RunView, WindowView
+
+#: windows a backfill shows; the rest is listed by `parent_run_id`
+WINDOWS_SHOWN = 1000
+_FAILED = ("failed", "timed_out", "quarantined")
+_LIVE = ("running", "paused", "waiting", "cancelling")
+
+
+def instant(milliseconds: int) -> datetime:
+    """Aware, UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _instant(milliseconds: int | None) -> datetime | None:
+    return None if milliseconds is None else instant(milliseconds)
+
+
+def dag_view(row: DagRow) -> DagView:
+    """A DAG; while it is paused nothing is next."""
+    return DagView(
+        definition=codec.decode_definition(row.definition),
+        version=row.version,
+        paused=row.paused,
+        created_at=instant(row.created_ms),
+        updated_at=instant(row.updated_ms),
+        next_run_at=None if row.paused else _instant(row.next_fire_ms),
+        run_counts=row.run_counts,
+    )
+
+
+def run_view(row: RunRow) -> RunView:
+    """A run as lists show it."""
+    return RunView(
+        run_id=row.run_id,
+        dag_id=row.dag_id,
+        dag_version=row.dag_version,
+        run_type=cast(RunType, row.run_type),
+        state=row.state,
+        window=row.window,
+        attempts=row.attempts,
+        created_at=instant(row.created_ms),
+        started_at=_instant(row.started_ms),
+        finished_at=_instant(row.finished_ms),
+        sla_deadline=_instant(row.sla_ms),
+        parent_run_id=row.parent or None,
+        error=row.error or None,
+    )
+
+
+def counts_view(counts: Mapping[str, int]) -> Counts:
+    """Windows by core state, in the words of a backfill's counts; each window counts once."""
+    return Counts(
+        total=sum(counts.values()),
+        queued=counts.get("queued", 0),
+        running=sum(counts.get(state, 0) for state in _LIVE),
+        succeeded=counts.get("succeeded", 0),
+        failed=sum(counts.get(state, 0) for state in _FAILED),
+        cancelled=counts.get("cancelled", 0),
+        skipped=counts.get("skipped", 0),
+    )
+
+
+def window_views(children: Sequence[ChildRow]) -> tuple[WindowView, ...]:
+    """The first windows by date."""
+    return tuple(
+        WindowView(_window(child.window_key), child.run_id, "skipped" if child.kept else child.state)
+        for child in children[:WINDOWS_SHOWN]
+    )
+
+
+def task_states(names: Sequence[str], letters: Mapping[str, str]) -> dict[str, str]:
+    """Every task of a run, in the author's order."""
+    return {name: TASK_STATES[letters.get(name, "p")] for name in names}
+
+
+def backfill_tasks(
+    names: Sequence[str], letters: Mapping[str, Mapping[str, int]], counts: Counts, state: str
+) -> dict[str, str]:
+    """Each task over all windows that were not kept."""
+    windows = counts.total - counts.skipped
+    return {name: _over_windows(letters.get(name, {}), windows, state in TERMINAL) for name in names}
+
+
+def _over_windows(letters: Mapping[str, int], windows: int, ended: bool) -> str:
+    done = letters.get("d", 0) + letters.get("s", 0)
+    if letters.get("f") or letters.get("t"):
+        return "failed"
+    if letters.get("r") or letters.get("e"):
+        return "running"
+    if done >= windows:
+        return "succeeded"
+    if ended:  # nothing is running any more: say why it is not done everywhere
+        return "upstream_failed" if letters.get("u") else "cancelled"
+    return "running" if done else "pending"
+
+
+def _window(key: str) -> Window:
+    start, _, end = key.partition("/")
+    return Window(start, end)

@@ -1,0 +1,122 @@
+"""What the command line prints: tables, progress and errors for people, JSON for programs.
+
+Answers go to standard output, everything else (progress, hints, errors) to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+Json = dict[str, Any]
+
+_COLOURS = {
+    "success": "green",
+    "done": "green",
+    "active": "green",
+    "idle": "green",
+    "running": "cyan",
+    "busy": "cyan",
+    "retrying": "yellow",
+    "paused": "yellow",
+    "cancelled": "yellow",
+    "skipped": "yellow",
+    "draining": "yellow",
+    "failed": "red",
+    "upstream_failed": "red",
+    "lost": "red",
+}
+
+
+def say(line: str) -> None:
+    """One line of progress for whoever watches."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def print_error(message: str, hint: str | None = None) -> None:
+    """What went wrong and what to do next."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(f"[red]error:[/red] {escape(message)}")
+    if hint:
+        console.print(f"[dim]hint:[/dim] {escape(hint)}")
+
+
+def print_json(answer: Any) -> None:
+    """`answer` as one JSON document."""
+    print(json.dumps(answer, indent=2, ensure_ascii=False))
+
+
+def print_json_line(answer: Any) -> None:
+    """`answer` as one line of JSON, for streams."""
+    print(json.dumps(answer, ensure_ascii=False), flush=True)
+
+
+def print_line(text: str) -> None:
+    """A line of an answer, with states in their colours."""
+    Console(soft_wrap=True, highlight=False).print(text)
+
+
+def print_table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A plain table; cells with a state's word get its colour."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*(shown(cell) for cell in row))
+    Console(highlight=False).print(table)
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """Names and values, one pair a line; empty values are left out."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        if value not in (None, "", [], {}):
+            table.add_row(name, shown(value))
+    Console(highlight=False).print(table)
+
+
+def shown(value: Any) -> str:
+    """`value` as markup."""
+    if value is None:
+        return ""
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
+    colour = _COLOURS.get(text)
+    return f"[{colour}]{text}[/{colour}]" if colour else escape(text)
+
+
+@contextmanager
+def progress(title: str, total: int, *, quiet: bool) -> Iterator[Bar]:
+    """A live bar on a terminal; nothing elsewhere or when `quiet`."""
+    console = Console(stderr=True)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as live:
+        yield Bar(live, title, total)
+
+
+class Bar:
+    """One line of progress."""
+
+    def __init__(self, live: Progress, title: str, total: int) -> None:
+        self._live = live
+        self._task = live.add_task(escape(title), total=total, note="")
+
+    def show(self, done: int, note: str = "") -> None:
+        """`done` of the total are over."""
+        self._live.update(self._task, completed=done, note=note)

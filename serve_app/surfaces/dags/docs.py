@@ -1,0 +1,248 @@
+"""The OpenAPI of each operation: parameters, bodies, answers, headers and every error it can give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from serve_app.problems import STATUS, Kind
+from serve_app.surfaces.dags import models as m
+from serve_app.surfaces.dags import paging, parse, words
+
+Json = dict[str, Any]
+
+_PROBLEM_EXAMPLES = {
+    Kind.INVALID: "to is before from",
+    Kind.UNAUTHENTICATED: "missing or invalid bearer token",
+    Kind.FORBIDDEN: "scope admin required",
+    Kind.NOT_FOUND: "run run_99 not found",
+    Kind.CONFLICT: "run run_9 is already success",
+    Kind.RATE_LIMITED: "10 requests per second per tenant",
+    Kind.BROKEN: "internal error",
+    Kind.UNAVAILABLE: "journal unavailable",
+}
+_ALWAYS = (Kind.UNAUTHENTICATED, Kind.FORBIDDEN, Kind.RATE_LIMITED, Kind.BROKEN, Kind.UNAVAILABLE)
+_OF_COMMANDS = (Kind.INVALID, Kind.NOT_FOUND, Kind.CONFLICT)
+
+_SECURITY: list[Json] = [{"DagsToken": []}]
+_HEADERS = {
+    "X-Request-Id": {"required": True, "schema": {"type": "string"}},
+    "X-RateLimit-Limit": {"required": True, "schema": {"type": "integer"}},
+    "X-RateLimit-Remaining": {"required": True, "schema": {"type": "integer"}},
+}
+_RETRY_AFTER = {"Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}}
+_REPLAY = {
+    "Idempotent-Replay": {
+        "description": "present when the answer was stored under this X-Request-Id",
+        "schema": {"type": "string", "enum": ["true"]},
+    }
+}
+_REQUEST_ID = {
+    "name": "X-Request-Id",
+    "in": "header",
+    "description": "idempotency key, kept 24 h; one of another form than `[A-Za-z0-9._:-]{1,128}` is no key",
+    "schema": {"type": "string"},
+}
+
+#: one event of a stream; of a stream, OpenAPI 3.1 describes a single event
+_EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "id": {"type": "string", "pattern": "^[1-9][0-9]*$"},
+        "event": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+
+
+def operations() -> dict[str, Json]:
+    """Name of a handler -> its operation."""
+    return {
+        "define_dag": _post((_if_match(),), m.DagsDag, m.DagsDagDefined, problems=(Kind.INVALID, Kind.CONFLICT)),
+        "list_dags": _get(
+            (_query("status", {"enum": ["active", "paused"]}), _query("owner"), *_paging()), m.DagsDagList, Kind.INVALID
+        ),
+        "get_dag": _get((_dag_id(),), m.DagsDagView, Kind.NOT_FOUND),
+        "pause_dag": _switch(),
+        "resume_dag": _switch(),
+        "deploy_dag": _command((_dag_id(),), m.DagsDagDefined),
+        "trigger": _post((), m.DagsTrigger, m.DagsTriggered, m.DagsPlan, problems=_OF_COMMANDS),
+        "trigger_batch": _post((), m.DagsBatch, m.DagsBatchDone, problems=(Kind.INVALID, Kind.CONFLICT)),
+        "list_runs": _get((*_run_filters(), *_paging()), m.DagsRunList, Kind.INVALID),
+        "get_run": _get((_run_id(), _wait()), m.DagsRun, Kind.INVALID, Kind.NOT_FOUND),
+        "cancel_run": _command((_run_id(),), m.DagsRunChanged),
+        "pause_run": _command((_run_id(),), m.DagsRunChanged),
+        "resume_run": _command((_run_id(),), m.DagsRunChanged),
+        "retry_run": _command((_run_id(),), m.DagsRunChanged),
+        "run_events": _stream(),
+        "retry_task": _command((_run_id(), _task()), m.DagsTaskChanged),
+        "skip_task": _command((_run_id(), _task()), m.DagsTaskChanged),
+        "task_logs": _get((_run_id(), _task(), _attempt()), m.DagsLogList, Kind.INVALID, Kind.NOT_FOUND),
+        "list_workers": _get((), m.DagsWorkerList),
+        "scale_workers": _post((), m.DagsScale, m.DagsWorkerList, problems=(Kind.INVALID, Kind.CONFLICT)),
+        "drain_worker": _command((_worker_id(),), m.DagsWorker),
+    }
+
+
+def components() -> Json:
+    """Schemas and the security scheme that the operations refer to."""
+    every = [each for each in vars(m).values() if _is_model(each)]
+    template = "#/components/schemas/{model}"
+    _, definitions = models_json_schema([(each, "validation") for each in every], ref_template=template)
+    scheme = {"type": "http", "scheme": "bearer", "description": "a token with scope client or admin"}
+    return {"schemas": definitions["$defs"], "securitySchemes": {"DagsToken": scheme}}
+
+
+def _is_model(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseModel) and value.__name__.startswith("Dags")
+
+
+# -- operations
+
+
+def _get(parameters: tuple[Json, ...], answer: type[BaseModel], *problems: Kind) -> Json:
+    return _operation(parameters, (answer,), problems, _HEADERS)
+
+
+def _post(
+    parameters: tuple[Json, ...],
+    body: type[BaseModel],
+    *answers: type[BaseModel],
+    problems: tuple[Kind, ...],
+    body_required: bool = True,
+) -> Json:
+    examples = {name: {"value": value} for name, value in m.BODIES[body].items()}
+    content = {"application/json": {"schema": _ref(body), "examples": examples}}
+    described = _operation((*parameters, _REQUEST_ID), answers, problems, _HEADERS | _REPLAY)
+    return {**described, "requestBody": {"required": body_required, "content": content}}
+
+
+def _command(parameters: tuple[Json, ...], answer: type[BaseModel]) -> Json:
+    """A command says everything in its path; a JSON object as body is accepted and ignored."""
+    return _operation((*parameters, _REQUEST_ID), (answer,), _OF_COMMANDS, _HEADERS | _REPLAY)
+
+
+def _switch() -> Json:
+    return _post((_dag_id(),), m.DagsReason, m.DagsDagDefined, problems=_OF_COMMANDS, body_required=False)
+
+
+def _stream() -> Json:
+    parameters = (
+        _run_id(),
+        _query("after", {"type": "string"}, "id to go on after; what is no integer counts as none"),
+        {"name": "Last-Event-ID", "in": "header", "schema": {"type": "string"}, "description": "wins over `after`"},
+    )
+    events = {
+        "description": "events with ids, comments as keep-alive, at last `end`",
+        "headers": _HEADERS,
+        "content": {"text/event-stream": {"schema": _EVENT, "example": m.EVENTS}},
+    }
+    over = {"description": "the run is over and everything was delivered", "headers": _HEADERS}
+    responses = {"200": events, "204": over, **_problems((Kind.NOT_FOUND,))}
+    return {"security": _SECURITY, "parameters": list(parameters), "responses": responses}
+
+
+def _operation(
+    parameters: tuple[Json, ...], answers: tuple[type[BaseModel], ...], problems: tuple[Kind, ...], headers: Json
+) -> Json:
+    schemas = [_ref(each) for each in answers]
+    content: Json = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}
+    if answers[0] in m.ANSWERS:
+        content["example"] = m.ANSWERS[answers[0]]
+    success = {
+        "description": (answers[0].__doc__ or "").strip(),
+        "headers": headers,
+        "content": {"application/json": content},
+    }
+    return {
+        "security": _SECURITY,
+        "parameters": list(parameters),
+        "responses": {"200": success, **_problems(problems)},
+    }
+
+
+def _problems(kinds: tuple[Kind, ...]) -> Json:
+    by_status = sorted({*_ALWAYS, *kinds}, key=lambda kind: STATUS[kind])
+    return {str(STATUS[kind]): _problem(kind) for kind in by_status}
+
+
+def _problem(kind: Kind) -> Json:
+    code = words.ERROR_CODES[kind]
+    waits = kind in (Kind.RATE_LIMITED, Kind.UNAVAILABLE)
+    example = {"error": code, "message": _PROBLEM_EXAMPLES[kind], "request_id": "5f0c"}
+    return {
+        "description": code,
+        "headers": _HEADERS | _RETRY_AFTER if waits else _HEADERS,
+        "content": {"application/json": {"schema": _ref(m.DagsError), "example": example}},
+    }
+
+
+def _ref(model: type[BaseModel]) -> Json:
+    return {"$ref": f"#/components/schemas/{model.__name__}"}
+
+
+# -- parameters
+
+
+def _dag_id() -> Json:
+    return _path("dag_id", parse.DAG_ID, "sales_gdp")
+
+
+def _run_id() -> Json:
+    return _path("run_id", parse.RUN_ID, "run_9")
+
+
+def _task() -> Json:
+    return _path("task", parse.TASK_ID, "extract")
+
+
+def _worker_id() -> Json:
+    return _path("worker_id", parse.WORKER_ID, "worker-default-0")
+
+
+def _attempt() -> Json:
+    return _query("attempt", {"type": "integer", "minimum": 1, "maximum": parse.MOST_ATTEMPTS})
+
+
+def _run_filters() -> tuple[Json, ...]:
+    return (
+        _query("dag_id"),
+        _query("state", {"enum": list(parse.RUN_STATES)}),
+        _query("run_type", {"enum": list(parse.LISTED_RUN_TYPES)}),
+        _query("parent_run_id"),
+    )
+
+
+def _paging() -> tuple[Json, ...]:
+    return (
+        _query("cursor", {"pattern": f"^{paging.FORM}$"}, "`next_cursor` of a page of the same list"),
+        _query("limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
+    )
+
+
+def _if_match() -> Json:
+    return {
+        "name": "If-Match",
+        "in": "header",
+        "description": "version being replaced, or `*`: the DAG must exist",
+        "schema": {"type": "string", "pattern": r'^(\*|(W/)?"[0-9]{1,15}"|(W/)?[0-9]{1,15})$'},
+        "example": '"3"',
+    }
+
+
+def _path(name: str, form: str, example: str) -> Json:
+    schema = {"type": "string", "pattern": f"^{form}$"}
+    return {"name": name, "in": "path", "required": True, "schema": schema, "example": example}
+
+
+def _wait() -> Json:
+    schema = {"type": "integer", "minimum": 0, "maximum": parse.MOST_WAIT_S}
+    return _query("wait_s", schema, "Answer when the run has ended, or after so many seconds")
+
+
+def _query(name: str, schema: Json | None = None, description: str = "") -> Json:
+    schema = {"type": "string", **(schema or {})}
+    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}

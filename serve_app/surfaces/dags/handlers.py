@@ -1,0 +1,303 @@
+"""What each endpoint does: parse, call the gateway, translate.
+
+A handler is called once the caller is known, within its rate and has the scope; whatever it raises is worded
+by `routes`. Mutations go on to their end when the caller hangs up. The first line of a handler's docstring is
+the summary of its operation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from orchestrator import spec
+from orchestrator.definition import Definition
+from orchestrator.errors import Invalid, NotFound
+from orchestrator.views import DagDefined, Frame, Idempotency, Page, RunChanged, RunView, Trigger, Triggered
+from serve_app import sse
+from serve_app.auth import DEFAULT_TENANT, Principal
+from serve_app.options import ServerOptions
+from serve_app.ports import Clock, Gateway
+from serve_app.problems import Forbidden, problem_of
+from serve_app.requests import idempotency, json_body, optional_json_body, unhindered, whole_number
+from serve_app.surfaces.dags import paging, parse, words
+
+Switch = Callable[[str, str, str | None, Idempotency | None], Coroutine[Any, Any, DagDefined]]
+RunCommand = Callable[[str, str, Idempotency | None], Coroutine[Any, Any, RunChanged]]
+TaskCommand = Callable[[str, str, str, Idempotency | None], Coroutine[Any, Any, RunChanged]]
+
+JSON = "application/json; charset=utf-8"
+
+#: a definition with more tasks than this is checked in a thread, so that other requests go on meanwhile
+_MANY_TASKS = 200
+
+
+class Handlers:
+    """The endpoints over one gateway."""
+
+    def __init__(self, gateway: Gateway, options: ServerOptions, clock: Clock) -> None:
+        self._gateway = gateway
+        self._options = options
+        self._clock = clock
+
+    # -- DAGs
+
+    async def define_dag(self, request: Request, principal: Principal) -> Response:
+        """Create or update a DAG"""
+        body = await self._json(request)
+        definition, tasks_given = await _parse_dag(body)
+        spec.check_origin(
+            definition,
+            over_http=True,
+            allow_shell=self._options.allow_shell,
+            entrypoint_prefixes=self._options.entrypoint_allow,
+            admin=True,
+        )
+        expect = parse.expected_version(body, request.headers.get("if-match"))
+        idem = idempotency(request, principal.tenant, body)
+        work = self._gateway.define_dag(
+            principal.tenant, definition, keep_tasks=not tasks_given, expect=expect, idem=idem
+        )
+        defined = await unhindered(work)
+        return _answer(words.dag_defined(defined), replayed=defined.replayed)
+
+    async def list_dags(self, request: Request, principal: Principal) -> Response:
+        """List DAGs by id"""
+        paused, owner = parse.dags_query(request.query_params)
+        where = parse.page_query("dags", request.query_params)
+        page = await self._gateway.dags(
+            principal.tenant, paused=paused, owner=owner, cursor=where.cursor, limit=where.limit
+        )
+        items = [words.dag(each) for each in page.items]
+        return _answer({"items": items, "next_cursor": paging.cursor_text("dags", page.next_cursor)})
+
+    async def get_dag(self, request: Request, principal: Principal) -> Response:
+        """Fetch a DAG"""
+        view = await self._gateway.dag(principal.tenant, _path_id(request, "dag", "dag_id"))
+        return _answer(words.dag(view))
+
+    async def pause_dag(self, request: Request, principal: Principal) -> Response:
+        """Pause a DAG: nothing of it starts"""
+        return await self._switch_dag(request, principal, self._gateway.pause_dag)
+
+    async def resume_dag(self, request: Request, principal: Principal) -> Response:
+        """Resume a DAG"""
+        return await self._switch_dag(request, principal, self._gateway.resume_dag)
+
+    async def deploy_dag(self, request: Request, principal: Principal) -> Response:
+        """Define a DAG that the operator's command line compiled on the server"""
+        body = await self._optional_json(request)
+        dag_id = _path_id(request, "dag", "dag_id")
+        # what the operator deploys is the operator's: to other tenants it does not exist
+        if principal.tenant != DEFAULT_TENANT:
+            raise NotFound("deployed dag", dag_id)
+        definition = await asyncio.to_thread(_deployed, Path(self._options.home, "deployed"), dag_id)
+        spec.check_origin(definition, over_http=False, allow_shell=True, entrypoint_prefixes=(), admin=True)
+        idem = idempotency(request, principal.tenant, body)
+        work = self._gateway.define_dag(principal.tenant, definition, keep_tasks=False, expect=None, idem=idem)
+        defined = await unhindered(work)
+        return _answer(words.dag_defined(defined), replayed=defined.replayed)
+
+    async def _switch_dag(self, request: Request, principal: Principal, switch: Switch) -> Response:
+        body = await self._optional_json(request)
+        why = parse.reason(body)
+        dag_id = _path_id(request, "dag", "dag_id")
+        idem = idempotency(request, principal.tenant, body)
+        switched = await unhindered(switch(principal.tenant, dag_id, why, idem))
+        return _answer(words.dag_defined(switched), replayed=switched.replayed)
+
+    # -- runs
+
+    async def trigger(self, request: Request, principal: Principal) -> Response:
+        """Trigger a manual run or a backfill, or plan it"""
+        body = await self._json(request)
+        if parse.asks_for_backfill(body):
+            require(principal, "admin")
+        wanted = parse.trigger_request(body)
+        if wanted.dry_run:
+            return _answer(words.plan(await self._gateway.plan(principal.tenant, wanted.trigger)))
+        idem = idempotency(request, principal.tenant, body)
+        done = await unhindered(self._gateway.trigger(principal.tenant, wanted.trigger, idem))
+        return _answer(words.triggered(done), replayed=done.replayed)
+
+    async def trigger_batch(self, request: Request, principal: Principal) -> Response:
+        """Trigger many manual runs in one durable step"""
+        body = await self._json(request)
+        entries = parse.batch_request(body)
+        triggers = [each for each in entries if isinstance(each, Trigger)]
+        idem = idempotency(request, principal.tenant, body)
+        work = self._gateway.trigger_many(principal.tenant, triggers, idem)
+        answers, replayed = await unhindered(work)
+        following = iter(answers)
+        outcomes = [next(following) if isinstance(each, Trigger) else each for each in entries]
+        return _answer({"runs": [_batch_item(each) for each in outcomes]}, replayed=replayed)
+
+    async def list_runs(self, request: Request, principal: Principal) -> Response:
+        """List runs, newest first"""
+        wanted = parse.runs_query(request.query_params)
+        where = parse.page_query("runs", request.query_params)
+        if wanted is None:
+            return _answer({"items": [], "next_cursor": None})
+        pages = await asyncio.gather(*(self._runs(principal.tenant, wanted, each, where) for each in wanted.states))
+        page = paging.merged(pages, where.limit)
+        items = [words.run_in_list(each) for each in page.items]
+        return _answer({"items": items, "next_cursor": paging.cursor_text("runs", page.next_cursor)})
+
+    async def _runs(
+        self, tenant: str, wanted: parse.RunsQuery, state: str | None, where: parse.PageQuery
+    ) -> Page[RunView]:
+        return await self._gateway.runs(
+            tenant,
+            dag_id=wanted.dag_id,
+            state=state,
+            run_type=wanted.run_type,
+            parent_run_id=wanted.parent_run_id,
+            cursor=where.cursor,
+            limit=where.limit,
+        )
+
+    async def get_run(self, request: Request, principal: Principal) -> Response:
+        """Fetch a run, at once or when it has ended"""
+        wait_s = whole_number("wait_s", request.query_params.get("wait_s"), 0, parse.MOST_WAIT_S)
+        run_id = _path_id(request, "run", "run_id")
+        if wait_s:
+            await self._gateway.wait(principal.tenant, run_id, wait_s)
+        return _answer(words.run(await self._gateway.run(principal.tenant, run_id)))
+
+    async def cancel_run(self, request: Request, principal: Principal) -> Response:
+        """Cancel a run, or every window of a backfill that is not over"""
+        return await self._command_run(request, principal, self._gateway.cancel_run)
+
+    async def pause_run(self, request: Request, principal: Principal) -> Response:
+        """Pause a run: no further task of it starts"""
+        return await self._command_run(request, principal, self._gateway.pause_run)
+
+    async def resume_run(self, request: Request, principal: Principal) -> Response:
+        """Resume a run"""
+        return await self._command_run(request, principal, self._gateway.resume_run)
+
+    async def retry_run(self, request: Request, principal: Principal) -> Response:
+        """Retry every failed task of a run"""
+        return await self._command_run(request, principal, self._gateway.retry_run)
+
+    async def _command_run(self, request: Request, principal: Principal, command: RunCommand) -> Response:
+        body = await self._optional_json(request)
+        run_id = _path_id(request, "run", "run_id")
+        changed = await unhindered(command(principal.tenant, run_id, idempotency(request, principal.tenant, body)))
+        return _answer(words.run_changed(changed), replayed=changed.replayed)
+
+    # -- tasks of a run
+
+    async def retry_task(self, request: Request, principal: Principal) -> Response:
+        """Retry a task: it and what failed because of it are pending again"""
+        return await self._command_task(request, principal, self._gateway.retry_task)
+
+    async def skip_task(self, request: Request, principal: Principal) -> Response:
+        """Skip a task: dependents proceed as if it were done"""
+        return await self._command_task(request, principal, self._gateway.skip_task)
+
+    async def task_logs(self, request: Request, principal: Principal) -> Response:
+        """Fetch what a task printed"""
+        attempt = parse.attempt_query(request.query_params)
+        run_id, task = _path_id(request, "run", "run_id"), _path_id(request, "task", "task")
+        chunks = await self._gateway.logs(principal.tenant, run_id, task, attempt)
+        return _answer({"items": [words.log(each) for each in chunks]})
+
+    async def _command_task(self, request: Request, principal: Principal, command: TaskCommand) -> Response:
+        body = await self._optional_json(request)
+        run_id, task = _path_id(request, "run", "run_id"), _path_id(request, "task", "task")
+        idem = idempotency(request, principal.tenant, body)
+        changed = await unhindered(command(principal.tenant, run_id, task, idem))
+        return _answer(words.task_changed(changed, task), replayed=changed.replayed)
+
+    # -- events
+
+    async def run_events(self, request: Request, principal: Principal) -> Response:
+        """Follow a run as server-sent events"""
+        run_id = _path_id(request, "run", "run_id")
+        after = sse.cursor(request.headers.get("last-event-id"), request.query_params.get("after"))
+        frames = await self._gateway.open_events(principal.tenant, run_id, after)
+        if frames is None:
+            return Response(status_code=204)
+        life_s = self._options.stream_life_s * (1 + 0.2 * self._clock.jitter())
+        return sse.EventStream(self._written(frames), life_s=life_s)
+
+    async def _written(self, frames: AsyncIterator[Frame]) -> AsyncIterator[bytes]:
+        async for each in frames:
+            if each.kind == "keep_alive":
+                yield sse.keep_alive(int(self._clock.now().timestamp() * 1000))
+            else:
+                yield sse.frame(each.seq, each.kind, words.event(each))
+
+    # -- workers
+
+    async def list_workers(self, _: Request, __: Principal) -> Response:
+        """List worker slots"""
+        return _answer({"items": [words.worker(each) for each in await self._gateway.workers()]})
+
+    async def scale_workers(self, request: Request, _: Principal) -> Response:
+        """Set the number of worker slots of a pool"""
+        pool, n = parse.scale(await self._json(request))
+        workers = await unhindered(self._gateway.scale_workers(pool, n))
+        return _answer({"items": [words.worker(each) for each in workers]})
+
+    async def drain_worker(self, request: Request, _: Principal) -> Response:
+        """Let a worker finish what it has and give it nothing more"""
+        await self._optional_json(request)
+        worker = await unhindered(self._gateway.drain_worker(_path_id(request, "worker", "worker_id")))
+        return _answer(words.worker(worker))
+
+    async def _json(self, request: Request) -> object:
+        return await json_body(request, self._options.max_body_bytes)
+
+    async def _optional_json(self, request: Request) -> dict[str, Any]:
+        return await optional_json_body(request, self._options.max_body_bytes)
+
+
+def require(principal: Principal, scope: str) -> None:
+    """Raise Forbidden unless the caller has the scope."""
+    if scope not in principal.scopes:
+        raise Forbidden(scope)
+
+
+def _answer(body: Mapping[str, Any], *, replayed: bool = False) -> Response:
+    headers = {"Idempotent-Replay": "true"} if replayed else None
+    return Response(orjson.dumps(body), media_type=JSON, headers=headers)
+
+
+def _path_id(request: Request, kind: str, name: str) -> str:
+    return parse.known_form(kind, request.path_params[name])
+
+
+async def _parse_dag(body: object) -> tuple[Definition, bool]:
+    tasks = body.get("tasks") if isinstance(body, dict) else None
+    if isinstance(tasks, list) and len(tasks) > _MANY_TASKS:
+        return await asyncio.to_thread(spec.parse_dag, body)
+    return spec.parse_dag(body)
+
+
+def _deployed(folder: Path, dag_id: str) -> Definition:
+    """The definition that the operator's command line left there."""
+    try:
+        found = msgspec.json.decode((folder / f"{dag_id}.json").read_bytes(), type=Definition)
+    except FileNotFoundError:
+        raise NotFound("deployed dag", dag_id) from None
+    except msgspec.MsgspecError:
+        raise Invalid(f"the deployed definition of {dag_id} cannot be read; deploy it again") from None
+    if found.dag_id != dag_id:
+        raise Invalid(f"the deployed definition of {dag_id} is that of {found.dag_id}")
+    return found
+
+
+def _batch_item(outcome: Triggered | Exception) -> words.Json:
+    if isinstance(outcome, Triggered):
+        return {"run_id": outcome.run_id, "state": words.RUN_WORDS[outcome.state]}
+    problem = problem_of(outcome)
+    return {"error": words.ERROR_CODES[problem.kind], "message": problem.message}

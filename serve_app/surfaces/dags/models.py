@@ -1,0 +1,394 @@
+"""What this surface takes and gives, as models for its OpenAPI.
+
+They describe; they validate nothing (`orchestrator.spec` and `parse` do), so a request costs no pydantic. That
+they tell the truth is what `tests/conformance/test_openapi_fuzz.py` checks.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from orchestrator import spec
+from serve_app.surfaces.dags import parse
+
+_INSTANT = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z$"
+
+NO_NUL = r"^[^\u0000]*$"
+
+Instant = Annotated[str, Field(pattern=_INSTANT, examples=["2026-01-02T03:04:05.678Z"])]
+DagId = Annotated[str, Field(pattern=f"^{parse.DAG_ID}$", examples=["sales_gdp"])]
+TaskName = Annotated[str, Field(pattern=f"^{parse.TASK_ID}$", examples=["extract"])]
+Reprocess = Literal["none", "failed", "completed"]
+Status = Literal["active", "paused"]
+RunState = Literal["queued", "running", "success", "failed", "cancelled"]
+WindowState = Literal["queued", "running", "success", "failed", "cancelled", "skipped"]
+RunType = Literal["manual", "backfill", "scheduled"]
+TaskState = Literal["pending", "running", "retrying", "done", "failed", "skipped", "upstream_failed", "cancelled"]
+
+
+class DagsTask(spec.TaskBody):
+    """One node of the graph. `type` and `entrypoint` exclude each other; neither means `core.noop`."""
+
+    # not supported yet
+    sla_s: None = None
+    pool: Literal["default"] = "default"
+
+
+class DagsDag(spec.DagBody):
+    """A DAG as its author submits it. Without `tasks` an existing DAG keeps its tasks; `[]` clears them."""
+
+    tasks: list[DagsTask] = Field([], max_length=spec.TASKS_MAX)  # type: ignore[assignment]  # a list is invariant
+    version: int | None = Field(None, ge=1, le=parse.MOST_VERSIONS, description="the one being replaced (precondition)")
+    # not supported yet
+    catchup: Literal["none"] = "none"
+    overlap: Literal["allow"] = "allow"
+    callback_url: None = None
+
+
+class DagsTaskView(BaseModel):
+    """One node of the graph as it is stored."""
+
+    id: str
+    depends_on: list[str]
+    type: str | None = None
+    entrypoint: str | None = None
+    params: dict[str, Any]
+    inputs: dict[str, str] = {}
+    retries: int
+    retry_delay_s: float
+    timeout_s: float
+    sla_s: int | None
+    priority: int
+
+
+class DagsDagView(BaseModel):
+    """A DAG with what the server knows about it."""
+
+    dag_id: DagId
+    owner: str
+    schedule: str | None
+    timezone: str
+    tasks: list[DagsTaskView]
+    catchup: Literal["none", "last", "all"]
+    overlap: Literal["allow", "skip", "buffer_one"]
+    max_active_runs: int
+    sla_s: int | None
+    callback_url: str | None
+    description: str | None = None
+    tags: list[str]
+    status: Status
+    version: int = Field(ge=1)
+    created_at: Instant
+    updated_at: Instant
+    next_run_at: Instant | None
+    run_counts: dict[str, int] = Field(description="runs by state, backfills themselves left out")
+
+
+class DagsDagList(BaseModel):
+    """One page of DAGs."""
+
+    items: list[DagsDagView]
+    next_cursor: str | None
+
+
+class DagsDagDefined(BaseModel):
+    """What a definition, a pause or a resume came to."""
+
+    dag_id: DagId
+    status: Status
+    version: int = Field(ge=1)
+
+
+class DagsReason(BaseModel):
+    """Why."""
+
+    reason: str | None = Field(None, max_length=1000, pattern=NO_NUL)
+
+
+class DagsWindow(BaseModel):
+    """Two dates, both inclusive, or two instants, the second exclusive."""
+
+    from_: str = Field(alias="from")
+    to: str
+
+
+class DagsCounts(BaseModel):
+    """The windows of a backfill by state; each counts once."""
+
+    total: int
+    queued: int
+    running: int
+    success: int
+    failed: int
+    cancelled: int
+    skipped: int
+
+
+class DagsTrigger(BaseModel):
+    """A manual run or a backfill."""
+
+    dag_id: DagId
+    run_type: Literal["manual", "backfill"] | None = Field(None, description="default `manual`")
+    from_: str | None = Field(None, alias="from", description="first day, or first instant of a manual run")
+    to: str | None = Field(None, description="last day, inclusive, or end instant, exclusive")
+    params: dict[str, Any] | None = Field(None, description="merged over every task's params")
+    dry_run: bool | None = Field(None, description="plan only, nothing is stored")
+    plan_hash: str | None = Field(None, min_length=1, max_length=1000, description="precondition: the plan still holds")
+    max_active_runs: int | None = Field(None, ge=1, le=1000)
+    run_backwards: bool | None = Field(None, description="latest window first")
+    reprocess: Reprocess | None = Field(None, description="what to do about windows that have a run; default `none`")
+    on_version: Literal["current", "pinned"] | None = Field(None, description="version of a restarted run")
+
+
+class DagsTriggered(BaseModel):
+    """A new run, or the one that stood for that window already."""
+
+    run_id: str
+    state: RunState
+    dag_id: DagId
+    run_type: RunType
+    counts: DagsCounts | None = None
+
+
+class DagsPlannedWindow(BaseModel):
+    """What a backfill would do about one window."""
+
+    window: DagsWindow
+    action: Literal["create", "restart", "skip", "adopt"]
+    run_id: str | None = None
+
+
+class DagsPlan(BaseModel):
+    """A dry run: what the same request without `dry_run` would do."""
+
+    dag_id: DagId
+    run_type: RunType
+    dry_run: Literal[True]
+    plan_hash: str
+    counts: dict[str, int]
+    windows: list[DagsPlannedWindow]
+    task_groups: list[list[str]]
+
+
+class DagsBatch(BaseModel):
+    """Many manual runs in one durable step; a bad entry fails alone."""
+
+    runs: list[Any] = Field(
+        min_length=1, max_length=parse.MOST_RUNS_IN_BATCH, description="each a body of POST /runs of a manual run"
+    )
+
+
+class DagsBatchItem(BaseModel):
+    """What became of one entry: `run_id` and `state`, or `error` and `message`."""
+
+    run_id: str | None = None
+    state: RunState | None = None
+    error: str | None = None
+    message: str | None = None
+
+
+class DagsBatchDone(BaseModel):
+    """Answers in the order of the entries."""
+
+    runs: list[DagsBatchItem]
+
+
+class DagsRunWindow(BaseModel):
+    """One window of a backfill and the run that serves it."""
+
+    window: DagsWindow
+    run_id: str
+    state: WindowState
+
+
+class DagsRunSummary(BaseModel):
+    """A run as lists show it."""
+
+    run_id: str
+    dag_id: str
+    dag_version: int
+    run_type: RunType
+    state: RunState
+    window: DagsWindow | None
+    attempts: int = Field(ge=0)
+    sla_deadline: Instant | None
+    tasks: dict[str, TaskState]
+    created_at: Instant
+    started_at: Instant | None
+    finished_at: Instant | None
+    parent_run_id: str | None
+    error: str | None
+    paused: bool | None = None
+    counts: DagsCounts | None = None
+
+
+class DagsRun(DagsRunSummary):
+    """A run. `windows` and `counts` belong to backfills."""
+
+    windows: list[DagsRunWindow] | None = None
+    windows_truncated: bool | None = None
+
+
+class DagsRunList(BaseModel):
+    """One page of runs, newest first."""
+
+    items: list[DagsRunSummary]
+    next_cursor: str | None
+
+
+class DagsRunChanged(BaseModel):
+    """What a command on a run came to."""
+
+    run_id: str
+    state: RunState
+    attempts: int
+    paused: bool | None = None
+
+
+class DagsTaskChanged(BaseModel):
+    """What a command on a task came to; `attempts` are the run's."""
+
+    run_id: str
+    task: str
+    state: TaskState
+    attempts: int
+
+
+class DagsLog(BaseModel):
+    """Captured output of one attempt."""
+
+    task: str
+    attempt: int
+    text: str
+    truncated: bool
+
+
+class DagsLogList(BaseModel):
+    """Output, oldest attempt first."""
+
+    items: list[DagsLog]
+
+
+class DagsScale(BaseModel):
+    """How many worker slots a pool should have."""
+
+    pool: str | None = Field(None, min_length=1, max_length=63, pattern=NO_NUL, description="default `default`")
+    n: int = Field(ge=0, le=parse.MOST_WORKERS)
+
+
+class DagsWorker(BaseModel):
+    """One worker slot."""
+
+    worker_id: str
+    pool: str
+    state: str
+    node: str
+    pid: int
+
+
+class DagsWorkerList(BaseModel):
+    """Worker slots."""
+
+    items: list[DagsWorker]
+
+
+class DagsErrorDetail(BaseModel):
+    """One field at fault."""
+
+    field: str
+    message: str
+
+
+class DagsError(BaseModel):
+    """Every error of this surface."""
+
+    error: Literal[
+        "invalid_request",
+        "unauthorized",
+        "forbidden",
+        "not_found",
+        "version_conflict",
+        "rate_limited",
+        "internal_error",
+        "dependency_down",
+    ]
+    message: str
+    request_id: str
+    details: list[DagsErrorDetail] | None = None
+
+
+_RUN = {
+    "run_id": "run_9",
+    "dag_id": "sales_gdp",
+    "dag_version": 1,
+    "run_type": "manual",
+    "state": "running",
+    "window": None,
+    "attempts": 1,
+    "sla_deadline": None,
+    "tasks": {"extract": "done", "transform": "running"},
+    "created_at": "2026-01-02T03:04:05.678Z",
+    "started_at": "2026-01-02T03:04:05.690Z",
+    "finished_at": None,
+    "parent_run_id": None,
+    "error": None,
+}
+_DAG = {"dag_id": "sales_gdp", "schedule": "0 2 * * *", "owner": "team-data"}
+_TASKS = [{"id": "extract"}, {"id": "transform", "depends_on": ["extract"], "retries": 2}]
+_CHANGED = {"run_id": "run_9", "state": "running", "attempts": 1}
+#: the body of an event stream
+EVENTS = (
+    'retry: 1000\n\nid: 1\nevent: run_state\ndata: {"seq":1,"ts":"2026-01-02T03:04:05.678Z","run_id":"run_9",'
+    '"from":null,"to":"queued","attempts":0}\n\nevent: end\ndata: {"run_id":"run_9","state":"success"}\n\n'
+)
+
+#: example of each answer
+ANSWERS: dict[type[BaseModel], dict[str, Any]] = {
+    DagsDagView: {
+        **_DAG,
+        "tasks": _TASKS,
+        "status": "active",
+        "version": 1,
+        "created_at": "2026-01-02T03:04:05.678Z",
+        "updated_at": "2026-01-02T03:04:05.678Z",
+        "next_run_at": "2026-01-03T02:00:00.000Z",
+        "run_counts": {"success": 4},
+    },
+    DagsDagDefined: {"dag_id": "sales_gdp", "status": "active", "version": 1},
+    DagsTriggered: {"run_id": "run_9", "state": "queued", "dag_id": "sales_gdp", "run_type": "manual"},
+    DagsBatchDone: {
+        "runs": [
+            {"run_id": "run_9", "state": "queued"},
+            {"error": "invalid_request", "message": "dag_id: required"},
+        ]
+    },
+    DagsRun: _RUN,
+    DagsRunList: {"items": [_RUN], "next_cursor": None},
+    DagsRunChanged: _CHANGED,
+    DagsTaskChanged: {"run_id": "run_9", "task": "extract", "state": "pending", "attempts": 2},
+    DagsLogList: {"items": [{"task": "extract", "attempt": 1, "text": "4 rows\n", "truncated": False}]},
+}
+
+#: examples of each body, by name
+BODIES: dict[type[BaseModel], dict[str, dict[str, Any]]] = {
+    DagsDag: {
+        "schedule and owner": _DAG,
+        "with tasks": {**_DAG, "tasks": _TASKS},
+    },
+    DagsTrigger: {
+        "manual": {"dag_id": "sales_gdp", "params": {"region": "eu"}},
+        "backfill": {"dag_id": "sales_gdp", "run_type": "backfill", "from": "2025-10-01", "to": "2025-10-04"},
+        "dry run": {
+            "dag_id": "sales_gdp",
+            "run_type": "backfill",
+            "from": "2025-10-01",
+            "to": "2025-10-04",
+            "dry_run": True,
+        },
+    },
+    DagsBatch: {"two runs": {"runs": [{"dag_id": "sales_gdp"}, {"dag_id": "sales_gdp", "params": {"n": 2}}]}},
+    DagsScale: {"four slots": {"pool": "default", "n": 4}},
+    DagsReason: {"with a reason": {"reason": "upstream is down"}},
+}

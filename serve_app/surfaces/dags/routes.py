@@ -1,0 +1,148 @@
+"""Who may call what, and in which order a request is checked.
+
+    token (401) ─▶ rate (429) ─▶ scope (403) ─▶ body (400) ─▶ gateway: exists (404), state (409)
+
+`DagsSurface` does the first three for every endpoint and words every error, also for paths and methods that
+do not exist. FastAPI matches and documents the routes; it neither validates nor serialises, which keeps a
+request well under a millisecond.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from orchestrator.errors import OrchestratorError
+from serve_app.auth import Principal, Tokens
+from serve_app.limits import Allowance, Buckets
+from serve_app.options import ServerOptions
+from serve_app.plain_route import Endpoint, PlainRoute
+from serve_app.ports import Clock, Gateway
+from serve_app.problems import Kind, TooManyRequests, Unauthenticated, problem_of
+from serve_app.requests import identity_of
+from serve_app.surfaces.dags import docs, words
+from serve_app.surfaces.dags.handlers import JSON, Handlers, require
+
+BASE = "/api/v1/runtime/orchestrator"
+
+Handler = Callable[[Request, Principal], Awaitable[Response]]
+
+#: method, path, scope, name of the handler; literal segments before parameters.
+#: A backfill needs scope admin too: that is seen in the body of `trigger`.
+ENDPOINTS = (
+    ("POST", "/dags", "admin", "define_dag"),
+    ("GET", "/dags", "client", "list_dags"),
+    ("GET", "/dags/{dag_id}", "client", "get_dag"),
+    ("POST", "/dags/{dag_id}/pause", "admin", "pause_dag"),
+    ("POST", "/dags/{dag_id}/resume", "admin", "resume_dag"),
+    ("POST", "/dags/{dag_id}/deploy", "admin", "deploy_dag"),
+    ("POST", "/runs", "client", "trigger"),
+    ("POST", "/runs/batch", "client", "trigger_batch"),
+    ("GET", "/runs", "client", "list_runs"),
+    ("GET", "/runs/{run_id}", "client", "get_run"),
+    ("POST", "/runs/{run_id}/cancel", "client", "cancel_run"),
+    ("POST", "/runs/{run_id}/pause", "client", "pause_run"),
+    ("POST", "/runs/{run_id}/resume", "client", "resume_run"),
+    ("POST", "/runs/{run_id}/retry", "client", "retry_run"),
+    ("GET", "/runs/{run_id}/events", "client", "run_events"),
+    ("POST", "/runs/{run_id}/tasks/{task}/retry", "client", "retry_task"),
+    ("POST", "/runs/{run_id}/tasks/{task}/skip", "client", "skip_task"),
+    ("GET", "/runs/{run_id}/tasks/{task}/logs", "client", "task_logs"),
+    ("GET", "/workers", "client", "list_workers"),
+    ("POST", "/workers/scale", "admin", "scale_workers"),
+    ("POST", "/workers/{worker_id}/drain", "admin", "drain_worker"),
+)
+
+_log = logging.getLogger(__name__)
+
+
+class DagsSurface:
+    """This surface over one gateway."""
+
+    prefix = BASE
+
+    def __init__(self, gateway: Gateway, tokens: Tokens, options: ServerOptions, clock: Clock) -> None:
+        self._handlers = Handlers(gateway, options, clock)
+        self._tokens = tokens
+        self._rate_per_s = options.rate_limit_rps
+        self._clock = clock
+        self._buckets = Buckets(options.rate_limit_rps, options.rate_limit_burst, options.replicas)
+
+    def routes(self) -> list[PlainRoute]:
+        """Every endpoint, in the order in which they are matched."""
+        operations = docs.operations()
+        return [self._route(*each, operations[each[-1]]) for each in ENDPOINTS]
+
+    def components(self) -> words.Json:
+        """What the descriptions of the routes refer to."""
+        return docs.components()
+
+    async def refuse(self, request: Request, error: OrchestratorError) -> Response:
+        """The answer to a request that no endpoint takes; a caller must be known even for that."""
+
+        async def refuse(_: Request, __: Principal) -> Response:
+            raise error
+
+        return await self._guarded(refuse, None)(request)
+
+    def fault(self, request: Request, error: Exception) -> Response:
+        """The answer when something broke outside of every handler."""
+        return _with_allowance(_problem(request, error), self._buckets.untouched)
+
+    def _route(self, method: str, path: str, scope: str, name: str, described: words.Json) -> PlainRoute:
+        handler: Handler = getattr(self._handlers, name)
+        return PlainRoute(
+            BASE + path,
+            self._guarded(handler, scope),
+            methods=[method],
+            name=name,
+            operation_id=f"dags_{name}",
+            summary=(handler.__doc__ or name).strip().splitlines()[0].rstrip("."),
+            description=f"Needs scope `{scope}`.",
+            tags=["dags"],
+            response_class=Response,
+            openapi_extra=described,
+        )
+
+    def _guarded(self, handler: Handler, scope: str | None) -> Endpoint:
+        async def answer(request: Request) -> Response:
+            allowance = self._buckets.untouched
+            try:
+                principal = self._tokens.bearer(request.headers.get("authorization"))
+                if principal is None:
+                    raise Unauthenticated
+                allowance = self._buckets.take(principal.tenant, self._clock.monotonic())
+                if allowance.retry_after_s:
+                    raise TooManyRequests(self._rate_per_s, allowance.retry_after_s)
+                if scope is not None:
+                    require(principal, scope)
+                response = await handler(request, principal)
+            except Exception as error:
+                response = _problem(request, error)
+            return _with_allowance(response, allowance)
+
+        return answer
+
+
+def _problem(request: Request, error: Exception) -> Response:
+    """`error` in this surface's form."""
+    problem = problem_of(error)
+    request_id = identity_of(request).id
+    if problem.kind is Kind.BROKEN:
+        _log.error("request %s broke", request_id, exc_info=error)
+    elif problem.kind is Kind.UNAVAILABLE:
+        _log.warning("request %s: %s", request_id, error)
+    body: words.Json = {"error": words.ERROR_CODES[problem.kind], "message": problem.message, "request_id": request_id}
+    if problem.details:
+        body["details"] = [{"field": field, "message": message} for field, message in problem.details]
+    return Response(orjson.dumps(body), words.http_status(problem.kind), dict(problem.headers), JSON)
+
+
+def _with_allowance(response: Response, allowance: Allowance) -> Response:
+    response.raw_headers.append((b"x-ratelimit-limit", b"%d" % allowance.limit))
+    response.raw_headers.append((b"x-ratelimit-remaining", b"%d" % allowance.remaining))
+    return response

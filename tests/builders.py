@@ -1,0 +1,200 @@
+"""Definitions, runs and backfills for tests; everything that is not under test has a default.
+
+`Story` drives one run through its machine on a clock of its own and remembers every event: what a RunActor does,
+without the actor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from orchestrator import backfill as backfills
+from orchestrator import events as e
+from orchestrator import run as runs
+from orchestrator.backfill import Backfill
+from orchestrator.definition import Definition, TaskSpec, Window
+from orchestrator.messages import Note, Report, Value
+from orchestrator.run import Compiled, Run, RunState
+from orchestrator.task import TaskState
+
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def a_task(name: str, *needs: str, **changes: Any) -> TaskSpec:
+    """A task that depends on `needs`."""
+    return TaskSpec(id=name, depends_on=needs, **changes)
+
+
+def a_dag(*tasks: TaskSpec, **changes: Any) -> Definition:
+    """A DAG of these tasks."""
+    return Definition(**({"dag_id": "d", "owner": "team", "tasks": tasks} | changes))
+
+
+def versions(*definitions: Definition) -> Callable[[int], Compiled]:
+    """A look-up of these definitions, as versions 1, 2, …"""
+    compiled = {number: Compiled(definition, number) for number, definition in enumerate(definitions, 1)}
+    return compiled.__getitem__
+
+
+def created(run_id: str = "run_1", **changes: Any) -> e.RunCreated:
+    """The first event of a run."""
+    values: dict[str, Any] = {"at": AT, "run_id": run_id, "tenant": "t", "dag_id": "d", "dag_version": 1}
+    return e.RunCreated(**(values | {"run_type": "manual"} | changes))
+
+
+def a_value(content: object) -> Value:
+    """A task's return value."""
+    return Value(msgspec.Raw(msgspec.json.encode(content)))
+
+
+class Story:
+    """One run and all that happened to it. Tasks are named; `now` moves when told to."""
+
+    def __init__(self, *tasks: TaskSpec, later: Sequence[Definition] = (), **changes: Any) -> None:
+        self.compiled = versions(a_dag(*tasks, **changes), *later)
+        first = created()
+        self.now = AT
+        self.run = Run(first, self.compiled)
+        self.events: list[e.Event] = [first]
+        #: what had to stop
+        self.aborts: list[runs.Abort] = []
+
+    def do(self, command: runs.Command) -> list[e.Event]:
+        """Decide and apply; the new events."""
+        new = runs.decide(self.run, command, self.now)
+        for event in new:
+            abort = runs.aborted(self.run, event)
+            self.aborts += [abort] if abort else []
+            runs.apply(self.run, event)
+        self.events += new
+        return new
+
+    def kinds(self, command: runs.Command) -> list[str]:
+        """Wire names of the events that `command` makes."""
+        return [str(event.__struct_config__.tag) for event in self.do(command)]
+
+    def wait(self, seconds: float) -> Story:
+        """Time passes."""
+        self.now += timedelta(seconds=seconds)
+        runs.wake(self.run, self.now)
+        return self
+
+    def start(self) -> Story:
+        """Admit the run."""
+        self.do(runs.Start())
+        return self
+
+    def begin(self, *names: str, worker: str = "w0") -> Story:
+        """Hand these tasks to a worker."""
+        for name in names:
+            self.do(runs.Begin((self.run.position(name),), worker, "i1"))
+            runs.put_back(self.run, runs.take_ready(self.run, len(self.run.tasks)))  # what runs is taken off
+        return self
+
+    def report(self, name: str, outcome: str, attempt: int | None = None, **changes: Any) -> runs.Settle:
+        """What the worker says of the running attempt of a task."""
+        current = self.run.tasks[self.run.position(name)].attempt if attempt is None else attempt
+        return runs.Settle(Report("run_1", name, current, outcome, **changes), 0.5)
+
+    def ok(self, *names: str) -> Story:
+        """These tasks run and succeed, one after another."""
+        for name in names:
+            self._running(name)
+            self.do(self.report(name, "ok", value=a_value(name)))
+        return self
+
+    def fail(self, *names: str, error: str = "Boom", **changes: Any) -> Story:
+        """These tasks run and fail."""
+        for name in names:
+            self._running(name)
+            self.do(self.report(name, "error", error=error, **changes))
+        return self
+
+    def lose(self, *names: str) -> Story:
+        """These tasks run and are lost with their worker."""
+        for name in names:
+            self._running(name)
+            self.do(runs.Lose(name, self.attempt(name)))
+        return self
+
+    def note(self, name: str, content: object, kind: str = "checkpoint") -> runs.Mark:
+        """A checkpoint of the running attempt."""
+        return runs.Mark(Note("run_1", name, self.attempt(name), kind, msgspec.Raw(msgspec.json.encode(content))))
+
+    def attempt(self, name: str) -> int:
+        """Last attempt of a task."""
+        return self.run.tasks[self.run.position(name)].attempt
+
+    def state(self, name: str) -> TaskState:
+        """Where a task is."""
+        return self.run.tasks[self.run.position(name)].state
+
+    @property
+    def states(self) -> dict[str, str]:
+        """Where all tasks are."""
+        return {n: str(t.state) for n, t in zip(self.run.compiled.graph.names, self.run.tasks, strict=True)}
+
+    @property
+    def ready(self) -> list[str]:
+        """Tasks that may start now, in the order in which they would."""
+        positions = runs.take_ready(self.run, len(self.run.tasks))
+        runs.put_back(self.run, positions)
+        return [self.run.compiled.graph.names[i] for i in positions]
+
+    def replayed(self) -> Run:
+        """The run as a fold of its events."""
+        return runs.fold(self.events, self.compiled)
+
+    def _running(self, name: str) -> None:
+        if self.state(name) is not TaskState.RUNNING:
+            self.begin(name)
+        assert self.state(name) is TaskState.RUNNING, f"{name} could not start: it is {self.state(name)}"
+
+
+def day(number: int) -> Window:
+    """The n-th date window."""
+    text = f"2025-10-{number:02d}"
+    return Window(text, text)
+
+
+class Watch:
+    """One backfill over children c1, c2, … and all that happened to it."""
+
+    def __init__(self, windows: int, kept: Sequence[str] = ()) -> None:
+        self.children = [(f"c{n}", day(n)) for n in range(1, windows + 1)]
+        self.kept = frozenset(kept)
+        whole = Window(day(1).start, day(windows).end)
+        first = e.BackfillCreated(AT, "run_b", "t", "d", 1, whole, windows, len(self.kept))
+        self.backfill = Backfill(first, self.children, self.kept)
+        self.events: list[e.Event] = [first]
+
+    def do(self, command: backfills.Command) -> list[e.Event]:
+        """Decide and apply; the new events."""
+        new = backfills.decide(self.backfill, command, AT)
+        for event in new:
+            backfills.apply(self.backfill, event)
+        self.events += new
+        return new
+
+    def see(self, **states: str) -> list[str]:
+        """Children are seen in these states; wire names of the new events."""
+        new = self.do(backfills.Observe(tuple(states.items())))
+        return [str(event.__struct_config__.tag) for event in new]
+
+    @property
+    def state(self) -> RunState:
+        """Where the backfill is."""
+        return self.backfill.state
+
+    def replayed(self) -> Backfill:
+        """The backfill as a fold of its events."""
+        first = self.events[0]
+        assert isinstance(first, e.BackfillCreated)
+        backfill = Backfill(first, self.children, self.kept)
+        for event in self.events[1:]:
+            backfills.apply(backfill, event)
+        return backfill

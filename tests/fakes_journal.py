@@ -1,0 +1,729 @@
+"""The journal in memory: the twin of `actors/journal.py`, step for step.
+
+It passes the same conformance suite, so what a test shows with it holds for the real one. `failing` makes
+the next steps raise JournalUnavailable, before or after they took effect (an answer that got lost).
+Waiting in `tail` is real asyncio waiting; nothing else takes time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import msgspec
+
+from orchestrator import codec
+from orchestrator import ports as p
+from orchestrator.errors import Broken, Fenced, JournalUnavailable
+from orchestrator.events import SCHEMA
+
+T = TypeVar("T")
+
+
+@dataclass
+class _Run:
+    run_id: str
+    tenant: str
+    dag_id: str
+    dag_version: int
+    run_type: str
+    created_ms: int
+    events: list[p.EventBatch]
+    window_key: str = ""
+    parent: str = ""
+    sla_ms: int | None = None
+    version: int = 1
+    owner: str = ""
+    state: str = "queued"
+    attempts: int = 0
+    started_ms: int | None = None
+    finished_ms: int | None = None
+    error: str = ""
+    max_active_runs: int | None = None
+    backwards: bool = False
+    plan_hash: str = ""
+    watchers: list[str] = field(default_factory=list)
+    tasks: dict[str, str] = field(default_factory=dict)
+    #: of a backfill
+    children: list[str] = field(default_factory=list)
+    kept: set[str] = field(default_factory=set)
+    counts: dict[str, int] = field(default_factory=dict)
+    task_counts: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def row(self) -> p.RunRow:
+        return p.RunRow(
+            **{name: getattr(self, name) for name in p.RunRow.__struct_fields__ if name != "watchers"},
+            watchers=tuple(self.watchers),
+        )
+
+
+@dataclass
+class _Dag:
+    version: int = 0
+    paused: bool = False
+    content_hash: str = ""
+    created_ms: int = 0
+    updated_ms: int = 0
+    next_fire_ms: int = 0
+    fired_ms: int | None = None
+    definitions: dict[int, bytes] = field(default_factory=dict)
+    run_counts: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class _Owner:
+    epoch: int = 0
+    turn: int = 0
+    cursor: str = "0-0"
+    reply: list[p.CommitResult] = field(default_factory=list)
+
+
+class MemoryJournal:
+    """`ports.Journal` without a server."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, _Run] = {}
+        self.dag_rows: dict[tuple[str, str], _Dag] = {}
+        self.owners: dict[str, _Owner] = defaultdict(_Owner)
+        self.by_window_key: dict[tuple[str, str, str], str] = {}
+        self.backfills_by_key: dict[tuple[str, str, str], str] = {}
+        self.streams: dict[str, list[tuple[int, bytes]]] = defaultdict(list)
+        self.timers: dict[tuple[str, str], int] = {}
+        self.replies: dict[str, tuple[str, object, bytes]] = {}
+        self.counters: dict[str, int] = defaultdict(int)
+        self.logs: dict[tuple[str, str, int], list[bytes]] = {}
+        #: steps that fail next: True = as if the answer were lost, False = before anything happened
+        self.failing: list[bool] = []
+        self._next_entry = 1
+        self._news = asyncio.Event()
+        self._sched: list[p.SchedItem] = []
+        self._feed: list[p.FeedItem] = []
+        self._told: list[p.WindowNews] = []
+
+    async def take_epoch(self, owner: str) -> int:
+        def step() -> int:
+            row = self.owners[owner]
+            row.epoch, row.turn, row.reply = row.epoch + 1, 0, []
+            return row.epoch
+
+        return self._step(step)
+
+    async def owner(self, owner: str) -> p.OwnerRow:
+        row = self.owners.get(owner, _Owner())
+        return self._step(lambda: p.OwnerRow(row.epoch, row.turn, row.cursor))
+
+    async def commit(self, commit: p.Commit) -> list[p.CommitResult]:
+        return self._step(lambda: self._commit(commit))
+
+    async def owned(self, owner: str) -> list[str]:
+        return self._step(lambda: sorted(r.run_id for r in self.runs.values() if r.owner == owner))
+
+    async def create_runs(self, creations: Sequence[p.Creation]) -> list[p.CreationResult]:
+        return self._step(lambda: self._create_runs(creations))
+
+    async def create_backfill(self, backfill: p.NewBackfill) -> p.BackfillResult:
+        return self._step(lambda: self._create_backfill(backfill))
+
+    async def fire(self, fire: p.Fire) -> p.FireResult:
+        return self._step(lambda: self._fire(fire))
+
+    async def put_dag(self, dag: p.PutDag) -> p.DagWritten:
+        return self._step(lambda: self._put_dag(dag))
+
+    async def set_paused(
+        self, tenant: str, dag_id: str, paused: bool, now_ms: int, idem: p.StoredReply | None = None
+    ) -> p.DagWritten:
+        return self._step(lambda: self._set_paused(tenant, dag_id, paused, now_ms, idem))
+
+    async def dag(self, tenant: str, dag_id: str) -> p.DagRow | None:
+        return self._step(lambda: self._dag_row(tenant, dag_id) if (tenant, dag_id) in self.dag_rows else None)
+
+    async def dags(self, tenant: str, after: str, limit: int) -> list[p.DagRow]:
+        names = sorted(d for t, d in self.dag_rows if t == tenant and d > after)
+        return self._step(lambda: [self._dag_row(tenant, d) for d in names[:limit]])
+
+    async def definition(self, tenant: str, dag_id: str, version: int) -> bytes | None:
+        dag = self.dag_rows.get((tenant, dag_id), _Dag())
+        return self._step(lambda: dag.definitions.get(version))
+
+    async def summary(self, run_id: str) -> p.RunRow | None:
+        return self._step(lambda: self.runs[run_id].row() if run_id in self.runs else None)
+
+    async def summaries(self, wanted: p.RunFilter, cursor: str | None, limit: int) -> p.RunPage:
+        def fits(run: _Run) -> bool:
+            listed = wanted.parent is None or run.run_id in self.runs[wanted.parent].children
+            return (
+                run.tenant == wanted.tenant
+                and listed
+                and wanted.dag_id in (None, run.dag_id)
+                and wanted.state in (None, run.state)
+                and wanted.run_type in (None, run.run_type)
+            )
+
+        if wanted.parent is not None and wanted.parent not in self.runs:
+            return p.RunPage((), None)
+        ids = sorted((r for r in self.runs if cursor is None or r < cursor), reverse=True)
+        found = [self.runs[i].row() for i in ids if fits(self.runs[i])]
+        more = found[limit - 1].run_id if len(found) > limit else None
+        return self._step(lambda: p.RunPage(tuple(found[:limit]), more))
+
+    async def tasks(self, run_id: str) -> dict[str, str]:
+        return self._step(lambda: dict(self.runs[run_id].tasks) if run_id in self.runs else {})
+
+    async def events(self, run_id: str, after: int, limit: int) -> list[p.EventBatch]:
+        def step() -> list[p.EventBatch]:
+            batches = self.runs[run_id].events if run_id in self.runs else []
+            first = bisect.bisect_right([b.last_version for b in batches], after)
+            return batches[first : first + limit]
+
+        return self._step(step)
+
+    async def load(self, run_ids: Sequence[str]) -> list[p.History]:
+        return self._step(
+            lambda: [p.History(self.runs[i].row(), tuple(self.runs[i].events)) for i in run_ids if i in self.runs]
+        )
+
+    async def by_window(self, tenant: str, dag_id: str, window_keys: Sequence[str]) -> dict[str, p.RunRow]:
+        ids = {key: self.by_window_key.get((tenant, dag_id, key)) for key in window_keys}
+        return self._step(lambda: {key: self.runs[i].row() for key, i in ids.items() if i})
+
+    async def backfill_by_window(self, tenant: str, dag_id: str, window_key: str) -> p.RunRow | None:
+        found = self.backfills_by_key.get((tenant, dag_id, window_key))
+        return self._step(lambda: self.runs[found].row() if found else None)
+
+    async def children(self, backfill: str, limit: int | None = None) -> list[p.ChildRow]:
+        if backfill not in self.runs:
+            return []
+        parent = self.runs[backfill]
+        runs = [self.runs[i] for i in parent.children[:limit]]
+        return self._step(
+            lambda: [
+                p.ChildRow(r.run_id, r.window_key, r.state, r.version, r.run_id in parent.kept, r.dag_version)
+                for r in runs
+            ]
+        )
+
+    async def child_counts(self, backfill: str) -> dict[str, int]:
+        return self._step(lambda: self._counts(self.runs[backfill]) if backfill in self.runs else {})
+
+    async def child_tasks(self, backfill: str) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {}
+        for (task, letter), n in self.runs[backfill].task_counts.items():
+            if n:
+                found.setdefault(task, {})[letter] = n
+        return self._step(lambda: found)
+
+    async def queued_and_active(self) -> list[p.RunRow]:
+        return self._step(
+            lambda: [self.runs[i].row() for i in sorted(self.runs) if self.runs[i].state not in p.TERMINAL]
+        )
+
+    async def position(self, stream: str) -> str:
+        entries = self.streams[stream]
+        return self._step(lambda: f"{entries[-1][0]}-0" if entries else "0-0")
+
+    async def tail(self, stream: str, cursor: str, block_ms: int, limit: int = 1000) -> list[p.Entry]:
+        after = int(cursor.partition("-")[0])
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + block_ms / 1000
+        while True:
+            found = [p.Entry(f"{n}-0", item) for n, item in self.streams[stream] if n > after][:limit]
+            left_s = deadline - loop.time()
+            if found or left_s <= 0:
+                return self._step(lambda found=found: found)  # type: ignore[misc]
+            self._news.clear()
+            try:
+                await asyncio.wait_for(self._news.wait(), left_s)
+            except TimeoutError:
+                continue
+
+    async def trim(self, stream: str, cursor: str) -> None:
+        last = int(cursor.partition("-")[0])
+        self.streams[stream] = [entry for entry in self.streams[stream] if entry[0] > last]
+
+    async def pop_timers(self, scheduler_epoch: int, now_ms: int, limit: int = 1000) -> int:
+        return self._step(lambda: self._pop_timers(scheduler_epoch, now_ms, limit))
+
+    async def due_crons(self, now_ms: int, limit: int = 1000) -> list[p.DueCron]:
+        due = [p.DueCron(t, d, at) for (t, d), at in self._cron().items() if at <= now_ms]
+        return self._step(lambda: sorted(due, key=lambda c: (c.due_ms, c.tenant, c.dag_id))[:limit])
+
+    async def next_due(self) -> int | None:
+        return self._step(lambda: min([*self.timers.values(), *self._cron().values()], default=None))
+
+    async def stored_reply(self, key: str) -> p.StoredReply | None:
+        found = self.replies.get(key)
+        return self._step(lambda: p.StoredReply(key, found[0], found[2]) if found else None)
+
+    async def store_reply(self, reply: p.StoredReply) -> None:
+        self._step(lambda: self.replies.setdefault(reply.key, (reply.fingerprint, None, reply.reply)))
+
+    async def metrics(self) -> dict[str, int]:
+        return self._step(lambda: dict(self.counters))
+
+    async def count(self, counts: Sequence[tuple[str, int]]) -> None:
+        def step() -> None:
+            for name, n in counts:
+                self.counters[name] += n
+
+        self._step(step)
+
+    async def log(self, run_id: str, task: str, attempt: int) -> list[bytes] | None:
+        return self._step(lambda: self.logs.get((run_id, task, attempt)))
+
+    async def ping(self) -> bool:
+        return not self.failing
+
+    async def close(self) -> None:
+        return None
+
+    def _step(self, step: Callable[[], T]) -> T:
+        lost = self.failing.pop(0) if self.failing else None
+        if lost is False:
+            raise JournalUnavailable("connection refused")
+        try:
+            answer = step()
+        finally:
+            self._flush()
+        if lost:
+            raise JournalUnavailable("the answer got lost")
+        return answer
+
+    def _flush(self) -> None:
+        inboxes: dict[str, list[p.InboxItem]] = {}
+        woken: list[p.SchedItem] = []
+        for news in self._told:
+            owner = self.runs[news.run_id].owner
+            wake = p.Wake(news.run_id, "window")
+            if owner:
+                inboxes.setdefault(owner, []).append(news)
+            elif wake not in woken:
+                woken.append(wake)
+        for owner, items in inboxes.items():
+            self._write(p.inbox(owner), codec.encode_items(items))
+        if self._sched or woken:
+            self._write(p.SCHED, codec.encode_items([*self._sched, *woken]))
+        if self._feed:
+            self._write(p.FEED, codec.encode_items(self._feed))
+        self._sched, self._feed, self._told = [], [], []
+
+    def _write(self, stream: str, item: bytes) -> None:
+        self.streams[stream].append((self._next_entry, item))
+        self._next_entry += 1
+        self._news.set()
+
+    # commits
+
+    def _commit(self, commit: p.Commit) -> list[p.CommitResult]:
+        owner = self.owners[commit.owner]
+        if owner.epoch != commit.epoch:
+            raise Fenced(commit.owner, commit.epoch, owner.epoch)
+        if commit.turn == owner.turn:
+            return owner.reply
+        if commit.turn < owner.turn:
+            raise Broken(f"{commit.owner}: turn {commit.turn} came after turn {owner.turn}")
+        owner.reply = [self._append(commit.owner, append) for append in commit.appends]
+        owner.turn = commit.turn
+        for name, n in commit.counts:
+            self.counters[name] += n
+        for mail in commit.mail:
+            self._write(p.inbox(mail.actor), mail.item)
+        if commit.cursor is not None:
+            owner.cursor = commit.cursor
+            last = int(commit.cursor.partition("-")[0])
+            inbox = p.inbox(commit.owner)
+            self.streams[inbox] = [entry for entry in self.streams[inbox] if entry[0] >= last]
+        return owner.reply
+
+    def _append(self, owner: str, a: p.Append) -> p.CommitResult:
+        run = self.runs.get(a.run_id)
+        if run is None:
+            return p.CommitResult(a.run_id, "missing", 0, "")
+        status, _, reply = self._stored(a.idem)
+        if status:
+            return p.CommitResult(a.run_id, status, run.version, run.owner, reply)
+        if run.version != a.expected or run.owner not in ("", owner):
+            return p.CommitResult(a.run_id, "stale", run.version, run.owner)
+        if a.scheduler_epoch is not None and not self._admitted(run, a.scheduler_epoch):
+            return p.CommitResult(a.run_id, "refused", run.version, run.owner)
+        self._apply(owner, run, a)
+        self._store(a.idem, None)
+        return p.CommitResult(a.run_id, "ok", run.version, run.owner)
+
+    def _admitted(self, run: _Run, epoch: int) -> bool:
+        dag = self.dag_rows.get((run.tenant, run.dag_id))
+        return epoch == self.owners["scheduler"].epoch and not (dag and dag.paused)
+
+    def _apply(self, owner: str, run: _Run, a: p.Append) -> None:
+        before, tell = run.state, a.passive
+        if a.count:
+            run.version += a.count
+            run.events.append(p.EventBatch(run.version, SCHEMA, a.events))
+        if a.state is not None and a.state != before:
+            tell = self._change_state(run, a.state, a.finished_ms) or tell
+        run.owner = "" if a.passive or run.state in p.TERMINAL else owner
+        for name in ("attempts", "error", "dag_version"):
+            if getattr(a, name) is not None:
+                setattr(run, name, getattr(a, name))
+        if a.started_ms is not None:
+            run.started_ms = a.started_ms or None
+        if a.finished_ms is not None:
+            run.finished_ms = a.finished_ms or None
+        if a.tasks_reset:
+            self._set_tasks(run, {task: "p" for task in run.tasks})
+            run.tasks = {}
+        self._set_tasks(run, dict(a.tasks))
+        if a.wake_at_ms == 0:
+            self.timers.pop(("wake", run.run_id), None)
+        elif a.wake_at_ms is not None:
+            self.timers["wake", run.run_id] = a.wake_at_ms
+        if tell:
+            moved = (run.run_id, run.tenant, run.dag_id, run.run_type, run.parent, before, run.state, run.owner)
+            self._sched.append(p.RunMoved(*moved))
+        if a.count:
+            self._feed.append((run.run_id, run.version, run.state))
+
+    def _change_state(self, run: _Run, after: str, finished_ms: int | None) -> bool:
+        before = run.state
+        self._move(run, after)
+        if after in p.TERMINAL:
+            self.timers.pop(("wake", run.run_id), None)
+            self.timers.pop(("sla", run.run_id), None)
+            if run.run_type != "backfill":
+                self._measure(run, after, finished_ms or run.created_ms)
+        elif before in p.TERMINAL and run.sla_ms and run.finished_ms and run.sla_ms > run.finished_ms:
+            self.timers["sla", run.run_id] = run.sla_ms
+        return after in p.TERMINAL or before in p.TERMINAL or (before == "queued" and after != "running")
+
+    def _measure(self, run: _Run, state: str, finished_ms: int) -> None:
+        self.counters[f"runs_total|{run.dag_id}|{state}"] += 1
+        took_ms = max(0, finished_ms - run.created_ms)
+        base = f"run_latency_seconds|{run.dag_id}|"
+        fitting = [bound for bound in p.LATENCY_BOUNDS if took_ms <= bound * 1000]
+        if fitting:
+            self.counters[f"{base}le|{fitting[0]}"] += 1
+        self.counters[f"{base}sum_ms"] += took_ms
+        self.counters[f"{base}count"] += 1
+
+    def _move(self, run: _Run, after: str, quiet: str = "") -> None:
+        before, run.state = run.state, after
+        if run.run_type != "backfill":
+            counts = self.dag_rows[run.tenant, run.dag_id].run_counts
+            _add(counts, before, -1)
+            _add(counts, after, 1)
+        for watcher in run.watchers:
+            counts = self.runs[watcher].counts
+            _add(counts, before, -1)
+            _add(counts, after, 1)
+            if watcher != quiet:
+                self._told.append(p.WindowNews(watcher, run.run_id, run.window_key, before, after, run.version))
+
+    def _set_tasks(self, run: _Run, letters: dict[str, str]) -> None:
+        for task, letter in letters.items():
+            for watcher in run.watchers:
+                counts = self.runs[watcher].task_counts
+                _add(counts, (task, run.tasks.get(task, "p")), -1)
+                _add(counts, (task, letter), 1)
+                counts.pop((task, "p"), None)
+            run.tasks[task] = letter
+
+    # creations
+
+    def _create(self, run: _Run) -> None:
+        self.runs[run.run_id] = run
+        if run.sla_ms is not None:
+            self.timers["sla", run.run_id] = run.sla_ms
+        if run.run_type != "backfill":
+            _add(self.dag_rows[run.tenant, run.dag_id].run_counts, "queued", 1)
+
+    def _restart(self, run: _Run, events: bytes, count: int, dag_version: int, quiet: str = "") -> None:
+        run.version += count
+        run.events.append(p.EventBatch(run.version, SCHEMA, events))
+        self._set_tasks(run, {task: "p" for task in run.tasks})
+        run.tasks = {}
+        run.dag_version, run.started_ms, run.finished_ms, run.error = dag_version, None, None, ""
+        self._move(run, "queued", quiet)
+        self._feed.append((run.run_id, run.version, "queued"))
+
+    def _queue(self, run: _Run, parent: str, max_active_runs: int | None, created_ms: int, again: bool) -> None:
+        head = (run.tenant, run.dag_id, run.dag_version, run.run_type, parent)
+        for n, item in enumerate(self._sched):
+            if isinstance(item, p.RunsCreated) and item.restarted == again:
+                known = (item.tenant, item.dag_id, item.dag_version, item.run_type, item.parent)
+                if known == head:
+                    self._sched[n] = msgspec.structs.replace(item, run_ids=(*item.run_ids, run.run_id))
+                    return
+        self._sched.append(p.RunsCreated(*head, (run.run_id,), created_ms, max_active_runs, again))
+
+    def _holds(self, n: p.NewRun) -> bool:
+        existing = self.by_window_key.get((n.tenant, n.dag_id, n.window_key)) if n.window_key else None
+        if n.pinned_version and existing:
+            return self.runs[existing].dag_version == n.pinned_version
+        return self._version(n.tenant, n.dag_id) == n.dag_version
+
+    def _version(self, tenant: str, dag_id: str) -> int:
+        return self.dag_rows.get((tenant, dag_id), _Dag()).version
+
+    def _stand(self, n: p.NewRun) -> p.CreatedRun:
+        key = (n.tenant, n.dag_id, n.window_key)
+        run = self.runs.get(self.by_window_key.get(key, "") if n.window_key else n.run_id)
+        if run and n.window_key and _restarts(n.reprocess, run.state):
+            self._restart(run, n.restart_event, 1, n.restart_version)
+            self._queue(run, run.parent, None, run.created_ms, True)
+            return p.CreatedRun(run.run_id, "queued", "restarted")
+        if run:
+            return p.CreatedRun(run.run_id, run.state, "created" if run.run_id == n.run_id else "existing")
+        batch = [p.EventBatch(1, SCHEMA, n.event)]
+        head = (n.run_id, n.tenant, n.dag_id, n.dag_version, n.run_type, n.created_ms, batch)
+        run = _Run(*head, window_key=n.window_key, sla_ms=n.sla_ms)
+        self._create(run)
+        if n.window_key:
+            self.by_window_key[key] = n.run_id
+        self._feed.append((n.run_id, 1, "queued"))
+        self._queue(run, "", None, n.created_ms, False)
+        return p.CreatedRun(n.run_id, "queued", "created")
+
+    def _create_runs(self, creations: Sequence[p.Creation]) -> list[p.CreationResult]:
+        return [self._creation(creation) for creation in creations]
+
+    def _creation(self, creation: p.Creation) -> p.CreationResult:
+        status, kept, reply = self._stored(creation.idem)
+        if status:
+            return p.CreationResult(status, kept if isinstance(kept, tuple) else (), reply)
+        if not all(self._holds(n) for n in creation.runs):
+            return p.CreationResult("changed")
+        runs = tuple(self._stand(n) for n in creation.runs)
+        self._store(creation.idem, runs)
+        return p.CreationResult("ok", runs)
+
+    def _create_backfill(self, b: p.NewBackfill) -> p.BackfillResult:
+        status, kept, reply = self._stored(b.idem)
+        if status == "replayed":
+            assert isinstance(kept, p.BackfillResult)
+            return msgspec.structs.replace(kept, status="replayed", reply=reply)
+        if status:
+            return p.BackfillResult(status)
+        key = (b.tenant, b.dag_id, b.window_key)
+        run = self.runs.get(self.backfills_by_key.get(key, ""))
+        if run and not (run.state in p.TERMINAL and b.reprocess != "none"):
+            if b.require_hash and run.plan_hash != b.require_hash:
+                return p.BackfillResult("hash")
+            found = p.BackfillResult("existing", run.run_id, run.state, self._counts(run))
+            self._store(b.idem, found)
+            return found
+        if (run and (run.run_id != b.restarts or run.version != b.restarts_version)) or (not run and b.restarts):
+            return p.BackfillResult("changed")
+        if not self._plan_holds(b, run):
+            return p.BackfillResult("changed")
+        made = self._write_backfill(b, run)
+        self._write_windows(b, made, again=run is not None)
+        if b.backwards:
+            self._sched = [_backwards(item) for item in self._sched]
+        answer = p.BackfillResult("restarted" if run else "created", made.run_id, "queued", self._counts(made))
+        self._store(b.idem, answer)
+        return answer
+
+    def _plan_holds(self, b: p.NewBackfill, run: _Run | None) -> bool:
+        if self._version(b.tenant, b.dag_id) != b.dag_version:
+            return False
+        if run and run.children != [w.run_id for w in b.windows]:
+            return False
+        return all(self._window_holds(b, w) for w in b.windows)
+
+    def _window_holds(self, b: p.NewBackfill, w: p.NewWindow) -> bool:
+        existing = self.by_window_key.get((b.tenant, b.dag_id, w.window_key))
+        if existing is None:
+            return w.action == "create"
+        state = self.runs[existing].state
+        if state not in p.TERMINAL:
+            action = "adopt"
+        else:
+            action = "restart" if _restarts(b.reprocess, state) else "skip"
+        return w.action == action and w.run_id == existing and (action != "restart" or state == w.before)
+
+    def _write_backfill(self, b: p.NewBackfill, run: _Run | None) -> _Run:
+        if run:
+            self._restart(run, b.restart_events, b.restart_count, b.dag_version)
+        else:
+            batch = [p.EventBatch(1, SCHEMA, b.event)]
+            run = _Run(b.run_id, b.tenant, b.dag_id, b.dag_version, "backfill", b.created_ms, batch, b.window_key)
+            self._create(run)
+            self.backfills_by_key[b.tenant, b.dag_id, b.window_key] = b.run_id
+            self._feed.append((b.run_id, 1, "queued"))
+        run.plan_hash, run.backwards, run.max_active_runs = b.plan_hash, b.backwards, b.max_active_runs
+        self._queue(run, "", b.max_active_runs, b.created_ms, bool(b.restarts))
+        return run
+
+    def _write_windows(self, b: p.NewBackfill, made: _Run, again: bool) -> None:
+        for w in b.windows:
+            if w.action == "create":
+                self._create_child(b, w, made)
+            elif w.action == "restart":
+                self._restart_child(b, w, made, again)
+            elif not again and w.action == "skip":
+                made.kept.add(w.run_id)
+            elif not again:
+                self._watch(made, self.runs[w.run_id])
+            if not again:
+                made.children.append(w.run_id)
+
+    def _create_child(self, b: p.NewBackfill, w: p.NewWindow, made: _Run) -> None:
+        batch = [p.EventBatch(1, SCHEMA, w.event)]
+        head = (w.run_id, b.tenant, b.dag_id, b.dag_version, "manual", b.created_ms, batch, w.window_key)
+        child = _Run(*head, parent=made.run_id, sla_ms=w.sla_ms, watchers=[made.run_id])
+        self._create(child)
+        self.by_window_key[b.tenant, b.dag_id, w.window_key] = w.run_id
+        _add(made.counts, "queued", 1)
+        self._queue(child, made.run_id, b.max_active_runs, b.created_ms, False)
+
+    def _restart_child(self, b: p.NewBackfill, w: p.NewWindow, made: _Run, again: bool) -> None:
+        child = self.runs[w.run_id]
+        known = again and w.run_id not in made.kept
+        self._restart(child, w.event, 1, w.dag_version, quiet=made.run_id)
+        if not known:
+            made.kept.discard(w.run_id)
+            self._watch(made, child)
+        self._queue(child, made.run_id, b.max_active_runs, b.created_ms, True)
+
+    def _watch(self, made: _Run, child: _Run) -> None:
+        if made.run_id not in child.watchers:
+            child.watchers.append(made.run_id)
+        _add(made.counts, child.state, 1)
+        for task, letter in child.tasks.items():
+            if letter != "p":
+                _add(made.task_counts, (task, letter), 1)
+
+    def _counts(self, run: _Run) -> dict[str, int]:
+        found = {state: n for state, n in run.counts.items() if n}
+        return found | {"skipped": len(run.kept)} if run.kept else found
+
+    def _fire(self, f: p.Fire) -> p.FireResult:
+        if self.owners["scheduler"].epoch != f.scheduler_epoch:
+            return p.FireResult("fenced")
+        dag = self.dag_rows.get((f.tenant, f.dag_id), _Dag())
+        if dag.next_fire_ms != f.expected_ms:
+            return p.FireResult("stale")
+        if dag.paused:
+            return p.FireResult("paused")
+        if f.run and not self._holds(f.run):
+            return p.FireResult("changed")
+        stands = self._stand(f.run) if f.run else p.CreatedRun("", "", "")
+        dag.next_fire_ms, dag.fired_ms = f.next_ms, f.expected_ms
+        for name, n in f.counts:
+            self.counters[name] += n
+        return p.FireResult("ok", stands.run_id, stands.how)
+
+    # DAGs
+
+    def _put_dag(self, d: p.PutDag) -> p.DagWritten:
+        status, kept, reply = self._stored(d.idem)
+        if status:
+            return _replayed(status, kept, reply)
+        dag = self.dag_rows.get((d.tenant, d.dag_id), _Dag())
+        if dag.version != d.base_version:
+            return p.DagWritten("changed", dag.version, dag.paused)
+        if dag.version == 0 and sum(t == d.tenant for t, _ in self.dag_rows) >= d.max_dags:
+            return p.DagWritten("full")
+        if dag.content_hash != d.content_hash:
+            self.dag_rows[d.tenant, d.dag_id] = dag
+            dag.version += 1
+            dag.content_hash, dag.updated_ms = d.content_hash, d.now_ms
+            dag.created_ms = dag.created_ms or d.now_ms
+            dag.definitions[dag.version] = d.definition
+            if d.next_fire_ms is not None:
+                dag.next_fire_ms = d.next_fire_ms
+            self._sched.append(p.DagChanged(d.tenant, d.dag_id, dag.version, dag.paused))
+        self._store(d.idem, (dag.version, dag.paused))
+        return p.DagWritten("ok", dag.version, dag.paused)
+
+    def _set_paused(
+        self, tenant: str, dag_id: str, paused: bool, now_ms: int, idem: p.StoredReply | None
+    ) -> p.DagWritten:
+        status, kept, reply = self._stored(idem)
+        if status:
+            return _replayed(status, kept, reply)
+        dag = self.dag_rows.get((tenant, dag_id))
+        if dag is None:
+            return p.DagWritten("missing")
+        if dag.paused != paused:
+            dag.paused, dag.updated_ms = paused, now_ms
+            self._sched.append(p.DagChanged(tenant, dag_id, dag.version, paused))
+        self._store(idem, (dag.version, paused))
+        return p.DagWritten("ok", dag.version, paused)
+
+    def _dag_row(self, tenant: str, dag_id: str) -> p.DagRow:
+        dag = self.dag_rows[tenant, dag_id]
+        return p.DagRow(
+            tenant=tenant,
+            dag_id=dag_id,
+            version=dag.version,
+            paused=dag.paused,
+            content_hash=dag.content_hash,
+            created_ms=dag.created_ms,
+            updated_ms=dag.updated_ms,
+            next_fire_ms=dag.next_fire_ms or None,
+            fired_ms=dag.fired_ms,
+            definition=dag.definitions[dag.version],
+            run_counts={state: n for state, n in dag.run_counts.items() if n},
+        )
+
+    # time and replies
+
+    def _cron(self) -> dict[tuple[str, str], int]:
+        return {key: dag.next_fire_ms for key, dag in self.dag_rows.items() if dag.next_fire_ms and not dag.paused}
+
+    def _pop_timers(self, epoch: int, now_ms: int, limit: int) -> int:
+        if self.owners["scheduler"].epoch != epoch:
+            raise Fenced("scheduler", epoch, self.owners["scheduler"].epoch)
+        due = sorted((at, kind, run_id) for (kind, run_id), at in self.timers.items() if at <= now_ms)[:limit]
+        inboxes: dict[str, list[p.InboxItem]] = {}
+        for at, kind, run_id in due:
+            del self.timers[kind, run_id]
+            run = self.runs.get(run_id)
+            if run is None or run.state in p.TERMINAL:
+                continue
+            if run.owner:
+                inboxes.setdefault(run.owner, []).append(p.TimerFired(run_id, kind, at))
+            else:
+                self._sched.append(p.Wake(run_id, kind))
+        for owner, items in inboxes.items():
+            self._write(p.inbox(owner), codec.encode_items(items))
+        return len(due)
+
+    def _stored(self, idem: p.StoredReply | None) -> tuple[str, object, bytes]:
+        found = self.replies.get(idem.key) if idem else None
+        if idem is None or found is None:
+            return "", None, b""
+        if found[0] != idem.fingerprint:
+            return "conflict", None, b""
+        return "replayed", found[1], found[2]
+
+    def _store(self, idem: p.StoredReply | None, results: object) -> None:
+        if idem is not None:
+            self.replies[idem.key] = (idem.fingerprint, results, idem.reply)
+
+
+def _add(counts: dict[T, int], key: T, n: int) -> None:
+    counts[key] = counts.get(key, 0) + n
+
+
+def _restarts(policy: str, state: str) -> bool:
+    if policy == "completed":
+        return state in p.TERMINAL
+    return policy == "failed" and state in p.TERMINAL and state != "succeeded"
+
+
+def _replayed(status: str, kept: object, reply: bytes) -> p.DagWritten:
+    if isinstance(kept, tuple):
+        return p.DagWritten(status, kept[0], kept[1], reply)
+    return p.DagWritten(status)
+
+
+def _backwards(item: p.SchedItem) -> p.SchedItem:
+    if isinstance(item, p.RunsCreated):
+        return msgspec.structs.replace(item, run_ids=item.run_ids[::-1])
+    return item

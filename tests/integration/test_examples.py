@@ -1,0 +1,115 @@
+"""Every example runs alone, as its docstring says, against a running server; what it prints and leaves is right."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+from vega_datasets import data
+
+from tests.dags_api import Api
+from tests.live import Server
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+pytestmark = pytest.mark.ray
+
+
+def run(live: Server, name: str, **environ: str) -> str:
+    """What `python examples/<name>.py` prints; it must end well."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / f"{name}.py"],
+        env={**live.environ, **environ},
+        cwd=live.home,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def latest_log(live: Server, api: Api, dag_id: str, task: str) -> str:
+    """Everything that `task` printed in the latest run of a DAG, all attempts."""
+    run_id = api.runs(dag_id=dag_id)[0]["run_id"]
+    items = api.get(f"/runs/{run_id}/tasks/{task}/logs").raise_for_status().json()["items"]
+    return "".join(item["text"] for item in items)
+
+
+def test_hello_dag_greets(live: Server, api: Api) -> None:
+    run(live, "hello_dag")
+    assert "Hello, Ray!" in latest_log(live, api, "hello", "say")
+
+
+def test_fan_out_fan_in_adds_up(live: Server, api: Api) -> None:
+    run(live, "fan_out_fan_in")
+    words = 6 * sum(range(1, 13))
+    assert f"{words} words in 12 texts" in latest_log(live, api, "word_count", "total")
+
+
+def test_retry_and_timeout_ends_well_at_the_third_and_second_attempt(live: Server, api: Api) -> None:
+    run(live, "retry_and_timeout")
+    log = latest_log(live, api, "retry_and_timeout", "report")
+    assert "flaky: there at attempt 3; stuck: quick at attempt 2" in log
+
+
+def test_follow_a_run_resumes_after_its_last_event(live: Server) -> None:
+    lines = run(live, "follow_a_run").splitlines()
+    cut = lines.index("-- connection lost, back again after 3")
+    numbers = [int(line.split()[0]) for line in lines[:cut] + lines[cut + 1 : -1]]
+    assert numbers == list(range(1, 10))
+    assert lines[-1].split() == ["end", "->", "success"]
+
+
+def test_survive_a_crash_ends_right(live: Server, api: Api) -> None:
+    actors = {process.pid for process in live.processes("ray::RunActor")}
+    run(live, "survive_a_crash")
+    assert "counted to ten, with a crash in the middle" in latest_log(live, api, "survive_a_crash", "check")
+    starts = latest_log(live, api, "survive_a_crash", "count_to_ten")
+    assert "attempt 2 starts with [1, 2, 3, 4, 5]" in starts
+    assert actors.isdisjoint(process.pid for process in live.processes("ray::RunActor"))
+
+
+def test_the_weather_is_loaded_once_a_day_however_often_it_is_run(live: Server, api: Api) -> None:
+    deployed = live.cli("dags", "deploy", str(EXAMPLES / "weather.py"))
+    assert deployed.returncode == 0, deployed.stderr
+    days = {"run_type": "backfill", "start": "2014-02-25", "end": "2014-03-06"}
+    run_id = api.trigger("weather", **days)["run_id"]
+    assert api.wait(run_id, timeout_s=60)["state"] == "success"
+    once = loaded(live, "2014-02-25", "2014-03-06")
+    seattle = data.seattle_weather().set_index("date").loc["2014-02-25":"2014-03-06"]
+    assert [row[1:3] for row in once] == list(zip(seattle["temp_max"], seattle["precipitation"], strict=True))
+    assert [row[3] for row in once] == list(seattle["precipitation"] > 0)
+    assert [row[4] for row in once] == ["winter"] * 4 + ["spring"] * 6
+    api.trigger("weather", **days, reprocess="completed")
+    api.until(run_id, lambda run: run["attempts"] == 2 and run["state"] == "success", timeout_s=60)
+    assert loaded(live, "2014-02-25", "2014-03-06") == once
+
+
+def test_a_day_nobody_measured_fails_at_once(live: Server, api: Api) -> None:
+    live.cli("dags", "deploy", str(EXAMPLES / "weather.py"))
+    end = api.wait(api.trigger("weather", start="2020-01-01", end="2020-01-01")["run_id"])
+    assert end["tasks"] == {"extract": "failed", "derive": "upstream_failed", "load": "upstream_failed"}
+    assert "2012-01-01" in end["error"]
+
+
+@pytest.mark.slow
+def test_the_demo_shows_a_year(live: Server) -> None:
+    out = run(live, "demo", DEMO_EXIT="1", COLUMNS="140")
+    assert "365/365" in out
+    assert "2012-07" in out
+    assert "2013-06" in out
+    assert len(loaded(live, "2012-07-01", "2013-06-30")) == 365
+    assert live.processes("ray::RunActor"), "a server that ran before the demo is left running"
+
+
+def loaded(live: Server, first: str, last: str) -> list[tuple[object, ...]]:
+    """(date, temp_max, precipitation, rainy, season) of the days in the database."""
+    query = (
+        "SELECT date, temp_max, precipitation, rainy, season FROM weather WHERE date BETWEEN $1 AND $2 ORDER BY date"
+    )
+    with duckdb.connect(str(live.home / "weather.duckdb"), read_only=True) as database:
+        return database.execute(query, [first, last]).fetchall()

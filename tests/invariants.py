@@ -1,0 +1,290 @@
+"""What must hold whatever happens: named once, used by property, world, chaos and integration tests.
+
+Everything here reads what the system wrote (events, rows) and knows the rules a second time, as plainly as
+possible: states in dictionaries, no graph, no heap, none of the machines' code. A violation is an AssertionError
+that begins with the invariant's name. The list is in the architecture, section 3:
+
+    I1  nothing follows a terminal event, except an explicit retry or restart
+    I2  at most one live attempt per task; attempts never repeat
+    I3  a task starts only when its run is running and every dependency is done or skipped, and a
+        retry not before it is due
+    I4  replay equals live
+    I5  versions have no gap and no repeat
+    I6  a run is terminal exactly when its tasks are
+    I7  limits are never exceeded
+    I8  a live state that waits on the world owes an effect
+    I9  with idle capacity and ready work something starts within bounded time      (measured by who knows the workers)
+    I10 cancel ends in a terminal state
+    I11 a subscriber sees each event once, in order
+    I12 a result of an old attempt has no effect
+    I13 an accepted command survives                                                 (checked by who sent the command)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+
+from orchestrator import codec
+from orchestrator import events as e
+from orchestrator import run as runs
+from orchestrator.backfill import Backfill
+from orchestrator.definition import Definition
+from orchestrator.ports import TASK_LETTERS, EventBatch, RunRow
+from orchestrator.run import Run
+from orchestrator.task import Task
+
+TERMINAL_EVENTS: Mapping[type[e.Event], str] = {
+    e.RunSucceeded: "succeeded",
+    e.RunFailed: "failed",
+    e.RunTimedOut: "timed_out",
+    e.RunCancelled: "cancelled",
+}
+RUN_TERMINAL = frozenset(TERMINAL_EVENTS.values())
+TASK_TERMINAL = frozenset({"succeeded", "failed", "timed_out", "cancelled", "skipped", "upstream_failed"})
+DONE = frozenset({"succeeded", "skipped"})
+#: a retry may start this much before it is due: clocks of different processes differ
+EARLY = timedelta(milliseconds=50)
+
+DefinitionOf = Callable[[int], Definition]
+
+
+class History:
+    """A run's events as they are read, one at a time, against the rules. Feed it in order."""
+
+    def __init__(self, definition_of: DefinitionOf, early: timedelta = EARLY) -> None:
+        self._definition_of = definition_of
+        self._early = early
+        self.run_id = ""
+        self.version = 0
+        self.state = ""
+        self.attempts = 0
+        self.tasks: dict[str, str] = {}
+        self.needs: dict[str, set[str]] = {}
+        #: task -> attempt that was started last, over all lives of the run
+        self.started: dict[str, int] = {}
+        #: (task, attempt) whose result was accepted -> events that did
+        self.accepted: dict[tuple[str, int], int] = {}
+        self.due: dict[str, e.TaskRetrying] = {}
+        self.restarts = 0
+        #: was the run admitted, or revived by hand, when it started last?
+        self.admitted = False
+        self.dag_version = 0
+
+    def feed(self, event: e.Event) -> None:
+        """One more event."""
+        self.version += 1
+        if self.state in RUN_TERMINAL:
+            again = isinstance(event, e.RunRestarted | e.RunRevived)
+            assert again, f"I1 {self.run_id}: {event} after {self.state}"
+        match event:
+            case e.RunCreated():
+                assert self.version == 1, f"I5 {self.run_id}: created twice"
+                self.run_id, self.state = event.run_id, "queued"
+                self._fresh(event.dag_version)
+            case e.RunStarted():
+                assert self.state == "queued", f"I1 {self.run_id}: started while {self.state}"
+                self._count_start(event.attempt)
+                self.state, self.admitted = "running", True
+            case e.RunRevived():
+                assert self.state in RUN_TERMINAL, f"I1 {self.run_id}: revived while {self.state}"
+                self._count_start(event.attempt)
+                self.state, self.admitted = "running", False
+            case e.RunRestarted():
+                assert self.state in RUN_TERMINAL, f"I1 {self.run_id}: restarted while {self.state}"
+                self.state = "queued"
+                self.restarts += 1
+                self._fresh(event.dag_version)
+            case e.RunPaused():
+                assert self.state == "running", f"{self.run_id}: paused while {self.state}"
+                self.state = "paused"
+            case e.RunResumed():
+                assert self.state == "paused", f"{self.run_id}: resumed while {self.state}"
+                self.state = "running"
+            case e.SlaMissed():
+                pass
+            case _ if type(event) in TERMINAL_EVENTS:
+                self.state = TERMINAL_EVENTS[type(event)]
+                self._check_verdict(event)
+            case _:
+                self._feed_task(event)
+
+    def _fresh(self, dag_version: int) -> None:
+        definition = self._definition_of(dag_version)
+        self.dag_version = dag_version
+        self.tasks = {task.id: "pending" for task in definition.tasks}
+        self.needs = {task.id: {*task.depends_on, *task.inputs.values()} for task in definition.tasks}
+        self.due.clear()
+
+    def _count_start(self, attempt: int) -> None:
+        assert attempt == self.attempts + 1, f"{self.run_id}: start {attempt} after {self.attempts}"
+        self.attempts = attempt
+
+    def _feed_task(self, event: e.Event) -> None:
+        name: str = event.task  # type: ignore[attr-defined]  # every other event is about a task
+        where = f"{self.run_id}/{name} at version {self.version}"
+        before = self.tasks[name]
+        match event:
+            case e.TaskStarted():
+                self._check_start(event, where)
+                self.tasks[name] = "running"
+                self.started[name] = event.attempt
+            case e.TaskSucceeded() | e.TaskRetrying() | e.TaskFailed() | e.TaskReturned():
+                assert before == "running", f"I12 {where}: {event} while {before}"
+                assert event.attempt == self.started[name], f"I12 {where}: {event}, current is {self.started[name]}"
+                if not isinstance(event, e.TaskReturned):
+                    key = (name, event.attempt)
+                    self.accepted[key] = self.accepted.get(key, 0) + 1
+                    assert self.accepted[key] == 1, f"I2 {where}: two results of attempt {event.attempt}"
+                self.tasks[name] = _AFTER_RESULT[type(event)]
+                if isinstance(event, e.TaskFailed) and event.timed_out:
+                    self.tasks[name] = "timed_out"
+                if isinstance(event, e.TaskRetrying):
+                    self.due[name] = event
+            case e.TaskCheckpointed() | e.TaskProgressed():
+                assert (before, self.started[name]) == ("running", event.attempt), f"I12 {where}: {event}"
+            case e.TaskSkipped():
+                assert before not in ("succeeded", "cancelled"), f"I1 {where}: skipped while {before}"
+                self.tasks[name] = "skipped"
+            case e.TaskCancelled():
+                assert before not in TASK_TERMINAL, f"I1 {where}: cancelled while {before}"
+                self.tasks[name] = "cancelled"
+            case e.TaskUpstreamFailed():
+                assert before == "pending", f"{where}: upstream failed while {before}"
+                broken = {self.tasks[parent] for parent in self.needs[name]}
+                assert broken & {"failed", "timed_out", "upstream_failed"}, f"{where}: nothing upstream failed"
+                self.tasks[name] = "upstream_failed"
+            case e.TaskReset():
+                assert before in TASK_TERMINAL - DONE, f"I1 {where}: reset while {before}"
+                self.tasks[name] = "pending"
+            case _:
+                raise AssertionError(f"{where}: a run has no {event}")
+
+    def _check_start(self, event: e.TaskStarted, where: str) -> None:
+        before = self.tasks[event.task]
+        assert before in ("pending", "retrying"), f"I2 {where}: started while {before}"
+        assert event.attempt > self.started.get(event.task, 0), f"I2 {where}: attempt {event.attempt} again"
+        assert self.state == "running", f"I3 {where}: started while the run is {self.state}"
+        waits = {parent for parent in self.needs[event.task] if self.tasks[parent] not in DONE}
+        assert not waits, f"I3 {where}: started before {sorted(waits)}"
+        if before == "retrying":
+            due = self.due[event.task].due
+            assert event.at >= due - self._early, f"I3 {where}: retried at {event.at}, due at {due}"
+
+    def _check_verdict(self, event: e.Event) -> None:
+        open_ = {name: state for name, state in self.tasks.items() if state not in TASK_TERMINAL}
+        assert not open_, f"I6 {self.run_id}: {self.state} with {open_}"
+        if isinstance(event, e.RunSucceeded):
+            bad = {name: state for name, state in self.tasks.items() if state not in DONE}
+            assert not bad, f"I6 {self.run_id}: succeeded with {bad}"
+        if isinstance(event, e.RunFailed):
+            assert {"failed", "timed_out"} & set(self.tasks.values()), f"I6 {self.run_id}: failed without a failed task"
+
+    def rest(self) -> None:
+        """At rest, that is between two commits, a started run whose tasks have all ended has ended too (I6)."""
+        if self.state in ("running", "paused"):
+            assert set(self.tasks.values()) - TASK_TERMINAL, f"I6 {self.run_id}: {self.state}, all tasks ended"
+
+
+_AFTER_RESULT = {
+    e.TaskSucceeded: "succeeded",
+    e.TaskRetrying: "retrying",
+    e.TaskFailed: "failed",
+    e.TaskReturned: "pending",
+}
+
+
+def check_history(events: Iterable[e.Event], definition_of: DefinitionOf) -> History:
+    """I1, I2, I3, I6, I12 over the whole life of a run."""
+    history = History(definition_of)
+    for event in events:
+        history.feed(event)
+    history.rest()
+    return history
+
+
+def check_versions(batches: Sequence[EventBatch]) -> list[e.Event]:
+    """I5: the number of each batch is the number of events up to its end. All the events."""
+    events: list[e.Event] = []
+    for batch in batches:
+        events += codec.decode_events(batch.events, batch.schema)
+        assert batch.last_version == len(events), f"I5 {events[0]}: {batch.last_version} after {len(events)} events"
+    return events
+
+
+def check_row(row: RunRow, letters: Mapping[str, str], history: History) -> None:
+    """What reads show is what the events say."""
+    assert row.version == history.version, f"I5 {row.run_id}: row {row.version}, events {history.version}"
+    assert row.state == history.state, f"I4 {row.run_id}: row {row.state}, events {history.state}"
+    assert row.attempts == history.attempts, f"I4 {row.run_id}: row {row.attempts} attempts, events {history.attempts}"
+    assert row.dag_version == history.dag_version, f"I4 {row.run_id}: row of version {row.dag_version}"
+    told = {name: letters.get(name, "p") for name in history.tasks}
+    assert told == {name: TASK_LETTERS[state] for name, state in history.tasks.items()}, f"I4 {row.run_id}: {told}"
+    if row.state in RUN_TERMINAL:
+        assert row.owner == "", f"{row.run_id} is {row.state} and still owned by {row.owner}"
+        assert row.finished_ms is not None, f"{row.run_id} is {row.state} without an end"
+
+
+def check_backfill(events: Sequence[e.Event]) -> str:
+    """I1 of a backfill; each change of a window begins where the one before ended. Its state at the end."""
+    state = "queued"
+    windows: dict[str, str] = {}
+    for event in events[1:]:
+        if state in RUN_TERMINAL:
+            assert isinstance(event, e.RunRevived | e.RunRestarted), f"I1 backfill: {event} after {state}"
+        match event:
+            case e.RunStarted() | e.RunRevived():
+                state = "running"
+            case e.RunRestarted():
+                state = "queued"
+            case e.RunCancelling():
+                state = "cancelling"
+            case e.WindowChanged():
+                known = windows.get(event.child, event.before)
+                assert known == event.before, f"I5 window {event.child}: {event.before} after {known}"
+                windows[event.child] = event.after
+            case _ if type(event) in TERMINAL_EVENTS:
+                state = TERMINAL_EVENTS[type(event)]
+                still = {child: word for child, word in windows.items() if word not in RUN_TERMINAL}
+                assert not still, f"I6 backfill: {state} with {still}"
+    return state
+
+
+def check_replay(live: Run, replayed: Run) -> None:
+    """I4: every slot of the run and of each of its tasks."""
+    for slot in Run.__slots__:
+        if slot in ("compiled_by_version", "tasks", "ready", "due"):
+            continue
+        assert getattr(live, slot) == getattr(replayed, slot), f"I4 {slot}"
+    for name, mine, other in zip(live.compiled.graph.names, live.tasks, replayed.tasks, strict=True):
+        for slot in Task.__slots__:
+            assert getattr(mine, slot) == getattr(other, slot), f"I4 {name}.{slot}"
+    assert _startable(live) == _startable(replayed), "I4 ready"
+    assert sorted(live.due) == sorted(replayed.due), "I4 due"
+
+
+def _startable(run: Run) -> list[tuple[int, int]]:
+    return sorted(entry for entry in run.ready if runs.startable(run, entry[1]))
+
+
+def check_replayed_backfill(live: Backfill, replayed: Backfill) -> None:
+    """I4 for a backfill."""
+    for slot in Backfill.__slots__:
+        mine, other = getattr(live, slot), getattr(replayed, slot)
+        if slot == "tallies":
+            mine, other = ({k: n for k, n in each.items() if n} for each in (mine, other))
+        assert mine == other, f"I4 {slot}"
+
+
+def check_owed(run: Run) -> None:
+    """I8: a run that has not ended waits for its admission or a resume, or the world owes it something."""
+    effects = runs.owed(run)
+    if run.state in runs.ENDED:
+        assert not effects, f"I8 {run.run_id} is {run.state} and is owed {effects}"
+    elif run.state is runs.RunState.RUNNING:
+        assert effects, f"I8 nothing is owed to {run.run_id}: {[str(task.state) for task in run.tasks]}"
+
+
+def check_sequence(seen: Sequence[int], first: int = 1) -> None:
+    """I11: what a subscriber got, over all its reconnects."""
+    assert list(seen) == list(range(first, first + len(seen))), f"I11 {seen}"

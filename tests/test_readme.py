@@ -1,0 +1,254 @@
+"""What the README says is so: its code is DAGs, its commands parse, its requests have endpoints, its names exist."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from actors.settings import Settings
+from orchestrator import spec
+from orchestrator.definition import Definition
+from orchestrator.load import load
+from serve_app.auth import SCOPES
+from serve_app.cli import app
+from serve_app.surfaces.dags.routes import BASE, ENDPOINTS
+from serve_app.surfaces.dags.words import ERROR_CODES
+from tests.benchmarks import readme_figures
+from tests.benchmarks.records import OURS, PLAIN, Record
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.S | re.M)
+PROSE = re.sub(r"^```\w+\n.*?^```$", "", README, flags=re.S | re.M)
+#: variable -> field of Settings
+VARIABLES = {name: each for each in fields(Settings) for name in each.metadata["names"]}
+
+
+def blocks(*languages: str) -> list[str]:
+    return [text for language, text in BLOCKS if language in languages]
+
+
+# ---------------------------------------------------------------- code
+
+
+def module_name(code: str) -> str:
+    found = re.match(r"# (\w+)\.py\n", code)
+    assert found, "an example begins with the name of its file"
+    return found[1]
+
+
+@pytest.fixture
+def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Definition]]:
+    """The DAGs of the README's Python examples, each from a file of the name it gives itself."""
+    names = [module_name(code) for code in blocks("python", "py")]
+    for name, code in zip(names, blocks("python", "py"), strict=True):
+        (tmp_path / f"{name}.py").write_text(code)
+        sys.modules.pop(name, None)  # another test may have deployed a file of that name
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    yield {definition.dag_id: definition for definition in load(tmp_path)}
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def edges(definition: Definition) -> dict[str, set[str]]:
+    return {task.id: set(task.depends_on) for task in definition.tasks}
+
+
+def test_the_first_example_is_three_tasks_and_their_join(examples: dict[str, Definition]) -> None:
+    doubles = {"double", "double_2", "double_3"}
+    assert edges(examples["hello"]) == {**{name: set() for name in doubles}, "total": doubles}
+    assert {task.retries for task in examples["hello"].tasks} == {0, 2}
+
+
+def test_the_second_example_is_a_chain_with_the_options_it_shows(examples: dict[str, Definition]) -> None:
+    sales = examples["sales"]
+    assert edges(sales) == {"extract": set(), "load": {"extract"}, "tidy": {"load"}, "tell": {"tidy"}}
+    assert (sales.schedule, sales.timezone, sales.max_active_runs) == ("0 6 * * *", "Europe/Berlin", 4)
+    extract = sales.tasks[0]
+    assert (extract.retries, extract.retry_delay_s, extract.timeout_s) == (3, 2, 600)
+
+
+def test_the_yaml_example_is_a_dag_over_the_code_shown(examples: dict[str, Definition]) -> None:
+    (text,) = blocks("yaml")
+    report = spec.from_yaml(text)
+    assert edges(report) == {"fetch": set(), "check": set(), "publish": {"fetch", "check"}}
+    shown = {task.entrypoint for definition in examples.values() for task in definition.tasks}
+    assert {task.entrypoint for task in report.tasks} - {None} <= shown
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"overlap": "skip"},
+        {"catchup": "last"},
+        {"callback_url": "http://example.com"},
+        {"tasks": [{"id": "a", "sla_s": 1}]},
+        {"tasks": [{"id": "a", "pool": "gpu"}]},
+    ],
+    ids=lambda body: str(next(iter(body.values()))),
+)
+def test_what_is_said_to_be_refused_is_refused(body: dict[str, Any]) -> None:
+    with pytest.raises(spec.Invalid, match="not supported yet"):
+        spec.parse_dag({"dag_id": "d", "owner": "o", **body})
+
+
+# ---------------------------------------------------------------- commands
+
+
+def command_lines() -> Iterator[str]:
+    """Every `orchestrator …`, from consoles, indented lists (without the explanation) and prose."""
+    for block in blocks("console"):
+        yield from re.findall(r"^\$ (orchestrator .*)$", block, re.M)
+    for line in re.findall(r"^    (orchestrator .*)$", PROSE, re.M):
+        yield re.split(r"\s{2,}", line)[0]
+    yield from re.findall(r"`(orchestrator [^`]*)`", PROSE)
+
+
+@pytest.mark.parametrize("line", sorted(set(command_lines())))
+def test_every_command_line_parses(line: str) -> None:
+    command: Any = typer.main.get_command(app)
+    name, *arguments = shlex.split(line, comments=True)
+    context = command.make_context(name, arguments)
+    while hasattr(command, "commands"):
+        name, command, arguments = command.resolve_command(context, [*context._protected_args, *context.args])
+        context = command.make_context(name, arguments, parent=context)
+    assert not context.args
+
+
+def test_there_are_command_lines_to_check() -> None:
+    assert len(set(command_lines())) > 20
+
+
+# ---------------------------------------------------------------- requests
+
+
+def requests() -> Iterator[tuple[str, str, str | None]]:
+    """(method, path, body) of every curl line."""
+    for line in re.findall(r"^curl .*$", "\n".join(blocks("sh")), re.M):
+        words = shlex.split(line)
+        (url,) = [word for word in words if word.startswith("$URL")]
+        body = words[words.index("-d") + 1] if "-d" in words else None
+        method = words[words.index("-X") + 1] if "-X" in words else "GET" if body is None else "POST"
+        yield method, url.removeprefix("$URL").partition("?")[0], body
+
+
+@pytest.mark.parametrize(("method", "path", "body"), list(requests()))
+def test_every_curl_line_has_an_endpoint_and_a_json_body(method: str, path: str, body: str | None) -> None:
+    patterns = [(verb, re.sub(r"\{\w+\}", "[^/]+", template)) for verb, template, *_ in ENDPOINTS]
+    assert any(verb == method and re.fullmatch(pattern, path) for verb, pattern in patterns)
+    if body is not None:
+        assert isinstance(json.loads(body), dict)
+
+
+def test_the_base_address_is_the_one_of_the_surface() -> None:
+    (url,) = re.findall(r"^URL=(.*)$", "\n".join(blocks("sh")), re.M)
+    assert url == Settings().url + BASE
+    assert f"`{BASE}`" in README
+
+
+def test_json_blocks_parse_and_every_error_code_is_told() -> None:
+    assert [json.loads(text) for text in blocks("json")]
+    for code in ERROR_CODES.values():
+        assert f"`{code}`" in README
+    for scope in SCOPES:
+        assert f"`{scope}`" in README
+
+
+# ---------------------------------------------------------------- names
+
+
+def settings_rows() -> list[list[str]]:
+    section = README.partition("## Settings\n")[2].partition("\n## ")[0]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in section.splitlines() if "`" in line]
+
+
+def quoted(text: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", text)
+
+
+def test_every_environment_variable_named_is_read_somewhere() -> None:
+    named = {name for name in re.findall(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b", PROSE) if name not in PLACEHOLDERS}
+    sources = "".join(
+        file.read_text() for package in ("actors", "serve_app") for file in (ROOT / package).rglob("*.py")
+    )
+    assert len(named) > 12
+    assert [name for name in sorted(named) if f'"{name}"' not in sources] == []
+
+
+#: words of command lines that stand for something
+PLACEHOLDERS = {"DAG_ID", "RUN_ID"}
+
+
+def test_the_settings_table_has_the_options_of_up_and_the_true_defaults() -> None:
+    up = typer.main.get_command(app).commands["up"]  # type: ignore[attr-defined] # a group
+    options = {name for parameter in up.params for name in parameter.opts}
+    rows = [row for row in settings_rows() if len(row) >= 3 and "_" in row[1]]
+    assert rows
+    for option, variable, default, *_ in rows:
+        assert set(quoted(option)) <= options, option
+        names = [name.partition("=")[0] for name in quoted(variable.partition("(")[0])]
+        for name, told in zip(names, quoted(default), strict=False):
+            assert name in VARIABLES, name
+            assert float_or_text(told) == float_or_text(VARIABLES[name].default), name
+
+
+def float_or_text(value: Any) -> float | str:
+    try:
+        return float(value)
+    except ValueError:
+        return str(value)
+
+
+def anchors() -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", PROSE, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)]+)\)", PROSE))))
+def test_internal_links_resolve(target: str) -> None:
+    if "://" in target:
+        return
+    path, _, anchor = target.partition("#")
+    assert not path or (ROOT / path).exists()
+    assert not anchor or anchor in anchors()
+
+
+def test_it_can_be_read_in_one_sitting() -> None:
+    assert len(README.splitlines()) <= 320
+
+
+# ---------------------------------------------------------------- figures
+
+
+def test_its_figures_are_those_measured_last() -> None:
+    """When this fails: `python -m tests.benchmarks.readme_figures`."""
+    shown = readme_figures.rendered(readme_figures.latest())
+    assert readme_figures.replaced(README, shown) == README
+
+
+def test_a_figure_stands_beside_that_of_plain_ray() -> None:
+    ours = Record(OURS, "chain of 50", 50, 0.125, 400.0, 2.5, "5 x")
+    text = readme_figures.rendered([ours, Record(PLAIN, "chain of 50", 50, 0.1, 500.0, 2.0)])
+    assert text.splitlines()[-1] == "| chain of 50 | 50 | 0.12 | 400 | 2.50 | 500 | 5 x |"
+
+
+def test_what_the_system_costs_at_rest_is_a_table_of_its_own() -> None:
+    records = [
+        Record(OURS, "idle CPU", 1, 0.18, 5.6, 180.0),
+        Record("Ray and Serve", "idle CPU", 1, 0.15, 6.7, 150.0),
+    ]
+    assert readme_figures.rendered(records).splitlines()[-1] == "| idle CPU | 18.0% of a core | 15.0% of a core |"
+
+
+def test_a_text_without_both_marks_is_refused() -> None:
+    with pytest.raises(ValueError, match="once each"):
+        readme_figures.replaced("no marks", "figures")

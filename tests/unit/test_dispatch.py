@@ -1,0 +1,269 @@
+"""The scheduler's two choices: admission under limits, slots under demand."""
+
+from __future__ import annotations
+
+from orchestrator.dispatch import QUANTUM_S, Admission, Grant, Queued, Slots, Yield, rank_of
+
+
+def queued(run_id: str, parent: str | None = None, *, dag: str = "d", limit: int | None = None) -> Queued:
+    return Queued(run_id, dag, parent, rank_of(parent), limit)
+
+
+def admission(limit: int = 16, *runs: Queued, paused: bool = False) -> Admission:
+    made = Admission()
+    made.configure("d", limit, paused)
+    for run in runs:
+        made.enqueue(run)
+    return made
+
+
+def ids(made: Admission) -> list[str]:
+    return [run.run_id for run in made.admit()]
+
+
+# ── admission ──
+
+
+def test_runs_start_in_the_order_of_their_creation_up_to_the_limit() -> None:
+    made = admission(2, queued("r3"), queued("r1"), queued("r2"))
+    assert ids(made) == ["r1", "r2"]
+    assert (made.queued, made.active) == (1, 2)
+    assert ids(made) == []
+    made.finish("r1")
+    assert ids(made) == ["r3"]
+
+
+def test_a_run_waits_until_its_dag_is_known() -> None:
+    made = Admission()
+    made.enqueue(queued("r1"))
+    made.configure("d", 1, False)
+    assert ids(made) == ["r1"]
+
+
+def test_a_paused_dag_admits_nothing_until_it_is_resumed() -> None:
+    made = admission(16, queued("r1"), paused=True)
+    assert ids(made) == []
+    made.configure("d", 16, False)
+    assert ids(made) == ["r1"]
+
+
+def test_another_dag_has_a_limit_of_its_own() -> None:
+    made = admission(1, queued("r1"), queued("r2"))
+    made.configure("other", 1, False)
+    made.enqueue(queued("r9", dag="other"))
+    assert sorted(ids(made)) == ["r1", "r9"]
+
+
+def test_a_backfill_never_takes_the_place_of_another_run() -> None:
+    made = admission(2, queued("r1", "b"), queued("r2", "b"), queued("r8"), queued("r9"))
+    assert ids(made) == ["r8", "r9"]
+    made.finish("r8")
+    assert ids(made) == ["r1"]
+
+
+def test_a_backfill_keeps_within_its_own_limit_too() -> None:
+    made = admission(16, *(queued(f"r{n}", "b", limit=1) for n in range(3)), queued("r9", "c", limit=2))
+    assert sorted(ids(made)) == ["r0", "r9"]
+    made.finish("r0")
+    assert ids(made) == ["r1"]
+
+
+def test_a_raised_limit_admits_more() -> None:
+    made = admission(1, queued("r1"), queued("r2"))
+    ids(made)
+    made.configure("d", 2, False)
+    assert ids(made) == ["r2"]
+
+
+def test_a_run_that_was_found_active_takes_a_place() -> None:
+    made = admission(1, queued("r2"))
+    made.occupy(queued("r1"))
+    made.occupy(queued("r1"))
+    assert ids(made) == []
+    made.finish("r1")
+    assert ids(made) == ["r2"]
+
+
+def test_a_revived_run_that_was_queued_does_not_start_a_second_time() -> None:
+    made = admission(2, queued("r1"))
+    made.occupy(queued("r1"))
+    assert ids(made) == []
+    assert (made.queued, made.active) == (0, 1)
+
+
+def test_a_run_that_is_cancelled_while_it_waits_takes_no_place() -> None:
+    made = admission(1, queued("r1"), queued("r2"))
+    made.finish("r1")
+    assert ids(made) == ["r2"]
+
+
+def test_a_refused_admission_waits_again_and_frees_its_place() -> None:
+    made = admission(1, queued("r1"))
+    [run] = made.admit()
+    made.requeue(run.run_id, run)
+    assert (made.queued, made.active) == (1, 0)
+    assert ids(made) == ["r1"]
+
+
+def test_what_is_told_twice_counts_once() -> None:
+    made = admission(2, queued("r1"), queued("r1"))
+    assert ids(made) == ["r1"]
+    made.finish("r1")
+    made.finish("r1")
+    assert made.active == 0
+    made.enqueue(queued("r1"))
+    assert ids(made) == ["r1"]
+
+
+# ── slots ──
+
+
+def slots(workers: int = 1) -> Slots:
+    made = Slots()
+    for n in range(workers):
+        made.add(f"w{n}", "default", "i1")
+    return made
+
+
+def holders(made: Slots) -> list[str | None]:
+    return [slot.holder for slot in made.slots.values()]
+
+
+def test_a_free_slot_is_leased_to_who_has_ready_tasks() -> None:
+    made = slots(2)
+    made.demand("A", {0: 1})
+    assert made.grants(0.0) == [Grant("A", "w0", "i1", 1)]
+    assert (holders(made), made.waiting, made.wants("A")) == (["A", None], 0, False)
+
+
+def test_no_slot_is_idle_while_tasks_wait() -> None:
+    made = slots(3)
+    made.demand("A", {0: 5})
+    made.demand("B", {1: 1})
+    made.grants(0.0)
+    assert None not in holders(made)
+
+
+def test_a_lower_rank_goes_first_then_who_has_less() -> None:
+    made = slots(3)
+    made.demand("A", {1: 9})
+    made.demand("B", {0: 1})
+    made.demand("C", {1: 9})
+    assert [grant.holder for grant in made.grants(0.0)] == ["B", "A", "C"]
+
+
+def test_a_released_slot_is_free_for_the_next() -> None:
+    made = slots()
+    made.demand("A", {0: 1})
+    [grant] = made.grants(0.0)
+    made.demand("B", {0: 1})
+    assert made.grants(0.0) == []
+    made.release("A", "w0", grant.lease)
+    assert made.grants(0.0) == [Grant("B", "w0", "i1", 2)]
+
+
+def test_an_old_or_foreign_release_changes_nothing() -> None:
+    made = slots()
+    made.demand("A", {0: 1})
+    made.grants(0.0)
+    for holder, lease in (("A", 0), ("A", 2), ("B", 1)):
+        made.release(holder, "w0", lease)
+    made.release("A", "nowhere", 1)
+    assert holders(made) == ["A"]
+
+
+def test_who_has_most_is_asked_to_yield_to_who_has_none() -> None:
+    made = slots(2)
+    made.demand("A", {0: 9})
+    made.grants(0.0)
+    made.demand("B", {0: 1})
+    assert len(made.yields(0.0)) == 1
+    assert made.yields(0.0) == []
+
+
+def test_a_single_lease_is_held_for_a_quantum_before_it_has_to_go() -> None:
+    made = slots()
+    made.demand("A", {0: 9})
+    made.grants(0.0)
+    made.demand("B", {0: 1})
+    assert made.yields(QUANTUM_S / 2) == []
+    assert made.next_review_s(QUANTUM_S / 2) == QUANTUM_S / 2
+    assert made.yields(QUANTUM_S) == [Yield("A", "w0", 1)]
+    assert made.next_review_s(QUANTUM_S) is None
+
+
+def test_while_a_slot_is_on_its_way_back_there_is_nothing_to_review() -> None:
+    made = slots(2)
+    made.demand("A", {0: 9})
+    made.grants(0.0)
+    made.demand("B", {0: 1})
+    assert made.yields(0.0)
+    assert made.next_review_s(5.0) is None
+
+
+def test_a_review_that_is_due_finds_a_slot_to_ask_back() -> None:
+    for since_s in (0.1, 0.7, 4.225, 1e5 / 3):
+        made = slots()
+        made.demand("A", {0: 9})
+        made.grants(since_s)
+        made.demand("B", {0: 1})
+        wait_s = made.next_review_s(since_s)
+        assert wait_s is not None
+        now_s = since_s + wait_s
+        assert made.next_review_s(now_s) == 0.0 or made.next_review_s(now_s + 1e-9) == 0.0
+        assert bool(made.yields(now_s)) == (made.next_review_s(now_s) is None)
+
+
+def test_nobody_yields_while_nobody_waits() -> None:
+    made = slots()
+    made.demand("A", {0: 9})
+    made.grants(0.0)
+    assert made.yields(99.0) == []
+    assert made.next_review_s(99.0) is None
+
+
+def test_a_draining_slot_is_asked_back_and_given_to_nobody() -> None:
+    made = slots(2)
+    made.demand("A", {0: 9})
+    made.grants(0.0)
+    made.drain("w0")
+    assert made.yields(0.0) == [Yield("A", "w0", 1)]
+    made.release("A", "w0", 1)
+    made.demand("A", {0: 9})
+    assert made.grants(0.0) == []
+
+
+def test_a_new_incarnation_ends_the_lease_and_the_same_one_does_not() -> None:
+    made = slots()
+    made.demand("A", {0: 1})
+    made.grants(0.0)
+    made.add("w0", "default", "i1")
+    assert holders(made) == ["A"]
+    made.add("w0", "default", "i2")
+    assert holders(made) == [None]
+
+
+def test_a_holder_that_lost_its_memory_has_neither_leases_nor_demand() -> None:
+    made = slots(2)
+    made.demand("A", {0: 3})
+    made.grants(0.0)
+    made.forget("A")
+    assert (holders(made), made.waiting, made.held("A")) == ([None, None], 0, 0)
+
+
+def test_a_lease_of_an_earlier_scheduler_is_taken_over_and_its_number_is_not_used_again() -> None:
+    made = slots(2)
+    made.adopt("A", "w0", 41, 0.0)
+    made.adopt("B", "w0", 50, 0.0)
+    made.adopt("A", "nowhere", 60, 0.0)
+    made.demand("B", {0: 1})
+    assert holders(made) == ["A", None]
+    assert made.grants(0.0) == [Grant("B", "w1", "i1", 42)]
+
+
+def test_a_lost_worker_has_no_slot() -> None:
+    made = slots()
+    made.remove("w0")
+    made.remove("w0")
+    made.demand("A", {0: 1})
+    assert made.grants(0.0) == []

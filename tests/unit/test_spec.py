@@ -1,0 +1,537 @@
+"""What a body may say, what it means, and how it is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orchestrator.definition import Definition, TaskSpec, content_hash
+from orchestrator.errors import Invalid
+from orchestrator.spec import check_origin, from_json, from_yaml, parse_dag, to_json
+
+#: no deadline: two cores are shared with whatever else is tested at the time
+LAWS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+Body = dict[str, Any]
+
+
+def dag(*tasks: Body, **more: Any) -> Body:
+    return {"dag_id": "d", "owner": "o", **({"tasks": list(tasks)} if tasks else {}), **more}
+
+
+def a_task(**more: Any) -> Body:
+    return {"id": "a", **more}
+
+
+def parsed(*tasks: Body, **more: Any) -> Definition:
+    return parse_dag(dag(*tasks, **more))[0]
+
+
+def refused(body: object) -> Invalid:
+    with pytest.raises(Invalid) as caught:
+        parse_dag(body)
+    return caught.value
+
+
+def fields(body: object) -> list[str]:
+    return [field for field, _ in refused(body).details]
+
+
+def test_the_seeds_example_is_a_dag_without_tasks() -> None:
+    definition, tasks_given = parse_dag({"dag_id": "sales_gdp", "schedule": "0 2 * * *", "owner": "team-data"})
+    assert definition == Definition(dag_id="sales_gdp", owner="team-data", schedule="0 2 * * *")
+    assert tasks_given is False
+
+
+def test_an_empty_list_of_tasks_is_not_an_absent_one() -> None:
+    definition, tasks_given = parse_dag(dag(tasks=[]))
+    assert definition.tasks == ()
+    assert tasks_given is True
+
+
+def test_every_key_arrives() -> None:
+    given_task = {
+        "id": "b",
+        "depends_on": ["a"],
+        "type": "core.sleep",
+        "params": {"seconds": 1.5},
+        "retries": 3,
+        "retry_delay_s": 1,
+        "retry_cap_s": 60,
+        "timeout_s": 30,
+        "priority": 7,
+    }
+    definition = parsed(
+        a_task(),
+        given_task,
+        schedule="@daily",
+        timezone="Europe/Berlin",
+        max_active_runs=3,
+        sla_s=60,
+        run_timeout_s=90,
+        description="Ü",
+        tags=["x"],
+        isolation="dedicated",
+        unknown={"is": "ignored"},
+    )
+    second = TaskSpec(
+        id="b",
+        type="core.sleep",
+        depends_on=("a",),
+        params={"seconds": 1.5},
+        retries=3,
+        retry_delay_s=1.0,
+        retry_cap_s=60.0,
+        timeout_s=30.0,
+        priority=7,
+    )
+    assert definition == Definition(
+        dag_id="d",
+        owner="o",
+        schedule="@daily",
+        timezone="Europe/Berlin",
+        tasks=(TaskSpec("a"), second),
+        max_active_runs=3,
+        sla_s=60,
+        run_timeout_s=90.0,
+        description="Ü",
+        tags=("x",),
+        isolation="dedicated",
+    )
+
+
+def test_an_entrypoint_makes_a_python_task() -> None:
+    (task,) = parsed(a_task(entrypoint="pack.age:function")).tasks
+    assert (task.type, task.entrypoint) == ("python", "pack.age:function")
+
+
+def test_producers_of_inputs_become_dependencies() -> None:
+    task = parsed(a_task(depends_on=["c"], inputs={"x": "b", "y": "c"}), {"id": "b"}, {"id": "c"}).tasks[0]
+    assert task.depends_on == ("c", "b")
+    assert task.inputs == {"x": "b", "y": "c"}
+
+
+def test_equal_meanings_hash_equally() -> None:
+    said = parsed(a_task(retry_delay_s=5, retries=0, type="core.noop", depends_on=[]), timezone="UTC", overlap="allow")
+    assert content_hash(said) == content_hash(parsed(a_task()))
+    assert content_hash(parsed(a_task(timeout_s=3600))) == content_hash(parsed(a_task()))
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "problem"),
+    [
+        ({"owner": "o"}, "dag_id", "is required"),
+        ({"dag_id": "d"}, "owner", "is required"),
+        (dag(owner=""), "owner", "must have at least 1 character"),
+        (dag(owner="o" * 201), "owner", "must have at most 200 characters"),
+        (dag(owner=5), "owner", "must be a valid string"),
+        (dag(dag_id="a b"), "dag_id", "must match ^[A-Za-z0-9_.-]{1,250}$"),
+        (dag(dag_id="a\n"), "dag_id", "must match ^[A-Za-z0-9_.-]{1,250}$"),
+        (dag(tasks=None), "tasks", "must be a valid list"),
+        (dag(tasks={"id": "a"}), "tasks", "must be a valid list"),
+        (dag(max_active_runs=True), "max_active_runs", "must be a valid integer"),
+        (dag(max_active_runs=0), "max_active_runs", "must be greater than or equal to 1"),
+        (dag(max_active_runs=1001), "max_active_runs", "must be less than or equal to 1000"),
+        (dag(sla_s=0), "sla_s", "must be greater than 0"),
+        (dag(sla_s=10**12), "sla_s", "must be less than or equal to 316224000"),
+        (dag(overlap="never"), "overlap", "must be 'allow', 'skip' or 'buffer_one'"),
+        (dag(isolation="x"), "isolation", "must be 'shared' or 'dedicated'"),
+        (dag(tags=[""]), "tags/0", "must have at least 1 character"),
+        (dag({"depends_on": []}), "tasks/0/id", "is required"),
+        (dag({"id": ".a"}), "tasks/0/id", "must match ^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"),
+        (dag({"id": "a" * 64}), "tasks/0/id", "must match ^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"),
+        (dag(a_task(retries=21)), "tasks/0/retries", "must be less than or equal to 20"),
+        (dag(a_task(retries="3")), "tasks/0/retries", "must be a valid integer"),
+        (dag(a_task(retry_delay_s=-1)), "tasks/0/retry_delay_s", "must be greater than or equal to 0"),
+        (dag(a_task(timeout_s=0.5)), "tasks/0/timeout_s", "must be greater than or equal to 1"),
+        (dag(a_task(timeout_s=True)), "tasks/0/timeout_s", "must be a valid number"),
+        (dag(a_task(priority=101)), "tasks/0/priority", "must be less than or equal to 100"),
+        (dag(a_task(params=[])), "tasks/0/params", "must be a valid dictionary"),
+        (dag(a_task(type="core.noop", entrypoint="a:b")), "tasks/0", "give type or entrypoint, not both"),
+        (dag(a_task(type="core.magic")), "tasks/0/type", None),
+        (dag(a_task(type="python")), "tasks/0/type", "give entrypoint ('module:function') instead of type 'python'"),
+        (dag(a_task(depends_on=["zz"])), "tasks/0/depends_on/0", "unknown task 'zz'"),
+        (dag(a_task(inputs={"x": "zz"})), "tasks/0/inputs/x", "unknown task 'zz'"),
+        (dag(a_task(), a_task()), "tasks/1/id", "duplicate task 'a'"),
+        (dag(schedule="61 * * * *"), "schedule", None),
+        (dag(schedule="0 0 31 2 *"), "schedule", None),
+        (dag(schedule=""), "schedule", None),
+        (dag(timezone="Mars/Olympus"), "timezone", "not an IANA time zone"),
+        (dag(schedule="@daily", timezone="../etc"), "timezone", "not an IANA time zone"),
+        (dag({"id": "b"}, a_task(params={"y": [1]}, inputs={"y/1": "b"})), "tasks/1/inputs/y/1", None),
+        (dag({"id": "b"}, a_task(params={"y": 1}, inputs={"y/z": "b"})), "tasks/1/inputs/y/z", None),
+        (dag({"id": "b"}, a_task(inputs={"y/z": "b", "y": "b"})), "tasks/1/inputs/y/z", None),
+        (dag({"id": "b"}, a_task(inputs={"/".join("y" * 100): "b"})), "tasks/1/inputs/" + "/".join("y" * 100), None),
+    ],
+)
+def test_a_bad_field_is_named_with_what_it_must_be(body: Body, field: str, problem: str | None) -> None:
+    error = refused(body)
+    assert [where for where, _ in error.details] == [field]
+    if problem is not None:
+        assert error.details[0][1] == problem
+
+
+def test_a_body_must_be_an_object() -> None:
+    bodies: list[object] = [None, [], "x", 1, True]
+    for body in bodies:
+        assert str(refused(body)) == "a DAG must be a JSON object"
+
+
+def test_all_bad_fields_are_named_at_once() -> None:
+    assert fields({"dag_id": "a b", "tasks": [{"id": "", "retries": -1}]}) == [
+        "dag_id",
+        "owner",
+        "tasks/0/id",
+        "tasks/0/retries",
+    ]
+
+
+@pytest.mark.parametrize("entrypoint", ["os.system", "a:b.c", "a:b()", ":f", "a:", "a/b:c", "a:b\n", "a b:c", "..a:b"])
+def test_an_entrypoint_is_a_module_and_one_name_in_it(entrypoint: str) -> None:
+    assert fields(dag(a_task(entrypoint=entrypoint))) == ["tasks/0/entrypoint"]
+
+
+def test_a_cycle_is_told_as_the_contract_shows() -> None:
+    error = refused(dag({"id": "extract", "depends_on": ["load"]}, {"id": "load", "depends_on": ["extract"]}))
+    assert str(error) == "dependency cycle: extract -> load -> extract"
+    assert error.details == (("tasks", "cycle"),)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (dag(overlap="skip"), "overlap"),
+        (dag(overlap="buffer_one"), "overlap"),
+        (dag(catchup="last"), "catchup"),
+        (dag(catchup="all"), "catchup"),
+        (dag(callback_url="https://example.org/x"), "callback_url"),
+        (dag(a_task(sla_s=5)), "tasks/0/sla_s"),
+        (dag(a_task(pool="gpu")), "tasks/0/pool"),
+    ],
+)
+def test_what_comes_later_is_refused_by_name(body: Body, field: str) -> None:
+    error = refused(body)
+    assert [where for where, _ in error.details] == [field]
+    assert "is not supported yet" in str(error)
+
+
+def test_the_neutral_values_of_what_comes_later_are_accepted() -> None:
+    neutral = parsed(a_task(sla_s=None, pool="default"), overlap="allow", catchup="none", callback_url=None, sla_s=5)
+    assert neutral.sla_s == 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "params", "field"),
+    [
+        ("core.sleep", {}, "seconds"),
+        ("core.sleep", {"seconds": -1}, "seconds"),
+        ("core.sleep", {"seconds": 3600.5}, "seconds"),
+        ("core.sleep", {"seconds": True}, "seconds"),
+        ("core.sleep", {"seconds": "1"}, "seconds"),
+        ("core.fail", {"times": -1}, "times"),
+        ("core.fail", {"times": 1.5}, "times"),
+        ("core.fail", {"times": True}, "times"),
+        ("core.fail", {"permanent": 1}, "permanent"),
+        ("core.fail", {"message": 1}, "message"),
+        ("bash", {}, "command"),
+        ("bash", {"command": "  "}, "command"),
+        ("bash", {"command": {"$param": "anything"}}, "command"),
+        ("bash", {"command": "x", "env": {"A=B": "1"}}, "env"),
+        ("http", {}, "url"),
+        ("http", {"url": "ftp://example.org"}, "url"),
+        ("http", {"url": "https://"}, "url"),
+        ("http", {"url": "http://[::1"}, "url"),
+        ("http", {"url": "http://h:99999/"}, "url"),
+        ("http", {"url": "http://h", "method": "BREW"}, "method"),
+        ("http", {"url": "http://h", "headers": []}, "headers"),
+    ],
+)
+def test_static_params_of_known_types_are_checked(kind: str, params: Body, field: str) -> None:
+    assert fields(dag(a_task(type=kind, params=params))) == [f"tasks/0/params/{field}"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "params"),
+    [
+        ("core.noop", {"any": "thing"}),
+        ("core.echo", {"seconds": "free"}),
+        ("core.sleep", {"seconds": 0}),
+        ("core.sleep", {"seconds": 3600}),
+        ("core.sleep", {"seconds": {"$param": "pause", "default": 1}}),
+        ("core.fail", {}),
+        ("core.fail", {"message": "m", "times": 2, "permanent": True}),
+        ("bash", {"command": "echo {{ from }}", "env": {"A": {"$param": "a"}}}),
+        ("http", {"url": "https://example.org:8443/{{ from }}", "method": "post", "headers": {"A": "b"}, "body": [1]}),
+        ("http", {"url": {"$param": "url"}}),
+        ("some.remote/type", {"its": "own"}),
+    ],
+)
+def test_good_params_are_accepted(kind: str, params: Body) -> None:
+    (task,) = parsed(a_task(type=kind, params=params)).tasks
+    assert (task.type, task.params) == (kind, params)
+
+
+def test_an_input_stands_for_a_required_param_but_never_for_a_command() -> None:
+    producer = {"id": "p"}
+    assert parsed(producer, a_task(type="core.sleep", inputs={"seconds": "p"})).tasks[1].inputs == {"seconds": "p"}
+    bad = a_task(type="bash", params={"command": "ls"}, inputs={"command": "p"})
+    assert fields(dag(producer, bad)) == ["tasks/1/params/command"]
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (float("nan"), "must be a finite number"),
+        (float("inf"), "must be a finite number"),
+        (2**63, "does not fit in 64 bits"),
+        (-(2**63) - 1, "does not fit in 64 bits"),
+        pytest.param(10**6000, "does not fit in 64 bits", id="6000 digits"),
+        pytest.param({10**6000: 1}, "has a key that is not a string: int", id="6000 digits as a key"),
+        ("a\0b", "holds a NUL character"),
+        ("é\0", "holds a NUL character"),
+        ("\ud800", "holds a lone surrogate"),
+        ({"\udfff": 1}, "has a key that holds a lone surrogate"),
+        ({1: 2}, "has a key that is not a string: 1"),
+        ((1, 2), "is not JSON but a tuple"),
+        (b"x", "is not JSON but a bytes"),
+        ({1, 2}, "is not JSON but a set"),
+    ],
+)
+def test_what_json_cannot_keep_is_refused_where_it_stands(value: Any, problem: str) -> None:
+    error = refused(dag(a_task(params={"x": [0, value]})))
+    assert error.details == (("tasks/0/params/x/1", problem),)
+    assert fields(dag(extra=value)) == ["extra"]
+
+
+def test_nesting_has_a_limit_and_never_a_recursion_error() -> None:
+    assert parsed(a_task(params=nested(60))).tasks[0].params == nested(60)
+    for levels in (65, 100_000):
+        assert "is nested deeper than 64 levels" in str(refused(dag(a_task(params=nested(levels)))))
+    loop: list[Any] = []
+    loop.append(loop)
+    assert "is nested deeper" in str(refused(dag(extra=loop)))
+
+
+def test_an_enormous_key_is_not_repeated_in_the_answer() -> None:
+    error = refused(dag(extra={"k" * 1_000_000: float("nan")}))
+    assert len(str(error)) < 300
+    assert len(error.details[0][0]) < 200
+
+
+def test_64_bit_integers_survive_the_codec() -> None:
+    params = {"low": -(2**63), "high": 2**63 - 1, "text": "\U0001f600", "float": 1e308}
+    definition = parsed(a_task(params=params))
+    assert msgspec.json.decode(msgspec.json.encode(definition), type=Definition) == definition
+
+
+def test_fifty_thousand_tasks_are_the_most() -> None:
+    many = [{"id": f"t{i}", "depends_on": [f"t{i - 1}"] if i else []} for i in range(50_000)]
+    assert len(parsed(*many).tasks) == 50_000
+    assert fields(dag(*many, {"id": "one_more"})) == ["tasks"]
+
+
+def full() -> Definition:
+    return parsed(
+        {"id": "a", "entrypoint": "m:f", "params": {"day": {"$param": "day", "default": "2025-10-01"}, "p": [None]}},
+        {"id": "b", "type": "core.echo", "inputs": {"x/0": "a"}, "params": {"x": [None]}, "retry_cap_s": 9},
+        {"id": "c", "depends_on": ["a", "b"], "timeout_s": 2.5},
+        schedule="*/5 * * * *",
+        timezone="Asia/Kolkata",
+        description="two\nlines: é",
+        tags=["yes", "1"],
+        run_timeout_s=60,
+        isolation="dedicated",
+        max_active_runs=2,
+        sla_s=7,
+    )
+
+
+def test_to_json_says_what_parse_dag_reads() -> None:
+    assert parse_dag(json.loads(json.dumps(to_json(full()))))[0] == full()
+
+
+def test_to_json_has_the_contracts_keys_and_additive_ones_only_when_they_say_something() -> None:
+    body = to_json(parsed(a_task()))
+    assert list(body) == [
+        "dag_id",
+        "owner",
+        "schedule",
+        "timezone",
+        "tasks",
+        "catchup",
+        "overlap",
+        "max_active_runs",
+        "sla_s",
+        "callback_url",
+        "tags",
+    ]
+    assert body["tasks"] == [
+        {
+            "id": "a",
+            "depends_on": [],
+            "type": "core.noop",
+            "params": {},
+            "retries": 0,
+            "retry_delay_s": 5,
+            "timeout_s": 3600,
+            "sla_s": None,
+            "priority": 0,
+        }
+    ]
+    python, echo, _ = to_json(full())["tasks"]
+    assert python["entrypoint"] == "m:f"
+    assert "type" not in python
+    assert (echo["inputs"], echo["retry_cap_s"]) == ({"x/0": "a"}, 9)
+
+
+def test_json_and_yaml_texts_give_the_same_definition() -> None:
+    import yaml
+
+    body = to_json(full())
+    assert from_json(json.dumps(body)) == full()
+    assert from_json(json.dumps(body).encode()) == full()
+    assert from_yaml(yaml.safe_dump(body)) == full()
+
+
+def test_yaml_keeps_dates_as_text_and_knows_anchors() -> None:
+    text = """
+    dag_id: d
+    owner: o
+    tasks:
+      - &first {id: a, retries: 2, params: {day: 2025-10-01, at: 2025-10-01T02:00:00Z}}
+      - {<<: *first, id: b}
+    """
+    first, second = from_yaml(text).tasks
+    assert first.params == {"day": "2025-10-01", "at": "2025-10-01T02:00:00Z"}
+    assert second == msgspec.structs.replace(first, id="b")
+
+
+LAUGHS = "a: &a [1, 2]\n" + "".join(
+    f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "- a",
+        "a: [",
+        "a: b: c",
+        "\0",
+        "x: !!python/object/apply:os.getcwd []",
+        "x: !!int ''",
+        "x: !!float zz",
+        "x: !!timestamp zz",
+        "x: " + "1" * 5000,
+        "x: .nan",
+        "dag_id: d\nowner: o\nx: &x [*x]",
+        "? [1, 2]\n: 3",
+        "[" * 1500,
+        "a: 1\n---\na: 2",
+        LAUGHS,
+    ],
+)
+def test_bad_yaml_is_invalid(text: str) -> None:
+    with pytest.raises(Invalid):
+        from_yaml(text)
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"\xff", b"[" * 100_000, b'{"a":NaN}', b'{"a":"\\ud800"}', b'{"a":' + b"9" * 5000 + b"}", "[]"]
+)
+def test_bad_json_is_invalid(text: bytes | str) -> None:
+    with pytest.raises(Invalid):
+        from_json(text)
+
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters())
+    | st.just("a")
+    | st.just("\ud800"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+keys_of_a_dag = st.sampled_from([*to_json(full()), "version"])
+keys_of_a_task = st.sampled_from([*to_json(full())["tasks"][1], "entrypoint", "sla_s", "pool"])
+almost_tasks = st.lists(st.dictionaries(keys_of_a_task, anything).map(lambda more: {"id": "a", **more}), max_size=2)
+
+
+@LAWS
+@given(st.dictionaries(keys_of_a_dag, anything), almost_tasks)
+def test_any_body_is_a_definition_or_invalid(more: Body, tasks: list[Body]) -> None:
+    try:
+        definition, _ = parse_dag({"dag_id": "d", "owner": "o", "tasks": tasks, **more})
+    except Invalid as error:
+        refusal: Invalid | None = error
+    else:
+        refusal = None
+    if refusal is not None:
+        assert str(refusal)
+        assert all(isinstance(part, str) for detail in refusal.details for part in detail)
+    else:
+        assert parse_dag(to_json(definition))[0] == definition
+        assert msgspec.json.decode(msgspec.json.encode(definition), type=Definition) == definition
+
+
+def origin(*tasks: Body, **policy: Any) -> None:
+    allowed: dict[str, Any] = {
+        "over_http": True,
+        "allow_shell": False,
+        "entrypoint_prefixes": (),
+        "admin": True,
+    } | policy
+    check_origin(parsed(*tasks), **allowed)
+
+
+BASH = a_task(type="bash", params={"command": "ls"})
+PYTHON = a_task(entrypoint="team.tasks:run")
+
+
+@pytest.mark.parametrize(
+    ("task", "policy"),
+    [
+        (BASH, {"over_http": False, "admin": False}),
+        (PYTHON, {"over_http": False, "admin": False}),
+        (BASH, {"allow_shell": True}),
+        (PYTHON, {"entrypoint_prefixes": ("other.", "team.")}),
+        (a_task(type="core.echo"), {"admin": False}),
+        (a_task(type="http", params={"url": "https://example.org"}), {"admin": False}),
+    ],
+)
+def test_code_may_come_from_where_the_operator_says(task: Body, policy: Body) -> None:
+    origin(task, **policy)
+
+
+@pytest.mark.parametrize(
+    ("task", "policy", "field"),
+    [
+        (BASH, {}, "tasks/0/type"),
+        (BASH, {"allow_shell": True, "admin": False}, "tasks/0/type"),
+        (PYTHON, {}, "tasks/0/entrypoint"),
+        (PYTHON, {"entrypoint_prefixes": ("",)}, "tasks/0/entrypoint"),
+        (PYTHON, {"entrypoint_prefixes": ("other.",)}, "tasks/0/entrypoint"),
+        (PYTHON, {"entrypoint_prefixes": ("team.",), "admin": False}, "tasks/0/entrypoint"),
+        (PYTHON, {"allow_shell": True}, "tasks/0/entrypoint"),
+    ],
+)
+def test_code_over_http_is_refused_otherwise(task: Body, policy: Body, field: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        origin(task, **policy)
+    assert [where for where, _ in caught.value.details] == [field]

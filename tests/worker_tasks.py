@@ -1,0 +1,229 @@
+"""User code for the tests of workers, as an author might write it.
+
+`EVENTS` lets a test and a task wait for each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import os
+import sys
+import threading
+import time
+from typing import Any
+
+from orchestrator.context import current
+from orchestrator.errors import PermanentFailure
+
+
+class Events:
+    """Events by name. Two threads that ask for a new one at the same time get the same (a defaultdict gives two)."""
+
+    def __init__(self) -> None:
+        self._events: dict[str, threading.Event] = {}
+
+    def __getitem__(self, name: str) -> threading.Event:
+        return self._events.setdefault(name, threading.Event())
+
+    def clear(self) -> None:
+        self._events.clear()
+
+
+EVENTS = Events()
+CALLS: list[str] = []
+
+
+def add(a: int, b: int = 2) -> int:
+    return a + b
+
+
+async def add_slowly(a: int, b: int) -> int:
+    await asyncio.sleep(0)
+    return a + b
+
+
+class Decorated:
+    """What `@task` leaves at the module's attribute."""
+
+    def function(self, a: int) -> int:
+        return -a
+
+
+negated = Decorated()
+
+
+def count(name: str) -> None:
+    CALLS.append(name)
+
+
+def hold(name: str) -> str:
+    """Runs until the test sets the event."""
+    EVENTS[f"{name} started"].set()
+    assert EVENTS[f"{name} may end"].wait(10)
+    return name
+
+
+def spin(name: str) -> None:
+    """Never ends by itself, never blocks."""
+    EVENTS[f"{name} started"].set()
+    while True:
+        time.sleep(0.001)
+
+
+def swallow(name: str) -> str:
+    """Ignores the first exception it gets."""
+    try:
+        spin(name)
+    except Exception:
+        return "swallowed"
+    return "never"
+
+
+def cooperate(name: str, ctx: Any) -> None:
+    """Asks whether it should stop."""
+    EVENTS[f"{name} started"].set()
+    while not ctx.cancelled:
+        pass
+
+
+async def sleep_async(name: str) -> None:
+    EVENTS[f"{name} started"].set()
+    try:
+        await asyncio.sleep(60)
+    finally:
+        EVENTS[f"{name} cleaned up"].set()
+
+
+async def leave_behind(name: str) -> str:
+    """Starts a coroutine and does not wait for it."""
+
+    async def straggler() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            EVENTS[f"{name} straggler ended"].set()
+
+    _LEFT.append(asyncio.create_task(straggler()))
+    await asyncio.sleep(0)
+    return "done"
+
+
+_LEFT: list[asyncio.Task[None]] = []
+
+
+def loop_id() -> int:
+    async def identity() -> int:
+        return id(asyncio.get_running_loop())
+
+    return identity()  # type: ignore[return-value]
+
+
+def raise_value_error(message: str = "bad\nvalue") -> None:
+    raise ValueError(message)
+
+
+def raise_permanent() -> None:
+    raise PermanentFailure("no such customer")
+
+
+def leave(how: str) -> None:
+    """Tries to end the process."""
+    raise {"exit": SystemExit(3), "interrupt": KeyboardInterrupt()}[how]
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+def raise_unprintable() -> None:
+    raise Unprintable
+
+
+def move(to: str) -> str:
+    os.chdir(to)
+    return os.getcwd()
+
+
+def close_stdout() -> None:
+    sys.stdout.close()
+    sys.stdout = None  # type: ignore[assignment]
+
+
+def talk(text: str = "hello") -> None:
+    print(text)
+    print("a problem", file=sys.stderr)
+    logging.getLogger("shop").info("%d sold", 3)
+    current().log.debug("details")
+    sys.stdout.buffer.write(b"bytes\n")
+
+
+def talk_in_thread() -> None:
+    thread = threading.Thread(target=print, args=("from a thread",))
+    thread.start()
+    thread.join()
+
+
+async def talk_async() -> None:
+    await asyncio.to_thread(print, "from to_thread")
+
+
+def talk_then_hold(name: str) -> None:
+    print("early words")
+    hold(name)
+
+
+def flood(size: int) -> None:
+    print("x" * size)
+
+
+def describe(ctx: Any, a: int = 0) -> dict[str, Any]:
+    return {
+        "run_id": ctx.run_id,
+        "dag_id": ctx.dag_id,
+        "window": [ctx.window.start, ctx.window.end] if ctx.window else None,
+        "task_id": ctx.task_id,
+        "attempt": ctx.attempt,
+        "params": dict(ctx.params),
+        "same": current() is ctx,
+    }
+
+
+def give(kind: str) -> Any:
+    return {
+        "datetime": datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC),
+        "nan": {"x": float("nan")},
+        "int keys": {1: "a"},
+        "big": "x" * 70_000,
+        "huge int": 2**70,
+        "lambda": lambda x: x + 1,
+        "generator": (i for i in ()),
+        "surrogate": "\ud800",
+        "tuple": (1, (2, "b")),
+    }[kind]
+
+
+def take(x: Any) -> str:
+    return f"{type(x).__name__}:{x!r}"[:100]
+
+
+def apply(f: Any) -> Any:
+    return f(1)
+
+
+def save(ctx: Any) -> Any:
+    before = ctx.last_checkpoint()
+    ctx.checkpoint({"row": 7})
+    return [before, ctx.last_checkpoint()]
+
+
+def save_oddly(ctx: Any) -> None:
+    ctx.checkpoint({"when": datetime.datetime.now(datetime.UTC)})
+
+
+def report(ctx: Any) -> None:
+    for step in range(100):
+        ctx.progress(step / 100)
+    ctx.progress(1, "done")

@@ -1,0 +1,242 @@
+"""Who lives in a world besides the real shells.
+
+Workers that really keep their books, and a supervisor that knows who ought to be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import msgspec
+
+from actors.attempt import LiveAttempt
+from actors.batch_book import Batch, BatchBook
+from orchestrator import codec
+from orchestrator.control import Roster
+from orchestrator.errors import ActorUnreachable
+from orchestrator.messages import Assignment, Exchange, Holding, Note, Report, RunContext, Settled, Value
+from tests.world_wire import Wire
+
+Key = tuple[str, str, int]
+#: seconds that a task takes; most are short
+DURATIONS_S = (0.0, 0.001, 0.001, 0.001, 0.004, 0.004, 0.02, 0.02, 0.1, 0.3, 1.0, 4.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What user code does this time."""
+
+    takes_s: float
+    #: ok | error | permanent | kill
+    outcome: str = "ok"
+    #: does not stop when it is cancelled
+    deaf: bool = False
+    #: writes a checkpoint half-way
+    notes: bool = False
+
+
+@dataclass
+class Mischief:
+    """Chances of what user code does."""
+
+    error: float = 0.06
+    permanent: float = 0.02
+    kill: float = 0.0
+    deaf: float = 0.03
+    notes: float = 0.05
+    #: seconds it may take
+    takes_s: tuple[float, ...] = DURATIONS_S
+
+    def draw(self, rng: Random) -> Behaviour:
+        """One attempt."""
+        chance = rng.random()
+        bounds = (("error", self.error), ("permanent", self.permanent), ("kill", self.kill))
+        outcome = "ok"
+        for name, share in bounds:
+            if chance < share:
+                outcome = name
+                break
+            chance -= share
+        deaf = rng.random() < self.deaf
+        return Behaviour(rng.choice(self.takes_s), outcome, deaf, rng.random() < self.notes)
+
+
+def value_of(key: Key) -> Value:
+    """What the attempt returns: its own name."""
+    return Value(msgspec.Raw(msgspec.json.encode(list(key))))
+
+
+class Worker:
+    """A WorkerActor with the real bookkeeping; its user code sleeps and draws lots."""
+
+    def __init__(
+        self,
+        name: str,
+        incarnation: str,
+        wire: Wire,
+        rng: Random,
+        mischief: Mischief,
+        began: Callable[[str, Assignment, RunContext | None], None],
+    ) -> None:
+        self.name = name
+        self.incarnation = incarnation
+        self._wire = wire
+        self._rng = rng
+        self._mischief = mischief
+        self._began = began
+        self._book = BatchBook(wire.loop.time)
+        self._turn = asyncio.Lock()
+        #: the attempt that runs now
+        self.busy: Key | None = None
+        self._batch: Batch | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Attempts that wait here behind the one that runs."""
+        return self._batch.end - self._batch.next if self._batch is not None else 0
+
+    async def exchange(self, blob: bytes) -> bytes:
+        """See actors/worker_actor.py."""
+        exchange = codec.decode_exchange(blob)
+        async with self._turn:
+            batch = self._book.open(exchange)
+            if batch is not None:
+                await self._run(batch, exchange)
+            reports, untouched = self._book.answer(exchange)
+        settled = Settled(self.name, self.incarnation, exchange.batch, tuple(reports), tuple(untouched))
+        return codec.encode_settled(settled)
+
+    async def give_back(self, owner: str, up_to_batch: int, epoch: int | None = None) -> bytes:
+        """See actors/worker_actor.py."""
+        newest, reports, untouched = self._book.give_back(owner, up_to_batch, epoch)
+        return codec.encode_settled(Settled(self.name, self.incarnation, newest, tuple(reports), tuple(untouched)))
+
+    async def cancel(self, run_id: str, task: str, attempt: int, reason: str) -> bool:
+        """See actors/worker_actor.py."""
+        return self._book.cancel((run_id, task, attempt), reason)
+
+    async def holding(self, owner: str, epoch: int | None = None) -> bytes:
+        """See actors/worker_actor.py."""
+        live, reports = self._book.holding(owner, epoch)
+        return codec.encode_holding(Holding(self.name, self.incarnation, tuple(live), tuple(reports)))
+
+    async def ping(self) -> str:
+        """See actors/worker_actor.py."""
+        return self.incarnation
+
+    async def _run(self, batch: Batch, exchange: Exchange) -> None:
+        runs = {run.run_id: run for run in exchange.runs}
+        self._batch = batch
+        try:
+            while (started := self._book.start(batch)) is not None:
+                task, live = started
+                self.busy = (task.run_id, task.task, task.attempt)
+                self._began(self.name, task, runs.get(task.run_id))
+                self._book.settle(batch, await self._attempt(task, live, runs.get(task.run_id)))
+                self.busy = None
+        finally:
+            self._book.close(batch)
+            self._batch = None
+
+    async def _attempt(self, task: Assignment, live: LiveAttempt, run: RunContext | None) -> Report:
+        does = self._mischief.draw(self._rng)
+        stop = asyncio.Event()
+        live.on_cancel(stop.set)
+        key = (task.run_id, task.task, task.attempt)
+        if does.notes and run is not None:
+            await self._note(run.owner, key)
+        if does.outcome == "kill":
+            await asyncio.sleep(does.takes_s)
+            self._wire.killer(self.name)
+            await asyncio.sleep(60.0)
+        elif does.deaf:
+            await asyncio.sleep(does.takes_s)
+        elif does.takes_s:
+            try:
+                await asyncio.wait_for(stop.wait(), does.takes_s)
+            except TimeoutError:
+                pass
+        reason = live.end()
+        if reason is not None:
+            return Report(*key, reason, error=f"TaskCancelled: {reason}")
+        if does.outcome == "ok":
+            return Report(*key, "ok", value_of(key), took_s=does.takes_s)
+        return Report(*key, "error", error="Boom", permanent=does.outcome == "permanent", took_s=does.takes_s)
+
+    async def _note(self, owner: str, key: Key) -> None:
+        try:
+            await self._wire.ask(owner, "note", codec.encode_note(Note(*key, "checkpoint", msgspec.Raw(b"1"))))
+        except ActorUnreachable:
+            return
+
+
+class Supervisor:
+    """Knows who ought to exist, and tells the scheduler until it has understood."""
+
+    def __init__(self, wire: Wire, run_actors: list[str], workers: list[str]) -> None:
+        self._wire = wire
+        self.run_actors = run_actors
+        self.workers = workers
+        #: worker -> seconds since when it is to get no more work
+        self.draining: dict[str, float] = {}
+        self._told: Roster | None = None
+
+    async def tell_roster(self, _blob: bytes) -> bytes:
+        """For a new scheduler."""
+        return codec.encode_control(self._roster())
+
+    async def ensure(self, _actor: bytes) -> None:
+        """Runs with an actor of their own are not played here."""
+
+    async def release(self, _actor: bytes) -> None:
+        """Nor is their end."""
+
+    async def live(self) -> None:
+        """As the real one: told when it changed, and again after a failure."""
+        while True:
+            roster = self._roster()
+            if roster != self._told:
+                try:
+                    await self._wire.tell("scheduler", "roster", codec.encode_control(roster))
+                    self._told = roster
+                except ActorUnreachable:
+                    pass
+            await asyncio.sleep(2.0)
+
+    def _roster(self) -> Roster:
+        workers = tuple((name, "default") for name in self.workers)
+        return Roster(tuple(self.run_actors), workers, tuple(self.draining))
+
+    async def drain(self, worker: str) -> None:
+        """The worker gets no more work and ends once it has none."""
+        self.draining[worker] = self._wire.loop.time()
+        while True:
+            await asyncio.sleep(1.0)
+            try:
+                states = codec.decode_states(await self._wire.ask("scheduler", "slot_states", b""))
+            except ActorUnreachable:
+                continue
+            if states.get(worker) == "draining":
+                break
+        self.workers.remove(worker)
+        del self.draining[worker]
+
+
+class Control:
+    """`ports.ControlPlane` over the wire, for gateways."""
+
+    def __init__(self, wire: Wire, run_actors: list[str]) -> None:
+        self._wire = wire
+        self._run_actors = run_actors
+
+    async def command(self, owner: str, run_id: str, command: bytes) -> bytes:
+        """At the owner; a run that nobody owns goes to any."""
+        chosen = owner or self._wire.rng.choice(self._run_actors)
+        return await self._wire.ask(chosen, "command", command)
+
+    def __getattr__(self, name: str) -> Any:
+        raise NotImplementedError(name)

@@ -1,0 +1,230 @@
+"""The clients of a world: they trigger, cancel, retry, skip and pause at random, insist until there is an
+answer, and read along.
+
+What they are told is compared with the journal in the moment in which they are told it (I13); what a subscriber sees
+over all its reconnects is every event once, in order (I11).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import date, timedelta
+from functools import partial
+from random import Random
+from typing import Any, TypeVar
+
+import msgspec
+
+from orchestrator import events as e
+from orchestrator.definition import Definition, TaskSpec
+from orchestrator.errors import Refused, Unavailable
+from orchestrator.views import Idempotency, RunChanged, Trigger
+from serve_app.gateway import Gateway
+from tests.fakes_journal import MemoryJournal
+from tests.invariants import check_sequence, check_versions
+
+T = TypeVar("T")
+TENANT = "default"
+
+
+class Clients:
+    """Everybody outside, with two API replicas to ask."""
+
+    def __init__(
+        self, rng: Random, journal: MemoryJournal, gateways: list[Gateway], definitions: dict[str, Definition]
+    ) -> None:
+        self.rng = rng
+        self.journal = journal
+        self.gateways = gateways
+        self.definitions = definitions
+        #: no more events will come
+        self.over = False
+
+    async def insist(self, call: Callable[[], Awaitable[T]]) -> T:
+        """As a client does: the same again, until there is an answer."""
+        while True:
+            try:
+                return await call()
+            except Unavailable:
+                await asyncio.sleep(0.3)
+
+    async def define_dags(self) -> None:
+        """Two DAGs of chance and one with a schedule."""
+        rng = self.rng
+        for name in ("a", "b", "cron"):
+            tasks = _random_tasks(rng) if name != "cron" else (TaskSpec(id="tick", retry_delay_s=0.2),)
+            definition = Definition(
+                dag_id=name,
+                owner="team",
+                tasks=tasks,
+                max_active_runs=rng.choice((1, 2, 16)),
+                schedule="* * * * *" if name == "cron" else None,
+                run_timeout_s=rng.choice((None, None, 20.0)),
+                sla_s=rng.choice((None, 5)),
+            )
+            await self.insist(partial(self.define, definition))
+
+    async def define(self, definition: Definition) -> None:
+        """Store a version of a DAG."""
+        self.definitions[definition.dag_id] = definition
+        await self.gateways[0].define_dag(TENANT, definition, keep_tasks=False, expect=None, idem=None)
+
+    async def visit(self, after_s: float) -> None:
+        """One thing that one client wants."""
+        await asyncio.sleep(after_s)
+        creations = (self._trigger, self._trigger, self._backfill)
+        commands = (self._command, self._command, self._change_mind, self._pause_dag)
+        visit = self.rng.choice((*creations, *commands) if self.journal.runs else creations)
+        with suppress(Refused):
+            await visit()
+
+    async def _twice(self, call: Callable[[Gateway, Idempotency], Awaitable[T]]) -> T:
+        """The same request, sometimes sent a second time, at another replica: there is one effect and one answer."""
+        key = Idempotency(f"key-{self.rng.getrandbits(64):x}", "f")
+        asked = self.gateways[: self.rng.choice((1, 2))]
+        answers: list[Any] = await asyncio.gather(
+            *(self.insist(partial(call, gateway, key)) for gateway in asked), return_exceptions=True
+        )
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        first, *more = (msgspec.structs.replace(answer, replayed=False) for answer in answers)
+        assert all(answer == first for answer in more), f"I13 two answers to one request: {first}, {more}"
+        return first  # type: ignore[no-any-return]  # of whatever kind the call answers
+
+    async def _trigger(self) -> None:
+        rng = self.rng
+        dag_id = rng.choice(("a", "a", "b"))
+        trigger = Trigger(dag_id=dag_id, params={"n": rng.randint(0, 9)})
+        if rng.random() < 0.4:
+            day = _day(rng.randint(0, 4))
+            trigger = msgspec.structs.replace(trigger, start=day, end=day, reprocess=rng.choice(_REPROCESS))
+        made = await self._twice(lambda gateway, key: gateway.trigger(TENANT, trigger, key))
+        assert made.run_id in self.journal.runs, f"I13 {made.run_id} was accepted and is not there"
+
+    async def _change_mind(self) -> None:
+        """A run that is cancelled or skipped in the very moment in which it starts."""
+        made = await self.insist(lambda: self.gateways[0].trigger(TENANT, Trigger(dag_id="a"), None))
+        await asyncio.sleep(self.rng.choice((0.0, 0.001, 0.002, 0.003, 0.005)))
+        await self._command(made.run_id)
+
+    async def _backfill(self) -> None:
+        rng = self.rng
+        first = rng.randint(0, 3)
+        trigger = Trigger(
+            dag_id=rng.choice(("a", "b")),
+            run_type="backfill",
+            start=_day(first),
+            end=_day(first + rng.randint(0, 3)),
+            reprocess=rng.choice(_REPROCESS),
+            max_active_runs=rng.choice((None, 1, 2)),
+            run_backwards=rng.random() < 0.3,
+        )
+        made = await self._twice(lambda gateway, key: gateway.trigger(TENANT, trigger, key))
+        assert made.run_id in self.journal.runs, f"I13 {made.run_id} was accepted and is not there"
+
+    async def _pause_dag(self) -> None:
+        gateway, dag_id = self.gateways[0], self.rng.choice(("a", "b"))
+        await self.insist(lambda: gateway.pause_dag(TENANT, dag_id, None, None))
+        await asyncio.sleep(self.rng.uniform(0.0, 3.0))
+        await self.insist(lambda: gateway.resume_dag(TENANT, dag_id, None, None))
+
+    async def _command(self, run_id: str = "") -> None:
+        rng = self.rng
+        run_id = run_id or rng.choice(list(self.journal.runs))
+        row = self.journal.runs[run_id]
+        names = [task.id for task in self.definitions[row.dag_id].tasks]
+        kind = rng.choice(("cancel", "cancel", "pause", "retry_task", "retry_task", "skip_task", "retry_run"))
+        task = rng.choice(names) if names else "none"
+
+        def call(gateway: Gateway, key: Idempotency) -> Awaitable[RunChanged]:
+            match kind:
+                case "cancel":
+                    return gateway.cancel_run(TENANT, run_id, key)
+                case "pause":
+                    return gateway.pause_run(TENANT, run_id, key)
+                case "retry_run":
+                    return gateway.retry_run(TENANT, run_id, key)
+                case "retry_task":
+                    return gateway.retry_task(TENANT, run_id, task, key)
+                case _:
+                    return gateway.skip_task(TENANT, run_id, task, key)
+
+        await self._twice(call)
+        self._check_obeyed(kind, run_id, task)
+        if kind == "pause":
+            await asyncio.sleep(rng.uniform(0.0, 6.0))
+            with suppress(Refused):
+                await self._twice(lambda gateway, key: gateway.resume_run(TENANT, run_id, key))
+
+    def _check_obeyed(self, kind: str, run_id: str, task: str) -> None:
+        """What was answered is in the journal (I13)."""
+        events = check_versions(self.journal.runs[run_id].events)
+        if self.journal.runs[run_id].run_type == "backfill" and kind != "cancel":
+            return
+        wanted: tuple[type[e.Event], ...] = {
+            "cancel": (e.RunCancelled, e.RunCancelling),
+            "pause": (e.RunPaused,),
+            "retry_run": (e.TaskReset,),
+            "retry_task": (e.TaskReset,),
+            "skip_task": (e.TaskSkipped,),
+        }[kind]
+        found = [event for event in events if isinstance(event, wanted) and getattr(event, "task", task) in (task, "")]
+        if kind == "retry_run":
+            found = [event for event in events if isinstance(event, wanted)]
+        assert found, f"I13 {kind} of {run_id}/{task} was accepted and is not in the journal"
+
+    async def read_along(self, lasts_s: float) -> None:
+        """A subscriber that loses its connection now and then (I11)."""
+        await asyncio.sleep(self.rng.uniform(0.0, lasts_s))
+        while not self.journal.runs:  # noqa: ASYNC110 (nobody could set an event)
+            await asyncio.sleep(0.5)
+        run_id = self.rng.choice(list(self.journal.runs))
+        seen: list[int] = []
+        while not (self.over and len(seen) >= self.journal.runs[run_id].version):
+            with suppress(Unavailable, TimeoutError):
+                async with asyncio.timeout(self.rng.uniform(0.5, 20.0)):
+                    await self._read_once(run_id, seen)
+            check_sequence(seen)
+            await asyncio.sleep(self.rng.uniform(0.0, 1.0))
+        assert len(seen) == self.journal.runs[run_id].version, f"I11 {run_id}: {seen}"
+
+    async def _read_once(self, run_id: str, seen: list[int]) -> None:
+        gateway = self.rng.choice(self.gateways)
+        frames = await gateway.open_events(TENANT, run_id, seen[-1] if seen else None)
+        if frames is None:
+            return
+        async for frame in frames:
+            if frame.seq is not None:
+                seen.append(frame.seq)
+            if frame.kind == "end":
+                return
+
+
+_REPROCESS = ("none", "none", "failed", "completed")
+
+
+def _day(number: int) -> str:
+    return str(date(2026, 2, 1) + timedelta(days=number))
+
+
+def _random_tasks(rng: Random) -> tuple[TaskSpec, ...]:
+    tasks: list[TaskSpec] = []
+    for n in range(rng.randint(0 if rng.random() < 0.1 else 1, 5)):
+        above = [f"t{i}" for i in range(n) if rng.random() < 0.4]
+        inputs = {f"from_{name}": name for name in above if rng.random() < 0.5}
+        tasks.append(
+            TaskSpec(
+                id=f"t{n}",
+                type=rng.choice(("core.noop", "core.sleep")),
+                depends_on=tuple(above),
+                inputs=inputs,
+                retries=rng.choice((0, 1, 3)),
+                retry_delay_s=rng.choice((0.0, 0.2, 4.0)),
+                timeout_s=rng.choice((2.0, 3600.0)),
+                priority=rng.choice((0, 0, 5)),
+            )
+        )
+    return tuple(tasks)

@@ -1,0 +1,226 @@
+"""Who watches a world: reads the journal after every step that wrote, the workers all along, and everything at the end.
+
+A violation is noted in `failures`; the world goes on, so that the first one can be told with its moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from orchestrator import codec
+from orchestrator import events as e
+from orchestrator.definition import Definition
+from orchestrator.messages import Assignment, RunContext
+from tests.fakes_journal import MemoryJournal
+from tests.invariants import EARLY, History, check_backfill, check_row, check_versions
+from tests.virtual_time import START, WorldClock
+from tests.world_cast import Supervisor, value_of
+from tests.world_clients import TENANT
+from tests.world_wire import Wire
+
+#: virtual seconds a slot may be idle while a task or a run is ready, in fair and in foul weather
+IDLE_CALM_S, IDLE_FOUL_S = 1.5, 20.0
+LOOK_S = 0.25
+#: what ends the first wait of a run
+_STARTS = (e.RunStarted, e.RunRestarted, e.RunRevived)
+
+
+class Watcher:
+    """Knows what must hold."""
+
+    def __init__(
+        self,
+        journal: MemoryJournal,
+        wire: Wire,
+        clock: WorldClock,
+        supervisor: Supervisor,
+        definitions: dict[str, Definition],
+    ) -> None:
+        self.journal = journal
+        self.wire = wire
+        self.clock = clock
+        self.supervisor = supervisor
+        self.definitions = definitions
+        self.failures: list[str] = []
+        self.histories: dict[str, History] = {}
+        #: run -> seconds when its first attempt began
+        self.began_s: dict[str, float] = {}
+        #: when something went wrong last: from then on time is counted
+        self.troubled_s = 0.0
+        self.idle_bound_s = IDLE_FOUL_S
+        #: by how much a retry may come too early
+        self.early = EARLY
+        self._seen: dict[str, int] = {}
+        self._idle_since: dict[str, float] = {}
+
+    def written(self) -> None:
+        """After every step that may have changed something: read what is new, against the rules."""
+        for run_id, run in self.journal.runs.items():
+            if self._seen.get(run_id, 0) == run.version:
+                continue
+            try:
+                self._read_on(run_id)
+            except AssertionError as broken:
+                self.failures.append(str(broken))
+
+    def _read_on(self, run_id: str) -> None:
+        run = self.journal.runs[run_id]
+        seen, self._seen[run_id] = self._seen.get(run_id, 0), run.version
+        if run.run_type == "backfill":
+            return
+        history = self.histories.get(run_id)
+        if history is None:
+            history = self.histories[run_id] = History(self._definition_of(run.dag_id), self.early)
+        for batch in run.events:
+            if batch.last_version <= seen:
+                continue
+            for event in codec.decode_events(batch.events, batch.schema):
+                history.feed(event)
+                if isinstance(event, e.RunStarted):
+                    self._check_limits(run_id)
+        assert history.version == run.version, f"I5 {run_id}: {history.version} events, version {run.version}"
+        history.rest()
+
+    def _definition_of(self, dag_id: str) -> Callable[[int], Definition]:
+        dag = self.journal.dag_rows[TENANT, dag_id]
+        return lambda version: codec.decode_definition(dag.definitions[version])
+
+    def _check_limits(self, run_id: str) -> None:
+        """I7: this run was admitted just now."""
+        run = self.journal.runs[run_id]
+        dag = self.journal.dag_rows[TENANT, run.dag_id]
+        assert not dag.paused, f"I7 {run_id} started while {run.dag_id} is paused"
+        active = [other for other, h in self.histories.items() if h.admitted and h.state in ("running", "paused")]
+        mine = [other for other in active if self.journal.runs[other].dag_id == run.dag_id]
+        limit = self.definitions[run.dag_id].max_active_runs
+        assert len(mine) <= limit, f"I7 {run.dag_id}: {len(mine)} runs active, limit {limit}: {mine}"
+        if run.parent and (cap := self.journal.runs[run.parent].max_active_runs):
+            born = [other for other in mine if self.journal.runs[other].parent == run.parent]
+            siblings = [o for o in born if not self.histories[o].restarts]  # others may wait in another one's lane
+            assert len(siblings) <= cap, f"I7 backfill {run.parent}: {len(siblings)} windows active, limit {cap}"
+
+    def began(self, worker: str, task: Assignment, context: RunContext | None) -> None:
+        """A worker starts an attempt: it is durable as started, and its inputs are what was accepted."""
+        history = self.histories.get(task.run_id)
+        where = f"{task.run_id}/{task.task} attempt {task.attempt} at {worker}"
+        self.began_s.setdefault(task.run_id, self.wire.loop.time())
+        if context is None or history is None or history.started.get(task.task, 0) < task.attempt:
+            self.failures.append(f"I13 {where} runs before it is durable")
+            return
+        since_s = max(self.supervisor.draining.get(worker, self.wire.loop.time()), self.troubled_s)
+        if self.wire.loop.time() - since_s > IDLE_FOUL_S:
+            self.failures.append(f"{where}, which is to get no more work since {since_s:.3f} s")
+        spec = next((s for s in self.definitions[context.dag_id].tasks if s.id == task.task), None)
+        for name, producer in spec.inputs.items() if spec else ():
+            accepted = [n for (t, n) in history.accepted if t == producer]
+            allowed = [value_of((task.run_id, producer, n)) for n in accepted]
+            if history.tasks.get(producer) == "succeeded" and task.inputs[name] not in allowed:
+                self.failures.append(f"{where}: {name} is {task.inputs[name]}")
+
+    async def look_forever(self) -> None:
+        """I9: work that could go on, and nobody who does it."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self._look_at("slots", self._idle_worker() and (self._ready_task() or self._waiting_behind()))
+            self._look_at("queue", self._startable_run())
+
+    def _look_at(self, what: str, blocked: str) -> None:
+        now_s = self.wire.loop.time()
+        if not blocked:
+            self._idle_since.pop(what, None)
+            return
+        since_s = max(self._idle_since.setdefault(what, now_s), self.troubled_s)
+        if now_s - since_s > self.idle_bound_s:
+            self.failures.append(f"I9 for {now_s - since_s:.2f} s: {blocked}")
+            self._idle_since[what] = now_s
+
+    def _idle_worker(self) -> str:
+        for name in self.supervisor.workers:
+            process = self.wire.processes.get(name)
+            if process is not None and process.object.busy is None:
+                return name
+        return ""
+
+    def _waiting_behind(self) -> str:
+        for name in self.supervisor.workers:
+            process = self.wire.processes.get(name)
+            if process is not None and process.object.waiting:
+                return f"{process.object.waiting} attempts wait at {name} while {self._idle_worker()} is idle"
+        return ""
+
+    def _ready_task(self) -> str:
+        for run_id, history in self.histories.items():
+            if history.state == "running":
+                for name, state in history.tasks.items():
+                    done = all(history.tasks[parent] in ("succeeded", "skipped") for parent in history.needs[name])
+                    if state == "pending" and done:
+                        return f"{run_id}/{name} is ready and {self._idle_worker()} is idle"
+        return ""
+
+    def _startable_run(self) -> str:
+        for run_id, history in self.histories.items():
+            run = self.journal.runs[run_id]
+            if history.state != "queued" or self.journal.dag_rows[TENANT, run.dag_id].paused:
+                continue
+            active = [
+                o
+                for o, h in self.histories.items()
+                if h.state in ("running", "paused") and self.journal.runs[o].dag_id == run.dag_id
+            ]
+            free = len(active) < self.definitions[run.dag_id].max_active_runs
+            limited = any(
+                (self.journal.runs[w].max_active_runs or 99) <= len(active) for w in (run.parent, *run.watchers) if w
+            )
+            if free and not limited:
+                return f"{run_id} of {run.dag_id} could start: {len(active)} are active"
+        return ""
+
+    # ── the end ───────────────────────────────────────────────────────────────────────────────────
+
+    def check_end(self) -> None:
+        """Nothing goes on any more."""
+        for run_id, run in self.journal.runs.items():
+            events = check_versions(run.events)
+            if run.run_type == "backfill":
+                assert check_backfill(events) == run.state, f"I4 {run_id}"
+                self._check_windows(run_id)
+                continue
+            history = self.histories[run_id]
+            check_row(run.row(), run.tasks, history)
+            for name, state in history.tasks.items():
+                results = [n for (task, n) in history.accepted if task == name and n == history.started.get(name)]
+                assert state != "succeeded" or len(results) == 1, f"I2 {run_id}/{name}: {results}"
+        self._check_fires()
+
+    def _check_windows(self, run_id: str) -> None:
+        """A backfill is what its windows are."""
+        run = self.journal.runs[run_id]
+        states = [self.journal.runs[child].state for child in run.children if child not in run.kept]
+        if run.state != "cancelled":
+            good = all(state == "succeeded" for state in states)
+            assert run.state == ("succeeded" if good else "failed"), f"{run_id} is {run.state} with {states}"
+        assert sum(run.counts.values()) == len(states), f"{run_id} counts {run.counts} for {states}"
+        self._check_order(run_id)
+
+    def _check_order(self, run_id: str) -> None:
+        """One window at a time: they start by date, or backwards."""
+        backfill = self.journal.runs[run_id]
+        if any(isinstance(event, e.RunRestarted) for event in check_versions(backfill.events)):
+            return  # with another limit or order, perhaps
+        starts = []
+        for child in backfill.children:
+            first = [x for x in check_versions(self.journal.runs[child].events) if isinstance(x, _STARTS)][:1]
+            if self.journal.runs[child].parent == run_id and first and isinstance(first[0], e.RunStarted):
+                starts.append(first[0].at)
+        if backfill.max_active_runs == 1 and not self.clock.skew:
+            assert starts == sorted(starts, reverse=backfill.backwards), f"{run_id} out of order: {starts}"
+
+    def _check_fires(self) -> None:
+        """Every minute has its run, and one only."""
+        runs = [run for run in self.journal.runs.values() if run.run_type == "scheduled"]
+        keys = [run.window_key for run in runs]
+        assert len(keys) == len(set(keys)), f"a window fired twice: {keys}"
+        dag = self.journal.dag_rows[TENANT, "cron"]
+        fires = (dag.fired_ms or 0) // 60_000 - START.timestamp() // 60
+        assert len(keys) >= fires, f"{len(keys)} runs for {fires} fires"
