@@ -110,8 +110,11 @@ class Crew:
     def seat(self, worker: str, incarnation: str, lease: int) -> None:
         """A lease was granted."""
         known = self.seats.get(worker)
+        if known is not None and lease < known.lease:  # a grant that comes late, or for the second time
+            return
         if known is not None and known.incarnation == incarnation:
-            known.lease, known.yielding = lease, False
+            known.yielding = known.yielding and known.lease == lease
+            known.lease = lease
             return
         if known is not None:  # replaced before we heard of its death
             self._lost(known)

@@ -314,9 +314,13 @@ class RunActor:
         self._check_sla(turn, hosted)
         if message.admission.only_host:
             self._claim(turn, hosted)
-        elif hosted.run.state is RunState.QUEUED and message.admission.number not in self._declined:
+        elif hosted.run.state is RunState.QUEUED and self._holds(hosted.run, message.admission):
             hosted.admission_epoch = message.epoch
             self._step(turn, hosted, runs.Start())
+
+    def _holds(self, run: runs.Run, admission: Admission) -> bool:
+        """Is it for the present life of the run, and was it not given back?"""
+        return admission.since >= run.queued_version and admission.number not in self._declined
 
     def _decline(self, admission: Admission) -> None:
         """The scheduler may give the place to another run now: should this admission come again, it is void."""

@@ -85,8 +85,8 @@ class SchedulerActor:
         self._hosts: dict[str, _Host] = {}
         #: run -> RunActor
         self._placed: dict[str, str] = {}
-        #: run -> number of the admission that holds for it; anything about an older one is late
-        self._given: dict[str, int] = {}
+        #: run -> the admission that holds for it; anything about an older one is late
+        self._given: dict[str, Admission] = {}
         self._number = 0
         #: what is known of a run that waits, to queue it again
         self._waiting: dict[str, Queued] = {}
@@ -148,6 +148,7 @@ class SchedulerActor:
     async def _live(self) -> None:
         self._epoch = await self._insist(lambda: self._journal.take_epoch(SCHEDULER))
         self._number = self._epoch << 32
+        self._slots.number_from(self._epoch << 32)
         kept = (await self._insist(lambda: self._journal.owner(SCHEDULER))).cursor
         cursor = await self._insist(lambda: self._journal.position(SCHED))
         if not await self._fetch_roster():
@@ -217,7 +218,7 @@ class SchedulerActor:
         parent = backfill.run_id if backfill else row.parent or None
         cap = backfill.max_active_runs if backfill else None
         dag = _dag_key(row.tenant, row.dag_id)
-        return Queued(row.run_id, dag, parent, rank_of(parent), cap, self._next_place())
+        return Queued(row.run_id, dag, parent, rank_of(parent), cap, self._next_place(), row.version)
 
     def _next_place(self) -> int:
         self._order += 1
@@ -296,10 +297,10 @@ class SchedulerActor:
                 self._host_only(run_id, "")
             return
         await self._know_dag(item.tenant, item.dag_id)
-        for run_id in item.run_ids:
-            dag = _dag_key(item.tenant, item.dag_id)
-            limit = item.max_active_runs if item.parent else None
-            queued = Queued(run_id, dag, item.parent or None, rank_of(item.parent), limit, self._next_place())
+        dag = _dag_key(item.tenant, item.dag_id)
+        limit = item.max_active_runs if item.parent else None
+        for run_id, since in zip(item.run_ids, item.versions or (1,) * len(item.run_ids), strict=True):
+            queued = Queued(run_id, dag, item.parent or None, rank_of(item.parent), limit, self._next_place(), since)
             self._unplace(run_id)
             self._waiting[run_id] = queued
             self._admissions.enqueue(queued)
@@ -348,7 +349,8 @@ class SchedulerActor:
                 self._slots.remove(worker)
                 self._await_worker(worker)
         for run_id, number in standing.refused:
-            if self._given.get(run_id) == number and (queued := self._waiting.get(run_id)) is not None:
+            queued, given = self._waiting.get(run_id), self._given.get(run_id)
+            if queued is not None and given is not None and given.number == number:
                 self._unplace(run_id)
                 self._admissions.requeue(run_id, queued)
         self._slots.demand(host.name, dict(standing.demand))
@@ -359,7 +361,7 @@ class SchedulerActor:
         host.grants.clear()
         host.yields.clear()
         self._slots.forget(host.name)
-        again = [self._admission(run_id) for run_id in sorted(host.runs)]
+        again = [self._given.get(run_id, Admission(run_id, only_host=True)) for run_id in sorted(host.runs)]
         host.admissions += [admission for admission in again if admission not in host.admissions]
 
     def _take_roster(self, roster: Roster) -> None:
@@ -411,8 +413,10 @@ class SchedulerActor:
         for queued in self._admissions.admit():
             host = self._place(queued.run_id, own_actor_name(queued.run_id) if queued.dag in self._dedicated else "")
             self._number += 1
-            self._given[queued.run_id] = self._number
-            host.admissions.append(self._admission(queued.run_id))
+            since = self._waiting.get(queued.run_id, queued).since
+            given = Admission(queued.run_id, number=self._number, since=since)
+            self._given[queued.run_id] = given
+            host.admissions.append(given)
         now_s = self._clock.monotonic()
         for grant in self._slots.grants(now_s):
             self._hosts[grant.holder].grants.append((grant.worker, grant.incarnation, grant.lease))
@@ -443,7 +447,7 @@ class SchedulerActor:
         if not host.standing and not host.epoch:
             await self._supervise("ensure", host.name)
         while host.admissions or host.grants or host.yields:
-            admissions = [a for a in host.admissions if a.only_host or self._given.get(a.run_id) == a.number]
+            admissions = [a for a in host.admissions if a.only_host or self._given.get(a.run_id) == a]
             grants, yields = host.grants, host.yields
             host.admissions, host.grants, host.yields = [], [], []
             message = Hosting(self._epoch, tuple(admissions), tuple(grants), tuple(yields))
@@ -466,11 +470,6 @@ class SchedulerActor:
             await self._peers.tell(SUPERVISOR, method, actor.encode())
         except errors.Unavailable as unavailable:
             _log.warning("%s", unavailable)
-
-    def _admission(self, run_id: str) -> Admission:
-        """The admission that was given to the run; without one it is only to be hosted."""
-        number = self._given.get(run_id, 0)
-        return Admission(run_id, only_host=not number, number=number)
 
     def _place(self, run_id: str, owner: str) -> _Host:
         """Where the run lives: where the journal says, else where the fewest are."""

@@ -22,6 +22,8 @@ class Admission(msgspec.Struct, frozen=True, array_like=True):
     only_host: bool = False
     #: grows with every admission that a scheduler gives, over all its incarnations; 0 when it is none
     number: int = 0
+    #: a version of the run since it was queued: an admission is for one life of the run, not for the next
+    since: int = 0
 
 
 class Hosting(msgspec.Struct, frozen=True, array_like=True):

@@ -44,6 +44,8 @@ class Queued:
     parent_limit: int | None = None
     #: place in its lane; of equals the older run id comes first
     order: int = 0
+    #: a version of the run since it was queued
+    since: int = 1
 
 
 @dataclass(slots=True)
@@ -210,6 +212,10 @@ class Slots:
         self._lease = 0
         #: RunActor -> lease it got last: of those alike, who was served longest ago comes first
         self._served: dict[str, int] = {}
+
+    def number_from(self, lease: int) -> None:
+        """Leases get numbers above this one."""
+        self._lease = lease
 
     def add(self, worker: str, pool: str, incarnation: str) -> None:
         """A worker is ready for work; a new incarnation ends any lease on the former one."""

@@ -437,6 +437,8 @@ class RunsCreated(msgspec.Struct, frozen=True, tag_field="k", tag="created"):
     max_active_runs: int | None = None
     #: queued again, not new
     restarted: bool = False
+    #: of restarted runs: the version with which each was queued, as `run_ids`
+    versions: tuple[int, ...] = ()
 
 
 class RunMoved(msgspec.Struct, frozen=True, tag_field="k", tag="moved"):

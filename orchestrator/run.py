@@ -269,6 +269,7 @@ class Run:
         "params",
         "parent",
         "past_attempts",
+        "queued_version",
         "ready",
         "run_id",
         "run_type",
@@ -295,6 +296,8 @@ class Run:
         self.created_at = created.at
         self.compiled_by_version = compiled_by_version
         self.version = 1
+        #: version with which it was queued last
+        self.queued_version = 1
         self.state = RunState.QUEUED
         #: how often it was started
         self.attempts = 0
@@ -620,6 +623,7 @@ def apply(run: Run, event: e.Event) -> None:
             names = run.compiled.graph.names
             run.past_attempts |= {n: t.attempt for n, t in zip(names, run.tasks, strict=True) if t.attempt}
             run.error = run.started_at = run.going_since = run.finished_at = None
+            run.queued_version = run.version
             run._fresh(event.dag_version)
         case _:
             run.state = TRANSITIONS[run.state][type(event)]

@@ -455,9 +455,12 @@ class MemoryJournal:
             if isinstance(item, p.RunsCreated) and item.restarted == again:
                 known = (item.tenant, item.dag_id, item.dag_version, item.run_type, item.parent)
                 if known == head:
-                    self._sched[n] = msgspec.structs.replace(item, run_ids=(*item.run_ids, run.run_id))
+                    ids = (*item.run_ids, run.run_id)
+                    versions = (*item.versions, run.version) if again else ()
+                    self._sched[n] = msgspec.structs.replace(item, run_ids=ids, versions=versions)
                     return
-        self._sched.append(p.RunsCreated(*head, (run.run_id,), created_ms, max_active_runs, again))
+        versions = (run.version,) if again else ()
+        self._sched.append(p.RunsCreated(*head, (run.run_id,), created_ms, max_active_runs, again, versions))
 
     def _holds(self, n: p.NewRun) -> bool:
         existing = self.by_window_key.get((n.tenant, n.dag_id, n.window_key)) if n.window_key else None
@@ -725,5 +728,5 @@ def _replayed(status: str, kept: object, reply: bytes) -> p.DagWritten:
 
 def _backwards(item: p.SchedItem) -> p.SchedItem:
     if isinstance(item, p.RunsCreated):
-        return msgspec.structs.replace(item, run_ids=item.run_ids[::-1])
+        return msgspec.structs.replace(item, run_ids=item.run_ids[::-1], versions=item.versions[::-1])
     return item

@@ -99,6 +99,11 @@ class Worker:
         """Attempts that wait here behind the one that runs."""
         return self._batch.end - self._batch.next if self._batch is not None else 0
 
+    def holds(self) -> list[Key]:
+        """Attempts whose reports are kept here, for any owner."""
+        kept = [self._book.holding(name, None)[1] for name in ("run-actor-0", "run-actor-1")]
+        return [(report.run_id, report.task, report.attempt) for reports in kept for report in reports]
+
     async def exchange(self, blob: bytes) -> bytes:
         """See actors/worker_actor.py."""
         exchange = codec.decode_exchange(blob)

@@ -184,7 +184,7 @@ class Watcher:
             events = check_versions(run.events)
             if run.run_type == "backfill":
                 assert check_backfill(events) == run.state, f"I4 {run_id}"
-                self._check_windows(run_id)
+                self.check_windows(run_id)
                 continue
             history = self.histories[run_id]
             check_row(run.row(), run.tasks, history)
@@ -193,7 +193,7 @@ class Watcher:
                 assert state != "succeeded" or len(results) == 1, f"I2 {run_id}/{name}: {results}"
         self._check_fires()
 
-    def _check_windows(self, run_id: str) -> None:
+    def check_windows(self, run_id: str) -> None:
         """A backfill is what its windows are."""
         run = self.journal.runs[run_id]
         states = [self.journal.runs[child].state for child in run.children if child not in run.kept]

@@ -95,7 +95,7 @@ local function restart_child(w, r)
     watch(r)
     count_in(r)
   end
-  queue({ id = r.id, t = t, d = d, dv = w[6], rt = r.rt, par = id, cr = b[6], mar = b[12] }, true)
+  queue({ id = r.id, v = r.v, t = t, d = d, dv = w[6], rt = r.rt, par = id, cr = b[6], mar = b[12] }, true)
 end
 
 local function create_child(w)
@@ -136,6 +136,7 @@ local function write_backfill(r)
   }
   if again then
     restart(r, b[16], b[17], b[4])
+    self.v = r.v
     call('HSET', 'run:' .. id, 'ph', b[10], 'bw', b[13] and '1' or '', 'mar', b[12] or '')
   else
     create(self)

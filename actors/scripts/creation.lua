@@ -17,19 +17,22 @@ local function queue(run, again)
     item = {
       k = 'created', tenant = run.t, dag_id = run.d, dag_version = run.dv, run_type = run.rt, parent = run.par or '',
       run_ids = {}, created_ms = run.cr, max_active_runs = run.mar, restarted = again and true or false,
+      versions = again and {} or nil,
     }
     groups[key] = item
     order[#order + 1] = item
   end
   table.insert(item.run_ids, run.id)
+  if again then table.insert(item.versions, run.v) end
 end
 
 -- the latest window starts first
 local function reverse_queues()
   for _, item in ipairs(order) do
-    local ids = item.run_ids
-    for n = 1, math.floor(#ids / 2) do
-      ids[n], ids[#ids + 1 - n] = ids[#ids + 1 - n], ids[n]
+    for _, list in ipairs({ item.run_ids, item.versions or {} }) do
+      for n = 1, math.floor(#list / 2) do
+        list[n], list[#list + 1 - n] = list[#list + 1 - n], list[n]
+      end
     end
   end
 end

@@ -278,9 +278,9 @@ class JournalSuite:
         runs = [new_run(), new_run(), new_run(dag_id="other")]
         await journal.create_runs([Creation(tuple(runs[:1])), Creation(tuple(runs[1:]))])
         found = await sched(journal, here)
-        assert [(i.dag_id, i.run_ids, i.restarted) for i in found if isinstance(i, RunsCreated)] == [
-            ("d", (runs[0].run_id, runs[1].run_id), False),
-            ("other", (runs[2].run_id,), False),
+        assert [(i.dag_id, i.run_ids, i.restarted, i.versions) for i in found if isinstance(i, RunsCreated)] == [
+            ("d", (runs[0].run_id, runs[1].run_id), False, ()),
+            ("other", (runs[2].run_id,), False, ()),
         ]
 
     async def test_mail_reaches_the_other_inbox_once(self, journal: Journal) -> None:
@@ -608,9 +608,9 @@ class JournalSuite:
         assert [c.version for c in await journal.children(backfill.run_id)] == [3, 4, 3]
         assert await journal.child_tasks(backfill.run_id) == {"a": {"d": 2}}
         items = await sched(journal, here)
-        assert [(i.run_ids, i.restarted) for i in items if isinstance(i, RunsCreated)] == [
-            ((backfill.run_id,), True),
-            ((again.run_id,), True),
+        assert [(i.run_ids, i.restarted, i.versions) for i in items if isinstance(i, RunsCreated)] == [
+            ((backfill.run_id,), True, ((await journal.summary(backfill.run_id)).version,)),
+            ((again.run_id,), True, (4,)),
         ]
         assert [i for i in items if isinstance(i, Wake)] == [], "the backfill itself is not told of its own restart"
         assert (await journal.create_backfill(restart)).status == "existing"

@@ -11,7 +11,7 @@ from orchestrator.control import Admission, Hosting, Roster, Standing
 from orchestrator.errors import Broken
 
 HOSTING = Hosting(
-    3, (Admission("run_1", number=(7 << 32) + 1), Admission("run_2", True)), (("w0", "i1", 7),), (("w1", 4),)
+    3, (Admission("run_1", number=(7 << 32) + 1, since=9), Admission("run_2", True)), (("w0", "i1", 7),), (("w1", 4),)
 )
 STANDING = Standing(
     "run-actor-0",
