@@ -112,9 +112,8 @@ def detach(plan: Plan, say: Say) -> home.Server:
         # a URL may hold a password, which is nothing for a command line that all can see
         hidden = {"REDIS_URL": plan.settings.redis_url} if plan.settings.redis_url else {}
         environ = os.environ | hidden | {"ORCHESTRATOR_HOME": plan.settings.home}
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True, env=environ
-        )
+        quiet = subprocess.DEVNULL  # what it prints when it is ready, our caller prints
+        child = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=sink, start_new_session=True, env=environ)
         while True:
             for line in told:
                 say(line.rstrip())
