@@ -97,6 +97,8 @@ class _Turn:
     sendings: list[Sending] = field(default_factory=list)
     answers: list[tuple[str, asyncio.Future[Any], Callable[[], Any]]] = field(default_factory=list)
     passive: dict[str, int | None] = field(default_factory=dict)
+    #: ended backfills of whose windows there was news
+    in_doubt: dict[str, HostedBackfill] = field(default_factory=dict)
     #: metric field -> increment
     counts: list[tuple[str, int]] = field(default_factory=list)
 
@@ -391,6 +393,8 @@ class RunActor:
     def _handle_told(self, turn: _Turn, hosted: Hosted, message: Told) -> None:
         item = message.item
         match item:
+            case WindowNews() if isinstance(hosted, HostedBackfill) and hosted.ended:
+                turn.in_doubt[item.run_id] = hosted  # what it has seen is forgotten: the news may be old
             case WindowNews() if isinstance(hosted, HostedBackfill):
                 self._handle_observed(turn, hosted, Observed(item.run_id, ((item.child, item.after, item.version),)))
             case TimerFired(kind="sla") if isinstance(hosted, HostedRun):
@@ -526,6 +530,8 @@ class RunActor:
         for run_id, hosted in turn.touched.items():
             if run_id not in failed:
                 self._after_step(run_id, hosted)
+        for backfill in turn.in_doubt.values():
+            self._spawn(self._catch_up(backfill))
 
     def _after_step(self, run_id: str, hosted: Hosted) -> None:
         if not hosted.stays:

@@ -13,7 +13,7 @@ import pytest
 from orchestrator import codec
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import ActorUnreachable
-from orchestrator.ports import Command
+from orchestrator.ports import Command, Commit, Mail, WindowNews
 from orchestrator.views import Idempotency, Trigger
 from serve_app.gateway import Gateway
 from tests.world import RUN_ACTORS, World
@@ -141,6 +141,24 @@ def test_a_window_that_ends_well_while_no_scheduler_lives_makes_its_ended_backfi
         world.start("scheduler")
         await asyncio.sleep(5.0)
         assert world.journal.runs[backfill].state == "succeeded"
+
+    World(0).play_with(course)
+
+
+def test_old_news_of_a_window_do_not_bring_an_ended_backfill_back() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world, a_task("a"))
+        backfill = await backfilled(gateway, 2)
+        await asyncio.sleep(0.05)
+        owner = world.journal.runs[backfill].owner
+        assert await ends(world, backfill) == "succeeded"
+        child = world.journal.runs[backfill].children[0]
+        old = WindowNews(backfill, child, world.journal.runs[child].window_key, "queued", "running", 2)
+        somebody = await world.journal.take_epoch("somebody")
+        mail = Mail(owner, codec.encode_items([old]))
+        await world.journal.commit(Commit(owner="somebody", epoch=somebody, turn=1, mail=(mail,)))
+        await asyncio.sleep(5.0)
+        assert (world.journal.runs[backfill].state, world.journal.runs[backfill].attempts) == ("succeeded", 1)
 
     World(0).play_with(course)
 
