@@ -84,6 +84,11 @@ class HostedRun:
         self._version = self.run.version
 
     @property
+    def machine(self) -> Run:
+        """The run."""
+        return self.run
+
+    @property
     def dirty(self) -> bool:
         """Is there anything to commit?"""
         return bool(self._events) or self.idem is not None or self.claiming
@@ -170,6 +175,11 @@ class HostedBackfill:
         self._events: list[e.Event] = []
         self._before = (self.backfill.state, self.backfill.attempts)
         self._version = self.backfill.version
+
+    @property
+    def machine(self) -> Backfill:
+        """The backfill."""
+        return self.backfill
 
     @property
     def dirty(self) -> bool:

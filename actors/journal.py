@@ -13,7 +13,9 @@ it or nothing. What `Journal` answers has been fsynced when the server runs `app
     win:<t>:<d>  hash window -> run      bfw:<t>:<d>  hash window -> backfill
     bf:<id>      list of a backfill's runs by date   bfk:<id> set of kept ones   bfc:<id> hash state -> windows
     bft:<id>     hash "task|letter" -> windows
-    i:<t>  i:<t>:s:<st>  i:<t>:d:<d>  i:<t>:d:<d>:s:<st>  i:p:<backfill>   zsets of run ids, score 0: order of creation
+    i:<t>  i:<t>:s:<st>  i:<t>:d:<d>  i:<t>:d:<d>:s:<st>  i:p:<backfill>
+                 zsets of places (a run's id, with `run_` before it), score 0: order of creation. Runs of definitions
+                 that are nobody's DAG (`@kind/…`) are in lists of their own, where <t> is `@kind:tenant`
     own:<actor>  set of runs   owner:<actor>  hash epoch, turn, reply, cursor   in:<actor>  stream
     sched, feed  streams       timers, cron   zsets by epoch ms   queued, active  sets   metrics  hash
     idem:<key>   fingerprint, newline, reply; for 24 h          log:<run>:<task>:<attempt>  list, written by workers
@@ -175,6 +177,7 @@ class Journal:
             cursor or "",
             limit,
             _SCAN_LIMIT,
+            wanted.kind,
         ]
         following, rows = await self._run(self._page, codec.pack(step))
         return RunPage(tuple(_row(r) for r in rows), _text(following) or None)

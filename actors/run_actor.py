@@ -27,6 +27,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+import msgspec
+
 from actors.clock import Clock
 from actors.crew import Crew, Ended, Gone, Key
 from actors.hosted import Hosted, HostedBackfill, HostedRun, instant
@@ -343,13 +345,14 @@ class RunActor:
             turn.messages[command.run_id].remove(message)
             self._post(message)  # one idempotency record a commit: this one goes into the next
             return
+        before, version = str(hosted.machine.state), hosted.machine.version
         try:
             self._obey(turn, hosted, command)
         except errors.OrchestratorError as why:
             answer(message.answer, refused(why))
             turn.messages[command.run_id].remove(message)
             return
-        reply = reply_to(hosted, command)
+        reply = msgspec.structs.replace(reply_to(hosted, command), before=before, version=version + 1)
         if command.idem is not None:
             hosted.idem = StoredReply(command.idem.key, command.idem.fingerprint, codec.encode_command_reply(reply))
             turn.touched[command.run_id] = hosted
@@ -375,6 +378,8 @@ class RunActor:
                 step = runs.SkipTask(command.task or "")
             case "retry_run":
                 step = runs.RetryFailed()
+            case "post" if command.checkpoint is not None:
+                step = runs.Post(command.checkpoint.kind, command.checkpoint.data)
             case _:
                 raise errors.Invalid(f"unknown command {command.kind}")
         self._step(turn, hosted, step)
@@ -428,6 +433,10 @@ class RunActor:
         limit = runs.deadline(hosted.run)
         if limit is not None and limit <= now:
             self._step(turn, hosted, runs.TimeOut())
+            return
+        idle = runs.idle_deadline(hosted.run)
+        if idle is not None and idle <= now:
+            self._step(turn, hosted, runs.GoIdle())
             return
         runs.wake(hosted.run, now)
         self._ready.look(hosted)

@@ -59,6 +59,9 @@ class Settings:
     #: silence after which a worker counts as lost
     worker_lease_s: float = _setting(9.0, "ORCHESTRATOR_WORKER_LEASE_S")
 
+    #: a run that its caller drives fails after so long without a checkpoint; 0 = never
+    taskless_run_ttl_s: float = _setting(86_400.0, "ORCHESTRATOR_TASKLESS_RUN_TTL_S")
+
     # -- what may run here
     #: folders on every worker's import path, after `<home>/dags`
     code_dirs: tuple[str, ...] = _setting((), "ORCHESTRATOR_CODE_DIRS")

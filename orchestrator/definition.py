@@ -18,8 +18,30 @@ Isolation = Literal["shared", "dedicated"]
 RunType = Literal["manual", "backfill", "scheduled"]
 
 
+#: what the id of a definition begins with that is nobody's DAG: `@kind` or `@kind/name`
+HIDDEN = "@"
+
 #: types that every worker of the cluster runs; a task of another type waits for somebody who advertises it
 IN_CLUSTER_TYPES = frozenset({"core.noop", "core.echo", "core.sleep", "core.fail", "python", "bash", "http"})
+
+
+class Container(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a task runs in where each attempt is a Kubernetes Job."""
+
+    #: None = the server's default image
+    image: str | None = None
+    #: empty = the image's own
+    command: tuple[str, ...] = ()
+
+
+class Conduct(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How an orchestrator instance works through a plan: batch after batch."""
+
+    batch_size: int = 5
+    #: batches until it gives up; 0 = unlimited
+    max_iterations: int = 50
+    #: groups of tasks that never overlap and keep their order
+    sequences: tuple[tuple[str, ...], ...] = ()
 
 
 class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -42,6 +64,9 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     sla_s: int | None = None
     priority: int = 0
     pool: str = "default"
+    container: Container | None = None
+    #: dependencies whose final failure counts as done for this task
+    tolerates: tuple[str, ...] = ()
 
 
 class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -62,6 +87,11 @@ class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
     description: str | None = None
     tags: tuple[str, ...] = ()
     isolation: Isolation = "shared"
+    #: of a plan that an orchestrator instance works through; None = a DAG
+    conduct: Conduct | None = None
+    #: it has no tasks of its own: its caller drives it by checkpoints, and it fails after so long without one
+    #: (0 = never); None = it ends with its tasks
+    driven_ttl_s: float | None = None
 
 
 class Window(msgspec.Struct, frozen=True, rename={"start": "from", "end": "to"}, array_like=False):

@@ -61,6 +61,28 @@ class Conflict(Refused):
         return self.message
 
 
+class AlreadyEnded(Conflict):
+    """The command is for a run that goes on; this one is terminal."""
+
+    def __init__(self, run_id: str, state: str) -> None:
+        Refused.__init__(self, run_id, state)
+        self.run_id = run_id
+        #: core run state
+        self.state = state
+        self.message = f"run {run_id} is already {state}"
+
+
+class InstanceDead(Unavailable):
+    """An orchestrator instance has ended, or its actor does not answer."""
+
+    def __init__(self, instance_id: str) -> None:
+        super().__init__(instance_id)
+        self.instance_id = instance_id
+
+    def __str__(self) -> str:
+        return f"instance {self.instance_id} is not running"
+
+
 class StaleAttempt(Refused):
     """A report carries an attempt that has been replaced; it has no effect."""
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from orchestrator.definition import Window
-from orchestrator.messages import Value
+from orchestrator.messages import NO_JSON, Value
 
 #: version of the meaning of the events below, written beside each batch
 SCHEMA = 1
@@ -25,6 +25,16 @@ class Event(msgspec.Struct, frozen=True, tag_field="t", omit_defaults=True):
     """Anything that happened to an entity. `at` is when it was decided, UTC."""
 
     at: datetime
+
+
+class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What whoever asked for a run said about it; it means nothing to the run."""
+
+    #: redis | k8s
+    mode: str
+    owner: str | None = None
+    #: JSON object as text
+    metadata: msgspec.Raw = NO_JSON
 
 
 class RunCreated(Event, frozen=True, tag="run_created"):
@@ -38,6 +48,8 @@ class RunCreated(Event, frozen=True, tag="run_created"):
     window: Window | None = None
     params: dict[str, Any] = {}
     parent: str | None = None
+    #: of runs of the runs surface
+    origin: Origin | None = None
 
 
 class RunStarted(Event, frozen=True, tag="run_started"):
@@ -67,9 +79,10 @@ class RunSucceeded(Event, frozen=True, tag="run_succeeded"):
 
 
 class RunFailed(Event, frozen=True, tag="run_failed"):
-    """Terminal: nothing is left to run and some task failed."""
+    """Terminal: nothing is left to run and some task failed, or nobody drives the run any more (reason `idle`)."""
 
     error: str
+    reason: str | None = None
 
 
 class RunTimedOut(Event, frozen=True, tag="run_timed_out"):
@@ -175,6 +188,13 @@ class TaskProgressed(Event, frozen=True, tag="task_progressed"):
     data: msgspec.Raw
 
 
+class CheckpointPosted(Event, frozen=True, tag="checkpoint_posted"):
+    """Whoever follows the run from outside posted a checkpoint, in whatever state the run was."""
+
+    kind: str
+    data: msgspec.Raw = NO_JSON
+
+
 class SlaMissed(Event, frozen=True, tag="sla_missed"):
     """The run was not over at its deadline. Changes no state."""
 
@@ -242,6 +262,7 @@ AnyEvent = (
     | TaskReset
     | TaskCheckpointed
     | TaskProgressed
+    | CheckpointPosted
     | SlaMissed
     | BackfillCreated
     | WindowChanged

@@ -2,7 +2,8 @@
 
 A run id is `run_` and 22 base-62 digits: 48 bits of milliseconds, 16 bits of sequence within the
 millisecond, 64 random bits. Ids minted by one process ascend, so a list ordered by id is ordered
-by creation, and a cursor into that list stays valid while new runs arrive.
+by creation, and a cursor into that list stays valid while new runs arrive. A run born on another surface
+has the digits alone, and its place in a list is that of `run_` and its id.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ def base62(number: int, width: int = _WIDTH) -> str:
         number, digit = divmod(number, 62)
         out.append(_DIGITS[digit])
     return "".join(reversed(out))
+
+
+def place(any_id: str) -> str:
+    """Where a run stands in lists; the form of a cursor."""
+    return any_id if any_id.startswith("run_") else f"run_{any_id}"
 
 
 def run_id(milliseconds: int, sequence: int, random_bits: int) -> RunId:

@@ -19,6 +19,9 @@ from typing import Any
 
 import msgspec
 
+#: JSON that was not given, unlike a null that was; a field with this very default is left out when it has it
+NO_JSON = msgspec.Raw(b"")
+
 
 class RunContext(msgspec.Struct, frozen=True, array_like=True):
     """What every assignment of one run has in common."""

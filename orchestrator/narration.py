@@ -72,13 +72,12 @@ class Narrator:
             return self._frame("window_state", event, _window_changed(event))
         if isinstance(event, e.SlaMissed):
             return self._frame("sla_missed", event, {"deadline": instant_text(event.deadline), "task": None})
+        if isinstance(event, e.CheckpointPosted):
+            posted = {"kind": event.kind, **({"data": msgspec.json.decode(event.data)} if event.data else {})}
+            return self._frame("checkpoint", event, posted)
         assert isinstance(event, e.TaskCheckpointed | e.TaskProgressed)
         told = {"task": event.task, "attempt": event.attempt, "data": msgspec.json.decode(event.data)}
         return self._frame(_NOTES[kind], event, told)
-
-    def end(self) -> Frame:
-        """The frame after the last one of a run that has ended."""
-        return Frame(None, "end", {"run_id": self._run_id, "state": self.state})
 
     def _frame(self, kind: str, event: e.Event, told: dict[str, Any]) -> Frame:
         return Frame(self.seq, kind, {"seq": self.seq, "ts": instant_text(event.at), "run_id": self._run_id, **told})

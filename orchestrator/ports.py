@@ -28,6 +28,7 @@ from typing import Protocol
 import msgspec
 
 from orchestrator.definition import Window
+from orchestrator.messages import NO_JSON
 from orchestrator.views import Idempotency
 
 #: core run states that absorb
@@ -364,6 +365,8 @@ class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which runs of a tenant; None = any."""
 
     tenant: str
+    #: of definitions of that kind (`@…`); "" = of DAGs
+    kind: str = ""
     dag_id: str | None = None
     state: str | None = None
     run_type: str | None = None
@@ -636,13 +639,22 @@ class Journal(Protocol):
     async def close(self) -> None: ...
 
 
+class Posted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A checkpoint that a run's caller posts."""
+
+    kind: str
+    data: msgspec.Raw = NO_JSON
+
+
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller wants of a run or of one of its tasks."""
 
-    #: cancel | pause | resume | retry_task | skip_task | retry_run
+    #: cancel | pause | resume | retry_task | skip_task | retry_run | post
     kind: str
     run_id: str
     task: str | None = None
+    #: post: the checkpoint
+    checkpoint: Posted | None = None
     idem: Idempotency | None = None
 
 
@@ -652,6 +664,9 @@ class CommandReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     state: str = ""
     attempts: int = 0
     task_state: str | None = None
+    #: state and version of the run before
+    before: str = ""
+    version: int = 0
     replayed: bool = False
     #: conflict | not_found | unavailable
     refused: str | None = None

@@ -35,6 +35,9 @@ from orchestrator.task import apply as apply_to_task
 
 _JSON = msgspec.json.Encoder()
 
+#: checkpoints with which the caller of a driven run ends it
+COMPLETED, FAILED = "run.completed", "run.failed"
+
 
 class RunState(StrEnum):
     """Where a run is. The words of every journal and every surface's translation table."""
@@ -158,6 +161,19 @@ class TimeOut:
 
 
 @dataclass(frozen=True, slots=True)
+class GoIdle:
+    """Nobody has posted a checkpoint for too long to a run that its caller drives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Whoever follows the run posts a checkpoint; one that is driven so ends with `run.completed` or `run.failed`."""
+
+    kind: str
+    data: msgspec.Raw
+
+
+@dataclass(frozen=True, slots=True)
 class MissSla:
     """The deadline passed while the run was not over."""
 
@@ -201,6 +217,8 @@ Command = (
     | Resume
     | Cancel
     | TimeOut
+    | GoIdle
+    | Post
     | MissSla
     | RetryTask
     | RetryFailed
@@ -265,6 +283,7 @@ class Run:
         "failed",
         "finished_at",
         "going_since",
+        "heard_at",
         "open",
         "params",
         "parent",
@@ -280,6 +299,7 @@ class Run:
         "tasks",
         "tenant",
         "values",
+        "verdict",
         "version",
         "waits",
         "window",
@@ -309,6 +329,9 @@ class Run:
         self.error: str | None = None
         #: an SlaMissed was recorded
         self.sla_missed = False
+        #: of a run that its caller drives: last checkpoint, and the one that ends it
+        self.heard_at: datetime | None = None
+        self.verdict: str | None = None
         #: task id -> last attempt it had in an earlier life of the run
         self.past_attempts: dict[str, int] = {}
         self._fresh(created.dag_version)
@@ -335,6 +358,11 @@ class Run:
             position = graph.index.get(name)
             if position is not None:
                 self.tasks[position].attempt = attempt
+
+    @property
+    def driven(self) -> bool:
+        """Its caller drives it by checkpoints, and ends it so."""
+        return self.compiled.definition.driven_ttl_s is not None
 
     def position(self, task: str) -> int:
         """Where `task` stands in the definition. Raises NotFound."""
@@ -382,6 +410,12 @@ def decide(run: Run, command: Command, now: datetime) -> list[e.Event]:
             _must_not_have_ended(run)
             limit = run.compiled.definition.run_timeout_s
             return [*_cancel_open(run, now), e.RunTimedOut(at=now, error=f"RunTimedOut: longer than {limit} s")]
+        case GoIdle():
+            _must_not_have_ended(run)
+            error = f"no checkpoint for {run.compiled.definition.driven_ttl_s:g} s"
+            return [e.RunFailed(at=now, error=error, reason="idle")]
+        case Post():
+            return _post(run, command, now)
         case MissSla():
             told = run.state in ENDED or run.sla_missed
             return [] if told else [e.SlaMissed(at=now, deadline=command.deadline)]
@@ -401,7 +435,22 @@ def _start(run: Run, now: datetime) -> list[e.Event]:
     if run.state is not RunState.QUEUED:
         raise Conflict(f"run {run.run_id} is already {run.state}")
     started = e.RunStarted(at=now, attempt=run.attempts + 1)
+    if run.driven:
+        return [started, *_driven_end(run.verdict, now)]
     return [started] if run.open else [started, e.RunSucceeded(at=now)]
+
+
+def _post(run: Run, command: Post, now: datetime) -> list[e.Event]:
+    posted = e.CheckpointPosted(at=now, kind=command.kind, data=command.data)
+    going = run.driven and run.state in (RunState.RUNNING, RunState.PAUSED)
+    return [posted, *_driven_end(command.kind, now)] if going else [posted]
+
+
+def _driven_end(kind: str | None, now: datetime) -> list[e.Event]:
+    """What a checkpoint of that kind means for a run that its caller drives."""
+    if kind == COMPLETED:
+        return [e.RunSucceeded(at=now)]
+    return [e.RunFailed(at=now, error="its caller said so")] if kind == FAILED else []
 
 
 def _begin(run: Run, command: Begin, now: datetime) -> list[e.Event]:
@@ -610,6 +659,10 @@ def apply(run: Run, event: e.Event) -> None:
             run.tasks[run.position(event.task)].checkpoint = event.data
         case e.TaskProgressed():
             return
+        case e.CheckpointPosted():
+            run.heard_at = event.at
+            if run.state is RunState.QUEUED and event.kind in (COMPLETED, FAILED) and run.verdict is None:
+                run.verdict = event.kind
         case e.SlaMissed():
             run.sla_missed = True
         case e.RunStarted() | e.RunRevived():
@@ -622,7 +675,7 @@ def apply(run: Run, event: e.Event) -> None:
             run.state = TRANSITIONS[run.state][e.RunRestarted]
             names = run.compiled.graph.names
             run.past_attempts |= {n: t.attempt for n, t in zip(names, run.tasks, strict=True) if t.attempt}
-            run.error = run.started_at = run.going_since = run.finished_at = None
+            run.error = run.started_at = run.going_since = run.finished_at = run.heard_at = run.verdict = None
             run.queued_version = run.version
             run._fresh(event.dag_version)
         case _:
@@ -731,10 +784,18 @@ def deadline(run: Run) -> datetime | None:
     return run.going_since + timedelta(seconds=limit)
 
 
+def idle_deadline(run: Run) -> datetime | None:
+    """When a run that its caller drives fails for want of a checkpoint, or None."""
+    limit = run.compiled.definition.driven_ttl_s
+    if not limit or run.going_since is None or run.state in ENDED:
+        return None
+    return max(run.going_since, run.heard_at or run.going_since) + timedelta(seconds=limit)
+
+
 def next_wake(run: Run) -> datetime | None:
     """The next instant at which something is due without any message, or None."""
-    candidates = [at for at in (run.due[0][0] if run.due else None, deadline(run)) if at is not None]
-    return min(candidates, default=None)
+    candidates = (run.due[0][0] if run.due else None, deadline(run), idle_deadline(run))
+    return min((at for at in candidates if at is not None), default=None)
 
 
 def aborted(run: Run, event: e.Event) -> Abort | None:

@@ -10,8 +10,9 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from orchestrator.definition import Definition, RunType, Window
+from orchestrator.definition import Definition, RunType, TaskSpec, Window
 from orchestrator.events import Counts
+from orchestrator.messages import NO_JSON
 
 T = TypeVar("T")
 
@@ -142,14 +143,16 @@ class RunChanged(msgspec.Struct, frozen=True):
     replayed: bool = False
 
 
-class Frame(msgspec.Struct, frozen=True):
-    """One event of a run's stream, ready for any transport. `seq` is None for frames without an id."""
+class Frame(msgspec.Struct, eq=False):
+    """One event of a stream, ready for any transport; many readers share it. `seq` is None for frames without an id."""
 
     seq: int | None
     #: the event class's wire name, or `end`, or `keep_alive`
     kind: str
-    #: JSON object as bytes with core words, or None for keep_alive
+    #: JSON object with core words, or None for keep_alive
     data: dict[str, Any] | None = None
+    #: the frame as its surface sends it, once somebody has made that
+    wire: bytes | None = None
 
 
 class WorkerView(msgspec.Struct, frozen=True):
@@ -170,6 +173,146 @@ class LogChunk(msgspec.Struct, frozen=True):
     attempt: int
     text: str
     truncated: bool = False
+
+
+class LiveRunWanted(msgspec.Struct, frozen=True, kw_only=True):
+    """A request for a run of the runs surface, already validated in form."""
+
+    #: redis | k8s
+    mode: str = "redis"
+    #: who asked for it, as the caller says
+    owner: str | None = None
+    #: JSON object as text, kept as it is
+    metadata: msgspec.Raw = NO_JSON
+    #: run the current version of this DAG
+    dag_id: str | None = None
+    #: an inline plan: its tasks, checked; None and no `dag_id` = a run that its caller drives by checkpoints
+    tasks: tuple[TaskSpec, ...] | None = None
+
+
+class LiveRunCreated(msgspec.Struct, frozen=True):
+    """Answer to a LiveRunWanted."""
+
+    run_id: str
+    #: True when the answer was stored under the request's idempotency key
+    replayed: bool = False
+
+
+class LiveRunView(msgspec.Struct, frozen=True):
+    """A run as the runs surface shows it."""
+
+    run_id: str
+    mode: str
+    created_at: datetime
+    #: core run state
+    state: str
+    owner: str | None = None
+    #: JSON object as text
+    metadata: msgspec.Raw = NO_JSON
+
+
+class CheckpointView(msgspec.Struct, frozen=True):
+    """Something that happened in a run, as told to who follows it; `at` strictly increases within a run."""
+
+    id: str
+    run_id: str
+    #: whole milliseconds
+    at: datetime
+    kind: str
+    data: msgspec.Raw = NO_JSON
+
+
+class InstanceWanted(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to work through a plan, validated in form."""
+
+    #: name of the plan file, without `.md`
+    plan: str
+    #: None = the server's default executor
+    executor: str | None = None
+    batch_size: int = 5
+    #: 0 = unlimited
+    max_iterations: int = 50
+    max_retries: int = 2
+
+
+class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
+    """An orchestrator instance as the registry knows it."""
+
+    instance_id: str
+    pid: int
+    plan_path: str
+    plan_name: str
+    started_at: datetime
+    last_heartbeat: datetime
+    #: running | stopping | stopped | crashed
+    status: str
+    #: its actor answers
+    alive: bool
+    #: complete | error | blocked | max_iterations | shutdown; None while it runs
+    exit_reason: str | None = None
+    executor: str | None = None
+
+
+class PlanTaskView(msgspec.Struct, frozen=True, kw_only=True):
+    """One task of a plan, in the instances surface's words."""
+
+    task_id: str
+    #: as written, with its `(depends: …)` note
+    description: str
+    #: pending | in_progress | completed | failed | skipped
+    status: str
+    #: for instance `Phase 1: Setup`
+    phase: str | None = None
+    retry_count: int = 0
+    last_error: str | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+
+
+class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a plan is. Counts, phases and progress follow from `tasks` (in plan order)."""
+
+    #: "" when no instance works on it
+    instance_id: str
+    plan_path: str
+    plan_name: str
+    #: running | paused | stopping | stopped
+    status: str
+    tasks: tuple[PlanTaskView, ...] = ()
+    started_at: datetime | None = None
+    #: batches so far
+    iteration: int = 0
+    max_iterations: int = 0
+    exit_reason: str | None = None
+
+
+class Acknowledged(msgspec.Struct, frozen=True):
+    """What came of a command to an instance. `error` says why not; None when done."""
+
+    success: bool
+    message: str
+    error: str | None = None
+
+
+class PlanView(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan file."""
+
+    name: str
+    #: absolute
+    path: str
+    has_status: bool = False
+    last_modified: datetime | None = None
+    output_dir: str | None = None
+
+
+class FindingView(msgspec.Struct, frozen=True):
+    """What a task of a plan left behind."""
+
+    task_id: str
+    #: absolute
+    path: str
+    size_bytes: int
+    last_modified: datetime
 
 
 class Idempotency(msgspec.Struct, frozen=True):

@@ -14,9 +14,7 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 import msgspec
 from prometheus_client.core import Metric
@@ -24,7 +22,7 @@ from prometheus_client.core import Metric
 from actors.clock import Clock
 from actors.settings import Settings
 from orchestrator import codec
-from orchestrator.definition import Definition, content_hash
+from orchestrator.definition import HIDDEN, Definition, content_hash
 from orchestrator.errors import Conflict, Invalid, NotFound, OrchestratorError, Unavailable
 from orchestrator.ports import (
     TERMINAL,
@@ -55,17 +53,16 @@ from orchestrator.views import (
     WorkerView,
 )
 from serve_app import figures, rendering
+from serve_app.asking import ask
+from serve_app.creations import Creations
 from serve_app.dag_book import DagBook
-from serve_app.hub import Follower, Hub, RunStream
+from serve_app.deadlines import DEADLINE_S, LONG_DEADLINE_S, within
+from serve_app.hub import Follower, Hub
+from serve_app.live_runs import LiveRuns
 from serve_app.ports import Expect, Observation
+from serve_app.run_stream import run_frames
 from serve_app.triggers import TRIES, Triggers
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-DEADLINE_S = 5.0
-#: how long a step over many windows may take
-LONG_DEADLINE_S = 60.0
 #: DAGs read at once when a list is filtered
 _DAGS_CHUNK = 200
 #: windows a command on a backfill reaches at the same time
@@ -75,23 +72,6 @@ _COMMANDED = {"retry_task": "ftuc", "skip_task": "prefustc", "retry_run": "ftuc"
 _RUN_ID = re.compile(r"run_[0-9A-Za-z]{1,64}")
 _DAG_ID = re.compile(r"[A-Za-z0-9_.-]{1,250}")
 _KEY_REUSED = "this request id was used with another body"
-
-
-def within(seconds: float) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Coroutine[Any, Any, T]]]:
-    """The method answers in time or raises Unavailable."""
-
-    def limited(method: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-        @wraps(method)
-        async def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            try:
-                async with asyncio.timeout(seconds):
-                    return await method(*args, **kwargs)
-            except TimeoutError as error:
-                raise Unavailable(f"no answer within {seconds:g} s") from error
-
-        return call
-
-    return limited
 
 
 class Gateway:
@@ -105,14 +85,18 @@ class Gateway:
         *,
         windows_max: int = 100_000,
         dags_max: int = 10_000,
+        driven_ttl_s: float = 86_400,
     ) -> None:
         self._journal = journal
         self._control = control
         self._clock = clock
         self._dags_max = dags_max
         self._book = DagBook(journal)
-        self._triggers = Triggers(journal, self._book, clock, windows_max)
+        creations = Creations(journal)
+        self._triggers = Triggers(journal, self._book, creations, clock, windows_max)
         self._hub = Hub(journal)
+        #: the runs surface's part
+        self.live_runs = LiveRuns(journal, control, self._book, creations, self._hub, clock, driven_ttl_s)
 
     # DAGs
 
@@ -324,39 +308,29 @@ class Gateway:
                     StoredReply(idem.key, idem.fingerprint, codec.encode_command_reply(reply))
                 )
             return _changed(run_id, reply)
-        return _changed(run_id, await self._ask(row.owner, Command(kind=kind, run_id=run_id, task=task, idem=idem)))
-
-    async def _ask(self, owner: str, command: Command) -> CommandReply:
-        """Raises what the owner refused with."""
-        blob = await self._control.command(owner, command.run_id, codec.encode_command(command))
-        reply = codec.decode_command_reply(blob)
-        if reply.refused == "conflict":
-            raise Conflict(reply.message)
-        if reply.refused == "not_found":
-            raise NotFound("task" if command.task else "run", command.task or command.run_id)
-        if reply.refused is not None:
-            raise Unavailable(reply.message)
-        return reply
+        return _changed(
+            run_id, await ask(self._control, row.owner, Command(kind=kind, run_id=run_id, task=task, idem=idem))
+        )
 
     async def _command_windows(self, row: RunRow, kind: str, task: str | None) -> CommandReply:
         """To every window where it is allowed. Raises Conflict when there is none."""
         gate = asyncio.Semaphore(_WINDOWS_AT_ONCE)
 
-        async def ask(child: ChildRow) -> CommandReply | None:
+        async def command(child: ChildRow) -> CommandReply | None:
             async with gate:
                 letters = await self._journal.tasks(child.run_id)
                 meant = letters.values() if task is None else [letters.get(task, "p")]
                 if not any(letter in _COMMANDED[kind] for letter in meant):
                     return None
                 current = await self._journal.summary(child.run_id)
-                command = Command(kind=kind, run_id=child.run_id, task=task)
+                wanted = Command(kind=kind, run_id=child.run_id, task=task)
                 try:
-                    return await self._ask(current.owner if current else "", command)
+                    return await ask(self._control, current.owner if current else "", wanted)
                 except (Conflict, NotFound):
                     return None
 
         children = await self._journal.children(row.run_id)
-        replies = [reply for reply in await asyncio.gather(*map(ask, children)) if reply is not None]
+        replies = [reply for reply in await asyncio.gather(*map(command, children)) if reply is not None]
         if not replies:
             raise Conflict(f"no window of backfill {row.run_id} allows it")
         return CommandReply(state=row.state, attempts=row.attempts, task_state=replies[0].task_state)
@@ -369,12 +343,12 @@ class Gateway:
     # streams and logs
 
     @within(DEADLINE_S)
-    async def open_events(self, tenant: str, run_id: str, after: int | None) -> AsyncIterator[Frame] | None:
+    async def open_events(self, tenant: str, run_id: str, after: int | None) -> AsyncIterator[Sequence[Frame]] | None:
         """Events after `after` (None = all), then live; None when nothing will ever follow. Raises NotFound."""
         row = await self._row(tenant, run_id)
         if after is not None and after >= row.version and row.state in TERMINAL:
             return None
-        return RunStream(self._journal, self._hub, run_id, min(after or 0, row.version)).frames()
+        return run_frames(self._hub, run_id, min(after or 0, row.version))
 
     @within(DEADLINE_S)
     async def logs(self, tenant: str, run_id: str, task: str, attempt: int | None) -> list[LogChunk]:
@@ -454,7 +428,7 @@ class Gateway:
 
     async def _row(self, tenant: str, run_id: str) -> RunRow:
         row = await self._journal.summary(run_id)
-        if row is None or row.tenant != tenant:
+        if row is None or row.tenant != tenant or row.dag_id.startswith(HIDDEN):
             raise NotFound("run", run_id)
         return row
 
@@ -477,6 +451,7 @@ async def open_gateway(settings: Settings) -> Gateway:
         Clock(),
         windows_max=settings.dags_backfill_max_windows,
         dags_max=settings.dags_max_dags_per_tenant,
+        driven_ttl_s=settings.taskless_run_ttl_s,
     )
 
 

@@ -11,18 +11,29 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple, Protocol
 
+import msgspec
 from prometheus_client.core import Metric
 
 from orchestrator.definition import Definition
 from orchestrator.errors import OrchestratorError
 from orchestrator.views import (
+    Acknowledged,
+    CheckpointView,
     DagDefined,
     DagView,
+    FindingView,
     Frame,
     Idempotency,
+    InstanceStatus,
+    InstanceView,
+    InstanceWanted,
+    LiveRunCreated,
+    LiveRunView,
+    LiveRunWanted,
     LogChunk,
     Page,
     Plan,
+    PlanView,
     RunChanged,
     RunView,
     Trigger,
@@ -133,8 +144,11 @@ class Gateway(Protocol):
     async def skip_task(self, tenant: str, run_id: str, task: str, idem: Idempotency | None) -> RunChanged:
         """Dependents proceed as if the task were done."""
 
-    async def open_events(self, tenant: str, run_id: str, after: int | None) -> AsyncIterator[Frame] | None:
-        """Events after `after` (None = all), then live; None when nothing will ever follow."""
+    async def open_events(self, tenant: str, run_id: str, after: int | None) -> AsyncIterator[Sequence[Frame]] | None:
+        """Events after `after` (None = all), then live, in the chunks in which they come.
+
+        None when nothing will ever follow.
+        """
 
     async def logs(self, tenant: str, run_id: str, task: str, attempt: int | None) -> list[LogChunk]:
         """Captured output, oldest attempt first."""
@@ -159,3 +173,89 @@ class Gateway(Protocol):
 
     async def count_http(self, observations: Sequence[Observation]) -> None:
         """Add this replica's requests to the whole system's histogram."""
+
+
+class LiveRuns(Protocol):
+    """Runs of the runs surface, under the same rules as `Gateway`."""
+
+    async def create(self, tenant: str, wanted: LiveRunWanted, idem: Idempotency | None) -> LiveRunCreated:
+        """A run exists, durably. Raises NotFound for an unknown DAG, Conflict for a reused key."""
+
+    async def run(self, tenant: str, run_id: str) -> LiveRunView:
+        """One run of that surface."""
+
+    async def checkpoints(
+        self, tenant: str, run_id: str, after: datetime | None, limit: int | None
+    ) -> list[CheckpointView]:
+        """Checkpoints strictly later than `after`, oldest first; `limit` None = all."""
+
+    async def post_checkpoint(self, tenant: str, run_id: str, kind: str, data: msgspec.Raw) -> CheckpointView:
+        """The caller's checkpoint is in the run's log; empty `data` = none was given. Allowed in every state."""
+
+    async def cancel(self, tenant: str, run_id: str) -> RunChanged:
+        """The run ends as cancelled. Raises AlreadyEnded, with the state it has."""
+
+    async def open_events(
+        self, tenant: str, run_id: str, after: datetime | None, replay: int
+    ) -> AsyncIterator[Sequence[Frame]]:
+        """Checkpoints later than `after`, or the last `replay` ones when it is None; then live, for ever.
+
+        Frames: `checkpoint` (data id, runId, ts, type, data?), `status` (data runId, status as a core run state; live
+        only) and `keep_alive` (no data). Each checkpoint once, in order.
+        """
+
+
+class Instances(Protocol):
+    """Orchestrator instances and the plans they work through, under the same rules as `Gateway`."""
+
+    async def start(self, tenant: str, wanted: InstanceWanted) -> InstanceView:
+        """An instance works on the plan.
+
+        Raises NotFound (plan), Conflict (one does already), Invalid (executor, cycle).
+        """
+
+    async def instances(self, tenant: str) -> list[InstanceView]:
+        """Instances that live, or ended a short while ago; oldest first."""
+
+    async def instance(self, tenant: str, instance_id: str) -> InstanceView:
+        """One of them."""
+
+    async def status(self, tenant: str, instance_id: str) -> InstanceStatus:
+        """How far it is."""
+
+    async def pause(self, tenant: str, instance_id: str) -> Acknowledged:
+        """It starts no further task. Raises InstanceDead when it has ended or does not answer."""
+
+    async def resume(self, tenant: str, instance_id: str) -> Acknowledged:
+        """It starts tasks again. Raises InstanceDead."""
+
+    async def shut_down(self, tenant: str, instance_id: str, force: bool) -> Acknowledged:
+        """It ends after the current batch, or with `force` now. Raises InstanceDead."""
+
+    async def skip_task(self, tenant: str, instance_id: str, task_id: str, reason: str | None) -> Acknowledged:
+        """The task counts as done; also on an instance that has ended."""
+
+    async def retry_task(self, tenant: str, instance_id: str, task_id: str) -> Acknowledged:
+        """A failed or skipped task is pending again. Raises NotFound about the task."""
+
+    async def open_events(
+        self, tenant: str, instance_id: str, since: int | None
+    ) -> tuple[InstanceStatus, int, AsyncIterator[Sequence[Frame]]]:
+        """A snapshot, the seq it stands at, and the frames after `since`, or after the snapshot.
+
+        Frames carry `seq` and data {timestamp, data}: status_updated, task_changed, phase_changed, tool_started,
+        tool_completed, orchestrator_state; they end after the state `stopped`. `keep_alive` frames (no seq, no data) in
+        silence. A `since` that is greater than the latest seq is ignored.
+        """
+
+    async def plans(self, tenant: str) -> list[PlanView]:
+        """Plan files by name."""
+
+    async def plan_status(self, tenant: str, name: str) -> InstanceStatus:
+        """What status.json says of a plan. Raises NotFound of kind `plan` or `status`."""
+
+    async def findings(self, tenant: str, name: str) -> list[FindingView]:
+        """Findings of a plan by task id. Raises NotFound of kind `plan`."""
+
+    async def finding(self, tenant: str, name: str, task_id: str) -> str:
+        """The text of one finding. Raises NotFound of kind `plan` or `finding`."""

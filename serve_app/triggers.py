@@ -48,12 +48,12 @@ _KEY_REUSED = "this request id was used with another body"
 class Triggers:
     """Plans and creates."""
 
-    def __init__(self, journal: Journal, book: DagBook, clock: Clock, windows_max: int) -> None:
+    def __init__(self, journal: Journal, book: DagBook, creations: Creations, clock: Clock, windows_max: int) -> None:
         self._journal = journal
         self._book = book
         self._clock = clock
         self._windows_max = windows_max
-        self._creations = Creations(journal)
+        self._creations = creations
 
     async def trigger(self, tenant: str, trigger: Trigger, idem: Idempotency | None) -> Triggered:
         """A run, or the one that stands for the window. Raises Invalid, NotFound, Conflict."""

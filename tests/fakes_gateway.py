@@ -224,7 +224,7 @@ class FakeGateway:
     async def skip_task(self, tenant: str, run_id: str, task: str, idem: Idempotency | None) -> RunChanged:
         return await self._once(idem, lambda: self._change_task(tenant, run_id, task, "skipped", {"failed", "pending"}))
 
-    async def open_events(self, tenant: str, run_id: str, after: int | None) -> AsyncIterator[Frame] | None:
+    async def open_events(self, tenant: str, run_id: str, after: int | None) -> AsyncIterator[Sequence[Frame]] | None:
         self._check()
         run = self._run(tenant, run_id)
         frames = self.frames.get((tenant, run_id), [])
@@ -409,6 +409,6 @@ def _page(items: list[T], key: Callable[[T], str], cursor: str | None, limit: in
     return Page(tuple(page), key(page[-1]) if len(items) > limit else None)
 
 
-async def _stream(frames: list[Frame]) -> AsyncIterator[Frame]:
+async def _stream(frames: list[Frame]) -> AsyncIterator[Sequence[Frame]]:
     for each in frames:
-        yield each
+        yield [each]

@@ -20,6 +20,7 @@ from orchestrator import codec
 from orchestrator import ports as p
 from orchestrator.errors import Broken, Fenced, JournalUnavailable
 from orchestrator.events import SCHEMA
+from orchestrator.ids import place
 
 T = TypeVar("T")
 
@@ -143,7 +144,7 @@ class MemoryJournal:
         return self._step(lambda: self._dag_row(tenant, dag_id) if (tenant, dag_id) in self.dag_rows else None)
 
     async def dags(self, tenant: str, after: str, limit: int) -> list[p.DagRow]:
-        names = sorted(d for t, d in self.dag_rows if t == tenant and d > after)
+        names = sorted(d for t, d in self.dag_rows if t == tenant and d > after and not _kind(d))
         return self._step(lambda: [self._dag_row(tenant, d) for d in names[:limit]])
 
     async def definition(self, tenant: str, dag_id: str, version: int) -> bytes | None:
@@ -158,6 +159,7 @@ class MemoryJournal:
             listed = wanted.parent is None or run.run_id in self.runs[wanted.parent].children
             return (
                 run.tenant == wanted.tenant
+                and _kind(run.dag_id) == wanted.kind
                 and listed
                 and wanted.dag_id in (None, run.dag_id)
                 and wanted.state in (None, run.state)
@@ -166,9 +168,9 @@ class MemoryJournal:
 
         if wanted.parent is not None and wanted.parent not in self.runs:
             return p.RunPage((), None)
-        ids = sorted((r for r in self.runs if cursor is None or r < cursor), reverse=True)
+        ids = sorted((r for r in self.runs if cursor is None or place(r) < cursor), key=place, reverse=True)
         found = [self.runs[i].row() for i in ids if fits(self.runs[i])]
-        more = found[limit - 1].run_id if len(found) > limit else None
+        more = place(found[limit - 1].run_id) if len(found) > limit else None
         return self._step(lambda: p.RunPage(tuple(found[:limit]), more))
 
     async def tasks(self, run_id: str) -> dict[str, str]:
@@ -629,7 +631,8 @@ class MemoryJournal:
         dag = self.dag_rows.get((d.tenant, d.dag_id), _Dag())
         if dag.version != d.base_version:
             return p.DagWritten("changed", dag.version, dag.paused)
-        if dag.version == 0 and sum(t == d.tenant for t, _ in self.dag_rows) >= d.max_dags:
+        listed = sum(t == d.tenant and not _kind(name) for t, name in self.dag_rows)
+        if dag.version == 0 and not _kind(d.dag_id) and listed >= d.max_dags:
             return p.DagWritten("full")
         if dag.content_hash != d.content_hash:
             self.dag_rows[d.tenant, d.dag_id] = dag
@@ -718,6 +721,11 @@ def _restarts(policy: str, state: str) -> bool:
     if policy == "completed":
         return state in p.TERMINAL
     return policy == "failed" and state in p.TERMINAL and state != "succeeded"
+
+
+def _kind(dag_id: str) -> str:
+    """Of a definition that is nobody's DAG; "" for a DAG."""
+    return dag_id.partition("/")[0] if dag_id.startswith("@") else ""
 
 
 def _replayed(status: str, kept: object, reply: bytes) -> p.DagWritten:

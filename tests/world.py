@@ -43,6 +43,8 @@ from tests.world_wire import JournalRoad, Process, Weather, Wire, start_task
 
 T = TypeVar("T")
 RUN_ACTORS = ["run-actor-0", "run-actor-1"]
+#: virtual seconds after which a run fails that its caller has forgotten
+DRIVEN_TTL_S = 60.0
 #: virtual seconds in which everything must have ended once nothing goes wrong any more
 ENDS_WITHIN_S = 240.0
 
@@ -104,7 +106,7 @@ class World:
         self.workers = [f"worker-default-{n}" for n in range(self.rng.randint(1, 3))]
         self.supervisor = Supervisor(self.wire, RUN_ACTORS, self.workers)
         definitions: dict[str, Definition] = {}
-        self.watcher = Watcher(self.journal, self.wire, self.clock, self.supervisor, definitions)
+        self.watcher = Watcher(self.journal, self.wire, self.clock, self.supervisor)
         if self.character.calm:
             self.watcher.idle_bound_s = IDLE_CALM_S
         if self.character.sets:
@@ -289,7 +291,7 @@ class World:
     def _gateway(self) -> Gateway:
         road: Any = JournalRoad(self.journal, self.wire, self.watcher.written)
         control: Any = Control(self.wire, RUN_ACTORS)
-        return Gateway(road, control, self.clock)
+        return Gateway(road, control, self.clock, driven_ttl_s=DRIVEN_TTL_S)
 
     @contextmanager
     def _crashes_noticed(self) -> Any:

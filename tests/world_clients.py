@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from random import Random
 from typing import Any, TypeVar
@@ -18,12 +18,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from orchestrator import events as e
-from orchestrator.definition import Definition, TaskSpec
+from orchestrator.definition import HIDDEN, Definition, TaskSpec
 from orchestrator.errors import Refused, Unavailable
-from orchestrator.views import Idempotency, RunChanged, Trigger
+from orchestrator.messages import NO_JSON
+from orchestrator.views import CheckpointView, Idempotency, LiveRunWanted, RunChanged, Trigger
 from serve_app.gateway import Gateway
 from tests.fakes_journal import MemoryJournal
-from tests.invariants import check_sequence, check_versions
+from tests.invariants import RUN_TERMINAL, check_sequence, check_versions
 
 T = TypeVar("T")
 TENANT = "default"
@@ -74,9 +75,9 @@ class Clients:
     async def visit(self, after_s: float) -> None:
         """One thing that one client wants."""
         await asyncio.sleep(after_s)
-        creations = (self._trigger, self._trigger, self._backfill)
+        creations = (self._trigger, self._trigger, self._backfill, self._live_run)
         commands = (self._command, self._command, self._change_mind, self._pause_dag)
-        visit = self.rng.choice((*creations, *commands) if self.journal.runs else creations)
+        visit = self.rng.choice((*creations, *commands) if self._runs_of_dags() else creations)
         with suppress(Refused):
             await visit()
 
@@ -103,6 +104,36 @@ class Clients:
             trigger = msgspec.structs.replace(trigger, start=day, end=day, reprocess=rng.choice(_REPROCESS))
         made = await self._twice(lambda gateway, key: gateway.trigger(TENANT, trigger, key))
         assert made.run_id in self.journal.runs, f"I13 {made.run_id} was accepted and is not there"
+
+    async def _live_run(self) -> None:
+        """A run of the runs surface: with tasks, or driven by this client, who may change its mind or forget it."""
+        rng = self.rng
+        wanted = LiveRunWanted(tasks=rng.choice((None, None, _random_tasks(rng))))
+        made = await self._twice(lambda gateway, key: gateway.live_runs.create(TENANT, wanted, key))
+        posted = []
+        for n in range(rng.randint(0, 6)):
+            await asyncio.sleep(rng.choice((0.0, 0.0, 0.5)))
+            posted.append((await self._post(made.run_id, f"s{n}")).id)
+        found = [each.id for each in await self._checkpoints(made.run_id)]
+        assert [each for each in found if each in posted] == posted, f"I13 {posted} were accepted, {found} are there"
+        match rng.choice(("end", "end", "cancel", "forget")):
+            case "end":
+                await self._post(made.run_id, rng.choice(("run.completed", "run.failed")))
+            case "cancel":
+                with suppress(Refused):
+                    await self.insist(lambda: rng.choice(self.gateways).live_runs.cancel(TENANT, made.run_id))
+                assert self.journal.runs[made.run_id].state in RUN_TERMINAL, f"I13 cancel of {made.run_id}"
+
+    async def _post(self, run_id: str, kind: str) -> CheckpointView:
+        return await self.insist(
+            lambda: self.rng.choice(self.gateways).live_runs.post_checkpoint(TENANT, run_id, kind, NO_JSON)
+        )
+
+    async def _checkpoints(self, run_id: str) -> list[CheckpointView]:
+        return await self.insist(lambda: self.gateways[0].live_runs.checkpoints(TENANT, run_id, None, None))
+
+    def _runs_of_dags(self) -> list[str]:
+        return [run_id for run_id, run in self.journal.runs.items() if not run.dag_id.startswith(HIDDEN)]
 
     async def _change_mind(self) -> None:
         """A run that is cancelled or skipped in the very moment in which it starts."""
@@ -133,7 +164,7 @@ class Clients:
 
     async def _command(self, run_id: str = "") -> None:
         rng = self.rng
-        run_id = run_id or rng.choice(list(self.journal.runs))
+        run_id = run_id or rng.choice(self._runs_of_dags())
         row = self.journal.runs[run_id]
         names = [task.id for task in self.definitions[row.dag_id].tasks]
         kind = rng.choice(("cancel", "cancel", "pause", "retry_task", "retry_task", "skip_task", "retry_run"))
@@ -182,6 +213,9 @@ class Clients:
         while not self.journal.runs:  # noqa: ASYNC110 (nobody could set an event)
             await asyncio.sleep(0.5)
         run_id = self.rng.choice(list(self.journal.runs))
+        if not run_id.startswith("run_"):
+            await self._read_live(run_id)
+            return
         seen: list[int] = []
         while not (self.over and len(seen) >= self.journal.runs[run_id].version):
             with suppress(Unavailable, TimeoutError):
@@ -191,15 +225,32 @@ class Clients:
             await asyncio.sleep(self.rng.uniform(0.0, 1.0))
         assert len(seen) == self.journal.runs[run_id].version, f"I11 {run_id}: {seen}"
 
+    async def _read_live(self, run_id: str) -> None:
+        """The same of a run of the runs surface, whose stream resumes by instants and does not end."""
+        seen: list[CheckpointView] = []
+        every: list[CheckpointView] = []
+        while not (self.over and every and len(seen) >= len(every)):
+            with suppress(Unavailable, TimeoutError):
+                async with asyncio.timeout(self.rng.uniform(0.5, 20.0)):
+                    await self._read_live_once(run_id, seen)
+            every = await self._checkpoints(run_id) if self.over else []
+        assert [each.id for each in seen] == [each.id for each in every], f"I11 {run_id}"
+
+    async def _read_live_once(self, run_id: str, seen: list[CheckpointView]) -> None:
+        live = self.rng.choice(self.gateways).live_runs
+        since = seen[-1].at if seen else datetime.fromtimestamp(0, UTC)
+        async for chunk in await live.open_events(TENANT, run_id, since, 10):
+            told = [frame.data for frame in chunk if frame.kind == "checkpoint" and frame.data]
+            seen += [CheckpointView(d["id"], run_id, datetime.fromisoformat(d["ts"]), d["type"]) for d in told]
+
     async def _read_once(self, run_id: str, seen: list[int]) -> None:
         gateway = self.rng.choice(self.gateways)
         frames = await gateway.open_events(TENANT, run_id, seen[-1] if seen else None)
         if frames is None:
             return
-        async for frame in frames:
-            if frame.seq is not None:
-                seen.append(frame.seq)
-            if frame.kind == "end":
+        async for chunk in frames:
+            seen += [frame.seq for frame in chunk if frame.seq is not None]
+            if chunk[-1].kind == "end":
                 return
 
 

@@ -35,13 +35,11 @@ class Watcher:
         wire: Wire,
         clock: WorldClock,
         supervisor: Supervisor,
-        definitions: dict[str, Definition],
     ) -> None:
         self.journal = journal
         self.wire = wire
         self.clock = clock
         self.supervisor = supervisor
-        self.definitions = definitions
         self.failures: list[str] = []
         self.histories: dict[str, History] = {}
         #: run -> seconds when its first attempt began
@@ -93,7 +91,7 @@ class Watcher:
         assert not dag.paused, f"I7 {run_id} started while {run.dag_id} is paused"
         active = [other for other, h in self.histories.items() if h.admitted and h.state in ("running", "paused")]
         mine = [other for other in active if self.journal.runs[other].dag_id == run.dag_id]
-        limit = self.definitions[run.dag_id].max_active_runs
+        limit = self._definition_of(run.dag_id)(dag.version).max_active_runs
         assert len(mine) <= limit, f"I7 {run.dag_id}: {len(mine)} runs active, limit {limit}: {mine}"
         if run.parent and (cap := self.journal.runs[run.parent].max_active_runs):
             born = [other for other in mine if self.journal.runs[other].parent == run.parent]
@@ -111,7 +109,9 @@ class Watcher:
         since_s = max(self.supervisor.draining.get(worker, self.wire.loop.time()), self.troubled_s)
         if self.wire.loop.time() - since_s > IDLE_FOUL_S:
             self.failures.append(f"{where}, which is to get no more work since {since_s:.3f} s")
-        spec = next((s for s in self.definitions[context.dag_id].tasks if s.id == task.task), None)
+        spec = next(
+            (s for s in self._definition_of(context.dag_id)(context.dag_version).tasks if s.id == task.task), None
+        )
         for name, producer in spec.inputs.items() if spec else ():
             accepted = [n for (t, n) in history.accepted if t == producer]
             allowed = [value_of((task.run_id, producer, n)) for n in accepted]
@@ -168,7 +168,8 @@ class Watcher:
                 for o, h in self.histories.items()
                 if h.state in ("running", "paused") and self.journal.runs[o].dag_id == run.dag_id
             ]
-            free = len(active) < self.definitions[run.dag_id].max_active_runs
+            dag = self.journal.dag_rows[TENANT, run.dag_id]
+            free = len(active) < self._definition_of(run.dag_id)(dag.version).max_active_runs
             limited = any(
                 (self.journal.runs[w].max_active_runs or 99) <= len(active) for w in (run.parent, *run.watchers) if w
             )

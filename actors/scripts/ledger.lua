@@ -55,8 +55,29 @@ local function many(command, key, args)
   end
 end
 
+-- a definition that is nobody's DAG: `@kind` or `@kind/name`
+local function hidden(d)
+  return string.byte(d) == 64
+end
+
+-- the name of a definition; of one that is nobody's DAG, its kind
+local function label(d)
+  return hidden(d) and string.match(d, '^[^/]*') or d
+end
+
+-- whose lists a run is in: its tenant's, or those that the tenant has for runs of that kind
+local function lists_of(t, d)
+  return hidden(d) and label(d) .. ':' .. t or t
+end
+
 local function index_keys(t, d, st)
+  t = lists_of(t, d)
   return 'i:' .. t .. ':s:' .. st, 'i:' .. t .. ':d:' .. d .. ':s:' .. st
+end
+
+-- a run's place in lists: ids of all forms ascend with time behind their prefix
+local function place(id)
+  return string.sub(id, 1, 4) == 'run_' and id or 'run_' .. id
 end
 
 local function row(id)
@@ -76,9 +97,10 @@ local function append_events(id, version, events)
 end
 
 local function measure(r, state, finished)
-  add('metrics', 'runs_total|' .. r.d .. '|' .. state, 1)
+  local name = label(r.d)
+  add('metrics', 'runs_total|' .. name .. '|' .. state, 1)
   local took = math.max(0, finished - r.cr)
-  local base = 'run_latency_seconds|' .. r.d .. '|'
+  local base = 'run_latency_seconds|' .. name .. '|'
   for n, bound in ipairs(LATENCY_BOUNDS_MS) do
     if took <= bound then
       add('metrics', base .. 'le|' .. LATENCY_NAMES[n], 1)
@@ -106,11 +128,12 @@ end
 local function move(r, after, version, quiet)
   local before = r.st
   local i1, i2 = index_keys(r.t, r.d, before)
-  unindex(i1, r.id)
-  unindex(i2, r.id)
+  local at = place(r.id)
+  unindex(i1, at)
+  unindex(i2, at)
   i1, i2 = index_keys(r.t, r.d, after)
-  index(i1, r.id)
-  index(i2, r.id)
+  index(i1, at)
+  index(i2, at)
   queue_sets(r.id, before, after)
   if r.rt ~= 'backfill' then
     local counts = 'rc:' .. r.t .. ':' .. r.d
@@ -198,7 +221,7 @@ local function create(run)
   local ids, ranked = group[3], group[4]
   ids[#ids + 1] = run.id
   ranked[#ranked + 1] = '0'
-  ranked[#ranked + 1] = run.id
+  ranked[#ranked + 1] = place(run.id)
   if run.sla then timer('sla|' .. run.id, run.sla) end
   if run.rt ~= 'backfill' then add('rc:' .. run.t .. ':' .. run.d, 'queued', 1) end
 end
@@ -250,7 +273,8 @@ local function flush_born()
   for _, group in pairs(born) do
     local t, d, ids, ranked = group[1], group[2], group[3], group[4]
     many('SADD', 'queued', ids)
-    for _, key in ipairs({ 'i:' .. t, 'i:' .. t .. ':d:' .. d, index_keys(t, d, 'queued') }) do
+    local of = 'i:' .. lists_of(t, d)
+    for _, key in ipairs({ of, of .. ':d:' .. d, index_keys(t, d, 'queued') }) do
       many('ZADD', key, ranked)
     end
   end

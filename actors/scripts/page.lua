@@ -1,16 +1,17 @@
--- {tenant, dag_id, state, run_type, parent, cursor, limit, scan_limit}, '' = any -> {next cursor or '', rows}
+-- {tenant, dag_id, state, run_type, parent, cursor, limit, scan_limit, kind}, '' = any; kind '' = runs of DAGs -> {next cursor or '', rows}
 --
 -- Newest first. Reads at most scan_limit entries of the narrowest index, so a rare match gives a short page.
 
 local p = cmsgpack.unpack(ARGV[1])
-local t, d, st, rt, parent, cursor, limit, scan = unpack(p)
+local t, d, st, rt, parent, cursor, limit, scan, kind = unpack(p)
 local key
+local of = kind ~= '' and kind .. ':' .. t or t
 if parent ~= '' then
   key = 'i:p:' .. parent
 elseif d ~= '' then
-  key = 'i:' .. t .. ':d:' .. d .. (st ~= '' and ':s:' .. st or '')
+  key = 'i:' .. of .. ':d:' .. d .. (st ~= '' and ':s:' .. st or '')
 else
-  key = 'i:' .. t .. (st ~= '' and ':s:' .. st or '')
+  key = 'i:' .. of .. (st ~= '' and ':s:' .. st or '')
 end
 
 local function wanted(r)
@@ -25,7 +26,7 @@ while true do
     if #rows == limit or seen == scan then
       return { cursor, rows }
     end
-    local r = read_row(id)
+    local r = read_row(id) or read_row(string.sub(id, 5))
     if wanted(r) then rows[#rows + 1] = r end
     cursor, seen = id, seen + 1
   end

@@ -15,7 +15,7 @@ local dag = call('HMGET', key, 'version', 'hash', 'paused', 'next_fire')
 local version, paused = tonumber(dag[1] or '0'), dag[3] or '0'
 if version ~= p[7] then
   return { 'changed', version, paused, '' }
-elseif version == 0 and call('ZCARD', listed) >= p[9] then
+elseif version == 0 and not hidden(d) and call('ZCARD', listed) >= p[9] then
   return { 'full', 0, '0', '' }
 end
 if dag[2] ~= p[4] then
@@ -23,7 +23,7 @@ if dag[2] ~= p[4] then
   call('HSET', key, 'version', version, 'paused', paused, 'hash', p[4], 'updated', p[6], 'owner', p[5])
   call('HSETNX', key, 'created', p[6])
   call('HSET', 'dagv:' .. t .. ':' .. d, version, p[3])
-  call('ZADD', listed, 0, d)
+  if not hidden(d) then call('ZADD', listed, 0, d) end
   local fire = p[8] or tonumber(dag[4] or '0')
   call('HSET', key, 'next_fire', fire)
   if fire == 0 then

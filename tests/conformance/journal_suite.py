@@ -283,6 +283,38 @@ class JournalSuite:
             ("other", (runs[2].run_id,), False, ()),
         ]
 
+    async def test_runs_of_what_is_nobodys_dag_are_in_lists_of_their_own(self, journal: Journal) -> None:
+        await journal.put_dag(put("d"))
+        assert (await journal.put_dag(put("@flow/f1", max_dags=1))).status == "ok"
+        assert [row.dag_id for row in await journal.dags("t", "", 10)] == ["d"]
+        plain, hidden = new_run(dag_id="d"), new_run(dag_id="@flow/f1")
+        results = await journal.create_runs([Creation((plain, hidden))])
+        assert results[0].status == "ok"
+        listed = await journal.summaries(RunFilter(tenant="t"), None, 10)
+        assert [row.run_id for row in listed.rows] == [plain.run_id]
+        own = await journal.summaries(RunFilter(tenant="t", kind="@flow"), None, 10)
+        assert [row.run_id for row in own.rows] == [hidden.run_id]
+        by_id = await journal.summaries(
+            RunFilter(tenant="t", kind="@flow", dag_id="@flow/f1", state="queued"), None, 10
+        )
+        assert [row.run_id for row in by_id.rows] == [hidden.run_id]
+        assert (await journal.summaries(RunFilter(tenant="t", kind="@run"), None, 10)).rows == ()
+
+    async def test_runs_of_all_forms_of_id_are_listed_by_creation(self, journal: Journal) -> None:
+        await journal.put_dag(put("d"))
+        runs = [new_run(dag_id="d") for _ in range(6)]
+        runs[1::2] = [msgspec.structs.replace(r, run_id=r.run_id.removeprefix("run_")) for r in runs[1::2]]
+        await journal.create_runs([Creation(tuple(runs))])
+        owner = await Owner(journal).start()
+        for run in runs[:2]:
+            await owner.commit(append(run.run_id, 1, state="running"))
+        ids = [run.run_id for run in reversed(runs)]
+        page = await journal.summaries(RunFilter(tenant="t", dag_id="d"), None, 4)
+        rest = await journal.summaries(RunFilter(tenant="t", dag_id="d"), page.next_cursor, 4)
+        assert [row.run_id for row in (*page.rows, *rest.rows)] == ids
+        running = await journal.summaries(RunFilter(tenant="t", state="running"), None, 4)
+        assert [row.run_id for row in running.rows] == ids[-2:]
+
     async def test_mail_reaches_the_other_inbox_once(self, journal: Journal) -> None:
         owner = await Owner(journal).start()
         step = owner.step(mail=(Mail("actor-2", codec.encode_mail("actor-1", b'{"n":1}')),))

@@ -8,7 +8,7 @@ the summary of its operation.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -229,12 +229,16 @@ class Handlers:
         life_s = self._options.stream_life_s * (1 + 0.2 * self._clock.jitter())
         return sse.EventStream(self._written(frames), life_s=life_s)
 
-    async def _written(self, frames: AsyncIterator[Frame]) -> AsyncIterator[bytes]:
-        async for each in frames:
-            if each.kind == "keep_alive":
-                yield sse.keep_alive(int(self._clock.now().timestamp() * 1000))
-            else:
-                yield sse.frame(each.seq, each.kind, words.event(each))
+    async def _written(self, chunks: AsyncIterator[Sequence[Frame]]) -> AsyncIterator[bytes]:
+        async for frames in chunks:
+            yield b"".join([self._wire(each) for each in frames])
+
+    def _wire(self, frame: Frame) -> bytes:
+        if frame.kind == "keep_alive":
+            return sse.keep_alive(int(self._clock.now().timestamp() * 1000))
+        if frame.wire is None:
+            frame.wire = sse.frame(frame.seq, frame.kind, words.event(frame))
+        return frame.wire
 
     # -- workers
 

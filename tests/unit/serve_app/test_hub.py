@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.errors import JournalUnavailable
-from orchestrator.ports import Append
+from orchestrator.ports import Append, EventBatch
 from orchestrator.views import Frame
-from serve_app import hub
-from serve_app.hub import Hub, RunStream
+from serve_app import channel, hub
+from serve_app.hub import Hub
+from serve_app.run_stream import run_frames
 from tests.conformance.journal_builders import AT, Owner, create, new_run
 from tests.fakes_journal import MemoryJournal
 
@@ -31,8 +32,8 @@ def started(n: int) -> e.TaskStarted:
     return e.TaskStarted(AT, f"task{n}", 1, "w")
 
 
-async def collect(frames: AsyncIterator[Frame]) -> list[int | str]:
-    return [frame.kind if frame.seq is None else frame.seq async for frame in frames]
+async def collect(chunks: AsyncIterator[Sequence[Frame]]) -> list[int | str]:
+    return [frame.kind if frame.seq is None else frame.seq async for frames in chunks for frame in frames]
 
 
 async def test_a_finished_run_is_replayed_and_ends(journal: MemoryJournal) -> None:
@@ -41,7 +42,7 @@ async def test_a_finished_run_is_replayed_and_ends(journal: MemoryJournal) -> No
     await owner.commit(step(run, 1, e.RunStarted(AT, 1), started(1), state="running"))
     await owner.commit(step(run, 3, e.RunSucceeded(AT), state="succeeded"))
     for after, seen in ((0, [1, 2, 3, 4, "end"]), (2, [3, 4, "end"]), (3, [4, "end"])):
-        assert await collect(RunStream(journal, Hub(journal), run, after).frames()) == seen
+        assert await collect(run_frames(Hub(journal), run, after)) == seen
 
 
 async def test_followers_see_each_event_once_and_in_order_wherever_they_begin(journal: MemoryJournal) -> None:
@@ -49,7 +50,7 @@ async def test_followers_see_each_event_once_and_in_order_wherever_they_begin(jo
     [run, other] = await create(journal, new_run(), new_run())
     live = Hub(journal)
     await owner.commit(step(run, 1, e.RunStarted(AT, 1), started(1), state="running"))
-    readers = [asyncio.create_task(collect(RunStream(journal, live, run, after).frames())) for after in (0, 1, 2, 3)]
+    readers = [asyncio.create_task(collect(run_frames(live, run, after))) for after in (0, 1, 2, 3)]
     await asyncio.sleep(0)
     version = 3
     for n in range(200):
@@ -58,7 +59,7 @@ async def test_followers_see_each_event_once_and_in_order_wherever_they_begin(jo
         if n % 17 == 0:
             await asyncio.sleep(0)
         if n == 100:
-            readers.append(asyncio.create_task(collect(RunStream(journal, live, run, 50).frames())))
+            readers.append(asyncio.create_task(collect(run_frames(live, run, 50))))
     await owner.commit(step(run, version, e.RunSucceeded(AT), state="succeeded"))
     seen = await asyncio.wait_for(asyncio.gather(*readers), 5)
     for after, numbers in zip((0, 1, 2, 3, 50), seen, strict=True):
@@ -66,14 +67,14 @@ async def test_followers_see_each_event_once_and_in_order_wherever_they_begin(jo
 
 
 async def test_silence_is_filled_and_a_change_ends_it(journal: MemoryJournal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "KEEP_ALIVE_S", 0.02)
+    monkeypatch.setattr(channel, "KEEP_ALIVE_S", 0.02)
     owner = await Owner(journal).start()
     [run] = await create(journal, new_run())
-    frames = RunStream(journal, Hub(journal), run, 0).frames()
-    kinds = [(await anext(frames)).kind for _ in range(3)]
-    assert kinds == ["run_state", "keep_alive", "keep_alive"]
+    frames = run_frames(Hub(journal), run, 0)
+    kinds = [[frame.kind for frame in await anext(frames)] for _ in range(3)]
+    assert kinds == [["run_state"], ["keep_alive"], ["keep_alive"]]
     await owner.commit(step(run, 1, e.RunCancelled(AT), state="cancelled"))
-    rest = [frame.kind async for frame in frames if frame.kind != "keep_alive"]
+    rest = [frame.kind async for chunk in frames for frame in chunk if frame.kind != "keep_alive"]
     assert rest == ["run_state", "end"]
 
 
@@ -82,7 +83,7 @@ async def test_a_feed_that_breaks_off_loses_nothing(journal: MemoryJournal, monk
     owner = await Owner(journal).start()
     [run] = await create(journal, new_run())
     live = Hub(journal)
-    reader = asyncio.create_task(collect(RunStream(journal, live, run, 0).frames()))
+    reader = asyncio.create_task(collect(run_frames(live, run, 0)))
     await asyncio.sleep(0.01)
     real = journal.tail
 
@@ -107,4 +108,65 @@ async def test_the_feed_is_read_only_while_somebody_follows(journal: MemoryJourn
     live.leave(one)
     assert live._reader is not None
     live.leave(two)
+    assert live._reader is None
+
+
+async def test_a_run_is_read_and_folded_once_for_all_who_follow_it(journal: MemoryJournal) -> None:
+    owner = await Owner(journal).start()
+    [run] = await create(journal, new_run())
+    await owner.commit(step(run, 1, e.RunStarted(AT, 1), state="running"))
+    live = Hub(journal)
+    reads = 0
+    real = journal.events
+
+    async def counted(run_id: str, after: int, limit: int) -> list[EventBatch]:
+        nonlocal reads
+        reads += 1
+        return await real(run_id, after, limit)
+
+    journal.events = counted  # type: ignore[method-assign]
+    readers = [asyncio.create_task(collect(run_frames(live, run, 0))) for _ in range(20)]
+    await asyncio.sleep(0.01)
+    for n in range(10):
+        await owner.commit(step(run, 2 + n, started(n)))
+        await asyncio.sleep(0)
+    await owner.commit(step(run, 12, e.RunSucceeded(AT), state="succeeded"))
+    seen = await asyncio.wait_for(asyncio.gather(*readers), 5)
+    assert seen == [[*range(1, 14), "end"]] * 20
+    assert reads < 40
+
+
+async def test_a_reader_that_falls_far_behind_misses_nothing_and_holds_nothing_up(
+    journal: MemoryJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel, "KEPT", 4)
+    monkeypatch.setattr(channel, "FRAMES_MAX", 16)
+    owner = await Owner(journal).start()
+    [run] = await create(journal, new_run())
+    live = Hub(journal)
+    slow = run_frames(live, run, 0)
+    got = [frame.seq for frame in await anext(slow)]
+    fast = asyncio.create_task(collect(run_frames(live, run, 0)))
+    for n in range(100):
+        await owner.commit(step(run, 1 + n, started(n)))
+        await asyncio.sleep(0)
+    await owner.commit(step(run, 101, e.RunSucceeded(AT), state="succeeded"))
+    assert await asyncio.wait_for(fast, 5) == [*range(1, 103), "end"]
+    [shared] = live._channels.values()
+    assert shared.base > 50
+    assert got + await asyncio.wait_for(collect(slow), 5) == [*range(1, 103), "end"]
+
+
+async def test_a_channel_lives_as_long_as_somebody_follows(journal: MemoryJournal) -> None:
+    [run] = await create(journal, new_run())
+    live = Hub(journal)
+    one, two = run_frames(live, run, 0), run_frames(live, run, 0)
+    await anext(one)
+    await anext(two)
+    [shared] = live._channels.values()
+    assert shared.users == 2
+    await one.aclose()  # type: ignore[attr-defined]
+    assert live._channels
+    await two.aclose()  # type: ignore[attr-defined]
+    assert not live._channels
     assert live._reader is None
