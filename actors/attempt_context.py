@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -15,9 +17,10 @@ import msgspec
 from actors.artifacts import INLINE_MAX, inline_json
 from actors.work import Work
 from orchestrator import codec
+from orchestrator.context import summarised
 from orchestrator.definition import Window
 from orchestrator.errors import Unavailable
-from orchestrator.messages import Note
+from orchestrator.messages import Note, ToolAnswer, ToolCall
 
 #: a checkpoint that is not durable after this long is an error
 CHECKPOINT_S = 30.0
@@ -37,6 +40,7 @@ class AttemptContext:
         earlier = work.assignment.last_checkpoint
         self._last = None if earlier is None else msgspec.json.encode(earlier)
         self._told_progress_s = float("-inf")
+        self._calls = 0
 
     @property
     def run_id(self) -> str:
@@ -107,6 +111,26 @@ class AttemptContext:
                 self._send("progress", data)
             except Unavailable as error:
                 logging.getLogger(__name__).info("progress of task %s was dropped: %s", self.task_id, error)
+
+    @contextmanager
+    def tool(self, name: str, /, **given: Any) -> Iterator[None]:
+        """A tool call, told durably when it begins and when it ends. Raises as `checkpoint` does."""
+        self._calls += 1
+        call = self._calls
+        self._work.attempt.check()
+        self._tell_call("tool_started", ToolCall(call, name, msgspec.Raw(msgspec.json.encode(summarised(given)))))
+        started_s, success = time.monotonic(), False
+        try:
+            yield
+            success = True
+        finally:
+            if not self.cancelled:
+                took_ms = int((time.monotonic() - started_s) * 1000)
+                self._tell_call("tool_completed", ToolAnswer(call, name, took_ms, success))
+
+    def _tell_call(self, kind: str, told: ToolCall | ToolAnswer) -> None:
+        with self._work.attempt.shielded():
+            self._send_until(time.monotonic() + CHECKPOINT_S, kind, msgspec.json.encode(told))
 
     def _send_until(self, deadline_s: float, kind: str, data: bytes) -> None:
         while True:

@@ -1,4 +1,5 @@
-"""Type `bash`: a shell line in a scratch directory, in a process group that never outlives the attempt.
+"""Type `bash`, and processes in general: a shell line in a scratch directory, in a process group that never outlives
+the attempt.
 
     worker ── stdin pipe ──▶ watchdog ┐ one session and process group
                              command  ┘
@@ -46,9 +47,7 @@ SECRETS = frozenset(
 )
 
 # The watchdog ignores SIGTERM from its first instant: it inherits that, and the command does not.
-_WATCHED = (
-    'trap "" TERM; (read -r _; kill -KILL -- -$$) <&0 >/dev/null 2>&1 & trap - TERM; exec bash -c "$1" </dev/null'
-)
+_WATCHED = 'trap "" TERM; (read -r _; kill -KILL -- -$$) <&0 >/dev/null 2>&1 & trap - TERM; exec "$@" </dev/null'
 
 
 class CommandFailed(TaskFailed):
@@ -72,10 +71,13 @@ def run_bash(work: Work) -> object:
     if not isinstance(env, dict):
         raise PermanentFailure("params.env must be an object")
     with tempfile.TemporaryDirectory(prefix="orchestrator-", ignore_cleanup_errors=True) as scratch:
-        return work.wait_for(_run(command, _environment(work, env), scratch, work.log))
+        told = environment(work, env)
+        output = work.wait_for(run_process(("bash", "-c", command), told, scratch, work.log, LINE_MAX))
+        return output.last_line()
 
 
-def _environment(work: Work, more: dict[str, Any]) -> dict[str, str]:
+def environment(work: Work, more: dict[str, Any]) -> dict[str, str]:
+    """What a command of this attempt finds: the worker's own variables without secrets, the run's facts, `more`."""
     inherited = {name: value for name, value in os.environ.items() if name not in SECRETS}
     told = {f"ORCHESTRATOR_{name.upper()}": value for name, value in work.told.items()}
     told |= {"ORCHESTRATOR_TASK_ID": work.assignment.task, "ORCHESTRATOR_ATTEMPT": str(work.assignment.attempt)}
@@ -83,9 +85,12 @@ def _environment(work: Work, more: dict[str, Any]) -> dict[str, str]:
     return inherited | told | given
 
 
-async def _run(command: str, env: dict[str, str], scratch: str, log: AttemptLog) -> str | None:
+async def run_process(
+    argv: tuple[str, ...], env: dict[str, str], folder: str, log: AttemptLog, kept_max: int
+) -> Output:
+    """What the command printed, once it has ended well: the last `kept_max` characters. Raises CommandFailed."""
     # asyncio (3.11) waits for ever when a process is cancelled while it starts; so it always starts, then ends.
-    starting = asyncio.ensure_future(_start(command, env, scratch, log))
+    starting = asyncio.ensure_future(_start(argv, env, folder, Output(log, kept_max)))
     try:
         transport, shell = await asyncio.shield(starting)
         await asyncio.wait({shell.exited})  # a bare await would cancel the future with us
@@ -101,23 +106,23 @@ async def _run(command: str, env: dict[str, str], scratch: str, log: AttemptLog)
     code = transport.get_returncode()
     if code != 0:
         raise CommandFailed(-signal.SIGKILL if code is None else code, shell.stderr_tail.strip())
-    return shell.last_line()
+    return shell
 
 
 async def _start(
-    command: str, env: dict[str, str], scratch: str, log: AttemptLog
-) -> tuple[asyncio.SubprocessTransport, _Shell]:
+    argv: tuple[str, ...], env: dict[str, str], folder: str, output: Output
+) -> tuple[asyncio.SubprocessTransport, Output]:
     loop = asyncio.get_running_loop()
     try:
         return await loop.subprocess_exec(
-            lambda: _Shell(loop, log), "bash", "-c", _WATCHED, "bash", command,
-            cwd=scratch, env=env, start_new_session=True,
+            lambda: output, "bash", "-c", _WATCHED, "bash", *argv,
+            cwd=folder, env=env, start_new_session=True,
         )  # fmt: skip
     except (FileNotFoundError, ValueError) as error:
-        raise PermanentFailure(f"bash cannot be started: {error}") from error
+        raise PermanentFailure(f"{argv[0]} cannot be started in {folder}: {error}") from error
 
 
-async def _clear(transport: asyncio.SubprocessTransport, shell: _Shell) -> None:
+async def _clear(transport: asyncio.SubprocessTransport, shell: Output) -> None:
     """Nobody of the group is left. The exit is waited for: closing the transport before would take it from asyncio."""
     _signal(transport.get_pid(), signal.SIGKILL)
     await asyncio.wait({shell.exited}, timeout=REAP_S)
@@ -132,22 +137,25 @@ def _signal(group: int, number: int) -> None:
         pass  # nobody is left in it
 
 
-class _Shell(asyncio.SubprocessProtocol):
+class Output(asyncio.SubprocessProtocol):
     """What the command prints, and when it ends."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, log: AttemptLog) -> None:
+    def __init__(self, log: AttemptLog, kept_max: int) -> None:
+        loop = asyncio.get_running_loop()
         self._log = log
+        self._kept_max = kept_max
         self.exited: asyncio.Future[None] = loop.create_future()
         #: both output pipes are at their end
         self.drained: asyncio.Future[None] = loop.create_future()
         self._open = {1, 2}
         self._decoders = {fd: codecs.getincrementaldecoder("utf-8")("replace") for fd in (1, 2)}
-        self._stdout_tail = ""
+        #: the end of stdout
+        self.stdout_tail = ""
         self.stderr_tail = ""
 
     def last_line(self) -> str | None:
         """The last line of stdout; None when there was no output."""
-        return self._stdout_tail.removesuffix("\n").rpartition("\n")[2] if self._stdout_tail else None
+        return self.stdout_tail.removesuffix("\n").rpartition("\n")[2] if self.stdout_tail else None
 
     def pipe_data_received(self, fd: int, data: bytes | str) -> None:
         assert isinstance(data, bytes)
@@ -167,6 +175,6 @@ class _Shell(asyncio.SubprocessProtocol):
     def _take(self, fd: int, text: str) -> None:
         self._log.write(text)
         if fd == 1:
-            self._stdout_tail = (self._stdout_tail + text)[-LINE_MAX:]
+            self.stdout_tail = (self.stdout_tail + text)[-self._kept_max :]
         else:
             self.stderr_tail = (self.stderr_tail + text)[-STDERR_TAIL:]

@@ -12,7 +12,7 @@ import threading
 import time
 from datetime import UTC, datetime
 
-from orchestrator.ids import RunId, run_id
+from orchestrator.ids import RunId, instance_id, run_id
 
 #: sequence numbers within one millisecond of an id
 _SEQUENCES = 1 << 16
@@ -36,6 +36,13 @@ class Clock:
 
     def new_run_id(self) -> RunId:
         """An id above every id this clock has minted, even when wall time was set back in between."""
+        return run_id(*self._next(), secrets.randbits(64))
+
+    def new_instance_id(self) -> RunId:
+        """The same for an orchestrator instance."""
+        return instance_id(*self._next(), secrets.randbits(64))
+
+    def _next(self) -> tuple[int, int]:
         with self._lock:
             millisecond = self._wall_ms()
             if millisecond > self._millisecond:
@@ -44,7 +51,7 @@ class Clock:
                 self._sequence += 1
                 if self._sequence == _SEQUENCES:
                     self._millisecond, self._sequence = self._millisecond + 1, 0
-            return run_id(self._millisecond, self._sequence, secrets.randbits(64))
+            return self._millisecond, self._sequence
 
     def jitter(self) -> float:
         """A share in [0, 1)."""

@@ -234,16 +234,20 @@ class Crew:
             _log.info("%s", gone)
 
     def _lost(self, seat: Seat) -> None:
-        if self.seats.get(seat.worker) is not seat:
+        """The worker is gone. Told again when a batch that was composed before went there after that."""
+        held = self.seats.get(seat.worker) is seat
+        if held:
+            del self.seats[seat.worker]
+        elif not seat.batches:
             return
-        del self.seats[seat.worker]
         lost: list[Key] = []
         overdue: list[Key] = []
         for batch in seat.batches.values():
             _stop(batch)
             for key in batch.open:
                 (overdue if key in batch.overdue else lost).append(key)
-        self._post(Gone(seat.worker, seat.incarnation, tuple(lost), tuple(overdue), seat.lease))
+        seat.batches.clear()
+        self._post(Gone(seat.worker, seat.incarnation, tuple(lost), tuple(overdue), seat.lease if held else 0))
 
     # ── looking after a batch ──
 

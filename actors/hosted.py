@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from orchestrator import backfill as backfills
-from orchestrator import codec
+from orchestrator import codec, plan_run, run_decisions
 from orchestrator import events as e
 from orchestrator import run as runs
 from orchestrator.backfill import Backfill
+from orchestrator.dispatch import rank_of
+from orchestrator.errors import Conflict
 from orchestrator.ports import TASK_LETTERS, Append, StoredReply
 from orchestrator.run import ENDED, Run, RunState
 from orchestrator.task import TaskState
@@ -26,10 +28,14 @@ _AFTER_EVENT = {
     e.TaskRetrying: "e",
     e.TaskReturned: "p",
     e.TaskSkipped: "s",
+    e.TaskMarked: "d",
     e.TaskUpstreamFailed: "u",
     e.TaskCancelled: "c",
     e.TaskReset: "p",
 }
+
+#: an attempt that runs may have to stop because of these
+_STOPS = frozenset({e.TaskCancelled, e.TaskSkipped, e.TaskMarked})
 
 
 def milliseconds(at: datetime) -> int:
@@ -56,12 +62,15 @@ class HostedRun:
         "claiming",
         "idem",
         "idle_since_s",
+        "rank",
         "run",
         "sla_ms",
     )
 
     def __init__(self, run: Run, sla_ms: int | None = None, claimed: bool = False) -> None:
         self.run = run
+        #: its turn among the runs that want worker slots; None = its tasks are Kubernetes Jobs
+        self.rank = None if run.kubernetes else rank_of(run.parent)
         #: this actor owns it, as the journal says
         self.claimed = claimed
         #: this actor is to own it, whether or not anything else changes
@@ -98,13 +107,21 @@ class HostedRun:
         """Does it live here? A run that has ended, or waits for admission, belongs to nobody."""
         return self.claimed and not self.ended
 
-    def step(self, command: runs.Command, now: datetime) -> list[runs.Abort]:
-        """Decide and apply; what must stop because of it. Raises what `run.decide` raises."""
+    def step(self, command: plan_run.Command, now: datetime) -> list[runs.Abort]:
+        """Decide and apply; what must stop because of it. Raises what `run_decisions.decide` raises."""
+        if self.run.agenda is not None:
+            aborts = self._take(plan_run.decide(self.run, command, now))
+            return aborts + self._take(plan_run.proceed(self.run, now))
+        if isinstance(command, plan_run.ShutDown | plan_run.MarkTask):
+            raise Conflict(f"run {self.run.run_id} is not of a plan")
+        return self._take(run_decisions.decide(self.run, command, now))
+
+    def _take(self, events: list[e.Event]) -> list[runs.Abort]:
         run = self.run
         aborts = []
-        for event in runs.decide(run, command, now):
+        for event in events:
             kind = type(event)
-            if kind is e.TaskCancelled or kind is e.TaskSkipped:
+            if kind in _STOPS:
                 abort = runs.aborted(run, event)
                 if abort is not None:
                     aborts.append(abort)
@@ -160,11 +177,11 @@ class HostedBackfill:
 
     __slots__ = ("_before", "_events", "_version", "backfill", "cancelling", "claimed", "idem", "seen")
 
-    def __init__(self, backfill: Backfill) -> None:
+    def __init__(self, backfill: Backfill, seen: dict[str, int] | None = None) -> None:
         self.backfill = backfill
         self.idem: StoredReply | None = None
-        #: child -> version of it that was last observed
-        self.seen: dict[str, int] = {}
+        #: child -> version of it that is known: news that are not newer are old
+        self.seen: dict[str, int] = seen or {}
         #: this actor owns it, as the journal says
         self.claimed = False
         #: its open windows are being cancelled

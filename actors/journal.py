@@ -10,6 +10,8 @@ it or nothing. What `Journal` answers has been fsynced when the server runs `app
     ev:<id>      stream of event batches; entry id = <version of its last event>-0; s(chema), e(vents)
     tk:<id>      hash task -> letter; a task that is not there is pending
     dag:<t>:<d>  hash   dagv:<t>:<d>  hash version -> JSON   dags:<t>  zset   rc:<t>:<d>  hash run state -> runs
+    alone:<t>    hash definition -> the run of it that was created last with `alone`
+    beats        set of instances   beat:<id>  hash: pid at (epoch ms) kept (version that the plan's files tell)
     win:<t>:<d>  hash window -> run      bfw:<t>:<d>  hash window -> backfill
     bf:<id>      list of a backfill's runs by date   bfk:<id> set of kept ones   bfc:<id> hash state -> windows
     bft:<id>     hash "task|letter" -> windows
@@ -40,6 +42,7 @@ from orchestrator.errors import Broken, Fenced, JournalUnavailable
 from orchestrator.events import SCHEMA
 from orchestrator.ports import (
     BackfillResult,
+    Beat,
     ChildRow,
     Commit,
     CommitResult,
@@ -113,6 +116,9 @@ class Journal:
         self._load = Script("load")
         self._count = Script("count")
         self._pop_timers = Script("pop_timers")
+        self._beat = Script("beat")
+        self._beats = Script("beats")
+        self._keep = Script("keep")
 
     async def take_epoch(self, owner: str) -> int:
         return int(await self._run(self._take_epoch, codec.pack(owner)))
@@ -236,6 +242,19 @@ class Journal:
         for chunk in _chunks(sorted(_text(i) for i in ids), _ROWS_CHUNK):
             rows += [_row(r) for r in await self._run(self._rows, codec.pack(chunk)) if r]
         return [row for row in rows if row.state not in ports.TERMINAL]
+
+    async def beat(self, run_id: str, pid: int, at_ms: int) -> None:
+        await self._run(self._beat, codec.pack([run_id, pid, at_ms]))
+
+    async def beats(self) -> list[Beat]:
+        found = await self._run(self._beats, codec.pack(None))
+        return [Beat(_text(run_id), pid, at_ms, kept) for run_id, pid, at_ms, kept in found]
+
+    async def keep(self, run_id: str, version: int) -> None:
+        await self._run(self._keep, codec.pack([run_id, version]))
+
+    async def forget(self, run_id: str) -> None:
+        await self._run(self._keep, codec.pack([run_id, False]))
 
     async def position(self, stream: str) -> str:
         newest = await self._ask("XREVRANGE", stream, "+", "-", "COUNT", "1")

@@ -105,11 +105,11 @@ RunMessage = Admitted | Asked | Noted | Told | Observed | Redo | Woken
 Message = RunMessage | Loaded | Idle | Ended | Gone
 
 
-def refuse(message: RunMessage, why: str) -> None:
-    """Tell whoever waits for an answer that there will be no other one."""
+def refuse(message: RunMessage, why: str, word: str = "unavailable") -> None:
+    """Tell whoever waits for an answer that there will be no other one here; nothing was done."""
     match message:
         case Asked():
-            answer(message.answer, CommandReply(refused="unavailable", message=why))
+            answer(message.answer, CommandReply(refused=word, message=why))
         case Noted():
             answer(message.answer, False)
         case _:

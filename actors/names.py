@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from orchestrator.ids import INSTANCE_PREFIX
+
 NAMESPACE = "orchestrator"
 SUPERVISOR = "supervisor"
+#: before the id of the instance in the name of its actor
+ORCHESTRATOR = "orchestrator:"
 SCHEDULER = "scheduler"
+#: runs attempts as Kubernetes Jobs; also the incarnation it always has: its Jobs outlive it
+KUBERNETES = "kubernetes"
 
 
 def run_actor_name(number: int) -> str:
@@ -18,5 +24,17 @@ def worker_name(pool: str, number: int) -> str:
 
 
 def own_actor_name(run_id: str) -> str:
-    """Name of the RunActor that hosts this run alone (`isolation: dedicated`)."""
+    """Name of the RunActor that hosts this run alone (`isolation: dedicated`, or an orchestrator instance)."""
+    if run_id.startswith(INSTANCE_PREFIX):
+        return f"{ORCHESTRATOR}{run_id}"
     return f"run:{run_id.removeprefix('run_')}"
+
+
+def is_own_actor(name: str) -> bool:
+    """Does it host one run alone?"""
+    return name.startswith((ORCHESTRATOR, "run:"))
+
+
+def instance_of(actor: str) -> str:
+    """The instance that the actor of that name hosts; "" = none."""
+    return actor.removeprefix(ORCHESTRATOR) if actor.startswith(ORCHESTRATOR) else ""

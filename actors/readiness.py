@@ -2,6 +2,8 @@
 
 Runs take turns within their rank: windows of backfills come after everything else. A batch is filled until
 it is expected to last TARGET_S, or has its share of what is ready, so that every free seat gets some.
+
+Tasks of a run in Kubernetes want no seat: they leave as they become ready, JOBS_MAX a turn.
 """
 
 from __future__ import annotations
@@ -11,15 +13,16 @@ from dataclasses import dataclass, field
 
 from actors.crew import BATCH_MAX, TARGET_S, Crew, Seat
 from actors.hosted import HostedRun
+from actors.names import KUBERNETES
 from orchestrator import run as runs
-from orchestrator.dispatch import rank_of
 from orchestrator.messages import Assignment, RunContext, Value
-from orchestrator.run import RunState
 
 #: seconds a task of these types takes, known beforehand
 _INSTANT = {"core.noop": 1e-5, "core.echo": 1e-5}
 #: a task of a kind never seen goes alone
 _UNKNOWN_S = 10 * TARGET_S
+#: Jobs ordered in one turn, so that a great many at once do not hold up other runs
+JOBS_MAX = 256
 
 
 @dataclass(slots=True)
@@ -44,6 +47,8 @@ class ReadyRuns:
 
     def __init__(self) -> None:
         self._waiting: dict[int, dict[str, HostedRun]] = {0: {}, 1: {}}
+        #: runs whose tasks are Kubernetes Jobs
+        self._outside: dict[str, HostedRun] = {}
 
     def __bool__(self) -> bool:
         return any(self._waiting.values())
@@ -51,19 +56,20 @@ class ReadyRuns:
     def look(self, hosted: HostedRun) -> None:
         """The run changed: it has ready tasks now, or has none."""
         run = hosted.run
-        waiting = self._waiting[rank_of(run.parent)]
-        if run.ready and run.state is RunState.RUNNING:
+        waiting = self._outside if hosted.rank is None else self._waiting[hosted.rank]
+        if run.ready and runs.going(run):
             waiting.setdefault(run.run_id, hosted)
         else:
             waiting.pop(run.run_id, None)
 
     def drop(self, run_id: str) -> None:
         """The run is not here any more."""
+        self._outside.pop(run_id, None)
         for waiting in self._waiting.values():
             waiting.pop(run_id, None)
 
     def demand(self) -> dict[int, int]:
-        """rank -> ready tasks."""
+        """rank -> ready tasks that want a seat."""
         counts = {rank: sum(len(h.run.ready) for h in waiting.values()) for rank, waiting in self._waiting.items()}
         return {rank: n for rank, n in counts.items() if n}
 
@@ -77,6 +83,26 @@ class ReadyRuns:
             if not sending.size:
                 break
             out.append(sending)
+        return out
+
+    @property
+    def has_jobs(self) -> bool:
+        """Are there Jobs to order?"""
+        return bool(self._outside)
+
+    def take_jobs(self, begin: Callable[[HostedRun, runs.Begin], None]) -> list[tuple[HostedRun, list[int]]]:
+        """Runs and positions of their tasks that become Jobs now; `begin` marks them as started."""
+        room, out = JOBS_MAX, []
+        for run_id in list(self._outside):
+            if not room:
+                break
+            hosted = self._outside.pop(run_id)
+            positions = runs.take_ready(hosted.run, room)
+            if positions:
+                room -= len(positions)
+                out.append((hosted, positions))
+                begin(hosted, runs.Begin(tuple(positions), KUBERNETES, KUBERNETES))
+            self.look(hosted)
         return out
 
     def _fill(
@@ -100,11 +126,12 @@ def assignments(sending: Sending, owner: str) -> tuple[list[RunContext], list[As
     contexts, out = [], []
     for run_id, hosted in sending.runs.items():
         contexts.append(hosted.run.context(owner))
-        out += [_assignment(hosted.run, position) for position in sending.positions[run_id]]
+        out += [assignment(hosted.run, position) for position in sending.positions[run_id]]
     return contexts, out
 
 
-def _assignment(run: runs.Run, position: int) -> Assignment:
+def assignment(run: runs.Run, position: int) -> Assignment:
+    """What is told about one task; its attempt has begun."""
     spec, task = run.compiled.specs[position], run.tasks[position]
     inputs = {}
     for parameter, producer in spec.inputs.items():

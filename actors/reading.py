@@ -39,7 +39,8 @@ class Reader:
         backfill = Backfill(created, ((c.run_id, _window(c.window_key)) for c in children), kept)
         for event in events:
             backfills.apply(backfill, event)
-        return HostedBackfill(backfill)
+        seen = {child.run_id: child.version for child in children if backfill.states.get(child.run_id) == child.state}
+        return HostedBackfill(backfill, seen)
 
 
 def _window(key: str) -> Window:

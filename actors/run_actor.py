@@ -14,7 +14,8 @@ talk to workers directly (a request and its reply). The second is 2 hops shorter
 still be enforced where leases are given; hence this one.
 
 What is owed after a crash: runs are found through `owned`, running attempts are claimed back from
-their workers (`holding`), news of windows and timers wait in the durable inbox.
+their workers (`holding`), or ordered again where they are Kubernetes Jobs, which are then adopted; news of windows and
+timers wait in the durable inbox.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import msgspec
 from actors.clock import Clock
 from actors.crew import Crew, Ended, Gone, Key
 from actors.hosted import Hosted, HostedBackfill, HostedRun, instant
+from actors.kubernetes_seat import KubernetesSeat
 from actors.mail import (
     Admitted,
     Asked,
@@ -50,6 +52,7 @@ from actors.mail import (
     replayed,
     reply_to,
 )
+from actors.names import KUBERNETES
 from actors.peers import Peers, WorkerGone
 from actors.readiness import ReadyRuns, Sending, assignments
 from actors.reading import Reader
@@ -57,7 +60,7 @@ from actors.settings import Settings
 from actors.standing import Reporter
 from actors.window_cancel import WindowCanceller
 from orchestrator import backfill as backfills
-from orchestrator import codec, errors
+from orchestrator import codec, errors, plan_run
 from orchestrator import run as runs
 from orchestrator.control import Admission
 from orchestrator.messages import Report
@@ -97,10 +100,10 @@ class _Turn:
     commands: dict[str, list[runs.Command]] = field(default_factory=lambda: defaultdict(list))
     aborts: list[tuple[str, str, runs.Abort]] = field(default_factory=list)
     sendings: list[Sending] = field(default_factory=list)
+    #: runs and positions of tasks that become Kubernetes Jobs
+    jobs: list[tuple[HostedRun, list[int]]] = field(default_factory=list)
     answers: list[tuple[str, asyncio.Future[Any], Callable[[], Any]]] = field(default_factory=list)
     passive: dict[str, int | None] = field(default_factory=dict)
-    #: ended backfills of whose windows there was news
-    in_doubt: dict[str, HostedBackfill] = field(default_factory=dict)
     #: metric field -> increment
     counts: list[tuple[str, int]] = field(default_factory=list)
 
@@ -137,6 +140,7 @@ class RunActor:
         self._reporter = Reporter(name, peers, self._ready.demand, self._held, lambda: len(self._hosted))
         self._tasks: set[asyncio.Task[None]] = set()
         self._crew: Crew
+        self._jobs: KubernetesSeat
 
     def start(self) -> None:
         """Begin to live: recover, then serve."""
@@ -206,6 +210,7 @@ class RunActor:
         self._epoch = self._reporter.epoch = await self._insist(lambda: self._journal.take_epoch(self.name))
         self._cursor = (await self._insist(lambda: self._journal.owner(self.name))).cursor
         self._crew = Crew(self.name, self._epoch, self._peers, self._post, self._settings)
+        self._jobs = KubernetesSeat(self.name, self._epoch, self._peers, self._post, self._settings)
         owned = await self._insist(lambda: self._journal.owned(self.name))
         for start in range(0, len(owned), 500):
             for history in await self._insist(partial(self._journal.load, owned[start : start + 500])):
@@ -222,9 +227,11 @@ class RunActor:
         waiting: dict[tuple[str, str], dict[Key, float]] = defaultdict(dict)
         for hosted in self._hosted.values():
             if isinstance(hosted, HostedRun):
-                for effect in runs.owed(hosted.run):
-                    if isinstance(effect, runs.Await):
-                        run = hosted.run
+                run = hosted.run
+                for effect in runs.owed(run):
+                    if isinstance(effect, runs.Await) and effect.worker == KUBERNETES:
+                        self._jobs.order(run, [run.position(effect.task)])
+                    elif isinstance(effect, runs.Await):
                         limit = run.compiled.specs[run.position(effect.task)].timeout_s
                         waiting[effect.worker, effect.incarnation][run.run_id, effect.task, effect.attempt] = limit
         await asyncio.gather(*(self._claim_from(w, i, keys) for (w, i), keys in waiting.items()))
@@ -256,8 +263,12 @@ class RunActor:
         for message in mail:
             self._handle(turn, message)
         turn.sendings = self._ready.compose(self._crew, lambda hosted, begin: self._step(turn, hosted, begin))
+        if self._ready.has_jobs:
+            turn.jobs = self._ready.take_jobs(lambda hosted, begin: self._step(turn, hosted, begin))
         await self._commit(turn)
         self._report_standing()
+        if self._ready.has_jobs:
+            self._wake.set()
 
     def _handle(self, turn: _Turn, message: Message) -> None:
         match message:
@@ -303,7 +314,7 @@ class RunActor:
         self._parked[run_id] = [message]
         self._spawn(self._load(run_id))
 
-    def _step(self, turn: _Turn, hosted: HostedRun, command: runs.Command) -> None:
+    def _step(self, turn: _Turn, hosted: HostedRun, command: plan_run.Command) -> None:
         aborts = hosted.step(command, self._clock.now())
         run_id = hosted.run.run_id
         turn.touched[run_id] = hosted
@@ -367,7 +378,7 @@ class RunActor:
             return
         match command.kind:
             case "cancel":
-                step: runs.Command = runs.Cancel()
+                step: plan_run.Command = runs.Cancel()
             case "pause":
                 step = runs.Pause()
             case "resume":
@@ -375,7 +386,11 @@ class RunActor:
             case "retry_task":
                 step = runs.RetryTask(command.task or "")
             case "skip_task":
-                step = runs.SkipTask(command.task or "")
+                step = runs.SkipTask(command.task or "", command.reason)
+            case "mark_task":
+                step = plan_run.MarkTask(command.task or "", command.word or "", command.reason)
+            case "shut_down":
+                step = plan_run.ShutDown()
             case "retry_run":
                 step = runs.RetryFailed()
             case "post" if command.checkpoint is not None:
@@ -398,8 +413,6 @@ class RunActor:
     def _handle_told(self, turn: _Turn, hosted: Hosted, message: Told) -> None:
         item = message.item
         match item:
-            case WindowNews() if isinstance(hosted, HostedBackfill) and hosted.ended:
-                turn.in_doubt[item.run_id] = hosted  # what it has seen is forgotten: the news may be old
             case WindowNews() if isinstance(hosted, HostedBackfill):
                 self._handle_observed(turn, hosted, Observed(item.run_id, ((item.child, item.after, item.version),)))
             case TimerFired(kind="sla") if isinstance(hosted, HostedRun):
@@ -533,14 +546,16 @@ class RunActor:
                 del sending.runs[run_id]
             if sending.runs:
                 self._crew.send(sending.seat, *assignments(sending, self.name), sending.expected_s)
+        for hosted_run, positions in turn.jobs:
+            if hosted_run.run.run_id not in failed:
+                self._jobs.order(hosted_run.run, positions)
         for run_id, worker, abort in turn.aborts:
             if run_id not in failed:
-                self._crew.abort(worker, (run_id, abort.task, abort.attempt))
+                way = self._jobs if worker == KUBERNETES else self._crew
+                way.abort(worker, (run_id, abort.task, abort.attempt))
         for run_id, hosted in turn.touched.items():
             if run_id not in failed:
                 self._after_step(run_id, hosted)
-        for backfill in turn.in_doubt.values():
-            self._spawn(self._catch_up(backfill))
 
     def _after_step(self, run_id: str, hosted: Hosted) -> None:
         if not hosted.stays:
@@ -570,7 +585,7 @@ class RunActor:
             elif result.status == "missing" or message.tries >= TRIES_MAX:
                 refuse(message, f"run {run_id} is {result.status} here; its owner is {result.owner or 'nobody'}")
             elif result.owner not in ("", self.name):
-                refuse(message, f"run {run_id} moved to {result.owner}")
+                refuse(message, f"run {run_id} moved to {result.owner}", "moved")
             else:
                 self._post(message)
         _log.info(
@@ -614,7 +629,8 @@ class RunActor:
         self._told_parked -= sum(isinstance(waiting, Told) for waiting in parked)
         if message.hosted is None:
             for waiting in parked:
-                refuse(waiting, f"run {message.run_id} belongs to {message.owner or 'nobody'}")
+                word = "moved" if message.owner else "unavailable"
+                refuse(waiting, f"run {message.run_id} belongs to {message.owner or 'nobody'}", word)
             return
         hosted = message.hosted
         self._adopt(hosted)
@@ -669,7 +685,7 @@ class RunActor:
             run = hosted.run
             at = runs.next_wake(run)
             soon = at is not None and (at - self._clock.now()).total_seconds() < limit_s
-            if run.running or soon or (run.ready and run.state is RunState.RUNNING):
+            if run.running or soon or run.agenda is not None or (run.ready and run.state is RunState.RUNNING):
                 hosted.idle_since_s = None
             elif hosted.idle_since_s is None:
                 hosted.idle_since_s = now

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
 from actors.clock import Clock
-from actors.names import SCHEDULER, SUPERVISOR, own_actor_name
+from actors.names import SCHEDULER, SUPERVISOR, is_own_actor, own_actor_name
 from actors.peers import Peers, WorkerGone
 from actors.settings import Settings
 from actors.timekeeper import Timekeeper
@@ -88,6 +88,8 @@ class SchedulerActor:
         #: run -> the admission that holds for it; anything about an older one is late
         self._given: dict[str, Admission] = {}
         self._number = 0
+        #: of the last order to the supervisor
+        self._order_number = 0
         #: what is known of a run that waits, to queue it again
         self._waiting: dict[str, Queued] = {}
         #: run -> RunActor or "": runs to be hosted without being started
@@ -147,7 +149,7 @@ class SchedulerActor:
 
     async def _live(self) -> None:
         self._epoch = await self._insist(lambda: self._journal.take_epoch(SCHEDULER))
-        self._number = self._epoch << 32
+        self._number = self._order_number = self._epoch << 32
         self._slots.number_from(self._epoch << 32)
         kept = (await self._insist(lambda: self._journal.owner(SCHEDULER))).cursor
         cursor = await self._insist(lambda: self._journal.position(SCHED))
@@ -177,7 +179,8 @@ class SchedulerActor:
     async def _fetch_roster(self) -> bool:
         """Ask the supervisor who ought to exist; whether it answered."""
         try:
-            self._take_roster(codec.decode_roster(await self._peers.ask(SUPERVISOR, "tell_roster", b"")))
+            asked = codec.encode_supervision(self._epoch << 32, "")
+            self._take_roster(codec.decode_roster(await self._peers.ask(SUPERVISOR, "tell_roster", asked)))
         except errors.Unavailable as unavailable:
             _log.warning("%s", unavailable)
             return False
@@ -333,6 +336,8 @@ class SchedulerActor:
             self._dedicated.discard(key)
 
     def _take_standing(self, standing: Standing) -> None:
+        if standing.actor not in self._hosts and is_own_actor(standing.actor):
+            return  # late: its run has ended, and it with it; a lease taken over from it would stay with nobody
         host = self._hosts.setdefault(standing.actor, _Host(standing.actor))
         if standing.epoch < host.epoch:
             return
@@ -464,10 +469,14 @@ class SchedulerActor:
                 await asyncio.sleep(0.2)
         host.sending = False
 
-    async def _supervise(self, method: str, actor: str) -> None:
+    def _supervise(self, method: str, actor: str) -> Coroutine[Any, Any, None]:
         """Have the supervisor start or end an actor that is there for one run; asked again when it matters."""
+        self._order_number += 1
+        return self._tell_supervisor(method, codec.encode_supervision(self._order_number, actor))
+
+    async def _tell_supervisor(self, method: str, blob: bytes) -> None:
         try:
-            await self._peers.tell(SUPERVISOR, method, actor.encode())
+            await self._peers.tell(SUPERVISOR, method, blob)
         except errors.Unavailable as unavailable:
             _log.warning("%s", unavailable)
 

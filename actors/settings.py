@@ -17,9 +17,15 @@ from typing import Any
 from orchestrator.errors import Invalid
 
 
-def _setting(default: Any, *names: str, secret: bool = False) -> Any:
-    """A field read from the first of the environment variables `names` that is set and not empty."""
-    return field(default=default, repr=not secret, metadata={"names": names})
+def _setting(
+    default: Any, *names: str, secret: bool = False, words: tuple[str, ...] = (), lenient: bool = False
+) -> Any:
+    """A field read from the first of the environment variables `names` that is set and not empty.
+
+    With `words` it must be one of them. A `lenient` one is a whole number, and keeps its default when the variable
+    holds anything but a number of at least 1.
+    """
+    return field(default=default, repr=not secret, metadata={"names": names, "words": words, "lenient": lenient})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +68,27 @@ class Settings:
     #: a run that its caller drives fails after so long without a checkpoint; 0 = never
     taskless_run_ttl_s: float = _setting(86_400.0, "ORCHESTRATOR_TASKLESS_RUN_TTL_S")
 
+    # -- the Kubernetes cluster for runs whose tasks are Jobs (`actors/kubernetes_config.py`)
+    #: plain address of its API, such as that of `kubectl proxy`; empty = as kubeconfig or the pod's service account say
+    k8s_api_url: str = _setting("", "ORCHESTRATOR_K8S_API_URL")
+    #: files as `kubectl` reads them, with colons between; empty = `~/.kube/config`
+    kubeconfig: str = _setting("", "KUBECONFIG")
+    k8s_namespace: str = _setting("default", "ORCHESTRATOR_K8S_NAMESPACE")
+    #: for tasks that name no image; empty = each has to
+    k8s_image: str = _setting("", "ORCHESTRATOR_K8S_IMAGE")
+
+    # -- plans and the orchestrator instances that work through them
+    #: folder that holds `docs/plans`; empty = the working directory at start
+    plans_root: str = _setting("", "ORCHESTRATOR_PLANS_ROOT")
+    #: how tasks of a plan are carried out when the caller does not say
+    executor: str = _setting("echo", "ORCHESTRATOR_EXECUTOR")
+    #: YAML file with more executors; empty = `echo` alone
+    executors_file: str = _setting("", "ORCHESTRATOR_EXECUTORS_FILE")
+    #: an instance that has ended is shown for so long
+    instance_retention_s: float = _setting(120.0, "ORCHESTRATOR_INSTANCE_RETENTION_S")
+    #: an attempt of a plan's task that takes longer has failed
+    task_stuck_s: float = _setting(1800.0, "ORCHESTRATOR_TASK_STUCK_S")
+
     # -- what may run here
     #: folders on every worker's import path, after `<home>/dags`
     code_dirs: tuple[str, ...] = _setting((), "ORCHESTRATOR_CODE_DIRS")
@@ -77,12 +104,22 @@ class Settings:
     #: empty = loopback origins on any port
     cors_origins: tuple[str, ...] = _setting((), "CORS_ORIGINS")
 
+    # -- the runs surface
+    #: what a POST /runs without `mode` asks for
+    runs_default_mode: str = _setting("redis", "ORCHESTRATOR_RUNS_DEFAULT_MODE", words=("plan", "redis", "k8s"))
+
+    #: one line of JSON per request and per response, in `<home>/logs/access.log`
+    access_log: bool = _setting(True, "ORCHESTRATOR_ACCESS_LOG")
+
     # -- limits
     max_body_bytes: int = _setting(16 * 1024 * 1024, "ORCHESTRATOR_MAX_BODY_BYTES")
     dags_rate_limit_rps: float = _setting(10.0, "DAGS_RATE_LIMIT_RPS")
     dags_rate_limit_burst: int = _setting(20, "DAGS_RATE_LIMIT_BURST")
     dags_backfill_max_windows: int = _setting(100_000, "DAGS_BACKFILL_MAX_WINDOWS")
     dags_max_dags_per_tenant: int = _setting(10_000, "DAGS_MAX_DAGS_PER_TENANT")
+    #: of the runs surface: requests per caller in any span of so long
+    rate_limit_max: int = _setting(120, "RATE_LIMIT_MAX", lenient=True)
+    rate_limit_window_ms: int = _setting(60_000, "RATE_LIMIT_WINDOW_MS", lenient=True)
 
     @property
     def embedded(self) -> bool:
@@ -144,6 +181,8 @@ def read_settings(environ: Mapping[str, str], **given: Any) -> Settings:
         settings,
         home=_absolute(settings.home),
         code_dirs=tuple(_absolute(folder) for folder in settings.code_dirs),
+        plans_root=_absolute(settings.plans_root or "."),
+        executors_file=_absolute(settings.executors_file) if settings.executors_file else "",
         journal_url=settings.journal_url or settings.redis_url,
     )
 
@@ -157,18 +196,32 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
     for each in fields(Settings):
         for name in each.metadata["names"]:
             if text := environ.get(name, "").strip():
-                values[each.name] = _parse(name, text, type(each.default))
+                values[each.name] = _read(name, text, each)
                 break
     return values
 
 
-def _parse(name: str, text: str, kind: type) -> Any:
+def _read(name: str, text: str, setting: dataclasses.Field[Any]) -> Any:
+    if setting.metadata["lenient"]:
+        return _number_of_at_least_1(text) or setting.default
+    kind, words = type(setting.default), setting.metadata["words"]
+    expected = f"one of {', '.join(words)}" if words else _EXPECTED[kind]
     try:
-        return _READERS[kind](text)
+        value = _READERS[kind](text)
+        if words and value not in words:
+            raise ValueError(text)
+        return value
     except ValueError:
-        raise Invalid(
-            f"{name}={text!r}: {_EXPECTED[kind]} expected", ((name, f"{_EXPECTED[kind]} expected"),)
-        ) from None
+        raise Invalid(f"{name}={text!r}: {expected} expected", ((name, f"{expected} expected"),)) from None
+
+
+def _number_of_at_least_1(text: str) -> int | None:
+    """Its whole part; None for anything else."""
+    try:
+        number = int(float(text))
+    except (ValueError, OverflowError):
+        return None
+    return number if number >= 1 else None
 
 
 def _read_bool(text: str) -> bool:

@@ -7,9 +7,11 @@ that a restart by Ray runs. Everything is detached and restarted for ever; retri
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import os
+from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -17,10 +19,16 @@ import ray
 from ray.exceptions import RayError
 
 from actors import embedded
+from actors.attempt_log import RedisLogSink
 from actors.clock import Clock
 from actors.directory import RayPeers
 from actors.journal import Journal
-from actors.names import NAMESPACE, SCHEDULER, SUPERVISOR, run_actor_name, worker_name
+from actors.kubernetes_actor import KubernetesActor
+from actors.kubernetes_cluster import Cluster
+from actors.names import KUBERNETES, NAMESPACE, SCHEDULER, SUPERVISOR, instance_of, run_actor_name, worker_name
+from actors.orchestrator_actor import OrchestratorActor
+from actors.plan_keeper import PlanKeeper
+from actors.plan_store import PlanStore
 from actors.run_actor import RunActor
 from actors.scheduler_actor import SchedulerActor
 from actors.settings import Settings
@@ -33,8 +41,12 @@ from orchestrator.errors import ActorUnreachable, Unavailable
 START_S = 60.0
 #: seconds one attempt to deliver a note may take
 NOTE_S = 5.0
+#: seconds within which an actor that lives answers
+ANSWER_S = 1.0
 #: threads of a worker that answer while user code runs
 CONTROL_THREADS = 2
+#: Kubernetes Jobs waited for at a time: one call each
+EXCHANGES_MAX = 1_000_000
 
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _CONTROL: dict[str, Any] = {
@@ -76,6 +88,22 @@ class RunActorProcess(RunActor):
         return self.name
 
 
+class OrchestratorProcess(OrchestratorActor):
+    """The actor of an orchestrator instance as a Ray actor."""
+
+    async def __init__(self, name: str, settings: dict[str, Any]) -> None:  # type: ignore[misc]  # Ray awaits it
+        _settle_process()
+        made = Settings.from_dict(settings)
+        super().__init__(name, Journal(made.journal_url), RayPeers(), Clock(), made)
+        self.start()
+
+    def on_crash(self) -> None:
+        _exit()
+
+    def __repr__(self) -> str:
+        return self.name
+
+
 class SchedulerProcess(SchedulerActor):
     """The scheduler as a Ray actor."""
 
@@ -98,11 +126,31 @@ class SupervisorProcess(Supervisor):
     async def __init__(self, name: str, settings: dict[str, Any]) -> None:  # type: ignore[misc]  # Ray awaits it
         _settle_process()
         made = Settings.from_dict(settings)
-        super().__init__(RayStage(made), RayPeers(), Journal(made.journal_url).ping, made)
+        journal, peers = Journal(made.journal_url), RayPeers()
+        super().__init__(RayStage(made), peers, journal.ping, made)
         self.start()
+        store = PlanStore(Path(made.plans_root))
+        self._keeper = PlanKeeper(journal, peers, store, Clock(), made, self.dismiss)
+        self._keeper.start()
 
     def __repr__(self) -> str:
         return SUPERVISOR
+
+
+class KubernetesProcess(KubernetesActor):
+    """The actor that runs attempts as Kubernetes Jobs, as a Ray actor."""
+
+    async def __init__(self, name: str, settings: dict[str, Any]) -> None:  # type: ignore[misc]  # Ray awaits it
+        _settle_process()
+        made = Settings.from_dict(settings)
+        super().__init__(Cluster(made), RedisLogSink(made.journal_url), Clock(), made)
+        self.start()
+
+    def on_crash(self) -> None:
+        _exit()
+
+    def __repr__(self) -> str:
+        return KUBERNETES
 
 
 class WorkerProcess(WorkerActor):
@@ -170,6 +218,14 @@ class RayControlPlane:
             return False
         return True
 
+    async def answers(self, actor: str) -> bool:
+        """Does the actor of an orchestrator instance answer within ANSWER_S?"""
+        try:
+            await asyncio.wait_for(self._peers.ask(actor, "whether_alive", b""), ANSWER_S)
+        except (ActorUnreachable, TimeoutError):
+            return False
+        return True
+
 
 class RayStage:
     """`supervisor.Stage` over Ray."""
@@ -188,6 +244,10 @@ class RayStage:
             _create_worker(name, pool, self._settings)
         elif name == SCHEDULER:
             _create(SchedulerProcess, name, self._settings)
+        elif name == KUBERNETES:
+            _create(KubernetesProcess, name, self._settings, concurrency=EXCHANGES_MAX)
+        elif instance_of(name):
+            _create(OrchestratorProcess, name, self._settings)
         else:
             _create(RunActorProcess, name, self._settings)
 
@@ -203,8 +263,9 @@ class RayStage:
         embedded.ensure_running(self._settings.home)
 
 
-def _create(process: type, name: str, settings: Settings) -> Any:
-    return ray.remote(process).options(name=name, max_concurrency=10_000, **_CONTROL).remote(name, settings.to_dict())
+def _create(process: type, name: str, settings: Settings, concurrency: int = 10_000) -> Any:
+    made: Any = ray.remote(process).options(name=name, max_concurrency=concurrency, **_CONTROL)
+    return made.remote(name, settings.to_dict())
 
 
 def _create_worker(name: str, pool: str, settings: Settings) -> Any:

@@ -17,7 +17,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from actors.names import SCHEDULER, run_actor_name, worker_name
+from actors.kubernetes_config import configured
+from actors.names import KUBERNETES, SCHEDULER, is_own_actor, run_actor_name, worker_name
 from actors.peers import Peers, WorkerGone
 from actors.settings import Settings
 from orchestrator import codec
@@ -31,6 +32,8 @@ _log = logging.getLogger(__name__)
 RECONCILE_S = 2.0
 #: workers a pool may have
 WORKERS_MAX = 512
+#: actors about which the last order is remembered
+ORDERS_MAX = 10_000
 
 
 class Stage(Protocol):
@@ -70,6 +73,10 @@ class Supervisor:
         #: RunActors beyond the standing ones
         self._extra: set[str] = set()
         self._told: Roster | None = None
+        #: of the newest scheduler that was heard of
+        self._scheduler_epoch = 0
+        #: actor -> number of the last order about it; messages overtake one another
+        self._orders: dict[str, int] = {}
         self._first = True
         self._look = asyncio.Event()
         self._lock = asyncio.Lock()
@@ -81,8 +88,9 @@ class Supervisor:
 
     # ── what others call ──────────────────────────────────────────────────────────────────────────
 
-    async def tell_roster(self, _blob: bytes) -> bytes:
+    async def tell_roster(self, blob: bytes) -> bytes:
         """Who ought to exist, for a new scheduler."""
+        self._is_current(*codec.decode_supervision(blob))
         async with self._lock:
             if self._first:
                 await self._read_back()
@@ -90,12 +98,31 @@ class Supervisor:
 
     async def ensure(self, blob: bytes) -> None:
         """A RunActor beyond the standing ones exists: for one run, or for what a former setting left behind."""
-        self._extra.add(blob.decode())
-        await self._phase(self._fill_gaps)
+        order, name = codec.decode_supervision(blob)
+        if self._is_current(order, name):
+            self._extra.add(name)
+            await self._phase(self._fill_gaps)
 
     async def release(self, blob: bytes) -> None:
         """Such a RunActor is not needed any more."""
-        name = blob.decode()
+        order, name = codec.decode_supervision(blob)
+        # a scheduler that has not heard of the standing ones may mean one; a former one does not know who needs it now
+        if self._is_current(order, name) and name not in self._run_actors:
+            await self.dismiss(name)
+
+    def _is_current(self, order: int, name: str) -> bool:
+        """Does the newest scheduler that was heard of say so, and has it said nothing later about that actor?"""
+        self._scheduler_epoch = max(self._scheduler_epoch, order >> 32)
+        if order >> 32 < self._scheduler_epoch or order < self._orders.get(name, 0):
+            return False
+        self._orders.pop(name, None)
+        self._orders[name] = order
+        if len(self._orders) > ORDERS_MAX:
+            del self._orders[next(iter(self._orders))]
+        return True
+
+    async def dismiss(self, name: str) -> None:
+        """The actor beyond the standing ones ends for good."""
         self._extra.discard(name)
         await asyncio.to_thread(self._stage.end, name)
 
@@ -172,9 +199,9 @@ class Supervisor:
         present = await asyncio.to_thread(self._stage.present)
         if self._first:
             await self._read_back(present)
-        wanted: dict[str, str | None] = dict.fromkeys((SCHEDULER, *self._run_actors, *self._extra)) | dict(
-            self._workers
-        )
+        jobs = (KUBERNETES,) if configured(self._settings) else ()
+        wanted: dict[str, str | None] = dict.fromkeys((SCHEDULER, *self._run_actors, *self._extra, *jobs))
+        wanted |= self._workers
         missing = [(name, pool) for name, pool in wanted.items() if name not in present]
         if missing:
             _log.info("starting %s", ", ".join(name for name, _ in missing))
@@ -185,6 +212,7 @@ class Supervisor:
         self._first = False
         if present is None:
             present = await asyncio.to_thread(self._stage.present)
+        self._extra |= {name for name in present if is_own_actor(name)}
         alive = {name: name.split("-")[1] for name in present if name.startswith("worker-")}
         self._workers = alive or {worker_name("default", n): "default" for n in range(self._settings.worker_count)}
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 
 from actors.bash_task import run_bash
+from actors.command_task import run_command, run_text
 from actors.http_task import run_http
 from actors.python_task import run_python
 from actors.work import TaskFailed, Work
@@ -56,6 +57,8 @@ KINDS: Mapping[str, Callable[[Work], object]] = {
     "core.echo": run_echo,
     "core.sleep": run_sleep,
     "core.fail": run_fail,
+    "core.text": run_text,
+    "core.command": run_command,
     "python": run_python,
     "bash": run_bash,
     "http": run_http,

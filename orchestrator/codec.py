@@ -71,6 +71,7 @@ def _read(decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T], data: b
 # RunActor <-> worker
 
 _exchange = msgspec.json.Decoder(m.Exchange)
+_job_order = msgspec.json.Decoder(m.JobOrder)
 _settled = msgspec.json.Decoder(m.Settled)
 _holding = msgspec.json.Decoder(m.Holding)
 _note = msgspec.json.Decoder(m.Note)
@@ -82,6 +83,14 @@ def encode_exchange(exchange: m.Exchange) -> bytes:
 
 def decode_exchange(data: bytes) -> m.Exchange:
     return _read(_exchange, data)
+
+
+def encode_job_order(order: m.JobOrder) -> bytes:
+    return _json.encode(order)
+
+
+def decode_job_order(data: bytes) -> m.JobOrder:
+    return _read(_job_order, data)
 
 
 def encode_settled(settled: m.Settled) -> bytes:
@@ -142,6 +151,18 @@ def encode_scale(pool: str, n: int) -> bytes:
 
 def decode_scale(data: bytes) -> tuple[str, int]:
     return _read(_scale, data)
+
+
+_supervision = msgspec.json.Decoder(tuple[int, str])
+
+
+def encode_supervision(order: int, actor: str) -> bytes:
+    """What a scheduler wants of the supervisor, about an actor (or ""); orders are numbered above its epoch << 32."""
+    return _json.encode((order, actor))
+
+
+def decode_supervision(data: bytes) -> tuple[int, str]:
+    return _read(_supervision, data)
 
 
 def encode_states(states: Mapping[str, str]) -> bytes:
@@ -342,6 +363,7 @@ def _new_run(n: p.NewRun) -> tuple[Any, ...]:
         n.restart_event.decode(),
         n.restart_version,
         n.pinned_version,
+        n.alone,
     )
 
 

@@ -7,7 +7,7 @@ one per attempt and holds it with `using`; tests may pass any object with these 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -71,8 +71,36 @@ class TaskContext(Protocol):
     def last_checkpoint(self) -> Any:
         """What this or an earlier attempt gave to `checkpoint` last; None when nothing was."""
 
+    def tool(self, name: str, /, **given: Any) -> AbstractContextManager[None]:
+        """`with ctx.tool("search", query=q):` tells who follows the run that the task uses a tool, and how that went.
+
+        Both ends are durable. Raises TaskCancelled when the attempt was replaced.
+        """
+
     def progress(self, fraction: float, message: str = "") -> None:
         """Tell how far the task is, 0 to 1. May be dropped when told often."""
+
+
+#: characters of a text in the summary of a tool's input
+TEXT_MAX = 100
+
+
+def summarised(given: Mapping[str, object]) -> dict[str, Any]:
+    """The input of a tool call in short; plain JSON whatever is given, and a summary of a summary is the same."""
+    return {name: _short(value) for name, value in given.items()}
+
+
+def _short(value: object) -> object:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and abs(value) < 2**53:  # neither infinite nor NaN
+        return value
+    if isinstance(value, Mapping):
+        return "<dict>"
+    if isinstance(value, list | tuple | set):
+        return "<list>"
+    text = str(value)
+    return text if len(text) <= TEXT_MAX else f"{text[:TEXT_MAX]}..."
 
 
 _current: ContextVar[TaskContext] = ContextVar("orchestrator_task_context")

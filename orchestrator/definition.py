@@ -22,7 +22,11 @@ RunType = Literal["manual", "backfill", "scheduled"]
 HIDDEN = "@"
 
 #: types that every worker of the cluster runs; a task of another type waits for somebody who advertises it
-IN_CLUSTER_TYPES = frozenset({"core.noop", "core.echo", "core.sleep", "core.fail", "python", "bash", "http"})
+IN_CLUSTER_TYPES = frozenset({"core.noop", "core.echo", "core.sleep", "core.fail", "python", "bash", "http"}) | {
+    # how executors carry out tasks of plans; nobody can write them into a definition (`kinds.CORE`)
+    "core.text",
+    "core.command",
+}
 
 
 class Container(msgspec.Struct, frozen=True, omit_defaults=True):

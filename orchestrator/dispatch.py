@@ -326,8 +326,13 @@ class Slots:
         return max(leased, key=lambda s: (self.held(s.holder or ""), -s.since_s), default=None)
 
     def _keeps_s(self, slot: Slot, now_s: float) -> float:
-        """Seconds for which its holder may keep it: none of several, else what is left of the quantum."""
-        return 0.0 if self.held(slot.holder or "") > 1 else max(0.0, slot.since_s + QUANTUM_S - now_s)
+        """Seconds for which its holder may keep it: none of several, else what is left of the quantum.
+
+        Those that are being given back do not count: a holder of low rank, which gets every free slot, would be asked
+        for all of them before it has used one, again and again.
+        """
+        kept = sum(other.holder == slot.holder and not other.yielding for other in self.slots.values())
+        return 0.0 if kept > 1 else max(0.0, slot.since_s + QUANTUM_S - now_s)
 
     @staticmethod
     def _ask(slot: Slot) -> Yield:

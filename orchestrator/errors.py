@@ -145,6 +145,13 @@ class ActorUnreachable(Unavailable):
         return f"actor {self.actor} unreachable: {self.why}"
 
 
+class KubernetesUnavailable(Unavailable):
+    """A run in mode k8s was asked for, and there is no Kubernetes cluster to run its tasks in."""
+
+    def __str__(self) -> str:
+        return "no Kubernetes cluster is configured, or the kubernetes extra is missing"
+
+
 class PermanentFailure(Exception):
     """Raised by a task's own code: fail now, without further retries."""
 

@@ -37,6 +37,26 @@ class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
     metadata: msgspec.Raw = NO_JSON
 
 
+class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The plan that an instance works through, as it stood when the instance was asked for."""
+
+    #: of the file, without `.md`
+    name: str
+    #: absolute
+    path: str
+    executor: str
+    max_iterations: int
+    #: status.json, with everything that other programs wrote there
+    status: msgspec.Raw
+    #: task id -> description as written in the plan
+    texts: dict[str, str]
+    #: tasks that are done or skipped already
+    done: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    #: task id -> how often it was tried again before
+    retried: dict[str, int] = {}
+
+
 class RunCreated(Event, frozen=True, tag="run_created"):
     """A run exists and waits for admission."""
 
@@ -50,6 +70,8 @@ class RunCreated(Event, frozen=True, tag="run_created"):
     parent: str | None = None
     #: of runs of the runs surface
     origin: Origin | None = None
+    #: of instances
+    plan: Plan | None = None
 
 
 class RunStarted(Event, frozen=True, tag="run_started"):
@@ -67,7 +89,7 @@ class RunResumed(Event, frozen=True, tag="run_resumed"):
 
 
 class RunCancelling(Event, frozen=True, tag="run_cancelling"):
-    """A backfill was cancelled; its windows are being cancelled one by one."""
+    """A backfill was cancelled, and its windows are one by one; or an instance ends after its present batch."""
 
 
 class RunCancelled(Event, frozen=True, tag="run_cancelled"):
@@ -79,7 +101,9 @@ class RunSucceeded(Event, frozen=True, tag="run_succeeded"):
 
 
 class RunFailed(Event, frozen=True, tag="run_failed"):
-    """Terminal: nothing is left to run and some task failed, or nobody drives the run any more (reason `idle`)."""
+    """Terminal: nothing is left to run and some task failed, or it goes no further for another `reason`: `idle` (nobody
+    drives it), `blocked` (a plan in which nothing can go on), `max_iterations` (a plan that took too many batches).
+    """
 
     error: str
     reason: str | None = None
@@ -152,6 +176,13 @@ class TaskSkipped(Event, frozen=True, tag="task_skipped"):
     """Skipped by hand: dependents proceed as if it were done."""
 
     task: str
+    reason: str | None = None
+
+
+class TaskMarked(Event, frozen=True, tag="task_marked"):
+    """Done, as somebody else says: a task of a plan that was not carried out here."""
+
+    task: str
 
 
 class TaskUpstreamFailed(Event, frozen=True, tag="task_upstream_failed"):
@@ -170,6 +201,36 @@ class TaskReset(Event, frozen=True, tag="task_reset"):
     """Pending again, by a retry of it or of something it depends on."""
 
     task: str
+
+
+class BatchFormed(Event, frozen=True, tag="batch_formed"):
+    """These tasks of a plan are the next batch; no other one starts before they have ended."""
+
+    tasks: tuple[str, ...]
+    #: 1 for the first
+    iteration: int
+
+
+class ToolStarted(Event, frozen=True, tag="tool_started"):
+    """A running attempt called a tool. `call` tells its calls apart."""
+
+    task: str
+    attempt: int
+    call: int
+    name: str
+    #: JSON object
+    input: msgspec.Raw = NO_JSON
+
+
+class ToolCompleted(Event, frozen=True, tag="tool_completed"):
+    """The tool answered."""
+
+    task: str
+    attempt: int
+    call: int
+    name: str
+    took_ms: int
+    success: bool
 
 
 class TaskCheckpointed(Event, frozen=True, tag="task_checkpointed"):
@@ -257,9 +318,13 @@ AnyEvent = (
     | TaskRetrying
     | TaskFailed
     | TaskSkipped
+    | TaskMarked
     | TaskUpstreamFailed
     | TaskCancelled
     | TaskReset
+    | BatchFormed
+    | ToolStarted
+    | ToolCompleted
     | TaskCheckpointed
     | TaskProgressed
     | CheckpointPosted

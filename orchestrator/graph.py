@@ -74,9 +74,25 @@ def check(tasks: Sequence[TaskSpec]) -> None:
     faults = _duplicates(tasks) + _unknown(tasks)
     if faults:
         raise refusal(faults)
+    if path := cycle(tasks):
+        raise Invalid(f"dependency cycle: {written(path)}", (("tasks", "cycle"),))
+
+
+def cycle(tasks: Sequence[TaskSpec]) -> list[str]:
+    """The ids along a cycle of tasks whose dependencies exist, from the first task on one back to it; or nothing.
+
+    Each is waited for by the next.
+    """
     graph = compile_graph(tasks)
-    if sum(len(layer) for layer in _layers(graph)) < len(graph.names):
-        raise Invalid(f"dependency cycle: {_written(_cycle(graph))}", (("tasks", "cycle"),))
+    return _cycle(graph) if sum(len(layer) for layer in _layers(graph)) < len(graph.names) else []
+
+
+def written(path: Sequence[str]) -> str:
+    """A cycle as people read it; a long one by its ends."""
+    if len(path) > _CYCLE_NAMES_MAX:
+        half = _CYCLE_NAMES_MAX // 2
+        path = [*path[:half], f"({len(path) - 2 * half} more)", *path[-half:]]
+    return " -> ".join(path)
 
 
 def generations(tasks: Sequence[TaskSpec]) -> tuple[tuple[str, ...], ...]:
@@ -160,10 +176,3 @@ def _cycle(graph: Graph) -> list[str]:
 def _is_knot(digraph: nx.DiGraph[int], component: set[int]) -> bool:
     first = next(iter(component))
     return len(component) > 1 or digraph.has_edge(first, first)
-
-
-def _written(cycle: list[str]) -> str:
-    if len(cycle) > _CYCLE_NAMES_MAX:
-        half = _CYCLE_NAMES_MAX // 2
-        cycle = [*cycle[:half], f"({len(cycle) - 2 * half} more)", *cycle[-half:]]
-    return " -> ".join(cycle)

@@ -3,7 +3,8 @@
 A run id is `run_` and 22 base-62 digits: 48 bits of milliseconds, 16 bits of sequence within the
 millisecond, 64 random bits. Ids minted by one process ascend, so a list ordered by id is ordered
 by creation, and a cursor into that list stays valid while new runs arrive. A run born on another surface
-has the digits alone, and its place in a list is that of `run_` and its id.
+has the digits alone, and its place in a list is that of `run_` and its id. That of an orchestrator instance is
+`orch-`, 13 digits of milliseconds, `-`, and 7 base-36 digits of sequence and chance.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ ActorName = NewType("ActorName", str)
 Attempt = NewType("Attempt", int)
 #: number of the last event of an entity, 1 for its first
 Version = NewType("Version", int)
+
+#: an orchestrator instance is a run whose id begins so
+INSTANCE_PREFIX = "orch-"
 
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _WIDTH = 22
@@ -36,6 +40,20 @@ def base62(number: int, width: int = _WIDTH) -> str:
 def place(any_id: str) -> str:
     """Where a run stands in lists; the form of a cursor."""
     return any_id if any_id.startswith("run_") else f"run_{any_id}"
+
+
+def instance_id(milliseconds: int, sequence: int, random_bits: int) -> RunId:
+    """The id of an orchestrator instance: what a run id says, readable; ids of one process ascend."""
+    tail = _base36((sequence & 0xFFFF) << 16 | random_bits & 0xFFFF, 7)
+    return RunId(f"{INSTANCE_PREFIX}{milliseconds:013d}-{tail}")
+
+
+def _base36(number: int, width: int) -> str:
+    out = []
+    for _ in range(width):
+        number, digit = divmod(number, 36)
+        out.append("0123456789abcdefghijklmnopqrstuvwxyz"[digit])
+    return "".join(reversed(out))
 
 
 def run_id(milliseconds: int, sequence: int, random_bits: int) -> RunId:

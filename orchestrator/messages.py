@@ -96,6 +96,20 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     took_s: float = 0.0
 
 
+class JobOrder(msgspec.Struct, frozen=True, array_like=True):
+    """One attempt for the Kubernetes actor, which answers with a Settled once its Job has ended."""
+
+    owner: str
+    #: incarnation of the caller; what a former one still orders is not begun
+    epoch: int
+    run: RunContext
+    task: Assignment
+    #: None = the server's default image
+    image: str | None = None
+    #: empty = the image's own
+    command: tuple[str, ...] = ()
+
+
 class Settled(msgspec.Struct, frozen=True, array_like=True):
     """Answer to an Exchange: reports of this and of earlier, unacknowledged batches of the same owner."""
 
@@ -124,6 +138,24 @@ class Note(msgspec.Struct, frozen=True, array_like=True):
     run_id: str
     task: str
     attempt: int
-    #: checkpoint | progress
+    #: checkpoint | progress | tool_started (`data` is a ToolCall) | tool_completed (a ToolAnswer)
     kind: str
     data: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """Data of a Note: a task calls a tool. `call` counts its calls, from 1."""
+
+    call: int
+    name: str
+    #: JSON object
+    input: msgspec.Raw = NO_JSON
+
+
+class ToolAnswer(msgspec.Struct, frozen=True):
+    """Data of a Note: the tool answered."""
+
+    call: int
+    name: str
+    took_ms: int
+    success: bool

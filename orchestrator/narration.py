@@ -38,6 +38,7 @@ _TASK_STATES: dict[type[e.Event], str] = {
     e.TaskRetrying: "retrying",
     e.TaskFailed: "failed",
     e.TaskSkipped: "skipped",
+    e.TaskMarked: "succeeded",
     e.TaskUpstreamFailed: "upstream_failed",
     e.TaskCancelled: "cancelled",
     e.TaskReset: "pending",
@@ -75,6 +76,10 @@ class Narrator:
         if isinstance(event, e.CheckpointPosted):
             posted = {"kind": event.kind, **({"data": msgspec.json.decode(event.data)} if event.data else {})}
             return self._frame("checkpoint", event, posted)
+        if isinstance(event, e.ToolStarted | e.ToolCompleted):
+            return self._frame("task_tool", event, _tool_called(event))
+        if isinstance(event, e.BatchFormed):
+            return self._frame("batch", event, {"tasks": list(event.tasks), "iteration": event.iteration})
         assert isinstance(event, e.TaskCheckpointed | e.TaskProgressed)
         told = {"task": event.task, "attempt": event.attempt, "data": msgspec.json.decode(event.data)}
         return self._frame(_NOTES[kind], event, told)
@@ -112,6 +117,13 @@ def _window_changed(event: e.WindowChanged) -> dict[str, Any]:
         "to": event.after,
         "counts": msgspec.structs.asdict(event.counts),
     }
+
+
+def _tool_called(event: e.ToolStarted | e.ToolCompleted) -> dict[str, Any]:
+    told: dict[str, Any] = {"task": event.task, "attempt": event.attempt, "call": event.call, "name": event.name}
+    if isinstance(event, e.ToolStarted):
+        return told | {"input": msgspec.json.decode(event.input) if event.input else None}
+    return told | {"took_ms": event.took_ms, "success": event.success}
 
 
 def instant_text(instant: datetime) -> str:

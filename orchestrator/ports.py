@@ -159,6 +159,8 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     restart_version: int = 0
     #: not 0: a restart keeps the pinned version, which must still be this one, else `changed`
     pinned_version: int = 0
+    #: refused while another run of its definition that was created so goes on; the answer is `busy`
+    alone: bool = False
 
 
 class Creation(msgspec.Struct, frozen=True):
@@ -181,7 +183,8 @@ class CreatedRun(msgspec.Struct, frozen=True, array_like=True):
 class CreationResult(msgspec.Struct, frozen=True):
     """Answer to one Creation."""
 
-    #: ok | replayed | conflict (idempotency key of another body) | changed (some DAG's version: read it again)
+    #: ok | replayed | conflict (idempotency key of another body) | changed (some DAG's version: read it again) |
+    #: busy (`runs` has the one that goes on)
     status: str
     runs: tuple[CreatedRun, ...] = ()
     #: of a replay: the `reply` that was given with the original
@@ -402,6 +405,17 @@ class ChildRow(msgspec.Struct, frozen=True):
     dag_version: int
 
 
+class Beat(msgspec.Struct, frozen=True):
+    """A sign of life of the actor that hosts one orchestrator instance."""
+
+    run_id: str
+    #: process id; 0 = it has not started yet
+    pid: int
+    at_ms: int
+    #: version of the run up to which the plan's files tell what happened
+    kept: int = 0
+
+
 class DueCron(msgspec.Struct, frozen=True):
     """A DAG whose next fire is due."""
 
@@ -591,6 +605,23 @@ class Journal(Protocol):
         """Every run that is not terminal, oldest first."""
         ...
 
+    # instances
+    async def beat(self, run_id: str, pid: int, at_ms: int) -> None:
+        """The instance's actor lives, as process `pid` (0 = unknown: what is known stays)."""
+        ...
+
+    async def beats(self) -> list[Beat]:
+        """Of every instance that has not been forgotten, by id."""
+        ...
+
+    async def keep(self, run_id: str, version: int) -> None:
+        """The plan's files tell everything up to `version` of the instance."""
+        ...
+
+    async def forget(self, run_id: str) -> None:
+        """No sign of life of the instance is kept any more."""
+        ...
+
     # streams
     async def position(self, stream: str) -> str:
         """Cursor behind the newest entry."""
@@ -649,10 +680,14 @@ class Posted(msgspec.Struct, frozen=True, omit_defaults=True):
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller wants of a run or of one of its tasks."""
 
-    #: cancel | pause | resume | retry_task | skip_task | retry_run | post
+    #: cancel | pause | resume | retry_task | skip_task | retry_run | post; of plans also shut_down, mark_task
     kind: str
     run_id: str
     task: str | None = None
+    #: skip_task, mark_task: why
+    reason: str | None = None
+    #: mark_task: completed | skipped | pending
+    word: str | None = None
     #: post: the checkpoint
     checkpoint: Posted | None = None
     idem: Idempotency | None = None
@@ -668,7 +703,7 @@ class CommandReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     before: str = ""
     version: int = 0
     replayed: bool = False
-    #: conflict | not_found | unavailable
+    #: conflict | not_found | moved (it belongs to somebody else: nothing was done) | unavailable
     refused: str | None = None
     message: str = ""
 
@@ -694,6 +729,10 @@ class ControlPlane(Protocol):
 
     async def alive(self) -> bool:
         """Whether the scheduler answers."""
+        ...
+
+    async def answers(self, actor: str) -> bool:
+        """Whether the actor of that name answers within a second."""
         ...
 
     async def load(self) -> dict[str, int]:

@@ -7,30 +7,37 @@
       └──────────restarted───────────────┤            (reprocess: queued again, all tasks pending)
                            running ◀─────┘ revived    (a task was retried or skipped by hand)
 
-A run is terminal exactly when all its tasks are (I6). `decide` may refuse and never changes anything;
-`apply` changes the run it is given (a run may have 50,000 tasks: one step costs what changed plus the
-out-degree, never the size of the run) and never refuses. `owed` lists what the world still has to do
-about a run that was just read from the journal; on the hot path `aborted` tells it per step.
+A run is terminal exactly when all its tasks are (I6), except that a person may skip and reset tasks of a plan whose
+instance has ended. What a command does is decided in `run_decisions.py`, which changes nothing; `apply` changes the run
+it is given (a run may have 50,000 tasks: one step costs what changed plus the out-degree, never the size of the run)
+and never refuses. `owed` lists what the world still has to do about a run that was just read from the journal; on the
+hot path `aborted` tells it per step.
 
-Ready tasks are a heap of (-priority, position): highest priority first, then the author's order.
+Ready tasks are a heap of (-priority, position): highest priority first, then the author's order. A run of a plan has an
+`Agenda` (`conduct.py`): ready are only tasks of its present batch; `plan_run.py` has what is decided otherwise for it.
+
+    running | paused ──cancelling──▶ cancelling ──cancelled──▶ cancelled      (a plan: the present batch ends first)
 """
 
 from __future__ import annotations
 
+import copy
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 import msgspec
 
+from orchestrator import conduct
 from orchestrator import events as e
+from orchestrator.conduct import Agenda, Rules
 from orchestrator.definition import IN_CLUSTER_TYPES, Definition, TaskSpec
-from orchestrator.errors import Conflict, NotFound, StaleAttempt
+from orchestrator.errors import NotFound
 from orchestrator.graph import Graph, compile_graph
 from orchestrator.messages import Note, Report, RunContext, Value
-from orchestrator.task import FAILURES, SATISFIED, TERMINAL, Task, TaskState, fence, lose, settle
+from orchestrator.task import FAILURES, SATISFIED, TERMINAL, Task, TaskState
 from orchestrator.task import apply as apply_to_task
 
 _JSON = msgspec.json.Encoder()
@@ -45,7 +52,7 @@ class RunState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     PAUSED = "paused"
-    #: backfills only: cancelled, but some windows have not ended yet
+    #: backfills: cancelled, but some windows have not ended yet; plans: the present batch has not
     CANCELLING = "cancelling"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -64,8 +71,8 @@ _ENDS: dict[type[e.Event], RunState] = {
 _AGAIN: dict[type[e.Event], RunState] = {e.RunRestarted: _S.QUEUED, e.RunRevived: _S.RUNNING}
 TRANSITIONS: Mapping[RunState, Mapping[type[e.Event], RunState]] = {
     _S.QUEUED: {e.RunStarted: _S.RUNNING, e.RunCancelled: _S.CANCELLED},
-    _S.RUNNING: _ENDS | {e.RunPaused: _S.PAUSED},
-    _S.PAUSED: _ENDS | {e.RunResumed: _S.RUNNING},
+    _S.RUNNING: _ENDS | {e.RunPaused: _S.PAUSED, e.RunCancelling: _S.CANCELLING},
+    _S.PAUSED: _ENDS | {e.RunResumed: _S.RUNNING, e.RunCancelling: _S.CANCELLING},
     _S.CANCELLING: {e.RunCancelled: _S.CANCELLED},
     _S.SUCCEEDED: _AGAIN,
     _S.FAILED: _AGAIN,
@@ -77,19 +84,36 @@ TRANSITIONS: Mapping[RunState, Mapping[type[e.Event], RunState]] = {
 class Compiled:
     """A version of a definition with its graph: shared by all runs of that version."""
 
-    __slots__ = ("definition", "graph", "keys", "params", "runnable", "specs", "version")
+    __slots__ = ("_as_jobs", "definition", "graph", "keys", "params", "rules", "runnable", "specs", "version")
 
     def __init__(self, definition: Definition, version: int) -> None:
         self.definition = definition
         self.version = version
         self.specs: tuple[TaskSpec, ...] = definition.tasks
         self.graph: Graph = compile_graph(definition.tasks)
-        #: what a task's duration is measured by: tasks of one key are expected to take alike
-        self.keys = tuple(f"{definition.dag_id}:{spec.entrypoint or spec.type}" for spec in definition.tasks)
+        #: of a plan
+        self.rules: Rules | None = None
+        if definition.conduct is not None:
+            self.rules = Rules(definition.conduct, self.specs, self.graph.index)
+        #: what a task's duration is measured by: tasks of one key are expected to take alike, tasks of a plan are not
+        self.keys = tuple(
+            f"{definition.dag_id}:{spec.id if self.rules else spec.entrypoint or spec.type}"
+            for spec in definition.tasks
+        )
         #: per task: is there anybody who can run its type?
         self.runnable = tuple(spec.type in IN_CLUSTER_TYPES for spec in definition.tasks)
         #: each task's own params, as JSON text
         self.params = tuple(msgspec.Raw(_JSON.encode(spec.params)) for spec in definition.tasks)
+        self._as_jobs: Compiled | None = None
+
+    @property
+    def as_jobs(self) -> Compiled:
+        """The same, for runs whose tasks are Kubernetes Jobs: an image may know any type, and takes its own time."""
+        if self._as_jobs is None:
+            self._as_jobs = copy.copy(self)
+            self._as_jobs.keys = tuple(f"job:{key}" for key in self.keys)
+            self._as_jobs.runnable = (True,) * len(self.specs)
+        return self._as_jobs
 
 
 # ── commands ──────────────────────────────────────────────────────────────────────────────────────
@@ -197,6 +221,7 @@ class SkipTask:
     """Let dependents proceed as if the task were done."""
 
     task: str
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +298,7 @@ class Run:
     """A run in memory. Everything here is a fold of its events; `version` counts them."""
 
     __slots__ = (
+        "agenda",
         "attempts",
         "compiled",
         "compiled_by_version",
@@ -284,10 +310,12 @@ class Run:
         "finished_at",
         "going_since",
         "heard_at",
+        "kubernetes",
         "open",
         "params",
         "parent",
         "past_attempts",
+        "plan",
         "queued_version",
         "ready",
         "run_id",
@@ -313,8 +341,11 @@ class Run:
         self.window = created.window
         self.params = created.params
         self.parent = created.parent
+        self.plan = created.plan
         self.created_at = created.at
         self.compiled_by_version = compiled_by_version
+        #: its tasks run as Kubernetes Jobs
+        self.kubernetes = created.origin is not None and created.origin.mode == "k8s"
         self.version = 1
         #: version with which it was queued last
         self.queued_version = 1
@@ -337,7 +368,8 @@ class Run:
         self._fresh(created.dag_version)
 
     def _fresh(self, dag_version: int) -> None:
-        self.compiled = self.compiled_by_version(dag_version)
+        compiled = self.compiled_by_version(dag_version)
+        self.compiled = compiled.as_jobs if self.kubernetes else compiled
         graph = self.compiled.graph
         self.tasks = [Task() for _ in graph.names]
         #: per task: dependencies that are not satisfied yet
@@ -345,6 +377,8 @@ class Run:
         #: (-priority, position) of tasks that may start now
         self.ready = [(-self.compiled.specs[i].priority, i) for i in graph.roots if self.compiled.runnable[i]]
         heapq.heapify(self.ready)
+        #: of a plan: where it stands; tasks in `ready` are of its present batch then
+        self.agenda: Agenda | None = None if self.compiled.rules is None else self._agenda()
         #: (when, position, attempt) of tasks that wait for their next attempt
         self.due: list[tuple[datetime, int, int]] = []
         #: tasks that are not terminal
@@ -358,6 +392,15 @@ class Run:
             position = graph.index.get(name)
             if position is not None:
                 self.tasks[position].attempt = attempt
+
+    def _agenda(self) -> Agenda:
+        agenda = Agenda(len(self.tasks))
+        agenda.waiting = {position for _, position in self.ready}
+        self.ready = []
+        for name, count in (self.plan.retried if self.plan else {}).items():
+            if (position := self.compiled.graph.index.get(name)) is not None:
+                agenda.retry_counts[position] = count
+        return agenda
 
     @property
     def driven(self) -> bool:
@@ -377,273 +420,6 @@ class Run:
         return RunContext(self.run_id, self.tenant, self.dag_id, self.compiled.version, window, owner, self.params)
 
 
-# ── decide ────────────────────────────────────────────────────────────────────────────────────────
-
-
-def decide(run: Run, command: Command, now: datetime) -> list[e.Event]:
-    """What `command` does to `run` at `now`; nothing is changed. Raises Conflict, NotFound, StaleAttempt."""
-    match command:
-        case Begin():
-            return _begin(run, command, now)
-        case Settle():
-            return _settle(run, command, now)
-        case Start():
-            return _start(run, now)
-        case Lose():
-            position = _fenced(run, command.task, command.attempt)
-            return _ended(run, position, lose(_spec(run, position), run.tasks[position], command.attempt, now))
-        case GiveBack():
-            _fenced(run, command.task, command.attempt)
-            return [e.TaskReturned(at=now, task=command.task, attempt=command.attempt)]
-        case Mark():
-            return _mark(run, command.note, now)
-        case Pause():
-            return [e.RunPaused(at=now)] if _must_be(run, "pause", RunState.RUNNING, RunState.PAUSED) else []
-        case Resume():
-            return [e.RunResumed(at=now)] if _must_be(run, "resume", RunState.PAUSED, RunState.RUNNING) else []
-        case Cancel():
-            if run.state is RunState.CANCELLED:
-                return []
-            _must_not_have_ended(run)
-            return [*_cancel_open(run, now), e.RunCancelled(at=now)]
-        case TimeOut():
-            _must_not_have_ended(run)
-            limit = run.compiled.definition.run_timeout_s
-            return [*_cancel_open(run, now), e.RunTimedOut(at=now, error=f"RunTimedOut: longer than {limit} s")]
-        case GoIdle():
-            _must_not_have_ended(run)
-            error = f"no checkpoint for {run.compiled.definition.driven_ttl_s:g} s"
-            return [e.RunFailed(at=now, error=error, reason="idle")]
-        case Post():
-            return _post(run, command, now)
-        case MissSla():
-            told = run.state in ENDED or run.sla_missed
-            return [] if told else [e.SlaMissed(at=now, deadline=command.deadline)]
-        case RetryTask():
-            return _retry(run, command.task, now)
-        case RetryFailed():
-            return _retry_failed(run, now)
-        case SkipTask():
-            return _skip(run, command.task, now)
-        case Restart():
-            if run.state not in ENDED:
-                raise Conflict(f"run {run.run_id} is still {run.state}")
-            return [e.RunRestarted(at=now, dag_version=command.dag_version)]
-
-
-def _start(run: Run, now: datetime) -> list[e.Event]:
-    if run.state is not RunState.QUEUED:
-        raise Conflict(f"run {run.run_id} is already {run.state}")
-    started = e.RunStarted(at=now, attempt=run.attempts + 1)
-    if run.driven:
-        return [started, *_driven_end(run.verdict, now)]
-    return [started] if run.open else [started, e.RunSucceeded(at=now)]
-
-
-def _post(run: Run, command: Post, now: datetime) -> list[e.Event]:
-    posted = e.CheckpointPosted(at=now, kind=command.kind, data=command.data)
-    going = run.driven and run.state in (RunState.RUNNING, RunState.PAUSED)
-    return [posted, *_driven_end(command.kind, now)] if going else [posted]
-
-
-def _driven_end(kind: str | None, now: datetime) -> list[e.Event]:
-    """What a checkpoint of that kind means for a run that its caller drives."""
-    if kind == COMPLETED:
-        return [e.RunSucceeded(at=now)]
-    return [e.RunFailed(at=now, error="its caller said so")] if kind == FAILED else []
-
-
-def _begin(run: Run, command: Begin, now: datetime) -> list[e.Event]:
-    if run.state is not RunState.RUNNING:
-        raise Conflict(f"run {run.run_id} is {run.state}")
-    return [
-        e.TaskStarted(
-            at=now,
-            task=_spec(run, position).id,
-            attempt=run.tasks[position].attempt + 1,
-            worker=command.worker,
-            incarnation=command.incarnation,
-        )
-        for position in command.positions
-        if startable(run, position)
-    ]
-
-
-def _settle(run: Run, command: Settle, now: datetime) -> list[e.Event]:
-    report = command.report
-    position = _fenced(run, report.task, report.attempt)
-    event = settle(_spec(run, position), run.tasks[position], report, now, command.jitter)
-    return _ended(run, position, event)
-
-
-def _fenced(run: Run, task: str, attempt: int) -> int:
-    position = run.compiled.graph.index.get(task)
-    if position is None:
-        raise StaleAttempt(task, attempt, 0)
-    fence(_spec(run, position), run.tasks[position], attempt)
-    return position
-
-
-def _ended(run: Run, position: int, event: e.Event) -> list[e.Event]:
-    """`event`, what it means for dependents, and the end of the run if this was the last open task."""
-    if isinstance(event, e.TaskRetrying):
-        return [event]
-    out: list[e.Event] = [event]
-    if isinstance(event, e.TaskFailed):
-        out += [
-            e.TaskUpstreamFailed(at=event.at, task=run.compiled.graph.names[i])
-            for i in _descendants(run, position, TaskState.PENDING)
-        ]
-    if run.open == len(out):
-        out.append(_verdict(run, event))
-    return out
-
-
-def _verdict(run: Run, last: e.Event) -> e.Event:
-    """The terminal event of a run whose last open task ends with `last`."""
-    if isinstance(last, e.TaskFailed):
-        return e.RunFailed(at=last.at, error=run.error or f"{last.task}: {last.error}")
-    return e.RunFailed(at=last.at, error=run.error) if run.error else e.RunSucceeded(at=last.at)
-
-
-def _mark(run: Run, note: Note, now: datetime) -> list[e.Event]:
-    _fenced(run, note.task, note.attempt)
-    event = e.TaskCheckpointed if note.kind == "checkpoint" else e.TaskProgressed
-    return [event(at=now, task=note.task, attempt=note.attempt, data=note.data)]
-
-
-def _cancel_open(run: Run, now: datetime) -> Iterator[e.Event]:
-    for name, task in zip(run.compiled.graph.names, run.tasks, strict=True):
-        if task.state not in TERMINAL:
-            yield e.TaskCancelled(at=now, task=name)
-
-
-def _retry(run: Run, name: str, now: datetime) -> list[e.Event]:
-    position = run.position(name)
-    task = run.tasks[position]
-    if run.state is RunState.QUEUED or task.state not in FAILURES | {TaskState.UPSTREAM_FAILED, TaskState.CANCELLED}:
-        raise Conflict(
-            f"task {name} of run {run.run_id} is {task.state}; only a failed or cancelled task can be retried"
-        )
-    cause = _failed_ancestor(run, position)
-    if cause is not None:
-        raise Conflict(f"task {name} waits for task {cause}, which stays failed; retry that one")
-    return _reset(run, {position}, now)
-
-
-def _retry_failed(run: Run, now: datetime) -> list[e.Event]:
-    again = FAILURES | {TaskState.CANCELLED}
-    positions = {i for i, task in enumerate(run.tasks) if task.state in again}
-    if run.state is RunState.QUEUED or not positions:
-        raise Conflict(f"run {run.run_id} has no failed task")
-    return _reset(run, positions, now)
-
-
-def _reset(run: Run, positions: set[int], now: datetime) -> list[e.Event]:
-    """Those tasks and what failed because of them are pending again; a terminal run goes on."""
-    positions |= _cut_off(run)
-    chosen = sorted(positions | _freed(run, positions))
-    names = run.compiled.graph.names
-    return [*_revived(run, now), *(e.TaskReset(at=now, task=names[i]) for i in chosen)]
-
-
-def _skip(run: Run, name: str, now: datetime) -> list[e.Event]:
-    position = run.position(name)
-    state = run.tasks[position].state
-    if state is TaskState.SKIPPED:
-        return []
-    if run.state is RunState.CANCELLED or state in (TaskState.SUCCEEDED, TaskState.CANCELLED):
-        raise Conflict(f"task {name} of run {run.run_id} is {state} and the run is {run.state}; it cannot be skipped")
-    again = _cut_off(run)
-    freed = sorted(again | _freed(run, again | {position}))
-    out: list[e.Event] = [*_revived(run, now), e.TaskSkipped(at=now, task=name)]
-    out += [e.TaskReset(at=now, task=run.compiled.graph.names[i]) for i in freed]
-    still_open = run.open + len(freed) - (state not in TERMINAL)
-    if still_open == 0 and run.state not in (RunState.QUEUED, RunState.SUCCEEDED):
-        error = _first_error(run, apart_from=position)
-        out.append(e.RunFailed(at=now, error=error) if error else e.RunSucceeded(at=now))
-    return out
-
-
-def _cut_off(run: Run) -> set[int]:
-    """What the end of the run cut off: when the run goes on, it goes on with all of that."""
-    if run.state not in (RunState.CANCELLED, RunState.TIMED_OUT):
-        return set()
-    return {i for i, task in enumerate(run.tasks) if task.state is TaskState.CANCELLED}
-
-
-def _revived(run: Run, now: datetime) -> list[e.Event]:
-    return [e.RunRevived(at=now, attempt=run.attempts + 1)] if run.state in ENDED else []
-
-
-def _first_error(run: Run, apart_from: int) -> str | None:
-    for i, task in enumerate(run.tasks):
-        if i != apart_from and task.state in FAILURES:
-            return run.error or f"{run.compiled.graph.names[i]} failed"
-    return None
-
-
-def _freed(run: Run, healed: set[int]) -> set[int]:
-    """Upstream-failed tasks that can run once those in `healed` do: no other ancestor of theirs failed."""
-    graph = run.compiled.graph
-    broken = FAILURES | {TaskState.UPSTREAM_FAILED, TaskState.CANCELLED}
-    mended = set(healed)
-    stack = [child for i in healed for child in graph.children[i]]
-    while stack:
-        i = stack.pop()
-        if i in mended or run.tasks[i].state is not TaskState.UPSTREAM_FAILED:
-            continue
-        if all(p in mended or run.tasks[p].state not in broken for p in graph.parents[i]):
-            mended.add(i)
-            stack.extend(graph.children[i])
-    return mended - healed
-
-
-def _failed_ancestor(run: Run, position: int) -> str | None:
-    seen: set[int] = set()
-    stack = list(run.compiled.graph.parents[position])
-    while stack:
-        i = stack.pop()
-        if i in seen:
-            continue
-        seen.add(i)
-        if run.tasks[i].state in FAILURES:
-            return run.compiled.graph.names[i]
-        if run.tasks[i].state is TaskState.UPSTREAM_FAILED:
-            stack.extend(run.compiled.graph.parents[i])
-    return None
-
-
-def _descendants(run: Run, position: int, state: TaskState) -> set[int]:
-    """Tasks in `state` reachable from `position` through tasks in `state`."""
-    found: set[int] = set()
-    stack = list(run.compiled.graph.children[position])
-    while stack:
-        i = stack.pop()
-        if i not in found and run.tasks[i].state is state:
-            found.add(i)
-            stack.extend(run.compiled.graph.children[i])
-    return found
-
-
-def _must_be(run: Run, verb: str, before: RunState, after: RunState) -> bool:
-    """True when the step is to be taken, False when it was taken already. Raises Conflict."""
-    if run.state is after:
-        return False
-    if run.state is not before:
-        raise Conflict(f"run {run.run_id} is {run.state}; cannot {verb} it")
-    return True
-
-
-def _must_not_have_ended(run: Run) -> None:
-    if run.state in ENDED:
-        raise Conflict(f"run {run.run_id} is already {run.state}")
-
-
-def _spec(run: Run, position: int) -> TaskSpec:
-    return run.compiled.specs[position]
-
-
 # ── apply ─────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -653,12 +429,17 @@ def apply(run: Run, event: e.Event) -> None:
     match event:
         case e.TaskStarted() | e.TaskSucceeded() | e.TaskRetrying() | e.TaskReturned() | e.TaskFailed():
             _apply_to_task(run, event)
-        case e.TaskSkipped() | e.TaskUpstreamFailed() | e.TaskCancelled() | e.TaskReset():
+        case e.TaskSkipped() | e.TaskUpstreamFailed() | e.TaskCancelled() | e.TaskReset() | e.TaskMarked():
             _apply_to_task(run, event)
         case e.TaskCheckpointed():
             run.tasks[run.position(event.task)].checkpoint = event.data
-        case e.TaskProgressed():
+        case e.TaskProgressed() | e.ToolStarted() | e.ToolCompleted():
             return
+        case e.BatchFormed():
+            conduct.take_up(run, event)
+        case e.RunCancelling():
+            conduct.wind_up(run)
+            run.state = TRANSITIONS[run.state][e.RunCancelling]
         case e.CheckpointPosted():
             run.heard_at = event.at
             if run.state is RunState.QUEUED and event.kind in (COMPLETED, FAILED) and run.verdict is None:
@@ -700,6 +481,7 @@ _TaskEvent = (
     | e.TaskUpstreamFailed
     | e.TaskCancelled
     | e.TaskReset
+    | e.TaskMarked
 )
 
 
@@ -711,18 +493,21 @@ def _apply_to_task(run: Run, event: _TaskEvent) -> None:
     after = task.state
     run.running += (after is TaskState.RUNNING) - (before is TaskState.RUNNING)
     run.open += (before in TERMINAL) - (after in TERMINAL)
-    if after in SATISFIED and before not in SATISFIED:
+    if run.agenda is not None:
+        conduct.keep(run, run.agenda, position, before, event)
+    elif after in SATISFIED and before not in SATISFIED:
         _satisfy(run, position)
     if isinstance(event, e.TaskSucceeded):
-        if event.value is not None and run.compiled.graph.children[position]:
+        if event.value is not None and run.compiled.graph.children[position] and run.agenda is None:
             run.values[position] = event.value
     elif isinstance(event, e.TaskRetrying):
-        heapq.heappush(run.due, (event.due, position, task.attempt))
+        if run.agenda is None or event.lost:
+            heapq.heappush(run.due, (event.due, position, task.attempt))
     elif isinstance(event, e.TaskReturned):
-        _offer(run, position)
+        conduct.offer(run, position)
     elif isinstance(event, e.TaskReset):
         if run.waits[position] == 0:
-            _offer(run, position)
+            conduct.offer(run, position)
     elif isinstance(event, e.TaskFailed) and run.error is None:
         run.error = f"{event.task}: {event.error}"
     run.failed += (after in FAILURES) - (before in FAILURES)
@@ -734,16 +519,15 @@ def _satisfy(run: Run, position: int) -> None:
     for child in run.compiled.graph.children[position]:
         run.waits[child] -= 1
         if run.waits[child] == 0 and run.tasks[child].state is TaskState.PENDING:
-            _offer(run, child)
-
-
-def _offer(run: Run, position: int) -> None:
-    if not run.compiled.runnable[position]:
-        return
-    heapq.heappush(run.ready, (-run.compiled.specs[position].priority, position))
+            conduct.offer(run, child)
 
 
 # ── what is owed ──────────────────────────────────────────────────────────────────────────────────
+
+
+def going(run: Run) -> bool:
+    """Do its ready tasks start? Also those of the last batch of a plan."""
+    return run.state is RunState.RUNNING or run.state is RunState.CANCELLING
 
 
 def startable(run: Run, position: int) -> bool:
@@ -764,7 +548,7 @@ def take_ready(run: Run, limit: int) -> list[int]:
 def put_back(run: Run, positions: Iterable[int]) -> None:
     """Undo `take_ready` for tasks that were not started after all."""
     for position in positions:
-        _offer(run, position)
+        conduct.offer(run, position)
 
 
 def wake(run: Run, now: datetime) -> None:
@@ -773,7 +557,7 @@ def wake(run: Run, now: datetime) -> None:
         _, position, attempt = heapq.heappop(run.due)
         task = run.tasks[position]
         if task.state is TaskState.RETRYING and task.attempt == attempt:
-            _offer(run, position)
+            conduct.offer(run, position)
 
 
 def deadline(run: Run) -> datetime | None:
@@ -800,7 +584,7 @@ def next_wake(run: Run) -> datetime | None:
 
 def aborted(run: Run, event: e.Event) -> Abort | None:
     """What must stop because of `event`; ask before applying it."""
-    if not isinstance(event, e.TaskCancelled | e.TaskSkipped):
+    if not isinstance(event, e.TaskCancelled | e.TaskSkipped | e.TaskMarked):
         return None
     task = run.tasks[run.compiled.graph.index[event.task]]
     if task.state is not TaskState.RUNNING:
@@ -817,7 +601,7 @@ def owed(run: Run) -> list[Effect]:
         for name, task in zip(run.compiled.graph.names, run.tasks, strict=True)
         if task.state is TaskState.RUNNING
     ]
-    if run.state is RunState.RUNNING and run.ready:
+    if run.ready and going(run):
         out.append(Dispatch(len(run.ready)))
     at = next_wake(run)
     if at is not None:
@@ -843,10 +627,13 @@ def _sort_out(run: Run) -> None:
         return
     run.ready.clear()
     run.due.clear()
+    agenda = run.agenda
     for position, task in enumerate(run.tasks):
         if task.state is TaskState.PENDING and run.waits[position] == 0:
-            _offer(run, position)
+            conduct.offer(run, position)
         elif task.state is TaskState.RETRYING and task.due is not None:
+            if agenda is not None and position not in agenda.batch:
+                continue  # it waits for the next batch
             heapq.heappush(run.due, (task.due, position, task.attempt))
 
 

@@ -8,6 +8,8 @@
 
     pending | running | retrying ──▶ skipped | cancelled ;  pending ──▶ upstream_failed
 
+Of a plan, people also mark tasks as done in any state, and reset skipped and retrying ones.
+
 `attempt` is the fencing token: it grows by one at each start and never repeats, also over restarts
 of the run; a report that carries another one raises `StaleAttempt` and has no effect. Attempts lost
 with their worker do not use up `retries`, but the third loss of one task fails it (it is probably
@@ -57,15 +59,18 @@ SATISFIED = frozenset({_S.SUCCEEDED, _S.SKIPPED})
 #: failed by its own doing
 FAILURES = frozenset({_S.FAILED, _S.TIMED_OUT})
 
-_LEFT_ALONE = {e.TaskReset: _S.PENDING, e.TaskSkipped: _S.SKIPPED}
+_MARKED: dict[type[e.Event], TaskState] = {e.TaskMarked: _S.SUCCEEDED}
+_LEFT_ALONE = _MARKED | {e.TaskReset: _S.PENDING, e.TaskSkipped: _S.SKIPPED}
 TRANSITIONS: Mapping[TaskState, Mapping[type[e.Event], TaskState]] = {
-    _S.PENDING: {
+    _S.PENDING: _MARKED
+    | {
         e.TaskStarted: _S.RUNNING,
         e.TaskSkipped: _S.SKIPPED,
         e.TaskUpstreamFailed: _S.UPSTREAM_FAILED,
         e.TaskCancelled: _S.CANCELLED,
     },
-    _S.RUNNING: {
+    _S.RUNNING: _MARKED
+    | {
         e.TaskReturned: _S.PENDING,
         e.TaskSucceeded: _S.SUCCEEDED,
         e.TaskRetrying: _S.RETRYING,
@@ -73,17 +78,17 @@ TRANSITIONS: Mapping[TaskState, Mapping[type[e.Event], TaskState]] = {
         e.TaskSkipped: _S.SKIPPED,
         e.TaskCancelled: _S.CANCELLED,
     },
-    _S.RETRYING: {
+    _S.RETRYING: _LEFT_ALONE
+    | {
         e.TaskStarted: _S.RUNNING,
-        e.TaskSkipped: _S.SKIPPED,
         e.TaskCancelled: _S.CANCELLED,
     },
     _S.FAILED: _LEFT_ALONE,
     _S.TIMED_OUT: _LEFT_ALONE,
     _S.UPSTREAM_FAILED: _LEFT_ALONE,
-    _S.CANCELLED: {e.TaskReset: _S.PENDING},
+    _S.CANCELLED: _LEFT_ALONE,
     _S.SUCCEEDED: {},
-    _S.SKIPPED: {},
+    _S.SKIPPED: _MARKED | {e.TaskReset: _S.PENDING},
 }
 
 

@@ -15,6 +15,12 @@ local function creation(c)
       return { 'changed', {}, '' }
     end
   end
+  for _, n in ipairs(c[1]) do
+    local r = rival(n)
+    if r then
+      return { 'busy', { { r.id, r.st, 'existing' } }, '' }
+    end
+  end
   local runs = {}
   for i, n in ipairs(c[1]) do
     runs[i] = stand(n)

@@ -44,7 +44,7 @@ local function flush_queue()
 end
 
 -- NewRun {run_id, tenant, dag_id, dag_version, run_type, created, event, window_key, sla, reprocess, restart_event,
--- restart_version, pinned_version} -> {run_id, state, how}
+-- restart_version, pinned_version, alone} -> {run_id, state, how}
 local function stand(n)
   local r
   if n[8] ~= '' then
@@ -63,10 +63,20 @@ local function stand(n)
   end
   local run = { id = n[1], t = n[2], d = n[3], dv = n[4], rt = n[5], cr = n[6], events = n[7], wk = n[8], sla = n[9] }
   create(run)
+  if n[14] then call('HSET', 'alone:' .. run.t, run.d, run.id) end
   if run.wk ~= '' then call('HSET', 'win:' .. run.t .. ':' .. run.d, run.wk, run.id) end
   feed[#feed + 1] = { run.id, 1, 'queued' }
   queue(run, false)
   return { run.id, 'queued', 'created' }
+end
+
+-- the run, other than this one, because of which a NewRun that has to be alone is refused
+--
+-- The claim names a run and holds while that one goes on, so nobody has to release it.
+local function rival(n)
+  local id = n[14] and call('HGET', 'alone:' .. n[2], n[3])
+  local r = id and id ~= n[1] and row(id)
+  return r and not TERMINAL[r.st] and r or nil
 end
 
 -- whether the versions a NewRun was made with still hold

@@ -1,0 +1,330 @@
+"""What a command does to a run: events that follow, or a refusal. Nothing here changes the run.
+
+    command ──▶ decide(run, command, now) ──▶ events ──▶ run.apply, once they are in the journal
+
+`plan_run.py` decides first for runs that have an agenda, and asks here for everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+import msgspec
+
+from orchestrator import conduct
+from orchestrator import events as e
+from orchestrator.definition import TaskSpec
+from orchestrator.errors import Conflict, StaleAttempt
+from orchestrator.messages import Note, ToolAnswer, ToolCall
+from orchestrator.run import (
+    COMPLETED,
+    ENDED,
+    FAILED,
+    Begin,
+    Cancel,
+    Command,
+    GiveBack,
+    GoIdle,
+    Lose,
+    Mark,
+    MissSla,
+    Pause,
+    Post,
+    Restart,
+    Resume,
+    RetryFailed,
+    RetryTask,
+    Run,
+    RunState,
+    Settle,
+    SkipTask,
+    Start,
+    TimeOut,
+    going,
+    startable,
+)
+from orchestrator.task import FAILURES, TERMINAL, TaskState, fence, lose, settle
+
+
+def decide(run: Run, command: Command, now: datetime) -> list[e.Event]:
+    """What `command` does to `run` at `now`; nothing is changed. Raises Conflict, NotFound, StaleAttempt."""
+    match command:
+        case Begin():
+            return _begin(run, command, now)
+        case Settle():
+            return _settle(run, command, now)
+        case Start():
+            return _start(run, now)
+        case Lose():
+            position = _fenced(run, command.task, command.attempt)
+            return _ended(run, position, lose(_spec(run, position), run.tasks[position], command.attempt, now))
+        case GiveBack():
+            _fenced(run, command.task, command.attempt)
+            return [e.TaskReturned(at=now, task=command.task, attempt=command.attempt)]
+        case Mark():
+            return _mark(run, command.note, now)
+        case Pause():
+            return [e.RunPaused(at=now)] if _must_be(run, "pause", RunState.RUNNING, RunState.PAUSED) else []
+        case Resume():
+            return [e.RunResumed(at=now)] if _must_be(run, "resume", RunState.PAUSED, RunState.RUNNING) else []
+        case Cancel():
+            if run.state is RunState.CANCELLED:
+                return []
+            must_not_have_ended(run)
+            return [*cancel_open(run, now), e.RunCancelled(at=now)]
+        case TimeOut():
+            must_not_have_ended(run)
+            limit = run.compiled.definition.run_timeout_s
+            return [*cancel_open(run, now), e.RunTimedOut(at=now, error=f"RunTimedOut: longer than {limit} s")]
+        case GoIdle():
+            must_not_have_ended(run)
+            error = f"no checkpoint for {run.compiled.definition.driven_ttl_s:g} s"
+            return [e.RunFailed(at=now, error=error, reason="idle")]
+        case Post():
+            return _post(run, command, now)
+        case MissSla():
+            told = run.state in ENDED or run.sla_missed
+            return [] if told else [e.SlaMissed(at=now, deadline=command.deadline)]
+        case RetryTask():
+            return _retry(run, command.task, now)
+        case RetryFailed():
+            return _retry_failed(run, now)
+        case SkipTask():
+            return _skip(run, command.task, now)
+        case Restart():
+            if run.state not in ENDED:
+                raise Conflict(f"run {run.run_id} is still {run.state}")
+            return [e.RunRestarted(at=now, dag_version=command.dag_version)]
+
+
+def _start(run: Run, now: datetime) -> list[e.Event]:
+    if run.state is not RunState.QUEUED:
+        raise Conflict(f"run {run.run_id} is already {run.state}")
+    started = e.RunStarted(at=now, attempt=run.attempts + 1)
+    if run.driven:
+        return [started, *_driven_end(run.verdict, now)]
+    if run.plan is not None:
+        return [started, *conduct.begins_with(run.plan, run.compiled.graph.names, now)]
+    return [started] if run.open else [started, e.RunSucceeded(at=now)]
+
+
+def _post(run: Run, command: Post, now: datetime) -> list[e.Event]:
+    posted = e.CheckpointPosted(at=now, kind=command.kind, data=command.data)
+    going = run.driven and run.state in (RunState.RUNNING, RunState.PAUSED)
+    return [posted, *_driven_end(command.kind, now)] if going else [posted]
+
+
+def _driven_end(kind: str | None, now: datetime) -> list[e.Event]:
+    """What a checkpoint of that kind means for a run that its caller drives."""
+    if kind == COMPLETED:
+        return [e.RunSucceeded(at=now)]
+    return [e.RunFailed(at=now, error="its caller said so")] if kind == FAILED else []
+
+
+def _begin(run: Run, command: Begin, now: datetime) -> list[e.Event]:
+    if not going(run):
+        raise Conflict(f"run {run.run_id} is {run.state}")
+    return [
+        e.TaskStarted(
+            at=now,
+            task=_spec(run, position).id,
+            attempt=run.tasks[position].attempt + 1,
+            worker=command.worker,
+            incarnation=command.incarnation,
+        )
+        for position in command.positions
+        if startable(run, position)
+    ]
+
+
+def _settle(run: Run, command: Settle, now: datetime) -> list[e.Event]:
+    report = command.report
+    position = _fenced(run, report.task, report.attempt)
+    spec, task = _spec(run, position), run.tasks[position]
+    if run.agenda is not None:
+        return _ended(run, position, conduct.settle(spec, task, run.agenda.retry_counts[position], report, now))
+    return _ended(run, position, settle(spec, task, report, now, command.jitter))
+
+
+def _fenced(run: Run, task: str, attempt: int) -> int:
+    position = run.compiled.graph.index.get(task)
+    if position is None:
+        raise StaleAttempt(task, attempt, 0)
+    fence(_spec(run, position), run.tasks[position], attempt)
+    return position
+
+
+def _ended(run: Run, position: int, event: e.Event) -> list[e.Event]:
+    """`event`, what it means for dependents, and the end of the run if this was the last open task."""
+    if isinstance(event, e.TaskRetrying):
+        return [event]
+    out: list[e.Event] = [event]
+    if isinstance(event, e.TaskFailed):
+        out += [
+            e.TaskUpstreamFailed(at=event.at, task=run.compiled.graph.names[i])
+            for i in _descendants(run, position, TaskState.PENDING)
+        ]
+    if run.open == len(out) and run.agenda is None:
+        out.append(_verdict(run, event))
+    return out
+
+
+def _verdict(run: Run, last: e.Event) -> e.Event:
+    """The terminal event of a run whose last open task ends with `last`."""
+    if isinstance(last, e.TaskFailed):
+        return e.RunFailed(at=last.at, error=run.error or f"{last.task}: {last.error}")
+    return e.RunFailed(at=last.at, error=run.error) if run.error else e.RunSucceeded(at=last.at)
+
+
+def _mark(run: Run, note: Note, now: datetime) -> list[e.Event]:
+    _fenced(run, note.task, note.attempt)
+    if note.kind in ("tool_started", "tool_completed"):
+        return [_called(note, now)]
+    event = e.TaskCheckpointed if note.kind == "checkpoint" else e.TaskProgressed
+    return [event(at=now, task=note.task, attempt=note.attempt, data=note.data)]
+
+
+def _called(note: Note, now: datetime) -> e.Event:
+    if note.kind == "tool_started":
+        call = msgspec.json.decode(note.data, type=ToolCall)
+        return e.ToolStarted(now, note.task, note.attempt, call.call, call.name, call.input)
+    answer = msgspec.json.decode(note.data, type=ToolAnswer)
+    return e.ToolCompleted(now, note.task, note.attempt, answer.call, answer.name, answer.took_ms, answer.success)
+
+
+def cancel_open(run: Run, now: datetime) -> Iterator[e.Event]:
+    settled: frozenset[str] = frozenset()
+    if run.plan is not None and run.state is RunState.QUEUED:  # what was done before it began stays done
+        settled = frozenset((*run.plan.done, *run.plan.skipped))
+        yield from conduct.begins_with(run.plan, run.compiled.graph.names, now)
+    for name, task in zip(run.compiled.graph.names, run.tasks, strict=True):
+        if task.state not in TERMINAL and name not in settled:
+            yield e.TaskCancelled(at=now, task=name)
+
+
+def _retry(run: Run, name: str, now: datetime) -> list[e.Event]:
+    position = run.position(name)
+    task = run.tasks[position]
+    if run.state is RunState.QUEUED or task.state not in FAILURES | {TaskState.UPSTREAM_FAILED, TaskState.CANCELLED}:
+        raise Conflict(
+            f"task {name} of run {run.run_id} is {task.state}; only a failed or cancelled task can be retried"
+        )
+    cause = _failed_ancestor(run, position)
+    if cause is not None:
+        raise Conflict(f"task {name} waits for task {cause}, which stays failed; retry that one")
+    return _reset(run, {position}, now)
+
+
+def _retry_failed(run: Run, now: datetime) -> list[e.Event]:
+    again = FAILURES | {TaskState.CANCELLED}
+    positions = {i for i, task in enumerate(run.tasks) if task.state in again}
+    if run.state is RunState.QUEUED or not positions:
+        raise Conflict(f"run {run.run_id} has no failed task")
+    return _reset(run, positions, now)
+
+
+def _reset(run: Run, positions: set[int], now: datetime) -> list[e.Event]:
+    """Those tasks and what failed because of them are pending again; a terminal run goes on."""
+    positions |= _cut_off(run)
+    chosen = sorted(positions | freed(run, positions))
+    names = run.compiled.graph.names
+    return [*_revived(run, now), *(e.TaskReset(at=now, task=names[i]) for i in chosen)]
+
+
+def _skip(run: Run, name: str, now: datetime) -> list[e.Event]:
+    position = run.position(name)
+    state = run.tasks[position].state
+    if state is TaskState.SKIPPED:
+        return []
+    if run.state is RunState.CANCELLED or state in (TaskState.SUCCEEDED, TaskState.CANCELLED):
+        raise Conflict(f"task {name} of run {run.run_id} is {state} and the run is {run.state}; it cannot be skipped")
+    again = _cut_off(run)
+    chosen = sorted(again | freed(run, again | {position}))
+    out: list[e.Event] = [*_revived(run, now), e.TaskSkipped(at=now, task=name)]
+    out += [e.TaskReset(at=now, task=run.compiled.graph.names[i]) for i in chosen]
+    still_open = run.open + len(chosen) - (state not in TERMINAL)
+    if still_open == 0 and run.state not in (RunState.QUEUED, RunState.SUCCEEDED):
+        error = _first_error(run, apart_from=position)
+        out.append(e.RunFailed(at=now, error=error) if error else e.RunSucceeded(at=now))
+    return out
+
+
+def _cut_off(run: Run) -> set[int]:
+    """What the end of the run cut off: when the run goes on, it goes on with all of that."""
+    if run.state not in (RunState.CANCELLED, RunState.TIMED_OUT):
+        return set()
+    return {i for i, task in enumerate(run.tasks) if task.state is TaskState.CANCELLED}
+
+
+def _revived(run: Run, now: datetime) -> list[e.Event]:
+    return [e.RunRevived(at=now, attempt=run.attempts + 1)] if run.state in ENDED else []
+
+
+def _first_error(run: Run, apart_from: int) -> str | None:
+    for i, task in enumerate(run.tasks):
+        if i != apart_from and task.state in FAILURES:
+            return run.error or f"{run.compiled.graph.names[i]} failed"
+    return None
+
+
+def freed(run: Run, healed: set[int]) -> set[int]:
+    """Upstream-failed tasks that can run once those in `healed` do: no other ancestor of theirs failed."""
+    graph = run.compiled.graph
+    broken = FAILURES | {TaskState.UPSTREAM_FAILED, TaskState.CANCELLED}
+    mended = set(healed)
+    stack = [child for i in healed for child in graph.children[i]]
+    while stack:
+        i = stack.pop()
+        if i in mended or run.tasks[i].state is not TaskState.UPSTREAM_FAILED:
+            continue
+        if all(p in mended or run.tasks[p].state not in broken or conduct.lenient(run, i, p) for p in graph.parents[i]):
+            mended.add(i)
+            stack.extend(graph.children[i])
+    return mended - healed
+
+
+def _failed_ancestor(run: Run, position: int) -> str | None:
+    seen: set[int] = set()
+    stack = list(run.compiled.graph.parents[position])
+    while stack:
+        i = stack.pop()
+        if i in seen:
+            continue
+        seen.add(i)
+        if run.tasks[i].state in FAILURES:
+            return run.compiled.graph.names[i]
+        if run.tasks[i].state is TaskState.UPSTREAM_FAILED:
+            stack.extend(run.compiled.graph.parents[i])
+    return None
+
+
+def _descendants(run: Run, position: int, state: TaskState) -> set[int]:
+    """Tasks in `state` that `position` cuts off, directly or through tasks in `state`."""
+    children = run.compiled.graph.children
+    found: set[int] = set()
+    stack = [(position, child) for child in children[position]]
+    while stack:
+        parent, i = stack.pop()
+        if i not in found and run.tasks[i].state is state and not conduct.lenient(run, i, parent):
+            found.add(i)
+            stack.extend((i, child) for child in children[i])
+    return found
+
+
+def _must_be(run: Run, verb: str, before: RunState, after: RunState) -> bool:
+    """True when the step is to be taken, False when it was taken already. Raises Conflict."""
+    if run.state is after:
+        return False
+    if run.state is not before:
+        raise Conflict(f"run {run.run_id} is {run.state}; cannot {verb} it")
+    return True
+
+
+def must_not_have_ended(run: Run) -> None:
+    if run.state in ENDED:
+        raise Conflict(f"run {run.run_id} is already {run.state}")
+
+
+def _spec(run: Run, position: int) -> TaskSpec:
+    return run.compiled.specs[position]
