@@ -1,0 +1,263 @@
+"""`Client` and `AsyncClient`: every script of the surfaces as a method of each.
+
+A method is declared once, as a script with its parameters and its docstring; here it is bound twice, by one line
+each, and keeps its types: `Script[T]` becomes T or an awaitable of it, `Stream[E]` an iterator or an asynchronous one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import httpx
+
+from orchestrator.client import dags, instances, runs, script
+from orchestrator.client.clock import Clock
+from orchestrator.client.drivers import AsyncDriver, Driver
+from orchestrator.client.script import Script, Stream
+from orchestrator.client.shapes import HealthResponse
+
+P = ParamSpec("P")
+T = TypeVar("T")
+E = TypeVar("E")
+
+
+def health() -> Script[HealthResponse]:
+    """How the server is."""
+    return script.get("/health")
+
+
+def get(path: str, **query: str | int | None) -> Script[Any]:
+    """The JSON value at `path`, of any surface."""
+    return script.get(path, **query)
+
+
+class _Bound:
+    """What blocks on one driver."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+
+class _AsyncBound:
+    """What awaits one driver."""
+
+    def __init__(self, driver: AsyncDriver) -> None:
+        self._driver = driver
+
+
+def _blocking(build: Callable[P, Script[T]]) -> Callable[Concatenate[_Bound, P], T]:
+    @functools.wraps(build)
+    def method(self: _Bound, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._driver.run(build(*args, **kwargs))
+
+    return method
+
+
+def _iterating(build: Callable[P, Stream[E]]) -> Callable[Concatenate[_Bound, P], Generator[E, None, None]]:
+    @functools.wraps(build)
+    def method(self: _Bound, /, *args: P.args, **kwargs: P.kwargs) -> Generator[E, None, None]:
+        return self._driver.iterate(build(*args, **kwargs))
+
+    return method
+
+
+def _awaited(build: Callable[P, Script[T]]) -> Callable[Concatenate[_AsyncBound, P], Coroutine[Any, Any, T]]:
+    @functools.wraps(build)
+    async def method(self: _AsyncBound, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._driver.run(build(*args, **kwargs))
+
+    return method
+
+
+def _streaming(build: Callable[P, Stream[E]]) -> Callable[Concatenate[_AsyncBound, P], AsyncGenerator[E, None]]:
+    @functools.wraps(build)
+    def method(self: _AsyncBound, /, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[E, None]:
+        return self._driver.iterate(build(*args, **kwargs))
+
+    return method
+
+
+class Dags(_Bound):
+    """DAGs, their runs and backfills."""
+
+    define = _blocking(dags.define)
+    get = _blocking(dags.get_dag)
+    list = _iterating(dags.list_dags)
+    pause = _blocking(dags.pause_dag)
+    resume = _blocking(dags.resume_dag)
+    trigger = _blocking(dags.trigger)
+    trigger_many = _blocking(dags.trigger_many)
+    backfill = _blocking(dags.backfill)
+    dry_run = _blocking(dags.dry_run)
+    run = _blocking(dags.get_run)
+    runs = _iterating(dags.list_runs)
+    wait = _blocking(dags.wait)
+    cancel = _blocking(dags.cancel)
+    pause_run = _blocking(dags.pause_run)
+    resume_run = _blocking(dags.resume_run)
+    retry = _blocking(dags.retry)
+    retry_task = _blocking(dags.retry_task)
+    skip_task = _blocking(dags.skip_task)
+    logs = _blocking(dags.logs)
+    events = _iterating(dags.events)
+    history = _iterating(dags.history)
+
+
+class AsyncDags(_AsyncBound):
+    """DAGs, their runs and backfills."""
+
+    define = _awaited(dags.define)
+    get = _awaited(dags.get_dag)
+    list = _streaming(dags.list_dags)
+    pause = _awaited(dags.pause_dag)
+    resume = _awaited(dags.resume_dag)
+    trigger = _awaited(dags.trigger)
+    trigger_many = _awaited(dags.trigger_many)
+    backfill = _awaited(dags.backfill)
+    dry_run = _awaited(dags.dry_run)
+    run = _awaited(dags.get_run)
+    runs = _streaming(dags.list_runs)
+    wait = _awaited(dags.wait)
+    cancel = _awaited(dags.cancel)
+    pause_run = _awaited(dags.pause_run)
+    resume_run = _awaited(dags.resume_run)
+    retry = _awaited(dags.retry)
+    retry_task = _awaited(dags.retry_task)
+    skip_task = _awaited(dags.skip_task)
+    logs = _awaited(dags.logs)
+    events = _streaming(dags.events)
+    history = _streaming(dags.history)
+
+
+class Runs(_Bound):
+    """Runs and their checkpoints."""
+
+    create = _blocking(runs.create)
+    plan = _blocking(runs.plan)
+    get = _blocking(runs.get_run)
+    checkpoints = _blocking(runs.checkpoints)
+    post_checkpoint = _blocking(runs.post_checkpoint)
+    cancel = _blocking(runs.cancel)
+    events = _iterating(runs.events)
+
+
+class AsyncRuns(_AsyncBound):
+    """Runs and their checkpoints."""
+
+    create = _awaited(runs.create)
+    plan = _awaited(runs.plan)
+    get = _awaited(runs.get_run)
+    checkpoints = _awaited(runs.checkpoints)
+    post_checkpoint = _awaited(runs.post_checkpoint)
+    cancel = _awaited(runs.cancel)
+    events = _streaming(runs.events)
+
+
+class Instances(_Bound):
+    """Orchestrator instances, plans and findings."""
+
+    start = _blocking(instances.start)
+    list = _blocking(instances.list_instances)
+    get = _blocking(instances.get_instance)
+    status = _blocking(instances.status)
+    pause = _blocking(instances.pause)
+    resume = _blocking(instances.resume)
+    shutdown = _blocking(instances.shutdown)
+    skip_task = _blocking(instances.skip_task)
+    retry_task = _blocking(instances.retry_task)
+    events = _iterating(instances.events)
+    plans = _blocking(instances.list_plans)
+    plan_status = _blocking(instances.plan_status)
+    plan_tasks = _blocking(instances.plan_tasks)
+    findings = _blocking(instances.list_findings)
+    finding = _blocking(instances.finding)
+
+
+class AsyncInstances(_AsyncBound):
+    """Orchestrator instances, plans and findings."""
+
+    start = _awaited(instances.start)
+    list = _awaited(instances.list_instances)
+    get = _awaited(instances.get_instance)
+    status = _awaited(instances.status)
+    pause = _awaited(instances.pause)
+    resume = _awaited(instances.resume)
+    shutdown = _awaited(instances.shutdown)
+    skip_task = _awaited(instances.skip_task)
+    retry_task = _awaited(instances.retry_task)
+    events = _streaming(instances.events)
+    plans = _awaited(instances.list_plans)
+    plan_status = _awaited(instances.plan_status)
+    plan_tasks = _awaited(instances.plan_tasks)
+    findings = _awaited(instances.list_findings)
+    finding = _awaited(instances.finding)
+
+
+class Client(_Bound):
+    """A server as one principal sees it. Methods block, and raise `orchestrator.client.errors`.
+
+    `transport` and `clock` are for tests, proxies and the like; the defaults are the network and real time.
+    """
+
+    health = _blocking(health)
+    #: the JSON value at any path, for what has no method here
+    get_json = _blocking(get)
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(Driver(url, token, clock=clock, transport=transport))
+        self.dags = Dags(self._driver)
+        self.runs = Runs(self._driver)
+        self.instances = Instances(self._driver)
+
+    def close(self) -> None:
+        """Its connections are closed."""
+        self._driver.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+class AsyncClient(_AsyncBound):
+    """The same for asyncio; one event loop each. Close a stream that you leave early: `contextlib.aclosing`."""
+
+    health = _awaited(health)
+    #: the JSON value at any path, for what has no method here
+    get_json = _awaited(get)
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(AsyncDriver(url, token, clock=clock, transport=transport))
+        self.dags = AsyncDags(self._driver)
+        self.runs = AsyncRuns(self._driver)
+        self.instances = AsyncInstances(self._driver)
+
+    async def close(self) -> None:
+        """Its connections are closed."""
+        await self._driver.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()

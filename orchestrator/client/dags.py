@@ -1,0 +1,273 @@
+"""Surface `dags`: definitions, runs, backfills (contracts/dags.md).
+
+Every command carries an `X-Request-Id`, so it may be sent again after a lost answer and still is done once. Days
+are `date`s or text `YYYY-MM-DD`, both inclusive; a manual run may have instants instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime
+from typing import Any, Literal, TypeAlias
+
+from orchestrator.client.follow import SILENCE_S, Event, Events, Following, follow, so_far
+from orchestrator.client.script import (
+    TIMEOUT_S,
+    Emit,
+    Request,
+    Script,
+    Stream,
+    Wait,
+    get,
+    json_of,
+    keyed,
+    now,
+    part,
+    path,
+)
+from orchestrator.client.shapes import (
+    DagsBatchItem,
+    DagsDagDefined,
+    DagsDagView,
+    DagsLog,
+    DagsPlan,
+    DagsRun,
+    DagsRunChanged,
+    DagsRunSummary,
+    DagsTaskChanged,
+    DagsTriggered,
+)
+
+BASE = "/api/v1/runtime/orchestrator"
+ENDED = frozenset({"success", "failed", "cancelled"})
+
+Day: TypeAlias = str | date
+Reprocess: TypeAlias = Literal["none", "failed", "completed"]
+
+#: the longest wait a server takes upon itself, in whole seconds
+_LONG_POLL_S = 60
+_PAGE = 200
+
+
+# -- definitions
+
+
+def define(dag: Mapping[str, Any]) -> Script[DagsDagDefined]:
+    """The DAG is the current one of its `dag_id`; the same content keeps the version."""
+    return _post("/dags", dag)
+
+
+def get_dag(dag_id: str) -> Script[DagsDagView]:
+    """The current version of a DAG."""
+    return get(path(BASE + "/dags/{}", dag_id))
+
+
+def list_dags(*, status: Literal["active", "paused"] | None = None, owner: str | None = None) -> Stream[DagsDagView]:
+    """DAGs by id, page by page."""
+    return _pages("/dags", status=status, owner=owner)
+
+
+def pause_dag(dag_id: str, reason: str | None = None) -> Script[DagsDagDefined]:
+    """Nothing of the DAG starts any more."""
+    return _post(path("/dags/{}/pause", dag_id), _given(reason=reason))
+
+
+def resume_dag(dag_id: str, reason: str | None = None) -> Script[DagsDagDefined]:
+    """Runs of the DAG start again."""
+    return _post(path("/dags/{}/resume", dag_id), _given(reason=reason))
+
+
+# -- starting runs
+
+
+def trigger(
+    dag_id: str,
+    *,
+    params: Mapping[str, Any] | None = None,
+    start: Day | None = None,
+    end: Day | None = None,
+    reprocess: Reprocess | None = None,
+    key: str | None = None,
+) -> Script[DagsTriggered]:
+    """A manual run exists, durably. `key` names the command: the same key gives the same run for 24 h."""
+    return _post("/runs", _trigger(dag_id, start, end, params=params, reprocess=reprocess), key)
+
+
+def trigger_many(runs: Iterable[Mapping[str, Any]], *, key: str | None = None) -> Script[list[DagsBatchItem]]:
+    """Many manual runs (`{"dag_id": …, "params": …}`) in one durable step; a bad entry fails alone."""
+    return part(_post("/runs/batch", {"runs": list(runs)}, key), "runs")
+
+
+def backfill(
+    dag_id: str,
+    start: Day,
+    end: Day,
+    *,
+    params: Mapping[str, Any] | None = None,
+    reprocess: Reprocess | None = None,
+    backwards: bool = False,
+    max_active_runs: int | None = None,
+    plan_hash: str | None = None,
+    key: str | None = None,
+) -> Script[DagsTriggered]:
+    """A run for each window from `start` to `end`; the same days again are the same backfill.
+
+    With the `plan_hash` of a dry run it does exactly what that said, or raises Conflicting.
+    """
+    more = {"params": params, "reprocess": reprocess, "max_active_runs": max_active_runs, "plan_hash": plan_hash}
+    wanted = _trigger(dag_id, start, end, run_type="backfill", run_backwards=backwards or None, **more)
+    return _post("/runs", wanted, key)
+
+
+def dry_run(
+    dag_id: str, start: Day, end: Day, *, reprocess: Reprocess | None = None, backwards: bool = False
+) -> Script[DagsPlan]:
+    """What the backfill would do; nothing is stored."""
+    more = {"run_type": "backfill", "dry_run": True, "reprocess": reprocess, "run_backwards": backwards or None}
+    return _post("/runs", _trigger(dag_id, start, end, **more))
+
+
+# -- runs
+
+
+def get_run(run_id: str) -> Script[DagsRun]:
+    """A run as it is now."""
+    return get(path(BASE + "/runs/{}", run_id))
+
+
+def list_runs(
+    *,
+    dag_id: str | None = None,
+    state: str | None = None,
+    run_type: str | None = None,
+    parent_run_id: str | None = None,
+) -> Stream[DagsRunSummary]:
+    """Runs, newest first, page by page."""
+    return _pages("/runs", dag_id=dag_id, state=state, run_type=run_type, parent_run_id=parent_run_id)
+
+
+def wait(run_id: str, timeout_s: float | None = None) -> Script[DagsRun]:
+    """The run once it has ended. Raises TimeoutError after `timeout_s`; the run goes on."""
+    until = None if timeout_s is None else (yield from now()) + timeout_s
+    while True:
+        asked_at = yield from now()
+        left_s = _LONG_POLL_S if until is None else max(0, min(_LONG_POLL_S, round(until - asked_at)))
+        run: DagsRun = yield from _long_poll(run_id, left_s)
+        if run["state"] in ENDED:
+            return run
+        passed_at = yield from now()
+        if until is not None and passed_at >= until:
+            raise TimeoutError(f"{run_id} is still {run['state']} after {timeout_s} s")
+        if passed_at - asked_at < left_s / 2 or not left_s:  # the server could not wait
+            yield Wait(0.1, 0.2)
+
+
+def cancel(run_id: str) -> Script[DagsRunChanged]:
+    """The run, or every unfinished window of a backfill, ends as cancelled."""
+    return _post(path("/runs/{}/cancel", run_id))
+
+
+def pause_run(run_id: str) -> Script[DagsRunChanged]:
+    """No further task of the run starts."""
+    return _post(path("/runs/{}/pause", run_id))
+
+
+def resume_run(run_id: str) -> Script[DagsRunChanged]:
+    """Tasks of the run start again."""
+    return _post(path("/runs/{}/resume", run_id))
+
+
+def retry(run_id: str) -> Script[DagsRunChanged]:
+    """Every failed task of the run is pending again; what is done is kept."""
+    return _post(path("/runs/{}/retry", run_id))
+
+
+def retry_task(run_id: str, task: str) -> Script[DagsTaskChanged]:
+    """The task, and what failed because of it, is pending again."""
+    return _post(path("/runs/{}/tasks/{}/retry", run_id, task))
+
+
+def skip_task(run_id: str, task: str) -> Script[DagsTaskChanged]:
+    """Dependents proceed as if the task were done."""
+    return _post(path("/runs/{}/tasks/{}/skip", run_id, task))
+
+
+def logs(run_id: str, task: str, attempt: int | None = None) -> Script[list[DagsLog]]:
+    """What a task has written, oldest attempt first."""
+    return part(get(path(BASE + "/runs/{}/tasks/{}/logs", run_id, task), attempt=attempt), "items")
+
+
+def events(run_id: str, after: str | int | None = None) -> Events:
+    """What happens to a run, from its beginning or after an event on: run_state, task_state, …, at last `end`."""
+    return follow(_RunEvents(run_id, after))
+
+
+def history(run_id: str, after: str | int | None = None) -> Events:
+    """What has happened to a run so far, from its beginning or after an event on."""
+    return so_far(_RunEvents(run_id, after))
+
+
+class _RunEvents:
+    """Ids count 1, 2, 3…; `end` comes last, and after that the answer is 204."""
+
+    def __init__(self, run_id: str, after: str | int | None) -> None:
+        self._path = path(BASE + "/runs/{}/events", run_id)
+        self._last = 0 if after is None else int(after)
+
+    def request(self) -> Request:
+        headers = {"Last-Event-ID": str(self._last)} if self._last else {}
+        return Request(method="GET", path=self._path, headers=headers, repeatable=True, timeout_s=SILENCE_S)
+
+    def take(self, event: Event) -> Following[bool]:
+        number = None if event.id is None else int(event.id)
+        if number is None or number > self._last:
+            self._last = self._last if number is None else number
+            yield Emit(event)
+        return event.kind == "end"
+
+    def ended(self) -> bool:
+        return False
+
+
+# -- inside
+
+
+def _post(below: str, body: Mapping[str, Any] | None = None, key: str | None = None) -> Script[Any]:
+    request = Request(method="POST", path=BASE + below, body=body or {})
+    return keyed(request, "X-Request-Id", key)
+
+
+def _long_poll(run_id: str, wait_s: int) -> Script[DagsRun]:
+    where = path(BASE + "/runs/{}", run_id)
+    request = Request(method="GET", path=where, query={"wait_s": wait_s}, repeatable=True, timeout_s=TIMEOUT_S + wait_s)
+    return json_of(request)
+
+
+def _pages(below: str, **filters: str | None) -> Stream[Any]:
+    cursor: str | None = None
+    while True:
+        page = yield from get(BASE + below, limit=_PAGE, cursor=cursor, **filters)
+        for item in page["items"]:
+            yield Emit(item)
+        cursor = page.get("next_cursor")
+        if cursor is None:
+            return
+
+
+def _trigger(dag_id: str, start: Day | None, end: Day | None, **more: object) -> dict[str, Any]:
+    return _given(dag_id=dag_id, to=_day(end), **{"from": _day(start)}, **more)
+
+
+def _given(**body: object) -> dict[str, Any]:
+    """`body` without what was not given."""
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def _day(day: Day | None) -> str | None:
+    """RFC 3339: a date, or for a datetime an instant in UTC."""
+    match day:
+        case datetime():
+            return day.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        case date():
+            return day.isoformat()
+    return day
