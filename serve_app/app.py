@@ -7,6 +7,7 @@ reach a replica through `edge` and then:
     Front (id, measure) ─▶ CORS ─▶ FastAPI routes ─▶ a surface, or a shared route
                                         └ no such path or method ─▶ the surface whose prefix it is
 
+WebSockets take the same way, without id and measure; a path that has none is refused with 403.
 Add a surface here and nowhere else.
 """
 
@@ -19,6 +20,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
@@ -26,38 +28,47 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp
 
 from actors.clock import Clock as SystemClock
 from actors.settings import Settings
 from orchestrator.errors import OrchestratorError
+from serve_app.access_log import AccessLog
 from serve_app.auth import Grant, Tokens, read_grants
 from serve_app.front import Front
 from serve_app.health import TITLE, VERSION, SharedRoutes
 from serve_app.observations import Observations
 from serve_app.options import ServerOptions
-from serve_app.ports import Clock, Gateway
+from serve_app.origins import Cors, is_under
+from serve_app.ports import Clock, Gateway, Instances, LiveRuns
 from serve_app.problems import STATUS, Kind, NoSuchPath, WrongMethod, problem_of
 from serve_app.surfaces.dags import DagsSurface
+from serve_app.surfaces.instances import InstancesSurface
+from serve_app.surfaces.runs import RunsSurface, published
 
 if TYPE_CHECKING:
     from ray.serve import Application
 
-_LOOPBACK_ORIGIN = r"https?://(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]{1,5})?"
-_READABLE_HEADERS = ("X-Request-Id", "Idempotent-Replay", "X-RateLimit-Limit", "X-RateLimit-Remaining", "Retry-After")
+    from serve_app.gateway import Gateway as JournalGateway
+
 _JSON = "application/json; charset=utf-8"
 
 
 class Surface(Protocol):
     """What every surface gives to the application."""
 
-    prefix: str
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """Its paths are these and what is below them."""
 
-    def routes(self) -> Sequence[APIRoute]:
+    @property
+    def credentialed(self) -> bool:
+        """May browsers send credentials along to it?"""
+
+    def routes(self) -> Sequence[BaseRoute]:
         """Its endpoints."""
 
     def components(self) -> dict[str, Any]:
@@ -70,17 +81,74 @@ class Surface(Protocol):
         """Its answer when something broke."""
 
 
-def build_app(gateway: Gateway, tokens: Tokens, options: ServerOptions, clock: Clock) -> ASGIApp:
-    """The whole application over `gateway`."""
+def build_app(
+    gateway: Gateway,
+    tokens: Tokens,
+    options: ServerOptions,
+    clock: Clock,
+    *,
+    live_runs: LiveRuns | None = None,
+    instances: Instances | None = None,
+) -> ASGIApp:
+    """The whole application over `gateway`, with the surfaces whose ports are given."""
     observations = Observations(gateway.count_http)
-    surfaces = (DagsSurface(gateway, tokens, options, clock),)
-    shared = SharedRoutes(gateway, tokens, clock, observations, private_docs=options.private_docs)
+    access_log = AccessLog(Path(options.home, "logs", "access.log")) if options.access_log else None
+    draining = asyncio.Event()
+    surfaces = _surfaces(gateway, tokens, options, clock, live_runs, instances, draining)
+    shared = _shared(gateway, tokens, options, clock, observations)
+    noted = (observations,) if access_log is None else (observations, access_log)
+    app = _routed(surfaces, shared, _lifespan(draining, noted))
+    credentialed = tuple(prefix for each in surfaces if each.credentialed for prefix in each.prefixes)
+    return Front(Cors(app, options.cors_origins, credentialed), clock, observations.add, access_log)
+
+
+def describe() -> dict[str, Any]:
+    """The OpenAPI of the whole application, as `GET /openapi.json` answers it. Needs no server."""
+    nobody: Any = _Nobody()
+    tokens, options = Tokens(()), ServerOptions(home="")
+    surfaces = _surfaces(nobody, tokens, options, nobody, nobody, nobody, nobody)
+    shared = _shared(nobody, tokens, options, nobody, nobody)
+    return _openapi(_routed(surfaces, shared, None), (shared, *surfaces))
+
+
+class _Nobody:
+    """Stands for collaborators that describing never asks."""
+
+    def __getattr__(self, _: str) -> _Nobody:
+        return self
+
+
+def _surfaces(
+    gateway: Gateway,
+    tokens: Tokens,
+    options: ServerOptions,
+    clock: Clock,
+    live_runs: LiveRuns | None,
+    instances: Instances | None,
+    draining: asyncio.Event,
+) -> list[Surface]:
+    surfaces: list[Surface] = [DagsSurface(gateway, tokens, options, clock)]
+    if live_runs is not None:
+        surfaces.append(RunsSurface(live_runs, gateway, tokens, options, clock))
+    if instances is not None:
+        surfaces.append(InstancesSurface(instances, tokens, options, clock, draining))
+    return surfaces
+
+
+def _shared(
+    gateway: Gateway, tokens: Tokens, options: ServerOptions, clock: Clock, observations: Observations
+) -> SharedRoutes:
+    documents = published.documents()
+    return SharedRoutes(gateway, tokens, clock, observations, private_docs=options.private_docs, documents=documents)
+
+
+def _routed(surfaces: Sequence[Surface], shared: SharedRoutes, lifespan: Callable[[FastAPI], Any] | None) -> FastAPI:
     app = FastAPI(
         title=TITLE,
         version=VERSION,
         openapi_url=None,
         redirect_slashes=False,
-        lifespan=_lifespan(observations),
+        lifespan=lifespan,
         exception_handlers={
             HTTPException: _unrouted(surfaces),
             Exception: _broken(surfaces),
@@ -88,8 +156,8 @@ def build_app(gateway: Gateway, tokens: Tokens, options: ServerOptions, clock: C
     )
     for surface in surfaces:
         app.router.routes.extend(surface.routes())
-    app.router.routes.extend(shared.routes(lambda: _openapi(app, surfaces)))
-    return Front(_with_cors(app, options.cors_origins), clock, observations.add)
+    app.router.routes.extend(shared.routes(lambda: _openapi(app, (shared, *surfaces))))
+    return app
 
 
 class Api:
@@ -98,13 +166,17 @@ class Api:
     def __init__(self, settings: dict[str, Any], grants: list[dict[str, Any]]) -> None:
         self._settings = Settings.from_dict(settings)
         self._tokens = Tokens(Grant(**each) for each in grants)
-        self._gateway: Gateway | None = None
+        self._gateway: JournalGateway | None = None
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         from serve_app.gateway import open_gateway
 
         self._gateway = await open_gateway(self._settings)
-        return build_app(self._gateway, self._tokens, ServerOptions.from_settings(self._settings), SystemClock())
+        options = ServerOptions.from_settings(self._settings)
+        gateway, clock = self._gateway, SystemClock()
+        return build_app(
+            gateway, self._tokens, options, clock, live_runs=gateway.live_runs, instances=gateway.instances
+        )
 
     async def check_health(self) -> None:
         """Serve replaces this replica when the gateway breaks; a journal that is down is no reason to."""
@@ -161,34 +233,26 @@ def _controller_exists() -> bool:
     return True
 
 
-def _lifespan(observations: Observations) -> Callable[[FastAPI], Any]:
+def _lifespan(draining: asyncio.Event, noted: Sequence[Observations | AccessLog]) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        flushing = asyncio.create_task(observations.keep_flushing())
+        flushing = [asyncio.create_task(each.keep_flushing()) for each in noted]
         yield
-        flushing.cancel()
-        await observations.flush()
+        draining.set()
+        for task in flushing:
+            task.cancel()
+        for each in noted:
+            await each.flush()
 
     return lifespan
 
 
-def _with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
-    return CORSMiddleware(
-        app,
-        allow_origins=origins,
-        allow_origin_regex=None if origins else _LOOPBACK_ORIGIN,
-        allow_methods=["GET", "POST"],
-        allow_headers=["*"],
-        expose_headers=_READABLE_HEADERS,
-    )
-
-
-def _openapi(app: FastAPI, surfaces: Sequence[Surface]) -> dict[str, Any]:
+def _openapi(app: FastAPI, described: Sequence[SharedRoutes | Surface]) -> dict[str, Any]:
     if app.openapi_schema is None:
         schema = get_openapi(title=TITLE, version=VERSION, routes=app.routes)
         components: dict[str, Any] = schema.setdefault("components", {})
-        for surface in surfaces:
-            for kind, parts in surface.components().items():
+        for each in described:
+            for kind, parts in each.components().items():
                 components.setdefault(kind, {}).update(parts)
         app.openapi_schema = schema
     return app.openapi_schema
@@ -213,7 +277,7 @@ def _broken(surfaces: Sequence[Surface]) -> Callable[[Request, Exception], Any]:
 
 def _surface_of(request: Request, surfaces: Sequence[Surface]) -> Surface | None:
     path = request.scope["path"]
-    return next((each for each in surfaces if path == each.prefix or path.startswith(f"{each.prefix}/")), None)
+    return next((each for each in surfaces if is_under(path, each.prefixes)), None)
 
 
 def _refusal(request: Request, exception: Exception) -> OrchestratorError:

@@ -1,16 +1,44 @@
-"""A command on a run, and the answer of the actor that owns it."""
+"""A command on a run: to whoever owns it, again when it moved meanwhile, and the answer.
+
+A run that waits for admission belongs to nobody: a command on it may reach one actor in the moment in which the
+scheduler gives the run to another one. The first then answers `moved`, and has done nothing. An owner that died may
+have done it or not, so only what may be done twice is asked again.
+"""
 
 from __future__ import annotations
 
+import asyncio
+
 from orchestrator import codec
-from orchestrator.errors import Conflict, NotFound, Unavailable
-from orchestrator.ports import Command, CommandReply, ControlPlane
+from orchestrator.errors import ActorUnreachable, Conflict, NotFound, Unavailable
+from orchestrator.ports import Command, CommandReply, ControlPlane, Journal
+
+#: seconds between two tries
+PAUSE_S = 0.02
+#: commands that change nothing when they are carried out a second time
+_REPEATABLE = frozenset({"cancel", "pause", "resume", "shut_down", "skip_task"})
 
 
-async def ask(control: ControlPlane, owner: str, command: Command) -> CommandReply:
-    """The effect of `command` is durable. Raises what the owner refused with, and ActorUnreachable."""
-    blob = await control.command(owner, command.run_id, codec.encode_command(command))
-    reply = codec.decode_command_reply(blob)
+async def ask(journal: Journal, control: ControlPlane, owner: str, command: Command) -> CommandReply:
+    """The effect of `command` is durable. Raises what the owner refused with; the caller keeps the deadline."""
+    while True:
+        try:
+            reply = codec.decode_command_reply(
+                await control.command(owner, command.run_id, codec.encode_command(command))
+            )
+        except ActorUnreachable:
+            if command.kind not in _REPEATABLE and command.idem is None:
+                raise
+        else:
+            if reply.refused != "moved":
+                return _taken(command, reply)
+        await asyncio.sleep(PAUSE_S)
+        row = await journal.summary(command.run_id)
+        owner = row.owner if row and row.owner else owner
+
+
+def _taken(command: Command, reply: CommandReply) -> CommandReply:
+    """The reply to a command that was carried out. Raises Conflict, NotFound, Unavailable."""
     if reply.refused == "conflict":
         raise Conflict(reply.message)
     if reply.refused == "not_found":

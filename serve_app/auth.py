@@ -8,11 +8,14 @@ constant time. `admin` includes `client` and `worker`. Sources, each adding to t
     GLOBAL_WORKER_TOKEN         worker               ORCHESTRATOR_TOKENS_FILE              further tenants, as digests
 
 An empty token authenticates nobody; on a listener that others can reach it, like any weak one, keeps the
-server from starting (`refusal`).
+server from starting (`refusal`). Where surfaces let anonymous callers in, `ORCHESTRATOR_API_KEY` closes the
+runs surface to them (`Tokens.api_key_set`).
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import hmac
 import ipaddress
@@ -40,11 +43,12 @@ _INCLUDES = MappingProxyType(
 )
 SCOPES = frozenset(_INCLUDES)
 
+_API_KEY = "ORCHESTRATOR_API_KEY"
 #: environment variable -> scope of the token in it
 _VARIABLES = MappingProxyType(
     {
         "ORCHESTRATOR_ADMIN_TOKEN": "admin",
-        "ORCHESTRATOR_API_KEY": "client",
+        _API_KEY: "client",
         "CLIENT_TOKEN": "client",
         "GLOBAL_WORKER_TOKEN": "worker",
     }
@@ -71,6 +75,7 @@ class Grant:
     sha256: str
     tenant: str
     scopes: tuple[str, ...]
+    #: where the token was configured, or what its tenant calls it
     name: str = ""
 
 
@@ -82,7 +87,10 @@ class Tokens:
     """Every token the server knows."""
 
     def __init__(self, grants: Iterable[Grant]) -> None:
-        self._known = tuple((bytes.fromhex(each.sha256), _principal(each)) for each in grants)
+        every = tuple(grants)
+        self._known = tuple((bytes.fromhex(each.sha256), _principal(each)) for each in every)
+        #: the operator wants a token of everybody, on any listener
+        self.api_key_set = any(each.name == _API_KEY for each in every)
 
     def principal(self, token: str) -> Principal | None:
         """Who presents `token`; None for a token we do not know. Takes the same time either way."""
@@ -95,8 +103,14 @@ class Tokens:
 
     def bearer(self, authorization: str | None) -> Principal | None:
         """Who sends this `Authorization` header with scheme Bearer."""
-        scheme, _, token = (authorization or "").partition(" ")
-        return self.principal(token.strip()) if scheme.lower() == "bearer" else None
+        token = bearer_token(authorization)
+        return None if token is None else self.principal(token)
+
+
+def bearer_token(authorization: str | None) -> str | None:
+    """The token in an `Authorization` header of scheme Bearer, whatever its case; None for any other header."""
+    scheme, _, token = (authorization or "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def grant(token: str, scope: str, *, tenant: str = DEFAULT_TENANT, name: str = "") -> Grant:
@@ -154,6 +168,18 @@ def anonymous(listen_host: str, headers: Mapping[str, str], *, allowed: bool = T
     if not allowed or proxied or not is_loopback(listen_host) or not is_loopback(_host_name(headers.get("host", ""))):
         return None
     return ANYONE
+
+
+def basic_password(authorization: str | None) -> str | None:
+    """The password in an `Authorization` header with scheme Basic; None when there is none."""
+    scheme, _, encoded = (authorization or "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        text = base64.b64decode(encoded.strip(), validate=True).decode()
+    except (binascii.Error, ValueError):
+        return None
+    return text.partition(":")[2]
 
 
 def _principal(each: Grant) -> Principal:

@@ -17,7 +17,7 @@ import asyncio
 import contextvars
 from bisect import bisect_right
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -46,8 +46,8 @@ class Voice(Protocol):
     def state(self) -> str | None:
         """Core state of the run after the last event."""
 
-    def frames(self, event: e.Event) -> list[Frame]:
-        """What the next event tells."""
+    def frames(self, commit: Sequence[e.Event]) -> list[Frame]:
+        """What the next commit tells."""
 
 
 class Pause(Enum):
@@ -87,7 +87,7 @@ class Reading:
         if not self._ahead:
             for batch in await self._journal.events(self._run_id, self._read_to, BATCHES):
                 events = codec.decode_events(batch.events, batch.schema)
-                frames = tuple(frame for event in events for frame in self._voice.frames(event))
+                frames = tuple(self._voice.frames(events))
                 self._ahead.append(Chunk(batch.last_version, frames, self._voice.state, len(batch.events)))
                 self._read_to = batch.last_version
         return self._ahead.popleft() if self._ahead else None

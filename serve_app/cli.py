@@ -18,7 +18,7 @@ import typer
 
 from actors.settings import Settings, read_settings
 from orchestrator.errors import Conflict, Invalid, OrchestratorError
-from serve_app import commands, screen
+from serve_app import commands, plan_commands, screen
 from serve_app.api_client import ApiRefused, Json, ServerUnreachable
 from serve_app.session import Session, command, group
 
@@ -29,6 +29,8 @@ for _group, _name in (
     (commands.dags, "dags"),
     (commands.runs, "runs"),
     (commands.workers, "workers"),
+    (plan_commands.plans, "plan"),
+    (plan_commands.instances, "instances"),
     (tokens, "token"),
 ):
     app.add_typer(_group, name=_name)
@@ -141,6 +143,23 @@ def _status(session: Session) -> Json:
     return facts
 
 
+@app.command("generate-types")
+def generate_types_command(
+    out: Annotated[Path, typer.Option(help="Folder to write to; it is made.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+) -> None:
+    """Write openapi.json, api-types.ts and api-client.ts: a typed TypeScript client. Needs no server, but npm."""
+    from serve_app import typegen
+    from serve_app.app import describe
+
+    files = typegen.generate(describe(), out)
+    if as_json:
+        screen.print_json({"files": [str(each) for each in files]})
+        return
+    for each in files:
+        screen.print_line(str(each))
+
+
 @command(tokens, "create")
 def token_create(
     session: Session,
@@ -179,6 +198,12 @@ def _hint(error: OrchestratorError) -> str | None:
             return "give a token of this server with --token or ORCHESTRATOR_TOKEN (credentials.json holds three)"
         case ApiRefused(status=403):
             return "use a token with that scope; `orchestrator token create` makes one"
+        case ApiRefused(status=404) if "Orchestrator" in error.message:
+            return "see what there is with `orchestrator instances list`"
+        case ApiRefused(status=404) if "Plan" in error.message:
+            return "see what there is with `orchestrator plan list`"
+        case ApiRefused(status=409) if "being run by" in error.message:
+            return "follow it with `orchestrator instances events -f`, or end it with `orchestrator instances shutdown`"
         case ApiRefused(status=404) if "dag" in error.message.lower():
             return "see what there is with `orchestrator dags list`; deploy with `orchestrator dags deploy FILE`"
         case ApiRefused(status=404):

@@ -1,7 +1,8 @@
-"""The outermost layer: every request gets an id and is measured, and no exception reaches the server.
+"""The outermost layer: every request gets an id, is measured and logged, and no exception reaches the server.
 
 Pure ASGI, because it is on every request's way: the id is left in the scope (`requests.identity_of`), put
-on the response and nowhere else; what was answered is told to `observe` with the pattern of the route.
+on the response and nowhere else; what was answered is told to `observe` with the pattern of the route, and to
+`access_log` with its path, never with its query.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve_app.access_log import AccessLog, Line
 from serve_app.ports import Clock, Observation
 from serve_app.requests import IDENTITY_KEY, identity
 
@@ -24,10 +26,13 @@ _log = logging.getLogger(__name__)
 class Front:
     """Wraps the whole application."""
 
-    def __init__(self, app: ASGIApp, clock: Clock, observe: Callable[[Observation], None]) -> None:
+    def __init__(
+        self, app: ASGIApp, clock: Clock, observe: Callable[[Observation], None], access_log: AccessLog | None = None
+    ) -> None:
         self._app = app
         self._clock = clock
         self._observe = observe
+        self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -35,6 +40,8 @@ class Front:
             return
         this = identity(Headers(scope=scope), self._clock.token)
         scope[IDENTITY_KEY] = this
+        if self._access_log is not None:
+            self._access_log.add(Line(self._clock.now(), "req", this.id, scope["method"], scope["path"]))
         started_s = self._clock.monotonic()
         status = 500
 
@@ -53,6 +60,9 @@ class Front:
         finally:
             seconds = self._clock.monotonic() - started_s
             self._observe(Observation(_method(scope), _route(scope), status, seconds))
+            if self._access_log is not None:
+                now = self._clock.now()
+                self._access_log.add(Line(now, "res", this.id, scope["method"], scope["path"], status, seconds))
 
 
 def _method(scope: Scope) -> str:

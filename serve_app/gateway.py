@@ -15,11 +15,13 @@ import base64
 import binascii
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 from prometheus_client.core import Metric
 
 from actors.clock import Clock
+from actors.plan_store import PlanStore
 from actors.settings import Settings
 from orchestrator import codec
 from orchestrator.definition import HIDDEN, Definition, content_hash
@@ -58,6 +60,7 @@ from serve_app.creations import Creations
 from serve_app.dag_book import DagBook
 from serve_app.deadlines import DEADLINE_S, LONG_DEADLINE_S, within
 from serve_app.hub import Follower, Hub
+from serve_app.instances import Instances
 from serve_app.live_runs import LiveRuns
 from serve_app.ports import Expect, Observation
 from serve_app.run_stream import run_frames
@@ -86,7 +89,9 @@ class Gateway:
         windows_max: int = 100_000,
         dags_max: int = 10_000,
         driven_ttl_s: float = 86_400,
+        settings: Settings | None = None,
     ) -> None:
+        settings = settings or Settings()
         self._journal = journal
         self._control = control
         self._clock = clock
@@ -97,6 +102,9 @@ class Gateway:
         self._hub = Hub(journal)
         #: the runs surface's part
         self.live_runs = LiveRuns(journal, control, self._book, creations, self._hub, clock, driven_ttl_s)
+        store = PlanStore(Path(settings.plans_root))
+        #: the instances surface's part
+        self.instances = Instances(journal, control, self._book, creations, self._hub, store, clock, settings)
 
     # DAGs
 
@@ -309,7 +317,8 @@ class Gateway:
                 )
             return _changed(run_id, reply)
         return _changed(
-            run_id, await ask(self._control, row.owner, Command(kind=kind, run_id=run_id, task=task, idem=idem))
+            run_id,
+            await ask(self._journal, self._control, row.owner, Command(kind=kind, run_id=run_id, task=task, idem=idem)),
         )
 
     async def _command_windows(self, row: RunRow, kind: str, task: str | None) -> CommandReply:
@@ -325,7 +334,7 @@ class Gateway:
                 current = await self._journal.summary(child.run_id)
                 wanted = Command(kind=kind, run_id=child.run_id, task=task)
                 try:
-                    return await ask(self._control, current.owner if current else "", wanted)
+                    return await ask(self._journal, self._control, current.owner if current else "", wanted)
                 except (Conflict, NotFound):
                     return None
 
@@ -393,7 +402,15 @@ class Gateway:
     async def health(self) -> Mapping[str, object]:
         """What answers."""
         journal, ray = await asyncio.gather(self._journal.ping(), self._alive())
-        return {"journal": journal, "ray": ray, "orchestrators_running": 0}
+        return {"journal": journal, "ray": ray, "orchestrators_running": await self._orchestrators() if journal else 0}
+
+    async def _orchestrators(self) -> int:
+        """Instances that run; 0 when that cannot be known now."""
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                return await self.instances.running()
+        except (OrchestratorError, TimeoutError):
+            return 0
 
     async def ready(self) -> str | None:
         """Why no work can be accepted, or None."""
@@ -452,6 +469,7 @@ async def open_gateway(settings: Settings) -> Gateway:
         windows_max=settings.dags_backfill_max_windows,
         dags_max=settings.dags_max_dags_per_tenant,
         driven_ttl_s=settings.taskless_run_ttl_s,
+        settings=settings,
     )
 
 

@@ -1,4 +1,4 @@
-"""Routes that belong to no surface: liveness, readiness, metrics, and the API's own description.
+"""Routes that belong to no surface: liveness, readiness, metrics, and the API's own description and schemas.
 
 `/health` answers 200 as long as the process does; `/ready` tells whether work can be accepted. Nothing here
 needs a token, except that `ORCHESTRATOR_PRIVATE_DOCS` closes metrics and descriptions; nothing is rate limited.
@@ -6,14 +6,16 @@ needs a token, except that `ORCHESTRATOR_PRIVATE_DOCS` closes metrics and descri
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any, Literal
 
 import orjson
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from prometheus_client.core import Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -29,22 +31,42 @@ VERSION = "1.0.0"
 Json = dict[str, Any]
 
 _JSON = "application/json; charset=utf-8"
+_SCHEMA = "application/schema+json; charset=utf-8"
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 #: what must answer for the status to be "healthy"
 _NEEDED = ("journal", "ray")
 
 
+class HealthResponse(BaseModel):
+    """Is this process alive, and does it reach what it needs."""
+
+    ok: bool = True
+    service: str = "orchestrator"
+    status: Literal["healthy", "degraded", "unhealthy"] = "healthy"
+    version: str = VERSION
+    timestamp: datetime
+    orchestrators_running: int = 0
+
+
 class SharedRoutes:
-    """The routes over one gateway."""
+    """The routes over one gateway; `documents` are JSON Schemas by their path."""
 
     def __init__(
-        self, gateway: Gateway, tokens: Tokens, clock: Clock, observations: Observations, *, private_docs: bool
+        self,
+        gateway: Gateway,
+        tokens: Tokens,
+        clock: Clock,
+        observations: Observations,
+        *,
+        private_docs: bool,
+        documents: Mapping[str, bytes],
     ) -> None:
         self._gateway = gateway
         self._tokens = tokens
         self._clock = clock
         self._observations = observations
         self._private = private_docs
+        self._documents = documents
 
     def routes(self, openapi: Callable[[], Json]) -> list[PlainRoute]:
         """Every shared route; `openapi` describes the whole application."""
@@ -59,14 +81,19 @@ class SharedRoutes:
             return get_redoc_html(openapi_url="/openapi.json", title=TITLE)
 
         return [
-            _route("/health", self._health, "Is this process alive", _HEALTH_DOC),
+            _route("/health", self._health, "Is this process alive", _HEALTH_DOC, name="health_check", tag="Health"),
             _route("/ready", self._ready, "Can work be accepted", _READY_DOC),
             _route("/metrics", self._guarded(self._metrics), "Prometheus metrics of the whole system", _METRICS_DOC),
             _route("/_public/metrics", self._guarded(self._metrics), "Same as /metrics", _METRICS_DOC),
             _route("/openapi.json", self._guarded(description)),
             _route("/docs", self._guarded(swagger)),
             _route("/redoc", self._guarded(redoc)),
+            *(_route(path, self._guarded(_document(text))) for path, text in self._documents.items()),
         ]
+
+    def components(self) -> Json:
+        """What the descriptions of the routes refer to."""
+        return {"schemas": {"HealthResponse": HealthResponse.model_json_schema()}}
 
     def _guarded(self, endpoint: Callable[[Request], Awaitable[Response]]) -> Endpoint:
         async def answer(request: Request) -> Response:
@@ -128,6 +155,13 @@ class _Families(Collector):
         return ()
 
 
+def _document(text: bytes) -> Endpoint:
+    async def document(_: Request) -> Response:
+        return Response(text, media_type=_SCHEMA)
+
+    return document
+
+
 def _json(body: Json, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(orjson.dumps(body), status, headers, _JSON)
 
@@ -136,14 +170,24 @@ def _not_ready(reason: str) -> Response:
     return _json({"ok": False, "reason": reason}, 503, {"Retry-After": "1"})
 
 
-def _route(path: str, endpoint: Endpoint, summary: str = "", described: Json | None = None) -> PlainRoute:
+def _route(
+    path: str,
+    endpoint: Endpoint,
+    summary: str = "",
+    described: Json | None = None,
+    *,
+    name: str | None = None,
+    tag: str = "shared",
+) -> PlainRoute:
+    """A route; with a `name` of a contract FastAPI makes the operation's id of it."""
     return PlainRoute(
         path,
         endpoint,
         methods=["GET"],
+        name=name,
         summary=summary or None,
-        tags=["shared"],
-        operation_id=path.strip("/").replace("/", "_"),
+        tags=[tag],
+        operation_id=None if name else path.strip("/").replace("/", "_"),
         response_class=Response,
         include_in_schema=described is not None,
         openapi_extra=described,
@@ -171,16 +215,7 @@ _HEALTH_DOC: Json = {
             "description": "it is; `status` tells whether journal and Ray answer",
             "content": {
                 "application/json": {
-                    "schema": _object(
-                        {
-                            "ok": _OK,
-                            "service": {"type": "string"},
-                            "status": {"type": "string", "enum": ["healthy", "degraded"]},
-                            "version": {"type": "string"},
-                            "timestamp": {"type": "string", "format": "date-time"},
-                            "orchestrators_running": {"type": "integer"},
-                        }
-                    ),
+                    "schema": {"$ref": "#/components/schemas/HealthResponse"},
                     "example": {
                         "ok": True,
                         "service": "orchestrator",

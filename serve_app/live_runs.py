@@ -195,7 +195,7 @@ class LiveRuns:
     ) -> AsyncIterator[Sequence[Frame]]:
         """Checkpoints later than `after`, or the last `replay` ones when it is None; then live, for ever."""
         row = await self._row(tenant, run_id)
-        return live_frames(self._hub, run_id, await self._about(row), after, replay)
+        return live_frames(self._hub, run_id, await self._about(row), row.version, after, replay)
 
     async def _about(self, row: RunRow) -> About:
         """What `started` tells of the definition."""
@@ -219,7 +219,10 @@ class LiveRuns:
         """The caller's checkpoint is in the run's log, whatever state the run is in. Raises NotFound."""
         row = await self._row(tenant, run_id)
         reply = await ask(
-            self._control, row.owner, Command(kind="post", run_id=run_id, checkpoint=Posted(kind, data or NO_JSON))
+            self._journal,
+            self._control,
+            row.owner,
+            Command(kind="post", run_id=run_id, checkpoint=Posted(kind, data or NO_JSON)),
         )
         return CheckpointView(checkpoint_id(reply.version), run_id, self._clock.now(), kind, data)
 
@@ -230,7 +233,7 @@ class LiveRuns:
         if row.state in TERMINAL:
             raise AlreadyEnded(run_id, row.state)
         try:
-            reply = await ask(self._control, row.owner, Command(kind="cancel", run_id=run_id))
+            reply = await ask(self._journal, self._control, row.owner, Command(kind="cancel", run_id=run_id))
         except Conflict:
             ended = await self._row(tenant, run_id)
             raise AlreadyEnded(run_id, ended.state) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from actors.kubernetes_config import configured
 from actors.settings import Settings, read_settings
 
 
@@ -27,8 +28,22 @@ class ServerOptions:
     allow_anonymous: bool = True
     #: empty = loopback origins on any port; "*" = any
     cors_origins: tuple[str, ...] = ()
-    #: a stream is closed after this time (plus up to a fifth), and the client resumes
+    #: of the dags surface: a stream is closed after this time (plus up to a fifth), and the client resumes
     stream_life_s: float = 600.0
+
+    # -- the runs surface
+    #: what a POST /runs without `mode` asks for: plan | redis | k8s
+    runs_default_mode: str = "redis"
+    #: requests per caller in any span of `runs_rate_window_s`
+    runs_rate_max: int = 120
+    runs_rate_window_s: float = 60.0
+    #: mode k8s has a cluster to run tasks in
+    kubernetes_ready: bool = False
+    #: of tasks in mode k8s that name no image; empty = each must name one
+    kubernetes_image: str = ""
+
+    #: lines about requests go to `<home>/logs/access.log`
+    access_log: bool = False
 
     @classmethod
     def from_settings(cls, settings: Settings) -> ServerOptions:
@@ -46,6 +61,12 @@ class ServerOptions:
             private_docs=settings.private_docs,
             allow_anonymous=settings.allow_anonymous,
             cors_origins=settings.cors_origins,
+            runs_default_mode=settings.runs_default_mode,
+            runs_rate_max=settings.rate_limit_max,
+            runs_rate_window_s=settings.rate_limit_window_ms / 1000,
+            kubernetes_ready=configured(settings),
+            kubernetes_image=settings.k8s_image,
+            access_log=settings.access_log,
         )
 
     @classmethod

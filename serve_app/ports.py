@@ -201,7 +201,8 @@ class LiveRuns(Protocol):
         """Checkpoints later than `after`, or the last `replay` ones when it is None; then live, for ever.
 
         Frames: `checkpoint` (data id, runId, ts, type, data?), `status` (data runId, status as a core run state; live
-        only) and `keep_alive` (no data). Each checkpoint once, in order.
+        only) and `keep_alive` (no data), at most 15 s after the last frame. Each checkpoint once, in order. `ts` is a
+        datetime, or text of 24 characters; `data` best stays the msgspec.Raw it is.
         """
 
 

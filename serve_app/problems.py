@@ -42,15 +42,16 @@ class Forbidden(Refused):
 
 
 class TooManyRequests(Refused):
-    """The tenant's bucket is empty."""
+    """The caller has used up what it may ask for."""
 
-    def __init__(self, rate_per_s: float, retry_after_s: int) -> None:
-        super().__init__(rate_per_s, retry_after_s)
-        self.rate_per_s = rate_per_s
+    def __init__(self, limit: str, retry_after_s: int) -> None:
+        super().__init__(limit, retry_after_s)
+        #: what the limit is, for instance "10 requests per second per tenant"
+        self.limit = limit
         self.retry_after_s = retry_after_s
 
     def __str__(self) -> str:
-        return f"{self.rate_per_s:g} requests per second per tenant"
+        return self.limit
 
 
 class BodyTooLarge(Refused):

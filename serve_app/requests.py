@@ -35,7 +35,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _WHOLE = re.compile(r"[0-9]{1,15}", re.ASCII)
 
 #: JSON nested deeper than this is refused: journal scripts and encoders have limits of their own
-_DEEPEST = 100
+DEEPEST = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +73,33 @@ def idempotency(request: Request, tenant: str, body: object) -> Idempotency | No
 
 async def json_body(request: Request, limit_bytes: int) -> object:
     """The parsed JSON body. Raises Invalid, or BodyTooLarge."""
-    body = await _read(request, limit_bytes)
-    return _parse(request, body)
+    return _parse(request, await raw_body(request, limit_bytes))
 
 
 async def optional_json_body(request: Request, limit_bytes: int) -> dict[str, Any]:
     """The parsed JSON object, or {} when the request has no body."""
-    body = await _read(request, limit_bytes)
+    body = await raw_body(request, limit_bytes)
     return object_of(_parse(request, body)) if body else {}
+
+
+async def raw_body(request: Request, limit_bytes: int) -> bytes:
+    """The whole body, never held beyond the limit. Raises BodyTooLarge."""
+    announced = request.headers.get("content-length", "")
+    if _WHOLE.fullmatch(announced) and int(announced) > limit_bytes:
+        raise BodyTooLarge(limit_bytes)
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit_bytes:
+            raise BodyTooLarge(limit_bytes)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def too_deep(text: bytes, parsed: object) -> bool:
+    """Is `parsed`, the JSON value of `text`, nested deeper than DEEPEST levels?"""
+    return text.count(b"[") + text.count(b"{") > DEEPEST and _deeper_than(parsed, DEEPEST)
 
 
 def object_of(body: object) -> dict[str, Any]:
@@ -201,21 +220,6 @@ class Fields:
         return value
 
 
-async def _read(request: Request, limit_bytes: int) -> bytes:
-    """The whole body, never held beyond the limit."""
-    announced = request.headers.get("content-length", "")
-    if _WHOLE.fullmatch(announced) and int(announced) > limit_bytes:
-        raise BodyTooLarge(limit_bytes)
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit_bytes:
-            raise BodyTooLarge(limit_bytes)
-        parts.append(part)
-    return b"".join(parts)
-
-
 def _parse(request: Request, body: bytes) -> object:
     content_type = request.headers.get("content-type", "")
     if content_type.partition(";")[0].strip().lower() != "application/json":
@@ -224,8 +228,8 @@ def _parse(request: Request, body: bytes) -> object:
         parsed: object = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Invalid("malformed JSON", (("", str(error)),)) from None
-    if body.count(b"[") + body.count(b"{") > _DEEPEST and _deeper_than(parsed, _DEEPEST):
-        raise Invalid(f"JSON nested deeper than {_DEEPEST} levels", (("", "nested too deeply"),))
+    if too_deep(body, parsed):
+        raise Invalid(f"JSON nested deeper than {DEEPEST} levels", (("", "nested too deeply"),))
     return parsed
 
 

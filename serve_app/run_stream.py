@@ -29,9 +29,9 @@ class Narration:
         """Core state after the last event."""
         return self._narrator.state
 
-    def frames(self, event: e.Event) -> list[Frame]:
+    def frames(self, commit: Sequence[e.Event]) -> list[Frame]:
         """One frame an event."""
-        return [self._narrator.tell(event)]
+        return [self._narrator.tell(event) for event in commit]
 
 
 async def run_frames(hub: Hub, run_id: str, after: int) -> AsyncIterator[Sequence[Frame]]:

@@ -63,12 +63,13 @@ _log = logging.getLogger(__name__)
 class DagsSurface:
     """This surface over one gateway."""
 
-    prefix = BASE
+    prefixes = (BASE,)
+    credentialed = False
 
     def __init__(self, gateway: Gateway, tokens: Tokens, options: ServerOptions, clock: Clock) -> None:
         self._handlers = Handlers(gateway, options, clock)
         self._tokens = tokens
-        self._rate_per_s = options.rate_limit_rps
+        self._limit = f"{options.rate_limit_rps:g} requests per second per tenant"
         self._clock = clock
         self._buckets = Buckets(options.rate_limit_rps, options.rate_limit_burst, options.replicas)
 
@@ -117,7 +118,7 @@ class DagsSurface:
                     raise Unauthenticated
                 allowance = self._buckets.take(principal.tenant, self._clock.monotonic())
                 if allowance.retry_after_s:
-                    raise TooManyRequests(self._rate_per_s, allowance.retry_after_s)
+                    raise TooManyRequests(self._limit, allowance.retry_after_s)
                 if scope is not None:
                     require(principal, scope)
                 response = await handler(request, principal)
