@@ -14,10 +14,13 @@ import msgspec
 
 from orchestrator import backfill as backfills
 from orchestrator import events as e
+from orchestrator import plan_run, plan_status, run_decisions
 from orchestrator import run as runs
 from orchestrator.backfill import Backfill
 from orchestrator.definition import Definition, TaskSpec, Window
 from orchestrator.messages import Note, Report, Value
+from orchestrator.plan_entry import Completed, Skipped
+from orchestrator.plan_file import parse
 from orchestrator.run import Compiled, Run, RunState
 from orchestrator.task import TaskState
 
@@ -46,6 +49,19 @@ def created(run_id: str = "run_1", **changes: Any) -> e.RunCreated:
     return e.RunCreated(**(values | {"run_type": "manual"} | changes))
 
 
+def a_plan(definition: Definition, **changes: Any) -> e.Plan:
+    """The plan that a definition was made of: all tasks of one phase, nothing done."""
+    text = "\n".join(["# A plan", "## Phase 1: All", *(f"- [ ] {task.id} Do {task.id}" for task in definition.tasks)])
+    document = parse(text, "p")
+    done, skipped = changes.get("done", ()), changes.get("skipped", ())
+    status = plan_status.new(document, "docs/plans/p.md", AT)
+    marks = [*(Completed(name, AT) for name in done), *(Skipped(name, AT) for name in skipped)]
+    raw = msgspec.Raw(msgspec.json.encode(plan_status.apply(status, *marks).raw))
+    texts = {task.task_id: task.description for task in document.tasks}
+    values: dict[str, Any] = {"name": "p", "path": "/srv/docs/plans/p.md", "executor": "echo", "max_iterations": 50}
+    return e.Plan(**(values | {"status": raw, "texts": texts} | changes))
+
+
 def a_value(content: object) -> Value:
     """A task's return value."""
     return Value(msgspec.Raw(msgspec.json.encode(content)))
@@ -54,23 +70,38 @@ def a_value(content: object) -> Value:
 class Story:
     """One run and all that happened to it. Tasks are named; `now` moves when told to."""
 
-    def __init__(self, *tasks: TaskSpec, later: Sequence[Definition] = (), **changes: Any) -> None:
+    def __init__(
+        self,
+        *tasks: TaskSpec,
+        later: Sequence[Definition] = (),
+        mode: str = "",
+        plan: e.Plan | None = None,
+        **changes: Any,
+    ) -> None:
         self.compiled = versions(a_dag(*tasks, **changes), *later)
-        first = created()
+        first = created(origin=e.Origin(mode) if mode else None, plan=plan)
         self.now = AT
         self.run = Run(first, self.compiled)
         self.events: list[e.Event] = [first]
         #: what had to stop
         self.aborts: list[runs.Abort] = []
 
-    def do(self, command: runs.Command) -> list[e.Event]:
+    def do(self, command: plan_run.Command) -> list[e.Event]:
         """Decide and apply; the new events."""
-        new = runs.decide(self.run, command, self.now)
+        if self.run.agenda is None:
+            assert not isinstance(command, plan_run.ShutDown | plan_run.MarkTask), "not of a plan"
+            new = self._take(run_decisions.decide(self.run, command, self.now))
+        else:
+            new = self._take(plan_run.decide(self.run, command, self.now))
+            new += self._take(plan_run.proceed(self.run, self.now))
+        self.events += new
+        return new
+
+    def _take(self, new: list[e.Event]) -> list[e.Event]:
         for event in new:
             abort = runs.aborted(self.run, event)
             self.aborts += [abort] if abort else []
             runs.apply(self.run, event)
-        self.events += new
         return new
 
     def kinds(self, command: runs.Command) -> list[str]:

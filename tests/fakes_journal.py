@@ -94,6 +94,8 @@ class MemoryJournal:
         self.backfills_by_key: dict[tuple[str, str, str], str] = {}
         self.streams: dict[str, list[tuple[int, bytes]]] = defaultdict(list)
         self.timers: dict[tuple[str, str], int] = {}
+        self.alone: dict[tuple[str, str], str] = {}
+        self.signs: dict[str, p.Beat] = {}
         self.replies: dict[str, tuple[str, object, bytes]] = {}
         self.counters: dict[str, int] = defaultdict(int)
         self.logs: dict[tuple[str, str, int], list[bytes]] = {}
@@ -223,6 +225,26 @@ class MemoryJournal:
         return self._step(
             lambda: [self.runs[i].row() for i in sorted(self.runs) if self.runs[i].state not in p.TERMINAL]
         )
+
+    async def beat(self, run_id: str, pid: int, at_ms: int) -> None:
+        def step() -> None:
+            known = self.signs.get(run_id, p.Beat(run_id, 0, 0))
+            self.signs[run_id] = p.Beat(run_id, pid or known.pid, at_ms, known.kept)
+
+        self._step(step)
+
+    async def beats(self) -> list[p.Beat]:
+        return self._step(lambda: [self.signs[run_id] for run_id in sorted(self.signs)])
+
+    async def keep(self, run_id: str, version: int) -> None:
+        def step() -> None:
+            if run_id in self.signs:
+                self.signs[run_id] = msgspec.structs.replace(self.signs[run_id], kept=version)
+
+        self._step(step)
+
+    async def forget(self, run_id: str) -> None:
+        self._step(lambda: self.signs.pop(run_id, None))
 
     async def position(self, stream: str) -> str:
         entries = self.streams[stream]
@@ -486,6 +508,8 @@ class MemoryJournal:
         head = (n.run_id, n.tenant, n.dag_id, n.dag_version, n.run_type, n.created_ms, batch)
         run = _Run(*head, window_key=n.window_key, sla_ms=n.sla_ms)
         self._create(run)
+        if n.alone:
+            self.alone[n.tenant, n.dag_id] = n.run_id
         if n.window_key:
             self.by_window_key[key] = n.run_id
         self._feed.append((n.run_id, 1, "queued"))
@@ -501,6 +525,10 @@ class MemoryJournal:
             return p.CreationResult(status, kept if isinstance(kept, tuple) else (), reply)
         if not all(self._holds(n) for n in creation.runs):
             return p.CreationResult("changed")
+        for n in creation.runs:
+            rival = self.runs.get(self.alone.get((n.tenant, n.dag_id), "")) if n.alone else None
+            if rival and rival.run_id != n.run_id and rival.state not in p.TERMINAL:
+                return p.CreationResult("busy", (p.CreatedRun(rival.run_id, rival.state, "existing"),))
         runs = tuple(self._stand(n) for n in creation.runs)
         self._store(creation.idem, runs)
         return p.CreationResult("ok", runs)

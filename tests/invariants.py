@@ -7,10 +7,11 @@ that begins with the invariant's name. The list is in the architecture, section 
     I1  nothing follows a terminal event, except an explicit retry or restart
     I2  at most one live attempt per task; attempts never repeat
     I3  a task starts only when its run is running and every dependency is done or skipped, and a
-        retry not before it is due
+        retry not before it is due; of a plan only in its batch, one batch after the other, and never beside or before
+        who goes before it in a sequence; failed ones again when nothing else is ready
     I4  replay equals live
     I5  versions have no gap and no repeat
-    I6  a run is terminal exactly when its tasks are
+    I6  a run is terminal exactly when its tasks are (but people may change tasks of an ended plan by hand)
     I7  limits are never exceeded
     I8  a live state that waits on the world owes an effect
     I9  with idle capacity and ready work something starts within bounded time      (measured by who knows the workers)
@@ -29,10 +30,12 @@ from orchestrator import codec
 from orchestrator import events as e
 from orchestrator import run as runs
 from orchestrator.backfill import Backfill
-from orchestrator.definition import Definition
+from orchestrator.conduct import Agenda
+from orchestrator.definition import Conduct, Definition
 from orchestrator.ports import TASK_LETTERS, EventBatch, RunRow
 from orchestrator.run import Run
 from orchestrator.task import Task
+from orchestrator.views import Frame
 
 TERMINAL_EVENTS: Mapping[type[e.Event], str] = {
     e.RunSucceeded: "succeeded",
@@ -72,6 +75,15 @@ class History:
         self.dag_version = 0
         #: its caller drives it: it does not end with its tasks
         self.driven = False
+        #: of a plan: how it is worked through, and the tasks that the present batch still has to do
+        self.conduct: Conduct | None = None
+        self.tolerates: dict[str, set[str]] = {}
+        self.batch: set[str] = set()
+        self.iteration = 0
+        #: tasks that failed and are to be tried again
+        self.failed: set[str] = set()
+        #: tasks that somebody else did
+        self.marked: set[str] = set()
 
     def feed(self, event: e.Event) -> None:
         """One more event."""
@@ -80,7 +92,8 @@ class History:
             return  # by whoever follows the run, whatever state it is in
         if self.state in RUN_TERMINAL:
             again = isinstance(event, e.RunRestarted | e.RunRevived)
-            assert again, f"I1 {self.run_id}: {event} after {self.state}"
+            by_hand = self.conduct is not None and isinstance(event, e.TaskSkipped | e.TaskReset | e.TaskMarked)
+            assert again or by_hand, f"I1 {self.run_id}: {event} after {self.state}"
         match event:
             case e.RunCreated():
                 assert self.version == 1, f"I5 {self.run_id}: created twice"
@@ -107,6 +120,15 @@ class History:
                 self.state = "running"
             case e.SlaMissed():
                 pass
+            case e.RunCancelling():
+                assert self.state in ("running", "paused"), f"{self.run_id}: cancelling while {self.state}"
+                if self.state == "paused":
+                    self.batch = {name for name in self.batch if self.tasks[name] == "running"}
+                self.state = "cancelling"
+            case e.BatchFormed():
+                self._check_batch(event)
+                self.batch, self.iteration = set(event.tasks), event.iteration
+                self.failed -= self.batch
             case _ if type(event) in TERMINAL_EVENTS:
                 self.state = TERMINAL_EVENTS[type(event)]
                 self._check_verdict(event)
@@ -119,13 +141,63 @@ class History:
         self.driven = definition.driven_ttl_s is not None
         self.tasks = {task.id: "pending" for task in definition.tasks}
         self.needs = {task.id: {*task.depends_on, *task.inputs.values()} for task in definition.tasks}
+        self.tolerates = {task.id: set(task.tolerates) for task in definition.tasks}
+        self.conduct = definition.conduct
         self.due.clear()
 
     def _count_start(self, attempt: int) -> None:
         assert attempt == self.attempts + 1, f"{self.run_id}: start {attempt} after {self.attempts}"
         self.attempts = attempt
 
+    def _ready(self, name: str) -> bool:
+        """Is every dependency done, or one whose failure does not matter?"""
+        given_up = {"failed", "timed_out", "upstream_failed"}
+        return all(
+            self.tasks[parent] in DONE or (parent in self.tolerates[name] and self.tasks[parent] in given_up)
+            for parent in self.needs[name]
+        )
+
+    def _its_turn(self, name: str) -> bool:
+        """Have all members of its sequences before it ended?"""
+        assert self.conduct is not None
+        before = (s[: s.index(name)] for s in self.conduct.sequences if name in s)
+        return all(self.tasks[other] in TASK_TERMINAL for members in before for other in members)
+
+    def _check_batch(self, event: e.BatchFormed) -> None:
+        where = f"{self.run_id} batch {event.iteration}"
+        assert self.conduct is not None, f"{where}: a run of no plan"
+        assert self.state == "running", f"I3 {where}: formed while {self.state}"
+        assert not self.batch, f"I3 {where}: formed before {sorted(self.batch)}"
+        assert event.iteration == self.iteration + 1, f"{where} after {self.iteration}"
+        limit = self.conduct.max_iterations
+        assert not limit or event.iteration <= limit, f"I7 {where}: at most {limit}"
+        assert 0 < len(event.tasks) <= self.conduct.batch_size, f"I7 {where}: {event.tasks}"
+        states = {self.tasks[name] for name in event.tasks}
+        assert states <= {"pending", "retrying"}, f"I2 {where}: {event.tasks} are {states}"
+        again = {name in self.failed for name in event.tasks}
+        assert len(again) == 1, f"{where}: {event.tasks} with and without failures"
+        assert all(self._ready(n) and self._its_turn(n) for n in event.tasks), f"I3 {where}: {event.tasks} not ready"
+        open_ = [n for n, s in self.tasks.items() if s in ("pending", "retrying") and n not in self.failed]
+        waiting = [n for n in open_ if self._ready(n) and self._its_turn(n)]
+        if again == {True}:
+            assert not waiting, f"{where}: {event.tasks} again before {waiting}"
+        else:
+            free = min(self.conduct.batch_size, len(waiting))
+            assert len(event.tasks) == free, f"I9 {where}: {event.tasks} of {waiting}"
+
     def _feed_task(self, event: e.Event) -> None:
+        self._feed_task_itself(event)
+        if self.conduct is None:
+            return
+        again = isinstance(event, e.TaskRetrying) and not event.lost
+        self.failed.discard(event.task)  # type: ignore[attr-defined] # as below
+        if again:
+            self.failed.add(event.task)  # type: ignore[attr-defined] # as below
+        if again or self.tasks[event.task] in TASK_TERMINAL:  # type: ignore[attr-defined] # as below
+            self.batch.discard(event.task)  # type: ignore[attr-defined] # as below
+        self.batch = {n for n in self.batch if self.tasks[n] == "running" or self._ready(n)}
+
+    def _feed_task_itself(self, event: e.Event) -> None:
         name: str = event.task  # type: ignore[attr-defined]  # every other event is about a task
         where = f"{self.run_id}/{name} at version {self.version}"
         before = self.tasks[name]
@@ -146,22 +218,29 @@ class History:
                     self.tasks[name] = "timed_out"
                 if isinstance(event, e.TaskRetrying):
                     self.due[name] = event
-            case e.TaskCheckpointed() | e.TaskProgressed():
+            case e.TaskCheckpointed() | e.TaskProgressed() | e.ToolStarted() | e.ToolCompleted():
                 assert (before, self.started[name]) == ("running", event.attempt), f"I12 {where}: {event}"
             case e.TaskSkipped():
-                assert before not in ("succeeded", "cancelled"), f"I1 {where}: skipped while {before}"
+                done = ("succeeded",) if self.conduct else ("succeeded", "cancelled")
+                assert before not in done, f"I1 {where}: skipped while {before}"
                 self.tasks[name] = "skipped"
             case e.TaskCancelled():
                 assert before not in TASK_TERMINAL, f"I1 {where}: cancelled while {before}"
                 self.tasks[name] = "cancelled"
             case e.TaskUpstreamFailed():
                 assert before == "pending", f"{where}: upstream failed while {before}"
-                broken = {self.tasks[parent] for parent in self.needs[name]}
+                broken = {self.tasks[parent] for parent in self.needs[name] - self.tolerates[name]}
                 assert broken & {"failed", "timed_out", "upstream_failed"}, f"{where}: nothing upstream failed"
                 self.tasks[name] = "upstream_failed"
             case e.TaskReset():
-                assert before in TASK_TERMINAL - DONE, f"I1 {where}: reset while {before}"
+                resettable = TASK_TERMINAL - DONE | ({"skipped", "retrying"} if self.conduct else set())
+                assert before in resettable, f"I1 {where}: reset while {before}"
                 self.tasks[name] = "pending"
+            case e.TaskMarked():
+                assert self.conduct is not None, f"{where}: marked, in a run of no plan"
+                assert before != "succeeded", f"I1 {where}: marked while {before}"
+                self.tasks[name] = "succeeded"
+                self.marked.add(name)
             case _:
                 raise AssertionError(f"{where}: a run has no {event}")
 
@@ -169,9 +248,16 @@ class History:
         before = self.tasks[event.task]
         assert before in ("pending", "retrying"), f"I2 {where}: started while {before}"
         assert event.attempt > self.started.get(event.task, 0), f"I2 {where}: attempt {event.attempt} again"
-        assert self.state == "running", f"I3 {where}: started while the run is {self.state}"
+        last_batch = self.conduct is not None and self.state == "cancelling"
+        assert self.state == "running" or last_batch, f"I3 {where}: started while the run is {self.state}"
         waits = {parent for parent in self.needs[event.task] if self.tasks[parent] not in DONE}
-        assert not waits, f"I3 {where}: started before {sorted(waits)}"
+        assert self._ready(event.task), f"I3 {where}: started before {sorted(waits)}"
+        if self.conduct is not None:
+            assert event.task in self.batch, f"I3 {where}: started outside its batch {sorted(self.batch)}"
+            beside = [s for s in self.conduct.sequences if event.task in s]
+            overlap = [n for s in beside for n in s if n != event.task and self.tasks[n] == "running"]
+            assert not overlap, f"I3 {where}: started beside {overlap}, which is of its sequence"
+            assert self._its_turn(event.task), f"I3 {where}: started out of its sequence"
         if before == "retrying":
             due = self.due[event.task].due
             assert event.at >= due - self._early, f"I3 {where}: retried at {event.at}, due at {due}"
@@ -182,13 +268,19 @@ class History:
         if isinstance(event, e.RunSucceeded):
             bad = {name: state for name, state in self.tasks.items() if state not in DONE}
             assert not bad, f"I6 {self.run_id}: succeeded with {bad}"
-        if isinstance(event, e.RunFailed) and not self.driven:
+        gave_up = isinstance(event, e.RunFailed) and event.reason == "max_iterations"
+        if gave_up:
+            assert self.conduct is not None, f"{self.run_id} counts no batches"
+            assert self.iteration == self.conduct.max_iterations, f"{self.run_id} gave up after {self.iteration}"
+        if isinstance(event, e.RunFailed) and not self.driven and not gave_up:
             assert {"failed", "timed_out"} & set(self.tasks.values()), f"I6 {self.run_id}: failed without a failed task"
 
     def rest(self) -> None:
         """At rest, that is between two commits, a started run whose tasks have all ended has ended too (I6)."""
         if self.state in ("running", "paused") and not self.driven:
             assert set(self.tasks.values()) - TASK_TERMINAL, f"I6 {self.run_id}: {self.state}, all tasks ended"
+        if self.conduct is not None and self.state in ("running", "cancelling"):
+            assert self.batch, f"I9 {self.run_id}: {self.state} without a batch: {self.tasks}"
 
 
 _AFTER_RESULT = {
@@ -258,9 +350,11 @@ def check_backfill(events: Sequence[e.Event]) -> str:
 def check_replay(live: Run, replayed: Run) -> None:
     """I4: every slot of the run and of each of its tasks."""
     for slot in Run.__slots__:
-        if slot in ("compiled_by_version", "tasks", "ready", "due"):
+        if slot in ("compiled_by_version", "tasks", "ready", "due", "agenda"):
             continue
         assert getattr(live, slot) == getattr(replayed, slot), f"I4 {slot}"
+    for slot in Agenda.__slots__ if live.agenda is not None else ():
+        assert getattr(live.agenda, slot) == getattr(replayed.agenda, slot), f"I4 agenda.{slot}"
     for name, mine, other in zip(live.compiled.graph.names, live.tasks, replayed.tasks, strict=True):
         for slot in Task.__slots__:
             assert getattr(mine, slot) == getattr(other, slot), f"I4 {name}.{slot}"
@@ -294,3 +388,31 @@ def check_owed(run: Run) -> None:
 def check_sequence(seen: Sequence[int], first: int = 1) -> None:
     """I11: what a subscriber got, over all its reconnects."""
     assert list(seen) == list(range(first, first + len(seen))), f"I11 {seen}"
+
+
+def check_instance_frames(frames: Sequence[Frame]) -> None:
+    """What a follower of an instance is told is one story: each change begins where the one before ended."""
+    words: dict[str, str] = {}
+    state, phase, calls = "running", None, set()
+    for frame in frames:
+        told = (frame.data or {})["data"]
+        match frame.kind:
+            case "task_changed":
+                name = told["task_id"]
+                assert words.get(name, told["old_status"]) == told["old_status"], f"I11 {frame.seq}: {told}"
+                words[name] = told["new_status"]
+            case "phase_changed":
+                assert phase in (None, told["old_phase"]), f"I11 {frame.seq}: {told} after {phase}"
+                phase = told["new_phase"]
+            case "orchestrator_state":
+                assert told["old_state"] == state, f"I11 {frame.seq}: {told} after {state}"
+                state = told["new_state"]
+            case "tool_started":
+                assert told["tool_id"] not in calls, f"I11 {frame.seq}: {told} again"
+                calls.add(told["tool_id"])
+            case "tool_completed":
+                assert told["tool_id"] in calls, f"I11 {frame.seq}: {told} never started"
+            case "status_updated":
+                shown = {entry["id"]: entry["status"] for entry in told["tasks"]}
+                wrong = {name: word for name, word in words.items() if shown[name] != word}
+                assert not wrong, f"I11 {frame.seq}: {shown} where {wrong}"

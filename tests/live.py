@@ -30,6 +30,7 @@ from typing import Any
 import pytest
 
 from tests.dags_api import Api, Json
+from tests.instances_api import Board, write_project
 
 #: user code that definitions sent over HTTP may name; copied to where workers find deployed code
 TASKS = Path(__file__).with_name("live_tasks.py")
@@ -65,6 +66,10 @@ class Server:
     def api(self, who: str = "admin") -> Api:
         """An HTTP client of this server acting as `who`: admin, client, worker, other (second tenant) or nobody."""
         return Api(self.url, self.tokens.get(who))
+
+    def board(self) -> Board:
+        """Instances and plans of this server, as anybody on this machine sees them."""
+        return Board(self.url, self.home / "project")
 
     def cli(self, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
         """Runs `orchestrator <arguments>` against this server."""
@@ -113,6 +118,7 @@ def start(
     for source in code:
         shutil.copy(source, home / "dags" / source.name)
     extra = tokens_file(home)
+    write_project(home / "project", home / "executors.yaml")
     settings = {
         **{
             name: value
@@ -122,8 +128,11 @@ def start(
         "ORCHESTRATOR_HOME": str(home),
         "ORCHESTRATOR_TOKENS_FILE": str(home / "tokens.json"),
         "ORCHESTRATOR_ENTRYPOINT_ALLOW": ",".join(source.stem for source in code),
+        "ORCHESTRATOR_PLANS_ROOT": str(home / "project"),
+        "ORCHESTRATOR_EXECUTORS_FILE": str(home / "executors.yaml"),
         "DAGS_RATE_LIMIT_RPS": "10000",
         "DAGS_RATE_LIMIT_BURST": "10000",
+        "RATE_LIMIT_MAX": "100000",
         **(environ or {}),
     }
     arguments = ("--port", str(free_port()), *options)

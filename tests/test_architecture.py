@@ -21,8 +21,8 @@ import orchestrator
 from orchestrator import errors, events
 
 ROOT = Path(__file__).parents[1]
-#: modules of the core that are for the edge: they may import pydantic, networkx, croniter
-EDGE = {"orchestrator.spec", "orchestrator.graph", "orchestrator.schedule"}
+#: modules of the core that are for the edge: they may import pydantic, networkx, croniter, httpx
+EDGE = {"orchestrator.spec", "orchestrator.graph", "orchestrator.schedule", "orchestrator.client"}
 SAMPLE = {"str": "x", "int": 7, "tuple": (("field", "wrong"),), "float": 1.5}
 
 
@@ -59,6 +59,11 @@ def test_what_actors_import_of_the_core_is_light() -> None:
     names = ", ".join(name for name in core_modules() if name not in EDGE)
     loaded = python(f"import {names}, sys; print(*sorted(m for m in sys.modules if '.' not in m))").split()
     assert not {"pydantic", "networkx", "croniter", "yaml", "numpy"} & set(loaded)
+
+
+def test_who_writes_workflows_does_not_load_the_client() -> None:
+    loaded = python("import orchestrator, sys; print(*sys.modules)").split()
+    assert not {"httpx", "orchestrator.client", "asyncio"} & set(loaded)
 
 
 def test_settings_are_light_to_import() -> None:

@@ -1,7 +1,9 @@
-"""What the README says is so: its code is DAGs, its commands parse, its requests have endpoints, its names exist."""
+"""What the README and the guide say is so: code is DAGs, commands parse, requests have endpoints, names exist."""
 
 from __future__ import annotations
 
+import ast
+import functools
 import json
 import re
 import shlex
@@ -16,19 +18,26 @@ import typer
 
 from actors.settings import Settings
 from orchestrator import spec
+from orchestrator.client import Client
 from orchestrator.definition import Definition
 from orchestrator.load import load
+from serve_app.app import describe
 from serve_app.auth import SCOPES
 from serve_app.cli import app
+from serve_app.surfaces import runs
 from serve_app.surfaces.dags.routes import BASE, ENDPOINTS
 from serve_app.surfaces.dags.words import ERROR_CODES
+from serve_app.typegen.client import client_text
 from tests.benchmarks import readme_figures
 from tests.benchmarks.records import OURS, PLAIN, Record
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.S | re.M)
-PROSE = re.sub(r"^```\w+\n.*?^```$", "", README, flags=re.S | re.M)
+GUIDE = (ROOT / "docs" / "surfaces.md").read_text(encoding="utf-8")
+#: both, with links as from the root
+TEXT = README + GUIDE.replace("](../", "](")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.S | re.M)
+PROSE = re.sub(r"^```\w+\n.*?^```$", "", TEXT, flags=re.S | re.M)
 #: variable -> field of Settings
 VARIABLES = {name: each for each in fields(Settings) for name in each.metadata["names"]}
 
@@ -101,6 +110,25 @@ def test_what_is_said_to_be_refused_is_refused(body: dict[str, Any]) -> None:
         spec.parse_dag({"dag_id": "d", "owner": "o", **body})
 
 
+def test_the_client_example_calls_what_there_is() -> None:
+    (code,) = blocks("python3")
+    parsed = ast.parse(code)
+    calls = [ast.unparse(each.func).split(".") for each in ast.walk(parsed) if isinstance(each, ast.Call)]
+    with Client("http://127.0.0.1:9") as client:
+        methods = [rest for first, *rest in calls if first == "client"]
+        assert len(methods) == 2
+        assert all(callable(functools.reduce(getattr, names, client)) for names in methods)
+
+
+def test_the_typescript_named_is_generated() -> None:
+    written = client_text(describe())
+    methods = re.findall(r"`api\.(\w+)\(", PROSE)
+    assert methods
+    assert [name for name in methods if f"    {name}: (" not in written] == []
+    assert "export function createApiClient(" in written
+    assert "export class ApiError " in written
+
+
 # ---------------------------------------------------------------- commands
 
 
@@ -131,19 +159,24 @@ def test_there_are_command_lines_to_check() -> None:
 # ---------------------------------------------------------------- requests
 
 
-def requests() -> Iterator[tuple[str, str, str | None]]:
-    """(method, path, body) of every curl line."""
+#: variable of a base address -> the endpoints below it
+SURFACES = {"$URL": [endpoint[:2] for endpoint in ENDPOINTS], "$RUNS": [endpoint[:2] for endpoint in runs.ENDPOINTS]}
+
+
+def requests() -> Iterator[tuple[str, str, str, str | None]]:
+    """(variable of its base address, method, path, body) of every curl line."""
     for line in re.findall(r"^curl .*$", "\n".join(blocks("sh")), re.M):
         words = shlex.split(line)
-        (url,) = [word for word in words if word.startswith("$URL")]
+        (url,) = [word for word in words if word.startswith(tuple(SURFACES))]
+        base = next(each for each in SURFACES if url.startswith(each))
         body = words[words.index("-d") + 1] if "-d" in words else None
         method = words[words.index("-X") + 1] if "-X" in words else "GET" if body is None else "POST"
-        yield method, url.removeprefix("$URL").partition("?")[0], body
+        yield base, method, url.removeprefix(base).partition("?")[0], body
 
 
-@pytest.mark.parametrize(("method", "path", "body"), list(requests()))
-def test_every_curl_line_has_an_endpoint_and_a_json_body(method: str, path: str, body: str | None) -> None:
-    patterns = [(verb, re.sub(r"\{\w+\}", "[^/]+", template)) for verb, template, *_ in ENDPOINTS]
+@pytest.mark.parametrize(("base", "method", "path", "body"), list(requests()))
+def test_every_curl_line_has_an_endpoint_and_a_json_body(base: str, method: str, path: str, body: str | None) -> None:
+    patterns = [(verb, re.sub(r"\{\w+\}", "[^/]+", template)) for verb, template in SURFACES[base]]
     assert any(verb == method and re.fullmatch(pattern, path) for verb, pattern in patterns)
     if body is not None:
         assert isinstance(json.loads(body), dict)
@@ -153,6 +186,8 @@ def test_the_base_address_is_the_one_of_the_surface() -> None:
     (url,) = re.findall(r"^URL=(.*)$", "\n".join(blocks("sh")), re.M)
     assert url == Settings().url + BASE
     assert f"`{BASE}`" in README
+    (url,) = re.findall(r"^RUNS=(.*)$", "\n".join(blocks("sh")), re.M)
+    assert url == Settings().url + runs.BASE
 
 
 def test_json_blocks_parse_and_every_error_code_is_told() -> None:
@@ -185,15 +220,17 @@ def test_every_environment_variable_named_is_read_somewhere() -> None:
 
 
 #: words of command lines that stand for something
-PLACEHOLDERS = {"DAG_ID", "RUN_ID"}
+PLACEHOLDERS = {"DAG_ID", "RUN_ID", "INSTANCE_ID"}
 
 
 def test_the_settings_table_has_the_options_of_up_and_the_true_defaults() -> None:
     up = typer.main.get_command(app).commands["up"]  # type: ignore[attr-defined] # a group
     options = {name for parameter in up.params for name in parameter.opts}
     rows = [row for row in settings_rows() if len(row) >= 3 and "_" in row[1]]
+    more = [["", *cells] for cells in re.findall(r"^\| (`[A-Z]\w+`.*?) \| (.*?) \|", GUIDE, re.M)]
     assert rows
-    for option, variable, default, *_ in rows:
+    assert more
+    for option, variable, default, *_ in (*rows, *more):
         assert set(quoted(option)) <= options, option
         names = [name.partition("=")[0] for name in quoted(variable.partition("(")[0])]
         for name, told in zip(names, quoted(default), strict=False):

@@ -7,13 +7,15 @@ scheduled, so a world that draws its chances from one seed runs the same way eve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from actors.clock import Clock
-from orchestrator.ids import RunId, run_id
+from orchestrator.ids import RunId, instance_id, run_id
+
+T = TypeVar("T")
 
 #: a little before a full minute
 START = datetime(2026, 3, 1, 11, 59, 52, tzinfo=UTC)
@@ -72,6 +74,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Nobody else wakes this loop."""
 
 
+def virtually(story: Coroutine[Any, Any, T]) -> T:
+    """The story's result, without waiting for it."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(story)
+
+
 class WorldClock(Clock):
     """Wall time that follows the loop, a little off; ids and chance from one seed."""
 
@@ -94,9 +102,16 @@ class WorldClock(Clock):
 
     def new_run_id(self) -> RunId:
         """Ascending, like the real one."""
+        return run_id(*self._next(), self._rng.getrandbits(64))
+
+    def new_instance_id(self) -> RunId:
+        """The same for an instance."""
+        return instance_id(*self._next(), self._rng.getrandbits(64))
+
+    def _next(self) -> tuple[int, int]:
         self._last_ms = max(self._last_ms, round(self.now().timestamp() * 1000))
         self._count += 1
-        return run_id(self._last_ms, self._count, self._rng.getrandbits(64))
+        return self._last_ms, self._count
 
     def jitter(self) -> float:
         """A share in [0, 1)."""

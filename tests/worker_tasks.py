@@ -227,3 +227,15 @@ def report(ctx: Any) -> None:
     for step in range(100):
         ctx.progress(step / 100)
     ctx.progress(1, "done")
+
+
+def use_tools(ctx: Any, fails: bool = False) -> str:
+    with ctx.tool("search", query="x" * 200, where={"a": 1}, limit=3):
+        found = "found"
+    try:
+        with ctx.tool("write", found=found):
+            if fails:
+                raise ValueError("no space")
+    except ValueError:
+        return "not written"
+    return "written"

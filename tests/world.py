@@ -17,21 +17,28 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import shutil
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
+from os import getpid
+from pathlib import Path
 from random import Random
+from tempfile import gettempdir
 from typing import Any, TypeVar
 
 import msgspec
 
+from actors.names import ORCHESTRATOR, instance_of
+from actors.orchestrator_actor import OrchestratorActor
 from actors.run_actor import RunActor
 from actors.scheduler_actor import SchedulerActor
 from actors.settings import Settings
 from orchestrator.definition import Definition
-from orchestrator.errors import Fenced, Refused
+from orchestrator.errors import Fenced, InstanceDead, Refused
+from orchestrator.ids import INSTANCE_PREFIX
 from serve_app.gateway import Gateway
 from tests.fakes_journal import MemoryJournal
 from tests.invariants import RUN_TERMINAL
@@ -100,18 +107,25 @@ class World:
         self.clock = WorldClock(self.loop, self.rng)
         self.journal = MemoryJournal()
         self.wire = Wire(self.loop, self.rng, self.character.weather, killer=self.kill)
+        #: the plans root
+        self.folder = Path(gettempdir(), f"plans-{getpid()}-{seed}")  # a seed makes the same world every time
         self.settings = Settings(
-            passivate_after_s=self.rng.choice((0.5, 3.0, 300.0)), cancel_grace_s=self.rng.choice((0.5, 5.0))
+            plans_root=str(self.folder),
+            instance_retention_s=3600.0,
+            passivate_after_s=self.rng.choice((0.5, 3.0, 300.0)),
+            cancel_grace_s=self.rng.choice((0.5, 5.0)),
         )
         self.workers = [f"worker-default-{n}" for n in range(self.rng.randint(1, 3))]
         self.supervisor = Supervisor(self.wire, RUN_ACTORS, self.workers)
+        self.supervisor.start = self.start
         definitions: dict[str, Definition] = {}
         self.watcher = Watcher(self.journal, self.wire, self.clock, self.supervisor)
         if self.character.calm:
             self.watcher.idle_bound_s = IDLE_CALM_S
         if self.character.sets:
             self.watcher.early = timedelta(seconds=5 * self.character.sets)
-        self.clients = Clients(self.rng, self.journal, [self._gateway() for _ in range(2)], definitions)
+        gateways = [self._gateway() for _ in range(2)]
+        self.clients = Clients(self.rng, self.journal, gateways, definitions, self.folder)
         self._forecast = f"{self.character.weather}; {self.character.mischief}"
         self._incarnations = 0
 
@@ -160,6 +174,7 @@ class World:
         self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         asyncio.set_event_loop(None)
         self.loop.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _story(self, what: str) -> str:
         c = self.character
@@ -217,7 +232,10 @@ class World:
                 raise AssertionError(f"I10 still open after {ENDS_WITHIN_S:.0f} s: {self._described(open_)}")
             for run_id in open_:
                 if self.journal.runs[run_id].state == "paused":
-                    with suppress(Refused):
+                    with suppress(Refused, InstanceDead):
+                        if run_id.startswith(INSTANCE_PREFIX):
+                            await gateway.instances.resume(TENANT, run_id)
+                            continue
                         await clients.insist(partial(gateway.resume_run, TENANT, run_id, None))
             await asyncio.sleep(1.0)
 
@@ -258,6 +276,8 @@ class World:
         road: Any = JournalRoad(self.journal, self.wire, self.watcher.written)
         if name == "scheduler":
             return SchedulerActor(road, self.wire, self.clock, self.settings)
+        if instance_of(name):
+            return OrchestratorActor(name, road, self.wire, self.clock, self.settings)
         return RunActor(name, road, self.wire, self.clock, self.settings)
 
     def kill(self, name: str) -> None:
@@ -282,16 +302,18 @@ class World:
             process.end()
 
     def _return_later(self, name: str) -> None:
+        self.supervisor.away.add(name)
         self.loop.call_later(self.rng.choice((0.05, 0.05, 0.5, 0.5, 3.0, 15.0)), self._return, name)
 
     def _return(self, name: str) -> None:
-        if not name.startswith("worker") or name in self.workers:
+        self.supervisor.away.discard(name)
+        if name in self.workers or name in self.supervisor.extra or not name.startswith(("worker", ORCHESTRATOR)):
             self.start(name)
 
     def _gateway(self) -> Gateway:
         road: Any = JournalRoad(self.journal, self.wire, self.watcher.written)
         control: Any = Control(self.wire, RUN_ACTORS)
-        return Gateway(road, control, self.clock, driven_ttl_s=DRIVEN_TTL_S)
+        return Gateway(road, control, self.clock, driven_ttl_s=DRIVEN_TTL_S, settings=self.settings)
 
     @contextmanager
     def _crashes_noticed(self) -> Any:
@@ -314,8 +336,9 @@ class World:
 
     async def _trouble(self, after_s: float) -> None:
         await asyncio.sleep(after_s)
-        name = self.rng.choice(("scheduler", "scheduler", *RUN_ACTORS, *RUN_ACTORS, *self.workers, "supervisor"))
-        shell = name in ("scheduler", *RUN_ACTORS)
+        own = sorted(self.supervisor.extra)
+        name = self.rng.choice(("scheduler", "scheduler", *RUN_ACTORS, *RUN_ACTORS, *self.workers, "supervisor", *own))
+        shell = name in ("scheduler", *RUN_ACTORS, *own)
         if shell and self.character.zombies and self.rng.random() < 0.5:
             self.replace(name)
         else:

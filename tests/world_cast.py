@@ -188,17 +188,46 @@ class Supervisor:
         self.workers = workers
         #: worker -> seconds since when it is to get no more work
         self.draining: dict[str, float] = {}
+        #: actors for one instance each, and those of them that died and are being started again
+        self.extra: set[str] = set()
+        self.away: set[str] = set()
+        #: of the newest scheduler that was heard of
+        self._epoch = 0
+        self._orders: dict[str, int] = {}
+        #: starts the actor of that name
+        self.start: Callable[[str], None] = lambda _: None
         self._told: Roster | None = None
 
-    async def tell_roster(self, _blob: bytes) -> bytes:
+    async def tell_roster(self, blob: bytes) -> bytes:
         """For a new scheduler."""
+        self._is_current(*codec.decode_supervision(blob))
         return codec.encode_control(self._roster())
 
-    async def ensure(self, _actor: bytes) -> None:
-        """Runs with an actor of their own are not played here."""
+    async def ensure(self, actor: bytes) -> None:
+        """An actor for one instance exists."""
+        order, name = codec.decode_supervision(actor)
+        if not self._is_current(order, name):
+            return
+        self.extra.add(name)
+        if name not in self._wire.processes and name not in self.away:
+            self.start(name)
 
-    async def release(self, _actor: bytes) -> None:
-        """Nor is their end."""
+    async def release(self, actor: bytes) -> None:
+        """It is not needed any more."""
+        order, name = codec.decode_supervision(actor)
+        if name in self.run_actors or not self._is_current(order, name):
+            return
+        self.extra.discard(name)
+        process = self._wire.processes.pop(name, None)
+        if process is not None:
+            process.end()
+
+    def _is_current(self, order: int, name: str) -> bool:
+        self._epoch = max(self._epoch, order >> 32)
+        if order >> 32 < self._epoch or order < self._orders.get(name, 0):
+            return False
+        self._orders[name] = order
+        return True
 
     async def live(self) -> None:
         """As the real one: told when it changed, and again after a failure."""
@@ -242,6 +271,15 @@ class Control:
         """At the owner; a run that nobody owns goes to any."""
         chosen = owner or self._wire.rng.choice(self._run_actors)
         return await self._wire.ask(chosen, "command", command)
+
+    async def answers(self, actor: str) -> bool:
+        """Whether it does within a second."""
+        try:
+            async with asyncio.timeout(1.0):
+                await self._wire.ask(actor, "whether_alive", b"")
+        except (ActorUnreachable, TimeoutError):
+            return False
+        return True
 
     def __getattr__(self, name: str) -> Any:
         raise NotImplementedError(name)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
@@ -20,11 +21,22 @@ import msgspec
 from orchestrator import events as e
 from orchestrator.definition import HIDDEN, Definition, TaskSpec
 from orchestrator.errors import Refused, Unavailable
+from orchestrator.ids import INSTANCE_PREFIX
 from orchestrator.messages import NO_JSON
-from orchestrator.views import CheckpointView, Idempotency, LiveRunWanted, RunChanged, Trigger
+from orchestrator.views import (
+    Acknowledged,
+    CheckpointView,
+    Frame,
+    Idempotency,
+    InstanceView,
+    InstanceWanted,
+    LiveRunWanted,
+    RunChanged,
+    Trigger,
+)
 from serve_app.gateway import Gateway
 from tests.fakes_journal import MemoryJournal
-from tests.invariants import RUN_TERMINAL, check_sequence, check_versions
+from tests.invariants import RUN_TERMINAL, check_instance_frames, check_sequence, check_versions
 
 T = TypeVar("T")
 TENANT = "default"
@@ -34,12 +46,18 @@ class Clients:
     """Everybody outside, with two API replicas to ask."""
 
     def __init__(
-        self, rng: Random, journal: MemoryJournal, gateways: list[Gateway], definitions: dict[str, Definition]
+        self,
+        rng: Random,
+        journal: MemoryJournal,
+        gateways: list[Gateway],
+        definitions: dict[str, Definition],
+        folder: Path,
     ) -> None:
         self.rng = rng
         self.journal = journal
         self.gateways = gateways
         self.definitions = definitions
+        self.folder = folder
         #: no more events will come
         self.over = False
 
@@ -75,7 +93,7 @@ class Clients:
     async def visit(self, after_s: float) -> None:
         """One thing that one client wants."""
         await asyncio.sleep(after_s)
-        creations = (self._trigger, self._trigger, self._backfill, self._live_run)
+        creations = (self._trigger, self._trigger, self._backfill, self._live_run, self._instance)
         commands = (self._command, self._command, self._change_mind, self._pause_dag)
         visit = self.rng.choice((*creations, *commands) if self._runs_of_dags() else creations)
         with suppress(Refused):
@@ -131,6 +149,72 @@ class Clients:
 
     async def _checkpoints(self, run_id: str) -> list[CheckpointView]:
         return await self.insist(lambda: self.gateways[0].live_runs.checkpoints(TENANT, run_id, None, None))
+
+    async def _instance(self) -> None:
+        """An instance that works through a plan, and a client that interferes; a second one comes too late."""
+        rng = self.rng
+        name = f"p{rng.randint(0, 2)}"
+        self.write_plan(name, random_plan(rng))
+        wanted = InstanceWanted(
+            plan=name,
+            batch_size=rng.choice((1, 2, 5)),
+            max_iterations=rng.choice((0, 0, 2, 50)),
+            max_retries=rng.choice((0, 2)),
+        )
+        asked = [self.insist(lambda g=g: g.instances.start(TENANT, wanted)) for g in self.gateways]  # type: ignore[misc]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        made = [answer for answer in answers if isinstance(answer, InstanceView)]
+        for view in made:
+            assert view.instance_id in self.journal.runs, f"I13 {view.instance_id} was accepted and is not there"
+        if not made:
+            return
+        for _ in range(rng.randint(0, 4)):
+            await asyncio.sleep(rng.choice((0.0, 0.0, 0.1, 1.0)))
+            with suppress(Refused, Unavailable):
+                await self._interfere(made[0].instance_id)
+
+    def write_plan(self, name: str, text: str) -> None:
+        """The plan file of that name."""
+        path = self.folder / "docs" / "plans" / f"{name}.md"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    async def _interfere(self, instance_id: str) -> None:
+        rng, instances = self.rng, self.rng.choice(self.gateways).instances
+        task = f"{rng.randint(1, 2)}.{rng.randint(1, 4)}"
+        version = self.journal.runs[instance_id].version
+        match rng.choice(("pause", "pause", "resume", "skip", "retry", "shut_down", "force")):
+            case "pause":
+                answer, wanted = await instances.pause(TENANT, instance_id), "paused"
+                await self._stays_paused(instance_id, version, answer)
+            case "resume":
+                answer, wanted = await instances.resume(TENANT, instance_id), ""
+            case "skip":
+                answer, wanted = await instances.skip_task(TENANT, instance_id, task, "later"), ""
+                assert not answer.success or self._has(instance_id, e.TaskSkipped, task), f"I13 skip of {task}"
+            case "retry":
+                answer, wanted = await instances.retry_task(TENANT, instance_id, task), ""
+                assert not answer.success or self._has(instance_id, e.TaskReset, task), f"I13 retry of {task}"
+            case _ as how:
+                answer, wanted = await instances.shut_down(TENANT, instance_id, how == "force"), "cancelling cancelled"
+        if answer.success and "cancel" in wanted:
+            assert self.journal.runs[instance_id].state in RUN_TERMINAL | {"cancelling"}, f"I13 {wanted}"
+
+    async def _stays_paused(self, instance_id: str, version: int, answer: Acknowledged) -> None:
+        """Nothing starts from the answer on, until somebody resumes it."""
+        told = self._events(instance_id)
+        assert not answer.success or any(isinstance(event, e.RunPaused) for event in told), "I13 pause"
+        await asyncio.sleep(self.rng.uniform(0.0, 3.0))
+        paused = False
+        for event in self._events(instance_id)[version:]:
+            paused = isinstance(event, e.RunPaused) or (paused and not isinstance(event, e.RunResumed))
+            assert not (paused and isinstance(event, e.TaskStarted)), f"I3 {instance_id}: {event} while paused"
+
+    def _has(self, run_id: str, kind: type[e.Event], task: str) -> bool:
+        return any(isinstance(x, kind) and getattr(x, "task", "") == task for x in self._events(run_id))
+
+    def _events(self, run_id: str) -> list[e.Event]:
+        return check_versions(self.journal.runs[run_id].events)
 
     def _runs_of_dags(self) -> list[str]:
         return [run_id for run_id, run in self.journal.runs.items() if not run.dag_id.startswith(HIDDEN)]
@@ -213,6 +297,9 @@ class Clients:
         while not self.journal.runs:  # noqa: ASYNC110 (nobody could set an event)
             await asyncio.sleep(0.5)
         run_id = self.rng.choice(list(self.journal.runs))
+        if run_id.startswith(INSTANCE_PREFIX):
+            await self._read_instance(run_id)
+            return
         if not run_id.startswith("run_"):
             await self._read_live(run_id)
             return
@@ -225,6 +312,22 @@ class Clients:
             await asyncio.sleep(self.rng.uniform(0.0, 1.0))
         assert len(seen) == self.journal.runs[run_id].version, f"I11 {run_id}: {seen}"
 
+    async def _read_instance(self, run_id: str) -> None:
+        """The same of an instance: numbers without a gap over all reconnects, and what they tell is one story."""
+        seen: list[Frame] = []
+        last = 0
+        while not (self.over and last and len(seen) >= last):
+            with suppress(Unavailable, TimeoutError):
+                async with asyncio.timeout(self.rng.uniform(0.5, 20.0)):
+                    instances = self.rng.choice(self.gateways).instances
+                    snapshot, last, frames = await instances.open_events(TENANT, run_id, len(seen))
+                    assert snapshot.instance_id == run_id
+                    async for chunk in frames:
+                        seen += [frame for frame in chunk if frame.seq is not None]
+            await asyncio.sleep(self.rng.uniform(0.0, 1.0))
+        check_sequence([frame.seq or 0 for frame in seen])
+        check_instance_frames(seen)
+
     async def _read_live(self, run_id: str) -> None:
         """The same of a run of the runs surface, whose stream resumes by instants and does not end."""
         seen: list[CheckpointView] = []
@@ -233,6 +336,7 @@ class Clients:
             with suppress(Unavailable, TimeoutError):
                 async with asyncio.timeout(self.rng.uniform(0.5, 20.0)):
                     await self._read_live_once(run_id, seen)
+            await asyncio.sleep(self.rng.uniform(0.0, 1.0))
             every = await self._checkpoints(run_id) if self.over else []
         assert [each.id for each in seen] == [each.id for each in every], f"I11 {run_id}"
 
@@ -259,6 +363,22 @@ _REPROCESS = ("none", "none", "failed", "completed")
 
 def _day(number: int) -> str:
     return str(date(2026, 2, 1) + timedelta(days=number))
+
+
+def random_plan(rng: Random) -> str:
+    """Two phases of a few tasks, some with dependencies, some in a sequence."""
+    lines = ["# Implementation Plan: Chance"]
+    for phase in (1, 2):
+        lines.append(f"## Phase {phase}: P{phase}")
+        count = rng.randint(1, 4)
+        if rng.random() < 0.4:
+            lines.append(f"**Execution Note:** Tasks {phase}.1-{phase}.{count} are [SEQUENTIAL] - one file")
+        for n in range(1, count + 1):
+            needs = f" (depends: {phase}.{rng.randint(1, n - 1)})" if n > 1 and rng.random() < 0.4 else ""
+            lines.append(f"- [{'x' if rng.random() < 0.1 else ' '}] {phase}.{n} Do it{needs}")
+        if rng.random() < 0.3:
+            lines.append(f"**VERIFY Phase {phase}:** looks good (non-blocking)")
+    return "\n".join(lines)
 
 
 def _random_tasks(rng: Random) -> tuple[TaskSpec, ...]:

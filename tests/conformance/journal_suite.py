@@ -905,6 +905,51 @@ class JournalSuite:
         assert {tuple(b.last_version for b in h.batches) for h in found} == {(1, 3)}
         assert found[3].batches[1].events == progress(2)
 
+    async def test_a_run_that_is_to_be_alone_is_refused_while_another_one_goes_on(self, journal: Journal) -> None:
+        owner = await Owner(journal).start()
+        await journal.put_dag(put("@plan/p"))
+        await journal.put_dag(put("@plan/q"))
+        first, second, third = (new_run(dag_id="@plan/p", alone=True) for _ in range(3))
+        other = new_run(dag_id="@plan/q", alone=True)
+        made = await journal.create_runs([Creation((run,)) for run in (first, second, other)])
+        assert [result.status for result in made] == ["ok", "busy", "ok"]
+        assert made[1].runs == (ports.CreatedRun(first.run_id, "queued", "existing"),)
+        assert await journal.summary(second.run_id) is None
+        assert [result.status for result in await journal.create_runs([Creation((first,))])] == ["ok"]
+        await owner.commit(append(first.run_id, 1, state="running"))
+        busy = (await journal.create_runs([Creation((third,))]))[0]
+        assert (busy.status, busy.runs[0].state) == ("busy", "running")
+        await owner.commit(append(first.run_id, 2, state="cancelling"))
+        assert (await journal.create_runs([Creation((third,))]))[0].status == "busy"
+        await owner.commit(append(first.run_id, 3, state="cancelled", finished_ms=NOW_MS))
+        assert (await journal.create_runs([Creation((third,))]))[0].status == "ok"
+        elsewhere = new_run(dag_id="@plan/p", alone=True, tenant="u")
+        await journal.put_dag(put("@plan/p", tenant="u"))
+        assert (await journal.create_runs([Creation((elsewhere,))]))[0].status == "ok"
+
+    async def test_starters_at_the_same_moment_get_one_run(self, journal: Journal) -> None:
+        await journal.put_dag(put("@plan/p"))
+        runs = [new_run(dag_id="@plan/p", alone=True) for _ in range(20)]
+        answers = await asyncio.gather(*(journal.create_runs([Creation((run,))]) for run in runs))
+        statuses = Counter(answer[0].status for answer in answers)
+        assert statuses == {"ok": 1, "busy": 19}
+        [stands] = {answer[0].runs[0].run_id for answer in answers}
+        assert await journal.summary(stands) is not None
+
+    async def test_signs_of_life_are_kept_beside_the_run_until_they_are_forgotten(self, journal: Journal) -> None:
+        assert await journal.beats() == []
+        await journal.beat("orch-2", 0, NOW_MS)
+        await journal.beat("orch-1", 7, NOW_MS)
+        await journal.beat("orch-2", 8, NOW_MS + 10)
+        await journal.beat("orch-2", 0, NOW_MS + 20)
+        await journal.keep("orch-2", 5)
+        await journal.keep("orch-3", 5)
+        found = await journal.beats()
+        assert found == [ports.Beat("orch-1", 7, NOW_MS), ports.Beat("orch-2", 8, NOW_MS + 20, 5)]
+        await journal.forget("orch-1")
+        await journal.forget("orch-1")
+        assert [beat.run_id for beat in await journal.beats()] == ["orch-2"]
+
     async def test_unknown_things_are_empty_not_errors(self, journal: Journal) -> None:
         assert await journal.summary("x") is None
         assert await journal.tasks("x") == {}

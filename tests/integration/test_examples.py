@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +106,29 @@ def test_the_demo_shows_a_year(live: Server) -> None:
     assert "2013-06" in out
     assert len(loaded(live, "2012-07-01", "2013-06-30")) == 365
     assert live.processes("ray::RunActor"), "a server that ran before the demo is left running"
+
+
+def test_a_plan_on_weather_data_is_carried_out_and_reported(live: Server) -> None:
+    root = Path(live.environ["ORCHESTRATOR_PLANS_ROOT"])
+    shutil.copy(EXAMPLES / "weather_plan" / "weather_steps.py", live.home / "dags")
+    shutil.copytree(EXAMPLES / "weather_plan" / "docs", root / "docs", dirs_exist_ok=True)
+    executors = Path(live.environ["ORCHESTRATOR_EXECUTORS_FILE"])
+    executors.write_text(executors.read_text() + (EXAMPLES / "weather_plan" / "executors.yaml").read_text())
+    done = live.cli("plan", "run", "seattle", "--executor", "analyst", "--wait", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    status = json.loads(done.stdout)
+    assert (status["exit_reason"], status["summary"]["completed"]) == ("complete", 7)
+    report = live.cli("plan", "findings", "seattle", "3.1").stdout
+    seattle = data.seattle_weather()
+    hottest = seattle.loc[seattle["temp_max"].idxmax()]
+    assert f"temp_max: {hottest['date']:%Y-%m-%d}, {hottest['temp_max']} degrees" in report
+    listed = live.cli("plan", "run", "seattle", "--executor", "lister", "--wait")
+    assert listed.returncode == 0, listed.stdout + listed.stderr
+    events = live.cli("instances", "events", status["instance_id"], "--json").stdout.splitlines()
+    told = [json.loads(line) for line in events]
+    assert [each["id"] for each in told] == list(range(1, len(told) + 1))
+    tools = {each["data"]["data"]["tool_name"] for each in told if each["event"] == "tool_completed"}
+    assert tools == {"analyst", "read", "check", "rain", "warmest", "windiest", "kinds", "report"}
 
 
 def loaded(live: Server, first: str, last: str) -> list[tuple[object, ...]]:

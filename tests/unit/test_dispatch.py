@@ -267,3 +267,16 @@ def test_a_lost_worker_has_no_slot() -> None:
     made.remove("w0")
     made.demand("A", {0: 1})
     assert made.grants(0.0) == []
+
+
+def test_however_many_wait_a_holder_keeps_one_lease_for_its_quantum() -> None:
+    slots = Slots()
+    for worker in ("w0", "w1"):
+        slots.add(worker, "default", "i")
+    slots.demand("first", {0: 4})
+    assert len(slots.grants(0.0)) == 2
+    slots.demand("second", {1: 1})
+    slots.demand("third", {1: 1})
+    assert len(slots.yields(0.0)) == 1
+    assert slots.yields(QUANTUM_S / 2) == []
+    assert len(slots.yields(QUANTUM_S)) == 1

@@ -17,6 +17,11 @@ def test_defaults_are_those_of_the_contracts() -> None:
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
     assert (settings.dags_rate_limit_rps, settings.dags_rate_limit_burst) == (10.0, 20)
     assert settings.dags_backfill_max_windows == 100_000
+    assert (settings.rate_limit_max, settings.rate_limit_window_ms, settings.runs_default_mode) == (
+        120,
+        60_000,
+        "redis",
+    )
     assert settings.max_body_bytes == 16 * 2**20
     assert settings.entrypoint_allow == ()
     assert not settings.allow_shell
@@ -68,6 +73,21 @@ def test_a_value_that_cannot_be_read_is_refused_by_its_name(name: str, text: str
         read_settings({name: text})
     assert caught.value.details == ((name, expected),)
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "number"), [
+    ("3", 3), ("3.9", 3), ("1e5", 100_000), ("0", 120), ("-5", 120), ("0.5", 120), ("many", 120), ("120abc", 120),
+    ("inf", 120), ("nan", 120), ("", 120), ("0x10", 120),
+])  # fmt: skip
+def test_a_rate_limit_that_is_no_number_above_0_is_the_default(text: str, number: int) -> None:
+    settings = read_settings({"RATE_LIMIT_MAX": text, "RATE_LIMIT_WINDOW_MS": "soon"})
+    assert (settings.rate_limit_max, settings.rate_limit_window_ms) == (number, 60_000)
+
+
+def test_a_mode_of_another_name_is_refused() -> None:
+    assert read_settings({"ORCHESTRATOR_RUNS_DEFAULT_MODE": "plan"}).runs_default_mode == "plan"
+    with pytest.raises(Invalid, match="ORCHESTRATOR_RUNS_DEFAULT_MODE='dry': one of plan, redis, k8s expected"):
+        read_settings({"ORCHESTRATOR_RUNS_DEFAULT_MODE": "dry"})
 
 
 def test_the_home_is_absolute_and_knows_the_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ TASK_EVENTS = [
     e.TaskRetrying(AT, "a", 1, AT, "Boom"),
     e.TaskFailed(AT, "a", 1, "Boom"),
     e.TaskSkipped(AT, "a"),
+    e.TaskMarked(AT, "a"),
     e.TaskUpstreamFailed(AT, "a"),
     e.TaskCancelled(AT, "a"),
     e.TaskReset(AT, "a"),
@@ -47,16 +48,16 @@ def test_every_state_has_a_row() -> None:
 
 def test_only_a_person_leads_out_of_a_terminal_state() -> None:
     for state in TERMINAL:
-        assert set(TRANSITIONS[state]) <= {e.TaskReset, e.TaskSkipped}, state
+        assert set(TRANSITIONS[state]) <= {e.TaskReset, e.TaskSkipped, e.TaskMarked}, state
 
 
-def test_what_is_done_or_skipped_stays_so() -> None:
+def test_what_is_done_stays_so_and_what_is_skipped_only_people_change() -> None:
     assert not TRANSITIONS[TaskState.SUCCEEDED]
-    assert not TRANSITIONS[TaskState.SKIPPED]
+    assert set(TRANSITIONS[TaskState.SKIPPED]) == {e.TaskReset, e.TaskMarked}
 
 
-def test_a_cancelled_task_can_be_retried_but_not_skipped() -> None:
-    assert set(TRANSITIONS[TaskState.CANCELLED]) == {e.TaskReset}
+def test_only_people_lead_out_of_cancelled() -> None:
+    assert set(TRANSITIONS[TaskState.CANCELLED]) == {e.TaskReset, e.TaskSkipped, e.TaskMarked}
 
 
 def test_every_event_of_a_task_is_in_the_table() -> None:

@@ -195,6 +195,26 @@ def test_a_checkpoint_goes_to_the_owner_and_is_read_back(bench: Bench) -> None:
     assert msgspec.json.decode(note.data) == {"row": 7}
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_tool_calls_are_told_with_their_input_in_short_and_how_they_went(bench: Bench, fails: bool) -> None:
+    assert bench.value(python("use_tools", fails=fails)) == ("not written" if fails else "written")
+    told = [(note.kind, msgspec.json.decode(note.data)) for _, note in bench.notes.notes]
+    assert [kind for kind, _ in told] == ["tool_started", "tool_completed"] * 2
+    assert told[0][1] == {
+        "call": 1,
+        "name": "search",
+        "input": {"query": "x" * 100 + "...", "where": "<dict>", "limit": 3},
+    }
+    assert (told[1][1]["call"], told[1][1]["success"], told[3][1]["success"]) == (1, True, not fails)
+    assert told[2][1]["input"] == {"found": "found"}
+
+
+def test_a_tool_call_of_a_replaced_attempt_ends_it(bench: Bench) -> None:
+    bench.notes.accepts = False
+    assert bench.run(python("use_tools")).outcome == "cancelled"
+    assert len(bench.notes.notes) == 1
+
+
 def test_a_first_attempt_has_no_checkpoint(bench: Bench) -> None:
     assert bench.value(python("save")) == [None, {"row": 7}]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from actors.mail import Observed
 from orchestrator import codec
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import ActorUnreachable
@@ -157,6 +158,8 @@ def test_old_news_of_a_window_do_not_bring_an_ended_backfill_back() -> None:
         somebody = await world.journal.take_epoch("somebody")
         mail = Mail(owner, codec.encode_items([old]))
         await world.journal.commit(Commit(owner="somebody", epoch=somebody, turn=1, mail=(mail,)))
+        await asyncio.sleep(5.0)
+        world.wire.processes[owner].object._post(Observed(backfill, ((child, "running", 2),)))
         await asyncio.sleep(5.0)
         assert (world.journal.runs[backfill].state, world.journal.runs[backfill].attempts) == ("succeeded", 1)
 

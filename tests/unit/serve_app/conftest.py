@@ -14,6 +14,8 @@ from serve_app.app import build_app
 from serve_app.auth import Grant, Tokens, grant
 from serve_app.options import ServerOptions
 from tests.fakes_gateway import FakeClock, FakeGateway
+from tests.fakes_instances import FakeInstances
+from tests.fakes_live_runs import FakeLiveRuns
 
 BASE = "/api/v1/runtime/orchestrator"
 TOKENS = {
@@ -27,6 +29,10 @@ GRANTS: tuple[Grant, ...] = (
     grant(TOKENS["other"], "admin", tenant="other"),
 )
 
+UNLIMITED = {"rate_limit_rps": 1e6, "rate_limit_burst": 10**6, "runs_rate_max": 10**6}
+#: the first instance that is started
+X = "orch-1767323045678"
+
 Connect = Callable[..., httpx.AsyncClient]
 
 
@@ -36,20 +42,36 @@ def gateway() -> FakeGateway:
 
 
 @pytest.fixture
+def live_runs() -> FakeLiveRuns:
+    return FakeLiveRuns()
+
+
+@pytest.fixture
+def instances() -> FakeInstances:
+    return FakeInstances()
+
+
+@pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
 
 
 @pytest.fixture
-async def connect(gateway: FakeGateway, clock: FakeClock, tmp_path: Path) -> AsyncIterator[Connect]:
-    """Clients of one server: `connect("admin", rate_limit_rps=1)`; options count for the first one."""
+async def connect(
+    gateway: FakeGateway, live_runs: FakeLiveRuns, instances: FakeInstances, clock: FakeClock, tmp_path: Path
+) -> AsyncIterator[Connect]:
+    """Clients of one server: `connect("admin", rate_limit_rps=1)`; options and `grants` count for the first one."""
     stack = AsyncExitStack()
     apps: list[Any] = []
 
-    def open_client(who: str | None = "admin", **options: Any) -> httpx.AsyncClient:
+    def open_client(who: str | None = "admin", grants: tuple[Grant, ...] = GRANTS, **options: Any) -> httpx.AsyncClient:
         if not apps:
-            given = {"home": str(tmp_path), "rate_limit_rps": 1e6, "rate_limit_burst": 10**6} | options
-            apps.append(build_app(gateway, Tokens(GRANTS), ServerOptions(**given), clock))
+            given = {"home": str(tmp_path), **UNLIMITED} | options
+            apps.append(
+                build_app(
+                    gateway, Tokens(grants), ServerOptions(**given), clock, live_runs=live_runs, instances=instances
+                )
+            )
         headers = {"Authorization": f"Bearer {TOKENS[who]}"} if who else {}
         transport = httpx.ASGITransport(app=apps[0])
         client = httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers)
@@ -66,3 +88,23 @@ async def admin(connect: Connect) -> httpx.AsyncClient:
     client = connect("admin")
     client.base_url = httpx.URL(f"http://localhost{BASE}")
     return client
+
+
+@pytest.fixture
+def anybody(connect: Connect) -> httpx.AsyncClient:
+    """Somebody on this machine, without a token."""
+    return connect(None)
+
+
+@pytest.fixture
+async def running(anybody: httpx.AsyncClient) -> httpx.AsyncClient:
+    """The same, once an instance works on the plan."""
+    response = await anybody.post("/api/orchestrators", json={"plan": "demo", "executor": "echo"})
+    assert (response.status_code, response.json()["id"]) == (201, X)
+    return anybody
+
+
+def told(response: httpx.Response, status: int, detail: Any) -> None:
+    """The response is that refusal."""
+    assert (response.status_code, response.json()) == (status, {"detail": detail})
+    assert response.headers["content-type"] == "application/json; charset=utf-8"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import Any
@@ -16,10 +17,13 @@ from serve_app.observations import KEPT, Observations
 from serve_app.options import ServerOptions
 from serve_app.ports import Observation
 from serve_app.surfaces.dags.routes import ENDPOINTS
+from serve_app.surfaces.instances.models import COMPONENTS
+from serve_app.surfaces.runs import routes as runs
 from tests.fakes_gateway import FakeGateway
 from tests.unit.serve_app.conftest import BASE, Connect
 
-OPEN = ["/docs", "/redoc", "/openapi.json", "/metrics", "/_public/metrics"]
+SCHEMAS = [f"/schemas/{name}.schema.json" for name in ("run", "checkpoint", "event")]
+OPEN = ["/docs", "/redoc", "/openapi.json", "/metrics", "/_public/metrics", *SCHEMAS]
 
 
 # -- liveness and readiness
@@ -122,10 +126,13 @@ async def test_openapi_describes_every_endpoint_with_prefixed_components(connect
     described = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
     assert described >= {(method, BASE + path) for method, path, _, _ in ENDPOINTS}
     schemas = document["components"]["schemas"]
-    assert {"DagsRun", "DagsDag", "DagsError"} <= set(schemas)
-    assert all(name.startswith("Dags") for name in schemas)
+    assert described >= {(method, runs.BASE + path) for method, path, _, _ in runs.ENDPOINTS}
+    assert {"DagsRun", "DagsDag", "DagsError", "RunsRun", "RunsCheckpoint", "RunsEvent", "RunsError"} <= set(schemas)
+    of_instances = {each.__name__ for each in COMPONENTS} | {"HealthResponse"}
+    assert all(name.startswith(("Dags", "Runs")) for name in set(schemas) - of_instances)
     text = str(document)
-    assert all(f"#/components/schemas/{name}" in text for name in ("DagsRun", "DagsError"))
+    referred = set(re.findall(r"#/components/schemas/(\w+)", text))
+    assert {"DagsRun", "DagsError", "RunsRun", "RunsCheckpoint", "RunsError"} <= referred <= set(schemas)
 
 
 async def test_every_operation_has_examples_and_every_error(connect: Connect) -> None:
@@ -134,6 +141,12 @@ async def test_every_operation_has_examples_and_every_error(connect: Connect) ->
         operation = document["paths"][BASE + path][method.lower()]
         assert operation["operationId"] == f"dags_{name}"
         assert {"200", "401", "403", "429", "500", "503"} <= set(operation["responses"])
+        if "requestBody" in operation:
+            assert operation["requestBody"]["content"]["application/json"]["examples"], name
+    for method, path, status, name in runs.ENDPOINTS:
+        operation = document["paths"][runs.BASE + path][method.lower()]
+        assert operation["operationId"] == f"runs_{name}"
+        assert {str(status), "401", "403", "429", "500", "503"} <= set(operation["responses"])
         if "requestBody" in operation:
             assert operation["requestBody"]["content"]["application/json"]["examples"], name
 
@@ -193,6 +206,47 @@ async def test_origins_are_loopback_unless_named(
     )
     assert (preflight.status_code == 200) is allowed
     assert (await client.get("/health")).status_code == 200
+
+
+@pytest.mark.parametrize(("origins", "origin", "cookies"), [
+    ((), "http://localhost:5173", False), ((), "https://evil.example", False),
+    (("https://app.example",), "https://app.example", True), (("https://app.example",), "http://localhost", False),
+    (("*",), "https://evil.example", False),
+    (("*", "https://app.example"), "https://app.example", True),
+    (("*", "https://app.example"), "https://b.example", False),
+])  # fmt: skip
+async def test_only_pages_of_origins_that_were_listed_may_send_cookies(
+    connect: Connect, origins: tuple[str, ...], origin: str, cookies: bool
+) -> None:
+    client = connect(None, cors_origins=origins)
+    plain = await client.get("/health", headers={"Origin": origin})
+    preflight = await client.options("/runs", headers={"Origin": origin, "Access-Control-Request-Method": "DELETE"})
+    for response in (plain, preflight):
+        assert ("access-control-allow-credentials" in response.headers) is cookies
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+async def test_pages_may_use_every_method_and_header_that_some_surface_has(connect: Connect, method: str) -> None:
+    sent = (
+        "Content-Type, Accept, Origin, X-Requested-With, Authorization, x-api-key, x-actor-id, Idempotency-Key, "
+        "Last-Event-ID, X-Request-Id, If-Match, X-Client-Token, X-Worker-Token, X-Runner-Token"
+    )
+    headers = {
+        "Origin": "http://localhost",
+        "Access-Control-Request-Method": method,
+        "Access-Control-Request-Headers": sent,
+    }
+    preflight = await connect(None).options("/runs", headers=headers)
+    assert preflight.status_code == 200
+    assert method in preflight.headers["access-control-allow-methods"].split(", ")
+    assert set(sent.split(", ")) <= set(preflight.headers["access-control-allow-headers"].split(", "))
+    stranger = await connect(None).options("/runs", headers=headers | {"Access-Control-Request-Headers": "x-other"})
+    assert stranger.status_code == 400
+
+
+async def test_pages_may_read_our_own_headers(connect: Connect) -> None:
+    response = await connect(None).get("/health", headers={"Origin": "http://localhost"})
+    assert "X-Request-Id" in response.headers["access-control-expose-headers"].split(", ")
 
 
 # -- the edge
@@ -267,6 +321,11 @@ def test_options_are_the_http_part_of_the_settings() -> None:
         "ORCHESTRATOR_PRIVATE_DOCS": "1",
         "ORCHESTRATOR_MAX_BODY_BYTES": "1000",
         "ORCHESTRATOR_ENTRYPOINT_ALLOW": "team.",
+        "ORCHESTRATOR_RUNS_DEFAULT_MODE": "plan",
+        "ORCHESTRATOR_K8S_IMAGE": "task:1",
+        "ORCHESTRATOR_ACCESS_LOG": "0",
+        "RATE_LIMIT_MAX": "9",
+        "RATE_LIMIT_WINDOW_MS": "1500",
     }
     options = ServerOptions.from_environ(environ)
     assert options == ServerOptions.from_settings(read_settings(environ))
@@ -278,6 +337,9 @@ def test_options_are_the_http_part_of_the_settings() -> None:
     )
     assert options.cors_origins == ("https://a.example", "https://b.example")
     assert (options.private_docs, options.entrypoint_allow) == (True, ("team.",))
+    assert (options.runs_default_mode, options.kubernetes_image, options.access_log) == ("plan", "task:1", False)
+    assert (options.runs_rate_max, options.runs_rate_window_s) == (9, 1.5)
+    assert ServerOptions.from_environ({}).access_log
 
 
 def test_the_application_needs_no_ray() -> None:

@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import Invalid
-from serve_app.auth import ANYONE, Tokens, anonymous, grant, is_loopback, plain_tokens, read_grants, refusal
+from serve_app.auth import (
+    ANYONE,
+    Tokens,
+    anonymous,
+    bearer_token,
+    grant,
+    is_loopback,
+    plain_tokens,
+    read_grants,
+    refusal,
+)
 
 GOOD = "0123456789abcdef"
 
@@ -30,6 +40,20 @@ def test_an_unknown_or_malformed_header_is_nobody(header: str | None) -> None:
 @pytest.mark.parametrize("header", [f"Bearer {GOOD}", f"bearer {GOOD}", f"BEARER  {GOOD} "])
 def test_the_scheme_is_case_insensitive(header: str) -> None:
     assert Tokens([grant(GOOD, "client")]).bearer(header) is not None
+
+
+@pytest.mark.parametrize(("header", "token"), [
+    (None, None), ("", None), ("Basic x", None), ("x", None), ("Bearer x", "x"), ("bearer  x ", "x"), ("Bearer", ""),
+])  # fmt: skip
+def test_only_the_bearer_scheme_brings_a_token(header: str | None, token: str | None) -> None:
+    assert bearer_token(header) == token
+
+
+@pytest.mark.parametrize(("environ", "is_set"), [
+    ({"ORCHESTRATOR_API_KEY": GOOD}, True), ({"ORCHESTRATOR_API_KEY": ""}, False), ({"CLIENT_TOKEN": GOOD}, False),
+])  # fmt: skip
+def test_an_api_key_is_set_when_it_is_not_empty(environ: dict[str, str], is_set: bool, tmp_path: Path) -> None:
+    assert Tokens(read_grants(environ, tmp_path / "none", tmp_path / "none")).api_key_set is is_set
 
 
 def test_an_empty_token_authenticates_nobody() -> None:

@@ -223,6 +223,22 @@ def test_a_stream_replays_the_last_checkpoints_and_goes_on_live() -> None:
     World(0).play_with(course)
 
 
+def test_what_happens_once_a_stream_was_asked_for_is_live_however_late_it_is_read() -> None:
+    async def course(world: World) -> None:
+        run_id = await created(world)
+        await reaches(world, run_id, "running")
+        frames = await live(world).open_events(TENANT, run_id, None, 0)
+        await live(world).post_checkpoint(TENANT, run_id, "s0", NO_JSON)
+        await live(world).cancel(TENANT, run_id)
+        await asyncio.sleep(1.0)
+        assert told(await take(frames, 3)) == ["s0", "cancelled", "canceled"]
+        again = await live(world).open_events(TENANT, run_id, None, 1)
+        await live(world).post_checkpoint(TENANT, run_id, "s1", NO_JSON)
+        assert told(await take(again, 2)) == ["canceled", "s1"]
+
+    World(0).play_with(course)
+
+
 def test_a_stream_resumes_behind_any_checkpoint_without_gap_or_repeat() -> None:
     async def course(world: World) -> None:
         run_id = await created(world)
@@ -264,5 +280,10 @@ def test_whoever_wants_more_than_is_kept_for_others_reads_it_in_the_log(monkeypa
         assert told(await take(last, 15)) == [f"s{n}" for n in range(5, 20)]
         late = await live(world).open_events(TENANT, run_id, every[-2].at, 10)
         assert told(await take(late, 1)) == ["s19"]
+        slow = await live(world).open_events(TENANT, run_id, None, 1)
+        for n in range(20, 40):
+            await live(world).post_checkpoint(TENANT, run_id, f"s{n}", NO_JSON)
+            assert told(await take(follower, 1)) == [f"s{n}"]
+        assert told(await take(slow, 21)) == [f"s{n}" for n in range(19, 40)]
 
     World(0).play_with(course)

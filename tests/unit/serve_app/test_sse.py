@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from serve_app.sse import BACKLOG, EventStream, cursor, frame, keep_alive
+from serve_app.sse import BACKLOG, RETRY, EventStream, cursor, frame, keep_alive
 
 
 @pytest.mark.parametrize(("header", "query", "after"), [
@@ -25,6 +25,9 @@ def test_the_header_wins_and_what_is_no_integer_means_from_the_first(
 def test_frames_have_the_contracts_form() -> None:
     assert frame(3, "task_state", {"seq": 3}) == b'id: 3\nevent: task_state\ndata: {"seq":3}\n\n'
     assert frame(None, "end", {"state": "success"}) == b'event: end\ndata: {"state":"success"}\n\n'
+    assert frame("2026-01-02T03:04:05.678Z", "checkpoint", b'{"n":1.0}') == (
+        b'id: 2026-01-02T03:04:05.678Z\nevent: checkpoint\ndata: {"n":1.0}\n\n'
+    )
     assert keep_alive(1795380373794) == b": keep-alive 1795380373794\n\n"
 
 
@@ -53,8 +56,8 @@ class Reader:
         return b"".join(message.get("body", b"") for message in self.messages)
 
 
-async def follow(reader: Reader, frames: AsyncIterator[bytes], life_s: float = 60) -> None:
-    await asyncio.wait_for(EventStream(frames, life_s=life_s)({"type": "http"}, reader.receive, reader.send), 5)
+async def follow(reader: Reader, frames: AsyncIterator[bytes], **options: Any) -> None:
+    await asyncio.wait_for(EventStream(frames, **options)({"type": "http"}, reader.receive, reader.send), 5)
 
 
 async def test_frames_that_are_ready_together_leave_together_and_in_order() -> None:
@@ -131,3 +134,90 @@ async def test_a_cancelled_handler_leaves_nothing_behind() -> None:
     with pytest.raises(asyncio.CancelledError):
         await following
     assert ended.is_set()
+
+
+# -- what a surface chooses
+
+
+async def nothing() -> AsyncIterator[bytes]:
+    for each in ():
+        yield each
+
+
+@pytest.mark.parametrize(("options", "text"), [({}, RETRY), ({"opening": b"hello"}, b"hello")])
+async def test_a_stream_opens_with_a_retry_unless_told_otherwise(options: dict[str, bytes], text: bytes) -> None:
+    reader = Reader()
+    await follow(reader, nothing(), **options)
+    assert reader.text == text
+
+
+async def test_a_stream_without_a_bound_lives_on() -> None:
+    reader, ended = Reader(), asyncio.Event()
+    following = asyncio.create_task(follow(reader, endless(ended)))
+    await reader.has_frames.wait()
+    await asyncio.sleep(0.05)
+    assert not following.done()
+    reader.gone.set()
+    await following
+
+
+async def test_a_reader_that_is_too_slow_is_cut_off_in_the_middle() -> None:
+    produced, closed = 0, asyncio.Event()
+
+    async def frames() -> AsyncIterator[bytes]:
+        nonlocal produced
+        try:
+            while True:
+                produced += 1
+                yield b"."
+        finally:
+            closed.set()
+
+    reader, ends = Reader(), []
+    reader.may_read.clear()
+    await follow(reader, frames(), patience_s=0.01, ended=lambda: ends.append(1))
+    assert produced == BACKLOG + 1
+    assert closed.is_set()
+    assert ends == [1]
+    assert reader.messages == []
+
+
+async def test_a_patient_reader_of_a_long_history_is_not_cut_off() -> None:
+    async def frames() -> AsyncIterator[bytes]:
+        for _ in range(10 * BACKLOG):
+            yield b"."
+
+    reader = Reader()
+    await follow(reader, frames(), patience_s=0.01)
+    assert reader.text.count(b".") == 10 * BACKLOG
+    assert reader.messages[-1]["more_body"] is False
+
+
+async def test_the_end_is_told_once_however_it_comes() -> None:
+    async def failing() -> AsyncIterator[bytes]:
+        yield b"first"
+        raise RuntimeError
+
+    ends: list[str] = []
+    await follow(Reader(), nothing(), ended=lambda: ends.append("of frames"))
+    await follow(Reader(), failing(), ended=lambda: ends.append("of a source that fails"))
+    await follow(Reader(), endless(asyncio.Event()), life_s=0.01, ended=lambda: ends.append("of life"))
+    gone = Reader()
+    gone.gone.set()
+    await follow(gone, endless(asyncio.Event()), ended=lambda: ends.append("of the reader"))
+    waiting = Reader()
+    following = asyncio.create_task(follow(waiting, endless(asyncio.Event()), ended=lambda: ends.append("of the task")))
+    await waiting.has_frames.wait()
+    following.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await following
+    assert ends == ["of frames", "of a source that fails", "of life", "of the reader", "of the task"]
+
+
+async def test_a_timeout_that_is_not_ours_is_no_end_of_patience() -> None:
+    async def send(_: Any) -> None:
+        raise TimeoutError
+
+    reader = Reader()
+    with pytest.raises(TimeoutError):
+        await EventStream(nothing(), patience_s=5)({"type": "http"}, reader.receive, send)

@@ -1,0 +1,66 @@
+"""actors.crew: what was on its way to a worker that dies is lost, and told."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from actors.crew import Crew, Ended, Gone
+from actors.peers import WorkerGone
+from actors.settings import Settings
+from orchestrator.messages import Assignment, RunContext
+
+RUN = RunContext("run_1", "t", "d", 1, None, "run-actor-0", {})
+
+
+class DyingWorkers:
+    """Peers whose workers die once `dead` is set."""
+
+    def __init__(self) -> None:
+        self.dead = asyncio.Event()
+
+    async def exchange(self, worker: str, blob: bytes) -> bytes:
+        await self.dead.wait()
+        raise WorkerGone(worker, "told to die")
+
+
+def a_task(name: str) -> Assignment:
+    return Assignment("run_1", name, 1, "core.noop", None, msgspec.Raw(b"{}"), {}, 60.0)
+
+
+async def told(posted: list[Ended | Gone], number: int) -> list[Gone]:
+    async with asyncio.timeout(2.0):
+        while len(posted) < number:  # noqa: ASYNC110 # nobody tells
+            await asyncio.sleep(0)
+    return [each for each in posted if isinstance(each, Gone)]
+
+
+async def test_a_batch_that_is_sent_when_its_worker_has_died_already_is_lost_too() -> None:
+    workers: Any = DyingWorkers()
+    posted: list[Ended | Gone] = []
+    crew = Crew("run-actor-0", 1, workers, posted.append, Settings())
+    crew.seat("w0", "i1", 7)
+    seat = crew.seats["w0"]
+    crew.send(seat, [RUN], [a_task("a")], 0.01)
+    workers.dead.set()
+    await told(posted, 1)
+    crew.send(seat, [RUN], [a_task("b")], 0.01)  # composed before, committed meanwhile
+    first, second = await told(posted, 2)
+    assert (first.lost, first.lease) == ((("run_1", "a", 1),), 7)
+    assert (second.lost, second.lease) == ((("run_1", "b", 1),), 0)
+    assert crew.seats == {}
+
+
+async def test_a_worker_that_dies_with_two_batches_is_told_of_once() -> None:
+    workers: Any = DyingWorkers()
+    posted: list[Ended | Gone] = []
+    crew = Crew("run-actor-0", 1, workers, posted.append, Settings())
+    crew.seat("w0", "i1", 7)
+    for name in ("a", "b"):
+        crew.send(crew.seats["w0"], [RUN], [a_task(name)], 0.01)
+    workers.dead.set()
+    [gone] = await told(posted, 1)
+    await asyncio.sleep(0.01)
+    assert (gone.lost, len(posted)) == ((("run_1", "a", 1), ("run_1", "b", 1)), 1)

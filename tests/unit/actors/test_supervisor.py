@@ -1,0 +1,118 @@
+"""actors.supervisor: which actors ought to exist, and who may end those that are there for one run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from actors import supervisor as supervision
+from actors.settings import Settings
+from actors.supervisor import Supervisor
+from orchestrator import codec
+from orchestrator.errors import ActorUnreachable
+
+OWN = "orchestrator:orch-1"
+
+
+class FakeStage:
+    """Actors by name."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = set(names)
+
+    def present(self) -> set[str]:
+        return set(self.names)
+
+    def start(self, name: str, pool: str | None) -> None:
+        self.names.add(name)
+
+    def end(self, name: str) -> None:
+        self.names.discard(name)
+
+    def revive_journal(self) -> None:
+        raise AssertionError("it is not ours")
+
+
+class NoPeers:
+    """Nobody answers."""
+
+    async def tell(self, actor: str, method: str, blob: bytes) -> None:
+        raise ActorUnreachable(actor, "told to fail")
+
+
+def supervisor(stage: FakeStage) -> Supervisor:
+    async def ping() -> bool:
+        return True
+
+    peers: Any = NoPeers()
+    return Supervisor(stage, peers, ping, Settings(redis_url="redis://x", run_actors_max=2, workers=1))
+
+
+def asked(epoch: int, name: str = OWN, number: int = 0) -> bytes:
+    return codec.encode_supervision(epoch << 32 | number, name)
+
+
+async def test_the_cast_is_the_scheduler_the_run_actors_and_the_workers() -> None:
+    stage = FakeStage()
+    await supervisor(stage).ensure(asked(1))
+    assert stage.names == {OWN, "scheduler", "run-actor-0", "run-actor-1", "worker-default-0"}
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_the_kubernetes_actor_is_there_when_a_cluster_is(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    monkeypatch.setattr(supervision, "configured", lambda _: there)
+    stage = FakeStage()
+    await supervisor(stage).ensure(asked(1))
+    assert ("kubernetes" in stage.names) is there
+
+
+async def test_an_actor_for_one_run_comes_and_goes() -> None:
+    stage = FakeStage()
+    made = supervisor(stage)
+    await made.ensure(asked(1))
+    assert {OWN, "scheduler", "run-actor-0", "run-actor-1", "worker-default-0"} <= stage.names
+    await made.release(asked(1))
+    assert OWN not in stage.names
+    await made.ensure(asked(1, "run:x"))
+    assert OWN not in stage.names
+
+
+async def test_a_former_scheduler_neither_starts_nor_ends_one() -> None:
+    stage = FakeStage()
+    made = supervisor(stage)
+    await made.ensure(asked(2))
+    await made.release(asked(1))
+    assert OWN in stage.names
+    await made.tell_roster(asked(3, ""))
+    await made.release(asked(2))
+    await made.ensure(asked(2, "run:x"))
+    assert OWN in stage.names
+    assert "run:x" not in stage.names
+
+
+async def test_an_order_that_was_overtaken_has_no_effect() -> None:
+    stage = FakeStage()
+    made = supervisor(stage)
+    await made.ensure(asked(1, number=1))
+    await made.ensure(asked(1, number=3))
+    await made.release(asked(1, number=2))
+    assert OWN in stage.names
+
+
+async def test_a_standing_actor_is_never_released() -> None:
+    stage = FakeStage()
+    made = supervisor(stage)
+    await made.ensure(asked(1))
+    await made.release(asked(1, "run-actor-0"))
+    assert "run-actor-0" in stage.names
+
+
+@pytest.mark.parametrize("name", [OWN, "run:x"])
+async def test_a_new_supervisor_keeps_those_that_live(name: str) -> None:
+    stage = FakeStage(name)
+    made = supervisor(stage)
+    await made.tell_roster(asked(1, ""))
+    stage.names.clear()  # it crashed for good
+    await made.ensure(asked(1, "run:another"))
+    assert name in stage.names

@@ -1,0 +1,79 @@
+"""A command reaches whoever owns the run, once or as often as it may be carried out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from orchestrator import codec
+from orchestrator.errors import ActorUnreachable, Conflict, NotFound, Unavailable
+from orchestrator.ports import Command, CommandReply
+from orchestrator.views import Idempotency
+from serve_app.asking import ask
+from tests.conformance.journal_builders import Owner, append, create, new_run
+from tests.fakes_journal import MemoryJournal
+
+DONE = CommandReply(state="cancelled")
+MOVED = CommandReply(refused="moved", message="run moved to actor-1")
+DEAD = ActorUnreachable("run-actor-0", "it died")
+
+
+@dataclass
+class Stage:
+    """Answers in turn, and remembers whom it was asked for."""
+
+    answers: list[CommandReply | ActorUnreachable]
+    asked: list[str] = field(default_factory=list)
+
+    async def command(self, owner: str, run_id: str, command: bytes) -> bytes:
+        self.asked.append(owner)
+        answer = self.answers.pop(0)
+        if isinstance(answer, ActorUnreachable):
+            raise answer
+        return codec.encode_command_reply(answer)
+
+
+async def owned() -> tuple[MemoryJournal, str]:
+    journal = MemoryJournal()
+    [run] = await create(journal, new_run())
+    await (await Owner(journal).start()).commit(append(run, 1))
+    return journal, run
+
+
+async def asked(stage: Any, kind: str = "cancel", **changes: Any) -> CommandReply:
+    journal, run = await owned()
+    return await ask(journal, stage, "", Command(kind=kind, run_id=run, **changes))
+
+
+@pytest.mark.parametrize("kind", ["cancel", "post", "retry_task"])
+async def test_what_moved_meanwhile_is_asked_at_its_new_owner(kind: str) -> None:
+    stage = Stage([MOVED, DONE])
+    assert (await asked(stage, kind)).state == "cancelled"
+    assert stage.asked == ["", "actor-1"]
+
+
+@pytest.mark.parametrize("kind", ["cancel", "pause", "resume", "skip_task"])
+async def test_what_may_be_done_twice_is_asked_again_when_its_owner_dies(kind: str) -> None:
+    stage = Stage([DEAD, DONE])
+    await asked(stage, kind)
+    assert stage.asked == ["", "actor-1"]
+
+
+@pytest.mark.parametrize("kind", ["post", "retry_task", "retry_run"])
+async def test_what_may_have_been_done_is_not_done_again(kind: str) -> None:
+    stage = Stage([DEAD, DONE])
+    with pytest.raises(ActorUnreachable):
+        await asked(stage, kind)
+    assert await asked(Stage([DEAD, DONE]), kind, idem=Idempotency("k", "f")) == DONE
+
+
+@pytest.mark.parametrize(
+    ("word", "error"), [("conflict", Conflict), ("not_found", NotFound), ("unavailable", Unavailable)]
+)
+async def test_a_refusal_is_told(word: str, error: type[Exception]) -> None:
+    stage = Stage([CommandReply(refused=word, message="no")])
+    with pytest.raises(error):
+        await asked(stage)
+    assert len(stage.asked) == 1
