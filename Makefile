@@ -3,14 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test bench lint format
+.PHONY: help demo test test-slow bench lint format
 
 help:
-	@echo "make demo    start everything, backfill a year of real weather, show the result"
-	@echo "make test    run every test"
-	@echo "make bench   measure; writes tests/benchmarks/latest.json"
-	@echo "make lint    format check, lint, types, import contracts"
-	@echo "make format  write the format"
+	@echo "make demo       start everything, backfill a year of real weather, show the result"
+	@echo "make test       run the tests: less than ten minutes"
+	@echo "make test-slow  run the rest: a browser, thousands of events, the contracts while processes are killed"
+	@echo "make bench      measure; writes tests/benchmarks/latest.json"
+	@echo "make lint       format check, lint, types, import contracts"
+	@echo "make format     write the format"
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=python3.x" if sys.version_info < (3, 11) else 0)'
@@ -22,7 +23,10 @@ demo: $(STAMP)
 	$(BIN)/python examples/demo.py
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.bench
