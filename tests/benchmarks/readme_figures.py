@@ -64,7 +64,7 @@ def _workloads(records: Sequence[Record]) -> str:
 def _timed(r: Record, plain: Record | None) -> tuple[str, ...]:
     beside = f"{plain.per_second:,.0f}" if plain else ""
     if _is_single(r):
-        return (r.workload, f"{r.n:,}", "", "", f"{r.ms_each:,.1f}", beside, r.notes)
+        return (r.workload, f"{r.n:,}", "", "", f"{r.ms_each:,.1f}" if r.ms_each else "", beside, r.notes)
     each = f"{r.ms_each:.2f}" if r.ms_each else ""
     return (r.workload, f"{r.n:,}", f"{r.seconds:.2f}", f"{r.per_second:,.0f}", each, beside, r.notes)
 
