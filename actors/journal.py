@@ -41,6 +41,8 @@ from orchestrator import codec, ports
 from orchestrator.errors import Broken, Fenced, JournalUnavailable
 from orchestrator.events import SCHEMA
 from orchestrator.ports import (
+    FEED,
+    PARTING,
     BackfillResult,
     Beat,
     ChildRow,
@@ -275,6 +277,9 @@ class Journal:
     async def trim(self, stream: str, cursor: str) -> None:
         milliseconds, _, sequence = cursor.partition("-")
         await self._ask("XTRIM", stream, "MINID", f"{milliseconds}-{int(sequence) + 1}")
+
+    async def part(self) -> None:
+        await self._ask("XADD", FEED, "*", "e", codec.encode_items([PARTING]))
 
     async def pop_timers(self, scheduler_epoch: int, now_ms: int, limit: int = 1000) -> int:
         popped = int(await self._run(self._pop_timers, codec.pack([scheduler_epoch, now_ms, limit])))

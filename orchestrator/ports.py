@@ -520,6 +520,8 @@ SchedItem = RunsCreated | RunMoved | DagChanged | Wake
 InboxItem = WindowNews | TimerFired | Letter
 #: one commit of the feed: (entity id, last version, state)
 FeedItem = tuple[str, int, str]
+#: feed item of no entity: this server is about to go away
+PARTING: FeedItem = ("", 0, "parting")
 
 
 class Journal(Protocol):
@@ -633,6 +635,10 @@ class Journal(Protocol):
 
     async def trim(self, stream: str, cursor: str) -> None:
         """Forget entries up to and including `cursor`."""
+        ...
+
+    async def part(self) -> None:
+        """Tells readers of the feed that this server is about to go away: `PARTING`."""
         ...
 
     # time

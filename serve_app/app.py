@@ -89,11 +89,15 @@ def build_app(
     *,
     live_runs: LiveRuns | None = None,
     instances: Instances | None = None,
+    draining: asyncio.Event | None = None,
 ) -> ASGIApp:
-    """The whole application over `gateway`, with the surfaces whose ports are given."""
+    """The whole application over `gateway`, with the surfaces whose ports are given.
+
+    Streams and sockets end in good order once `draining` is set.
+    """
     observations = Observations(gateway.count_http)
     access_log = AccessLog(Path(options.home, "logs", "access.log")) if options.access_log else None
-    draining = asyncio.Event()
+    draining = draining or asyncio.Event()
     surfaces = _surfaces(gateway, tokens, options, clock, live_runs, instances, draining)
     shared = _shared(gateway, tokens, options, clock, observations)
     noted = (observations,) if access_log is None else (observations, access_log)
@@ -127,9 +131,9 @@ def _surfaces(
     instances: Instances | None,
     draining: asyncio.Event,
 ) -> list[Surface]:
-    surfaces: list[Surface] = [DagsSurface(gateway, tokens, options, clock)]
+    surfaces: list[Surface] = [DagsSurface(gateway, tokens, options, clock, draining)]
     if live_runs is not None:
-        surfaces.append(RunsSurface(live_runs, gateway, tokens, options, clock))
+        surfaces.append(RunsSurface(live_runs, gateway, tokens, options, clock, draining))
     if instances is not None:
         surfaces.append(InstancesSurface(instances, tokens, options, clock, draining))
     return surfaces
@@ -175,7 +179,13 @@ class Api:
         options = ServerOptions.from_settings(self._settings)
         gateway, clock = self._gateway, SystemClock()
         return build_app(
-            gateway, self._tokens, options, clock, live_runs=gateway.live_runs, instances=gateway.instances
+            gateway,
+            self._tokens,
+            options,
+            clock,
+            live_runs=gateway.live_runs,
+            instances=gateway.instances,
+            draining=gateway.draining,
         )
 
     async def check_health(self) -> None:

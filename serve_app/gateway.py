@@ -100,6 +100,8 @@ class Gateway:
         creations = Creations(journal)
         self._triggers = Triggers(journal, self._book, creations, clock, windows_max)
         self._hub = Hub(journal)
+        #: set once this server is about to go away
+        self.draining = self._hub.draining
         #: the runs surface's part
         self.live_runs = LiveRuns(journal, control, self._book, creations, self._hub, clock, driven_ttl_s)
         store = PlanStore(Path(settings.plans_root))

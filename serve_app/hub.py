@@ -2,6 +2,8 @@
 
     feed ──▶ Hub: which runs changed ──▶ Follower (waits for a run)  |  Channel (reads on, for all who follow the run)
 
+The feed also says when this server is about to go away: `draining` is set, and streams end in good order.
+
 A listener is told only *that* there is more, and which state the run is in: what it was is in the run's own log. When
 the feed breaks off, every listener is told, with the state "", and looks for itself.
 """
@@ -15,7 +17,7 @@ from typing import Protocol
 
 from orchestrator import codec
 from orchestrator.errors import OrchestratorError
-from orchestrator.ports import FEED, Journal
+from orchestrator.ports import FEED, PARTING, FeedItem, Journal
 from serve_app.channel import Channel, Voice
 
 _BLOCK_MS = 10_000
@@ -58,6 +60,8 @@ class Hub:
         self._channels: dict[tuple[str, Hashable], Channel] = {}
         self._reader: asyncio.Task[None] | None = None
         self._reading = asyncio.Event()
+        #: set once this server is about to go away
+        self.draining = asyncio.Event()
 
     async def follow(self, run_id: str) -> Follower:
         """A follower that misses no change from now on."""
@@ -119,13 +123,19 @@ class Hub:
                 self._reading.set()
                 for entry in await self._journal.tail(FEED, cursor, _BLOCK_MS):
                     cursor = entry.cursor
-                    for run_id, _, state in codec.decode_feed(entry.item):
-                        for listener in self._listeners.get(run_id, ()):
-                            listener.notify(state)
+                    for item in codec.decode_feed(entry.item):
+                        self._tell(item)
             except OrchestratorError:
                 cursor = None
                 self._reading.set()
                 await asyncio.sleep(_PAUSE_S)
+
+    def _tell(self, item: FeedItem) -> None:
+        if item == PARTING:
+            self.draining.set()
+        run_id, _, state = item
+        for listener in self._listeners.get(run_id, ()):
+            listener.notify(state)
 
     def _tell_all(self) -> None:
         for listeners in self._listeners.values():

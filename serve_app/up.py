@@ -11,6 +11,7 @@ must not pay for a Ray it does not start.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import importlib.metadata
 import importlib.util
@@ -43,6 +44,9 @@ REFUSED = 78
 #: how long a start may take, and how long `down` waits for the end
 _START_S = 90.0
 _END_S = 90.0
+#: how long telling streams of the end may take, and how long they then have for ending
+_PARTING_S = 2.0
+_LAST_WORDS_S = 0.3
 
 #: tells one line of progress
 Say = Callable[[str], None]
@@ -249,6 +253,7 @@ def _start(settings: Settings, server: home.Server, say: Say, ends: ExitStack) -
         tell("HTTP runs")
         cast.result()
     _wait_until_ready(settings.url)
+    ends.callback(_part, settings, say)
     tell(f"ready at {settings.url}")
     return msgspec.structs.replace(server, ready=True, dashboard_url=dashboard_url, ray_address=ray_address)
 
@@ -267,6 +272,25 @@ def _start_journal(settings: Settings, tell: Say) -> Settings:
     address = embedded.ensure_running(settings.home)
     tell("journal runs (embedded Valkey, fsync on every write)")
     return settings.with_journal(address.url)
+
+
+def _part(settings: Settings, say: Say) -> None:
+    """Open streams end in good order; who followed them comes back when there is a server again."""
+    from actors.journal import Journal
+
+    async def part() -> None:
+        journal = Journal(settings.journal_url)
+        try:
+            await asyncio.wait_for(journal.part(), _PARTING_S)
+        finally:
+            await journal.close()
+
+    try:
+        asyncio.run(part())
+    except (OrchestratorError, TimeoutError) as error:
+        say(f"streams are cut: {error}")
+    else:
+        time.sleep(_LAST_WORDS_S)
 
 
 def _stop_journal(settings: Settings) -> None:

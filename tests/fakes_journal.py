@@ -269,6 +269,9 @@ class MemoryJournal:
         last = int(cursor.partition("-")[0])
         self.streams[stream] = [entry for entry in self.streams[stream] if entry[0] > last]
 
+    async def part(self) -> None:
+        self._step(lambda: self._write(p.FEED, codec.encode_items([p.PARTING])))
+
     async def pop_timers(self, scheduler_epoch: int, now_ms: int, limit: int = 1000) -> int:
         return self._step(lambda: self._pop_timers(scheduler_epoch, now_ms, limit))
 

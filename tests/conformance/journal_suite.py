@@ -253,6 +253,12 @@ class JournalSuite:
         [entry] = await journal.tail(ports.FEED, here, 0)
         assert codec.decode_feed(entry.item) == [(one, 3, "running"), (two, 2, "queued")]
 
+    async def test_the_feed_says_when_the_server_goes_away(self, journal: Journal) -> None:
+        here = await journal.position(ports.FEED)
+        await journal.part()
+        [entry] = await journal.tail(ports.FEED, here, 0)
+        assert codec.decode_feed(entry.item) == [ports.PARTING]
+
     async def test_the_scheduler_hears_of_ends_and_of_runs_that_lost_their_owner(self, journal: Journal) -> None:
         owner = await Owner(journal).start()
         one, two, three = await create(journal, new_run(), new_run(), new_run())

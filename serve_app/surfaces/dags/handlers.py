@@ -42,10 +42,11 @@ _MANY_TASKS = 200
 class Handlers:
     """The endpoints over one gateway."""
 
-    def __init__(self, gateway: Gateway, options: ServerOptions, clock: Clock) -> None:
+    def __init__(self, gateway: Gateway, options: ServerOptions, clock: Clock, draining: asyncio.Event) -> None:
         self._gateway = gateway
         self._options = options
         self._clock = clock
+        self._draining = draining
 
     # -- DAGs
 
@@ -227,7 +228,7 @@ class Handlers:
         if frames is None:
             return Response(status_code=204)
         life_s = self._options.stream_life_s * (1 + 0.2 * self._clock.jitter())
-        return sse.EventStream(self._written(frames), life_s=life_s)
+        return sse.EventStream(self._written(frames), life_s=life_s, draining=self._draining)
 
     async def _written(self, chunks: AsyncIterator[Sequence[Frame]]) -> AsyncIterator[bytes]:
         async for frames in chunks:

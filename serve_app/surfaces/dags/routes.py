@@ -9,6 +9,7 @@ request well under a millisecond.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -66,8 +67,10 @@ class DagsSurface:
     prefixes = (BASE,)
     credentialed = False
 
-    def __init__(self, gateway: Gateway, tokens: Tokens, options: ServerOptions, clock: Clock) -> None:
-        self._handlers = Handlers(gateway, options, clock)
+    def __init__(
+        self, gateway: Gateway, tokens: Tokens, options: ServerOptions, clock: Clock, draining: asyncio.Event
+    ) -> None:
+        self._handlers = Handlers(gateway, options, clock, draining)
         self._tokens = tokens
         self._limit = f"{options.rate_limit_rps:g} requests per second per tenant"
         self._clock = clock

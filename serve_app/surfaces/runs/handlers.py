@@ -41,11 +41,14 @@ _MANY_NODES = 200
 class Handlers:
     """The endpoints over one `LiveRuns`; the gateway tells what a DAG holds."""
 
-    def __init__(self, live_runs: LiveRuns, gateway: Gateway, options: ServerOptions, clock: Clock) -> None:
+    def __init__(
+        self, live_runs: LiveRuns, gateway: Gateway, options: ServerOptions, clock: Clock, draining: asyncio.Event
+    ) -> None:
         self._live_runs = live_runs
         self._gateway = gateway
         self._options = options
         self._clock = clock
+        self._draining = draining
         self._streams = Occupancy(STREAMS_MAX, options.replicas)
 
     async def create_run(self, request: Request, principal: Principal) -> Response:
@@ -110,7 +113,13 @@ class Handlers:
         query = request.query_params
         after = parse.resume_after(request.headers.get("last-event-id"), query.get("lastEventId"))
         frames = await self._live_runs.open_events(principal.tenant, run_id, after, parse.replay(query.get("replay")))
-        return sse.EventStream(self._written(frames), opening=words.hello(run_id), patience_s=PATIENCE_S, ended=leave)
+        return sse.EventStream(
+            self._written(frames),
+            opening=words.hello(run_id),
+            patience_s=PATIENCE_S,
+            ended=leave,
+            draining=self._draining,
+        )
 
     async def _written(self, chunks: AsyncIterator[Sequence[Frame]]) -> AsyncIterator[bytes]:
         async for frames in chunks:

@@ -9,6 +9,7 @@ without a token is let in on loopback, unless ORCHESTRATOR_API_KEY is set (contr
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Hashable
@@ -62,9 +63,15 @@ class RunsSurface:
     credentialed = False
 
     def __init__(
-        self, live_runs: LiveRuns, gateway: Gateway, tokens: Tokens, options: ServerOptions, clock: Clock
+        self,
+        live_runs: LiveRuns,
+        gateway: Gateway,
+        tokens: Tokens,
+        options: ServerOptions,
+        clock: Clock,
+        draining: asyncio.Event,
     ) -> None:
-        self._handlers = Handlers(live_runs, gateway, options, clock)
+        self._handlers = Handlers(live_runs, gateway, options, clock, draining)
         self._tokens = tokens
         self._options = options
         self._clock = clock

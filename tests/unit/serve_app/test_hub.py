@@ -170,3 +170,13 @@ async def test_a_channel_lives_as_long_as_somebody_follows(journal: MemoryJourna
     await two.aclose()  # type: ignore[attr-defined]
     assert not live._channels
     assert live._reader is None
+
+
+async def test_a_hub_is_draining_once_the_server_is_about_to_go_away(journal: MemoryJournal) -> None:
+    [run] = await create(journal, new_run())
+    live = Hub(journal)
+    follower = await live.follow(run)
+    assert not live.draining.is_set()
+    await journal.part()
+    await asyncio.wait_for(live.draining.wait(), 1)
+    live.leave(follower)
