@@ -223,16 +223,22 @@ class Gateway:
     async def run(self, tenant: str, run_id: str) -> RunView:
         """One run with its tasks and windows. Raises NotFound."""
         row = await self._row(tenant, run_id)
-        definition = await self._book.version(tenant, row.dag_id, row.dag_version)
+        view = await self._with_tasks(row)
+        if row.state == "queued" and (again := await self._row(tenant, run_id)).state != row.state:
+            view = await self._with_tasks(again)  # it began between the two readings: its tasks run, so it does
+        return view
+
+    async def _with_tasks(self, row: RunRow) -> RunView:
+        definition = await self._book.version(row.tenant, row.dag_id, row.dag_version)
         names = [task.id for task in definition.tasks]
         view = rendering.run_view(row)
         if row.run_type != "backfill":
-            letters = await self._journal.tasks(run_id)
+            letters = await self._journal.tasks(row.run_id)
             return msgspec.structs.replace(view, tasks=rendering.task_states(names, letters))
         children, counted, letters_by_task = await asyncio.gather(
-            self._journal.children(run_id, rendering.WINDOWS_SHOWN + 1),
-            self._journal.child_counts(run_id),
-            self._journal.child_tasks(run_id),
+            self._journal.children(row.run_id, rendering.WINDOWS_SHOWN + 1),
+            self._journal.child_counts(row.run_id),
+            self._journal.child_tasks(row.run_id),
         )
         counts = rendering.counts_view(counted)
         return msgspec.structs.replace(

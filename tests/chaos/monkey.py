@@ -26,7 +26,6 @@ def titled(*titles: str) -> Callable[[Server], list[Process]]:
 #: kind -> its processes now
 KINDS: dict[str, Callable[[Server], list[Process]]] = {
     "run actor": titled("ray::RunActorProcess"),
-    "orchestrator actor": titled("ray::OrchestratorProcess"),
     "worker": titled("ray::WorkerProcess"),
     "scheduler": titled("ray::SchedulerProcess"),
     "supervisor": titled("ray::SupervisorProcess"),

@@ -22,7 +22,7 @@ import pytest
 from websockets.exceptions import InvalidHandshake
 from websockets.sync.client import ClientConnection
 
-from tests.chaos.monkey import KINDS
+from tests.chaos.monkey import KINDS, titled
 from tests.conformance import test_instances_contract as instances
 from tests.conformance import test_runs_contract as runs
 from tests.instances_api import Board
@@ -31,6 +31,7 @@ from tests.runs_api import Runs
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.slow]
 PATIENCE_S = 45.0
+VICTIMS = {**KINDS, "orchestrator actor": titled("ray::OrchestratorProcess")}
 Example = Callable[..., None]
 
 
@@ -116,7 +117,7 @@ def killing(server: Server, kind: str, at: int) -> Patient:
     """Kills every process of that kind at the `at`th request; returns only once they are gone."""
 
     def kill() -> None:
-        victims = KINDS[kind](server)
+        victims = VICTIMS[kind](server)
         assert victims or kind != "API replica", "there is always a replica"
         for each in victims:
             each.kill()

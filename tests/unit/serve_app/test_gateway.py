@@ -205,6 +205,23 @@ async def test_a_manual_run_is_created_once_per_window_and_each_time_without_one
     assert view.sla_deadline == NOW + timedelta(seconds=60)
 
 
+async def test_a_run_that_begins_while_it_is_read_is_not_shown_queued_with_tasks_that_ran(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.define()
+    run_id = (await world.trigger()).run_id
+    read = world.journal.tasks
+
+    async def read_late(wanted: str) -> dict[str, str]:
+        monkeypatch.undo()
+        await world.end(wanted)
+        return await read(wanted)
+
+    monkeypatch.setattr(world.journal, "tasks", read_late)
+    view = await world.gateway.run("t", run_id)
+    assert (view.state, view.tasks) == ("succeeded", {"extract": "succeeded", "transform": "succeeded"})
+
+
 async def test_creations_that_wait_share_one_step(world: World) -> None:
     await world.define()
     steps = 0
