@@ -67,6 +67,8 @@ class Settings:
 
     #: a run that its caller drives fails after so long without a checkpoint; 0 = never
     taskless_run_ttl_s: float = _setting(86_400.0, "ORCHESTRATOR_TASKLESS_RUN_TTL_S")
+    #: a run that has ended is shown on the runs surface for so long; 0 = for ever
+    run_retention_s: float = _setting(2_592_000.0, "ORCHESTRATOR_RUN_RETENTION_S")
 
     # -- the Kubernetes cluster for runs whose tasks are Jobs (`actors/kubernetes_config.py`)
     #: plain address of its API, such as that of `kubectl proxy`; empty = as kubeconfig or the pod's service account say

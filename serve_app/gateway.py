@@ -103,7 +103,9 @@ class Gateway:
         #: set once this server is about to go away
         self.draining = self._hub.draining
         #: the runs surface's part
-        self.live_runs = LiveRuns(journal, control, self._book, creations, self._hub, clock, driven_ttl_s)
+        self.live_runs = LiveRuns(
+            journal, control, self._book, creations, self._hub, clock, driven_ttl_s, settings.run_retention_s
+        )
         store = PlanStore(Path(settings.plans_root))
         #: the instances surface's part
         self.instances = Instances(journal, control, self._book, creations, self._hub, store, clock, settings)

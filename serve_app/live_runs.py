@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
 from actors.clock import Clock
+from actors.hosted import instant
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.checkpoints import About, Checkpoints, checkpoint_id
@@ -75,6 +76,7 @@ class LiveRuns:
         hub: Hub,
         clock: Clock,
         driven_ttl_s: float,
+        retention_s: float,
     ) -> None:
         self._journal = journal
         self._control = control
@@ -83,6 +85,7 @@ class LiveRuns:
         self._hub = hub
         self._clock = clock
         self._driven_ttl_s = driven_ttl_s
+        self._retention = timedelta(seconds=retention_s)
 
     # ── creation ──────────────────────────────────────────────────────────────────────────────────
 
@@ -208,9 +211,15 @@ class LiveRuns:
 
     async def _row(self, tenant: str, run_id: str) -> RunRow:
         row = await self._journal.summary(run_id) if _RUN_ID.fullmatch(run_id) else None
-        if row is None or row.tenant != tenant:
+        if row is None or row.tenant != tenant or self._is_past(row):
             raise NotFound("run", run_id)
         return row
+
+    def _is_past(self, row: RunRow) -> bool:
+        """Has it ended too long ago to be shown here? The dags surface still has it."""
+        if not self._retention or row.finished_ms is None:
+            return False
+        return self._clock.now() - instant(row.finished_ms) > self._retention
 
     # ── commands ──────────────────────────────────────────────────────────────────────────────────
 

@@ -133,9 +133,19 @@ def killing(server: Server, kind: str, at: int) -> Patient:
 @pytest.mark.parametrize("kind", ["API replica", "run actor"])
 @pytest.mark.parametrize("example", examples_of(runs, "runs"))
 def test_a_run_keeps_to_its_contract_whoever_dies(server: Server, example: Example, kind: str) -> None:
-    caller = Runs(server.url, prompt_s=PATIENCE_S)
-    caller.http = httpx.Client(base_url=server.url, transport=killing(server, kind, 2), timeout=caller.timeout_s)
-    example(caller)
+    example(caller(server, {}, killing(server, kind, 2)))
+
+
+def test_a_key_is_needed_whoever_dies() -> None:
+    with serving(environ={"ORCHESTRATOR_API_KEY": runs.KEY}) as server:
+        patient = killing(server, "API replica", 2)
+        runs.everybody_needs_the_key(*(caller(server, headers, patient) for headers in runs.KEY_HEADERS))
+
+
+def caller(server: Server, headers: dict[str, str], patient: Patient) -> Runs:
+    found = Runs(server.url, headers, prompt_s=PATIENCE_S)
+    found.http = httpx.Client(base_url=server.url, headers=headers, transport=patient, timeout=found.timeout_s)
+    return found
 
 
 @pytest.mark.parametrize("kind", ["API replica", "orchestrator actor"])

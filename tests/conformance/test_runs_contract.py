@@ -19,6 +19,8 @@ from tests.runs_api import Runs, answered, in_order, refused, take
 pytestmark = pytest.mark.ray
 
 KEY = "k3y-for-tests-0001"
+#: of somebody without it, and of two who have it
+KEY_HEADERS: tuple[dict[str, str], ...] = ({}, {"x-api-key": KEY}, {"Authorization": f"bearer {KEY}"})
 RUN_KEYS = {"id", "mode", "createdAt", "status", "owner", "metadata"}
 #: an id that no run has
 UNKNOWN = "zzzzzzzzzzzz"
@@ -253,13 +255,16 @@ def test_there_is_no_list_and_an_unknown_run_has_an_empty_stream(runs: Runs) -> 
 
 @pytest.mark.slow
 def test_with_a_key_set_everybody_needs_it(keyed: Server) -> None:
-    nobody, somebody = Runs(keyed.url), Runs(keyed.url, {"x-api-key": KEY})
+    everybody_needs_the_key(*(Runs(keyed.url, headers) for headers in KEY_HEADERS))
+
+
+def everybody_needs_the_key(nobody: Runs, somebody: Runs, bearer: Runs) -> None:
     refused(nobody.http.post("/runs"), 401, "unauthorized")
     run_id = somebody.create()
     health = answered(nobody.http.get("/health"))
     assert (health["ok"], health["service"]) == (True, "orchestrator")
     assert nobody.http.get("/ready").status_code == 200
-    assert Runs(keyed.url, {"Authorization": f"bearer {KEY}"}).run(run_id)["id"] == run_id
+    assert bearer.run(run_id)["id"] == run_id
     refused(nobody.http.get(f"/runs/{run_id}?api_key={KEY}"), 401, "unauthorized")
     for options in ({"params": {"api_key": KEY}}, {"headers": {"Cookie": f"orchestrator_api_key={KEY}"}}):
         with nobody.stream(run_id, **options) as blocks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -285,5 +285,21 @@ def test_whoever_wants_more_than_is_kept_for_others_reads_it_in_the_log(monkeypa
             await live(world).post_checkpoint(TENANT, run_id, f"s{n}", NO_JSON)
             assert told(await take(follower, 1)) == [f"s{n}"]
         assert told(await take(slow, 21)) == [f"s{n}" for n in range(19, 40)]
+
+    World(0).play_with(course)
+
+
+def test_a_run_that_ended_long_ago_is_not_shown_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def course(world: World) -> None:
+        monkeypatch.setattr(live(world), "_retention", timedelta(seconds=30))
+        run_id, running = await created(world), await created(world)
+        await live(world).cancel(TENANT, run_id)
+        await asyncio.sleep(29)
+        assert (await live(world).run(TENANT, run_id)).state == "cancelled"
+        await asyncio.sleep(2)
+        for asked in (live(world).run(TENANT, run_id), live(world).cancel(TENANT, run_id)):
+            with pytest.raises(NotFound):
+                await asked
+        assert (await live(world).run(TENANT, running)).state == "running"
 
     World(0).play_with(course)
