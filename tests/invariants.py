@@ -189,12 +189,13 @@ class History:
         self._feed_task_itself(event)
         if self.conduct is None:
             return
+        name: str = event.task  # type: ignore[attr-defined]  # every other event is about a task
         again = isinstance(event, e.TaskRetrying) and not event.lost
-        self.failed.discard(event.task)  # type: ignore[attr-defined] # as below
+        self.failed.discard(name)
         if again:
-            self.failed.add(event.task)  # type: ignore[attr-defined] # as below
-        if again or self.tasks[event.task] in TASK_TERMINAL:  # type: ignore[attr-defined] # as below
-            self.batch.discard(event.task)  # type: ignore[attr-defined] # as below
+            self.failed.add(name)
+        if again or self.tasks[name] in TASK_TERMINAL:
+            self.batch.discard(name)
         self.batch = {n for n in self.batch if self.tasks[n] == "running" or self._ready(n)}
 
     def _feed_task_itself(self, event: e.Event) -> None:

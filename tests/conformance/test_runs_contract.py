@@ -333,7 +333,7 @@ def test_after_a_final_failure_independent_branches_finish(runs: Runs) -> None:
 def test_a_taskless_run_is_ended_by_its_owner(runs: Runs) -> None:
     for kind, status in (("run.completed", "completed"), ("run.failed", "failed")):
         run_id = runs.create()
-        runs.until(lambda run_id=run_id: runs.run(run_id)["status"] == "running")  # type: ignore[misc]
+        runs.until(lambda run_id=run_id: runs.run(run_id)["status"] == "running")  # type: ignore[misc] # mypy infers no lambda with a default
         answered(runs.post(run_id, kind), 201)
         assert runs.ended(run_id)["status"] == status
         assert runs.kinds(run_id) == ["started", kind, status]
