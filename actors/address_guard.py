@@ -9,11 +9,10 @@ The allow list is a comma list of host names, addresses and networks, for instan
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
+from orchestrator.addresses import is_public
 from orchestrator.errors import Invalid, Refused
-
-_NAT64 = IPv6Network("64:ff9b::/96")
 
 
 class AddressRefused(Refused):
@@ -48,7 +47,7 @@ class AddressGuard:
         target = ip_address(address.partition("%")[0])
         if any(target in network for network in self._networks):
             return
-        if not all(map(_is_public, _meant(target))):
+        if not is_public(target):
             raise AddressRefused(host, address)
 
 
@@ -59,22 +58,3 @@ def _network(entry: str) -> IPv4Network | IPv6Network | None:
         if "/" in entry:
             raise Invalid(f"ORCHESTRATOR_HTTP_ALLOW: {entry!r} is not a network") from None
         return None
-
-
-def _is_public(address: IPv4Address | IPv6Address) -> bool:
-    return address.is_global and not address.is_multicast
-
-
-def _meant(address: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address]:
-    """`address`, and the IPv4 addresses that a gateway or the kernel makes of it."""
-    meant: list[IPv4Address | IPv6Address] = [address]
-    if isinstance(address, IPv6Address):
-        if address.ipv4_mapped is not None:
-            return [address.ipv4_mapped]
-        if address.sixtofour is not None:
-            meant.append(address.sixtofour)
-        if address.teredo is not None:
-            meant += address.teredo
-        if address in _NAT64:
-            meant.append(IPv4Address(int(address) & 0xFFFFFFFF))
-    return meant

@@ -10,6 +10,7 @@ import random
 import secrets
 import threading
 import time
+import uuid
 from datetime import UTC, datetime
 
 from orchestrator.ids import RunId, instance_id, run_id
@@ -42,6 +43,10 @@ class Clock:
         """The same for an orchestrator instance."""
         return instance_id(*self._next(), secrets.randbits(64))
 
+    def random_bytes(self, size: int) -> bytes:
+        """`size` bytes that nobody can guess."""
+        return secrets.token_bytes(size)
+
     def _next(self) -> tuple[int, int]:
         with self._lock:
             millisecond = self._wall_ms()
@@ -56,6 +61,10 @@ class Clock:
     def jitter(self) -> float:
         """A share in [0, 1)."""
         return random.random()
+
+    def uuid(self) -> str:
+        """A random UUID (version 4), lower case: nobody can guess it."""
+        return str(uuid.uuid4())
 
     def token(self) -> str:
         """A secret of 256 bits, safe in URLs and headers."""

@@ -58,16 +58,16 @@ class RayPeers:
         """Delivered, or ActorUnreachable."""
         await self._reach(actor, method, blob)
 
-    async def ask(self, actor: str, method: str, blob: bytes) -> bytes:
+    async def ask(self, actor: str, method: str, blob: bytes, patience_s: float = TELL_S) -> bytes:
         """The answer, or ActorUnreachable."""
-        answer: bytes = await self._reach(actor, method, blob)
+        answer: bytes = await self._reach(actor, method, blob, patience_s)
         return answer
 
-    async def _reach(self, actor: str, method: str, blob: bytes) -> Any:
+    async def _reach(self, actor: str, method: str, blob: bytes, patience_s: float = TELL_S) -> Any:
         try:
-            return await asyncio.wait_for(self._call(actor, method, blob), TELL_S)
+            return await asyncio.wait_for(self._call(actor, method, blob), patience_s)
         except TimeoutError as late:
-            raise ActorUnreachable(actor, f"no answer to {method} within {TELL_S:.0f} s") from late
+            raise ActorUnreachable(actor, f"no answer to {method} within {patience_s:.0f} s") from late
         except RayActorError as gone:
             self._handles.pop(actor, None)
             raise ActorUnreachable(actor, _first_line(gone)) from gone

@@ -57,7 +57,7 @@ class Entrypoints:
         sys.path += [folder for folder in self._folders if folder not in sys.path]
         importlib.invalidate_caches()
         try:
-            with _no_byte_code():
+            with no_byte_code():
                 return importlib.import_module(module)
         except BaseException as error:
             why = f"{type(error).__name__}: {error}"
@@ -86,7 +86,8 @@ def _stamp(path: str) -> Stamp | None:
 
 
 @contextmanager
-def _no_byte_code() -> Iterator[None]:
+def no_byte_code() -> Iterator[None]:
+    """What is imported meanwhile leaves no byte code: its freshness check is too coarse for files that people edit."""
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         yield

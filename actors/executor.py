@@ -18,11 +18,10 @@ from actors.entrypoints import Entrypoints
 from actors.guarded_http import GuardedHttp
 from actors.task_kinds import KINDS
 from actors.work import NoteSink, Shop, TaskFailed, ThreadLoop, Work
-from orchestrator.errors import PermanentFailure
+from orchestrator.error_line import one_line
+from orchestrator.errors import PermanentFailure, Skip
 from orchestrator.messages import Assignment, Report, RunContext, Value
 
-#: characters of an error
-ERROR_MAX = 1000
 #: packages whose frames lead to user code
 _OURS = ("actors", "asyncio")
 _EMPTY = Value(msgspec.Raw(b"{}"), None, 2)
@@ -60,10 +59,19 @@ class Executor:
         log.close()
         if reason is not None:
             return Report(task.run_id, task.task, task.attempt, reason, error=_why(reason, task), took_s=took_s)
+        if isinstance(error, Skip):
+            why = one_line(error, Skip)
+            return Report(task.run_id, task.task, task.attempt, "skipped", error=why, took_s=took_s)
         if error is not None:
             permanent = isinstance(error, PermanentFailure)
             return Report(
-                task.run_id, task.task, task.attempt, "error", error=one_line(error), permanent=permanent, took_s=took_s
+                task.run_id,
+                task.task,
+                task.attempt,
+                "error",
+                error=one_line(error, TaskFailed),
+                permanent=permanent,
+                took_s=took_s,
             )
         return Report(task.run_id, task.task, task.attempt, "ok", value, took_s=took_s)
 
@@ -78,22 +86,9 @@ class Executor:
             returned = kind(Work(task, run, attempt, log, self._shop))
             return self._shop.artifacts.keep(task.run_id, task.task, task.attempt, returned)
         except BaseException as error:
-            if task.type == "python" and attempt.reason is None:
+            if task.type == "python" and attempt.reason is None and not isinstance(error, Skip):
                 log.write(_trace(error))
             raise
-
-
-def one_line(error: BaseException) -> str:
-    """Class and message, on one line, for people."""
-    try:
-        message = " ".join(str(error).split())
-    except Exception:
-        message = "(its message cannot be read)"
-    name = type(error).__name__
-    if message and not isinstance(error, PermanentFailure | TaskFailed):
-        message = f"{name}: {message}"
-    text = message or name
-    return text if len(text) <= ERROR_MAX else text[: ERROR_MAX - 1] + "…"
 
 
 def _at_once(task: Assignment, run: RunContext | None) -> Value | None:
@@ -120,4 +115,4 @@ def _trace(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(type(error), error, frame))
     except Exception:
-        return one_line(error) + "\n"
+        return one_line(error, TaskFailed) + "\n"

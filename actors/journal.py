@@ -6,10 +6,15 @@ it or nothing. What `Journal` answers has been fsynced when the server runs `app
 
     run:<id>     hash: v(ersion) own(er) st(ate) t(enant) d(ag) dv(ersion) rt (run type) wk (window key) par(ent)
                  at(tempts)  cr sa fi sla (epoch ms)  err  wb (backfills that watch it; when absent, par)
+                 hd (who holds it from the start; it is in neither `queued` nor `active`)
+                 hr (version of its HistoryRemoved)
                  of backfills: mar (cap) bw (backwards) ph (plan hash)
     ev:<id>      stream of event batches; entry id = <version of its last event>-0; s(chema), e(vents)
     tk:<id>      hash task -> letter; a task that is not there is pending
     dag:<t>:<d>  hash   dagv:<t>:<d>  hash version -> JSON   dags:<t>  zset   rc:<t>:<d>  hash run state -> runs
+                 (next_fire: where its schedule stands; due: when that fire happens; fired; dropped|<reason>,
+                 dropped_at, dropped_why: fires that started nothing)
+    live:<t>:<d> set of runs that fires made and that have not ended   replaced  set of those a later fire replaced
     alone:<t>    hash definition -> the run of it that was created last with `alone`
     beats        set of instances   beat:<id>  hash: pid at (epoch ms) kept (version that the plan's files tell)
     win:<t>:<d>  hash window -> run      bfw:<t>:<d>  hash window -> backfill
@@ -17,10 +22,15 @@ it or nothing. What `Journal` answers has been fsynced when the server runs `app
     bft:<id>     hash "task|letter" -> windows
     i:<t>  i:<t>:s:<st>  i:<t>:d:<d>  i:<t>:d:<d>:s:<st>  i:p:<backfill>
                  zsets of places (a run's id, with `run_` before it), score 0: order of creation. Runs of definitions
-                 that are nobody's DAG (`@kind/…`) are in lists of their own, where <t> is `@kind:tenant`
+                 that are nobody's DAG (`@kind/…`) are in lists of their own, where <t> is `@kind:tenant`. The place
+                 of a held run is `run_<cr>|<id>`, for its id may not ascend
     own:<actor>  set of runs   owner:<actor>  hash epoch, turn, reply, cursor   in:<actor>  stream
     sched, feed  streams       timers, cron   zsets by epoch ms   queued, active  sets   metrics  hash
+    quota:<key>  creations counted
+    ended        zset by epoch ms, of runs with all their history; neither backfills nor held runs
     idem:<key>   fingerprint, newline, reply; for 24 h          log:<run>:<task>:<attempt>  list, written by workers
+    rec:<kind>   hash key -> record      ln:<run>  list of lines
+    rate:<key>   list of the instants (epoch ms, of the server) of its last requests; for one window
 
 Reads and creations are tried again on a lost connection until their deadline; a commit is tried once.
 """
@@ -30,7 +40,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any, TypeVar
 
@@ -71,6 +81,7 @@ T = TypeVar("T")
 
 _DEADLINE_S = 5.0
 _PING_S = 1.0
+_LEAVE_S = 1.0
 _BACKOFF_S = (0.02, 0.05, 0.1, 0.2, 0.5)
 #: index entries one page may look at
 _SCAN_LIMIT = 20_000
@@ -107,6 +118,7 @@ class Journal:
         self._create_runs = Script("creation", "create_runs")
         self._create_backfill = Script("creation", "create_backfill")
         self._fire = Script("creation", "fire")
+        self._live_fires = Script("live_fires")
         self._put_dag = Script("put_dag")
         self._set_paused = Script("set_paused")
         self._dags = Script("dags")
@@ -115,12 +127,19 @@ class Journal:
         self._page = Script("page")
         self._children = Script("children")
         self._counts = Script("counts")
+        self._look = Script("look")
         self._load = Script("load")
         self._count = Script("count")
         self._pop_timers = Script("pop_timers")
         self._beat = Script("beat")
         self._beats = Script("beats")
         self._keep = Script("keep")
+        self._erase = Script("erase")
+        self._ended_before = Script("ended_before")
+        self._remove_history = Script("remove_history")
+        self._put_records = Script("put_records")
+        self._add_lines = Script("add_lines")
+        self._ask_leave = Script("ask_leave")
 
     async def take_epoch(self, owner: str) -> int:
         return int(await self._run(self._take_epoch, codec.pack(owner)))
@@ -149,8 +168,14 @@ class Journal:
         return codec.unpack_backfill_result(found)
 
     async def fire(self, fire: Fire) -> FireResult:
-        status, run_id, how = await self._run(self._fire, codec.pack_fire(fire))
-        return FireResult(_text(status), _text(run_id), _text(how))
+        return codec.unpack_fire_result(await self._run(self._fire, codec.pack_fire(fire)))
+
+    async def live_fires(self, tenant: str, dag_id: str) -> dict[str, str]:
+        found = await self._run(self._live_fires, codec.pack([tenant, dag_id]))
+        return {_text(run_id): _text(state) for run_id, state in _pairs(found)}
+
+    async def replaced(self) -> list[str]:
+        return sorted(_text(i) for i in await self._ask("SMEMBERS", "replaced"))
 
     async def put_dag(self, dag: PutDag) -> DagWritten:
         return _written(await self._run(self._put_dag, codec.pack_dag(dag)))
@@ -190,8 +215,18 @@ class Journal:
         following, rows = await self._run(self._page, codec.pack(step))
         return RunPage(tuple(_row(r) for r in rows), _text(following) or None)
 
+    async def state_counts(self, tenant: str, kind: str) -> dict[str, int]:
+        lists = f"i:{kind}:{tenant}" if kind else f"i:{tenant}"
+        asked = (self._ask("ZCARD", f"{lists}:s:{state}") for state in ports.STATES)
+        counts = await asyncio.gather(*asked)
+        return {state: count for state, count in zip(ports.STATES, counts, strict=True) if count}
+
     async def tasks(self, run_id: str) -> dict[str, str]:
         return _texts(await self._ask("HGETALL", f"tk:{run_id}"))
+
+    async def look(self, run_id: str) -> tuple[RunRow, dict[str, str]] | None:
+        found = await self._run(self._look, codec.pack(run_id))
+        return (_row(found[0]), _texts(found[1])) if found else None
 
     async def events(self, run_id: str, after: int, limit: int) -> list[EventBatch]:
         found = await self._ask("XRANGE", f"ev:{run_id}", f"{after + 1}-0", "+", "COUNT", str(limit))
@@ -245,6 +280,34 @@ class Journal:
             rows += [_row(r) for r in await self._run(self._rows, codec.pack(chunk)) if r]
         return [row for row in rows if row.state not in ports.TERMINAL]
 
+    async def erase(self, run_ids: Sequence[str]) -> int:
+        return sum([int(await self._run(self._erase, codec.pack(chunk))) for chunk in _chunks(run_ids, _LOAD_CHUNK)])
+
+    async def ended_before(self, instant_ms: int, limit: int) -> list[RunRow]:
+        return [_row(row) for row in await self._run(self._ended_before, codec.pack([instant_ms, limit]))]
+
+    async def remove_history(self, run_id: str, version: int, event: bytes) -> bool:
+        return bool(await self._run(self._remove_history, codec.pack([run_id, version, event.decode()])))
+
+    async def put_records(self, kind: str, records: Mapping[str, bytes | None]) -> None:
+        await self._run(self._put_records, codec.pack_records(kind, records))
+
+    async def record(self, kind: str, key: str) -> bytes | None:
+        found: bytes | None = await self._ask("HGET", f"rec:{kind}", key)
+        return found
+
+    async def records(self, kind: str) -> dict[str, bytes]:
+        return {_text(key): record for key, record in _pairs(await self._ask("HGETALL", f"rec:{kind}"))}
+
+    async def add_lines(self, run_id: str, lines: Sequence[bytes]) -> int:
+        return int(await self._once(self._script(self._add_lines, codec.pack_lines(run_id, lines))))
+
+    async def lines(self, run_id: str, after: int, limit: int) -> list[bytes]:
+        if limit <= 0:
+            return []
+        found: list[bytes] = await self._ask("LRANGE", f"ln:{run_id}", str(after), str(after + limit - 1))
+        return found
+
     async def beat(self, run_id: str, pid: int, at_ms: int) -> None:
         await self._run(self._beat, codec.pack([run_id, pid, at_ms]))
 
@@ -294,6 +357,14 @@ class Journal:
     async def next_due(self) -> int | None:
         first = [await self._ask("ZRANGE", key, "0", "0", "WITHSCORES") for key in ("timers", "cron")]
         return min((int(found[1]) for found in first if found), default=None)
+
+    async def ask_leave(self, key: str, most: int, window_ms: int) -> int:
+        asked = self._script(self._ask_leave, codec.pack([key, most, window_ms]))
+        try:
+            async with asyncio.timeout(_LEAVE_S):
+                return int(await self._once(asked))
+        except TimeoutError:
+            raise JournalUnavailable(f"no answer within {_LEAVE_S:g} s") from None
 
     async def stored_reply(self, key: str) -> StoredReply | None:
         record = await self._ask("GET", f"idem:{key}")
@@ -394,7 +465,7 @@ def _chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
 
 def _row(values: Sequence[bytes | None]) -> RunRow:
     """A row as `read_row` in ledger.lua returns it."""
-    v, own, st, t, d, dv, rt, wk, par, at, cr, sa, fi, sla, err, mar, bw, ph, wb, run_id = values
+    v, own, st, t, d, dv, rt, wk, par, at, cr, sa, fi, sla, err, mar, bw, ph, wb, hd, hr, run_id = values
     return RunRow(
         run_id=_text(run_id),
         version=int(v or 0),
@@ -415,7 +486,9 @@ def _row(values: Sequence[bytes | None]) -> RunRow:
         max_active_runs=_number(mar),
         backwards=bw == b"1",
         plan_hash=_text(ph),
-        watchers=tuple(_text(wb or par).split()),
+        watchers=tuple(_text(par if wb is None else wb).split()),
+        holder=_text(hd),
+        removed=int(hr or 0),
     )
 
 
@@ -441,9 +514,13 @@ def _dag_row(tenant: str, found: Sequence[Any]) -> DagRow:
         created_ms=int(dag[b"created"]),
         updated_ms=int(dag[b"updated"]),
         next_fire_ms=_number(dag.get(b"next_fire")) or None,
+        next_due_ms=_number(dag.get(b"due") or dag.get(b"next_fire")) or None,
         fired_ms=_number(dag.get(b"fired")),
         definition=definition,
         run_counts={_text(state): int(n) for state, n in _pairs(counts)},
+        dropped={_text(k[len(b"dropped|") :]): int(n) for k, n in dag.items() if k.startswith(b"dropped|")},
+        dropped_ms=_number(dag.get(b"dropped_at")),
+        dropped_why=_text(dag.get(b"dropped_why")),
     )
 
 

@@ -19,7 +19,7 @@ from orchestrator import codec, errors
 from orchestrator import run as runs
 from orchestrator.control import Admission
 from orchestrator.messages import Note
-from orchestrator.ports import Command, CommandReply, CommitResult, Letter, TimerFired, WindowNews
+from orchestrator.ports import Command, CommandReply, CommitResult, InboxItem
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Loaded:
 class Told:
     """An item of the durable inbox. `cursor` is where its entry ends, when it is the last one of it."""
 
-    item: WindowNews | TimerFired | Letter
+    item: InboxItem
     cursor: str | None
     tries: int = 0
 

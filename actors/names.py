@@ -11,6 +11,14 @@ ORCHESTRATOR = "orchestrator:"
 SCHEDULER = "scheduler"
 #: runs attempts as Kubernetes Jobs; also the incarnation it always has: its Jobs outlive it
 KUBERNETES = "kubernetes"
+#: jobs, CI jobs, remote workers and runners: each is an actor with a state machine of its own, hosted here many to one
+GATEWAY = "gateway-0"
+#: owners of the runs it holds: parts of it, each with its own inbox and turns
+JOBS, PIPELINES, WEBHOOKS = f"{GATEWAY}.jobs", f"{GATEWAY}.pipelines", f"{GATEWAY}.webhooks"
+#: runs handlers of blueprints, which are user code
+HANDLERS = "handlers-0"
+#: before the number of an in-cluster runner
+RUNNER = "ray-"
 
 
 def run_actor_name(number: int) -> str:

@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -34,6 +34,7 @@ from actors.clock import Clock
 from actors.crew import Crew, Ended, Gone, Key
 from actors.hosted import Hosted, HostedBackfill, HostedRun, instant
 from actors.kubernetes_seat import KubernetesSeat
+from actors.living import Living
 from actors.mail import (
     Admitted,
     Asked,
@@ -72,7 +73,6 @@ from orchestrator.ports import (
     CommitResult,
     Entry,
     Journal,
-    Letter,
     StoredReply,
     TimerFired,
     WindowNews,
@@ -108,11 +108,11 @@ class _Turn:
     counts: list[tuple[str, int]] = field(default_factory=list)
 
 
-class RunActor:
+class RunActor(Living):
     """Hosts runs and backfills. `start` returns at once; everything happens in its own tasks."""
 
     def __init__(self, name: str, journal: Journal, peers: Peers, clock: Clock, settings: Settings) -> None:
-        self.name = name
+        super().__init__(name)
         self._journal = journal
         self._peers = peers
         self._clock = clock
@@ -138,7 +138,6 @@ class RunActor:
         self._ready = ReadyRuns()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._reporter = Reporter(name, peers, self._ready.demand, self._held, lambda: len(self._hosted))
-        self._tasks: set[asyncio.Task[None]] = set()
         self._crew: Crew
         self._jobs: KubernetesSeat
 
@@ -207,14 +206,14 @@ class RunActor:
             await self._one_turn()
 
     async def _recover(self) -> None:
-        self._epoch = self._reporter.epoch = await self._insist(lambda: self._journal.take_epoch(self.name))
-        self._cursor = (await self._insist(lambda: self._journal.owner(self.name))).cursor
+        self._epoch = self._reporter.epoch = await self.insist(lambda: self._journal.take_epoch(self.name))
+        self._cursor = (await self.insist(lambda: self._journal.owner(self.name))).cursor
         self._crew = Crew(self.name, self._epoch, self._peers, self._post, self._settings)
         self._jobs = KubernetesSeat(self.name, self._epoch, self._peers, self._post, self._settings)
-        owned = await self._insist(lambda: self._journal.owned(self.name))
+        owned = await self.insist(lambda: self._journal.owned(self.name))
         for start in range(0, len(owned), 500):
-            for history in await self._insist(partial(self._journal.load, owned[start : start + 500])):
-                hosted = await self._insist(partial(self._reader.revive, history))
+            for history in await self.insist(partial(self._journal.load, owned[start : start + 500])):
+                hosted = await self.insist(partial(self._reader.revive, history))
                 self._adopt(hosted)
                 if isinstance(hosted, HostedBackfill):
                     hosted.claimed = True
@@ -283,7 +282,7 @@ class RunActor:
             case Told():
                 if not self._told_parked and message.cursor:
                     self._cursor = message.cursor
-                if not isinstance(message.item, Letter):
+                if isinstance(message.item, WindowNews | TimerFired):  # letters and births are for holders
                     self._with_run(turn, message.item.run_id, message, self._handle_told)
             case Observed():
                 self._with_run(turn, message.run_id, message, self._handle_observed)
@@ -346,7 +345,7 @@ class RunActor:
 
     def _claim(self, turn: _Turn, hosted: HostedRun) -> None:
         """Own a run that goes on by itself later: its timer is here, and would be lost with this actor."""
-        if hosted.run.state in (RunState.RUNNING, RunState.PAUSED) and not hosted.claimed:
+        if hosted.run.state not in (RunState.QUEUED, *runs.ENDED) and not hosted.claimed:
             hosted.claiming = True
             turn.touched[hosted.run.run_id] = hosted
 
@@ -517,7 +516,7 @@ class RunActor:
                 cursor=self._cursor,
                 counts=tuple(turn.counts),
             )
-            results = await self._insist(lambda: self._journal.commit(commit))
+            results = await self.insist(lambda: self._journal.commit(commit))
             failed = self._take_results(turn, dirty, results)
         else:
             failed = {}
@@ -609,7 +608,7 @@ class RunActor:
         self._loading = True
         while self._to_load:
             run_ids, self._to_load = self._to_load[:500], self._to_load[500:]
-            await self._insist(partial(self._load_chunk, run_ids))
+            await self.insist(partial(self._load_chunk, run_ids))
         self._loading = False
 
     async def _load_chunk(self, run_ids: list[str]) -> None:
@@ -653,7 +652,7 @@ class RunActor:
     async def _catch_up(self, hosted: HostedBackfill) -> None:
         """Learn what the windows of a claimed backfill did before news of them came here."""
         run_id = hosted.backfill.run_id
-        children = await self._insist(lambda: self._journal.children(run_id))
+        children = await self.insist(lambda: self._journal.children(run_id))
         self._post(Observed(run_id, tuple((c.run_id, c.state, c.version) for c in children if not c.kept)))
         if hosted.backfill.state is RunState.CANCELLING:
             await self._windows.cancel(effect.child for effect in backfills.owed(hosted.backfill))
@@ -685,7 +684,7 @@ class RunActor:
             run = hosted.run
             at = runs.next_wake(run)
             soon = at is not None and (at - self._clock.now()).total_seconds() < limit_s
-            if run.running or soon or run.agenda is not None or (run.ready and run.state is RunState.RUNNING):
+            if run.running or soon or run.agenda is not None or (run.ready and runs.going(run)):
                 hosted.idle_since_s = None
             elif hosted.idle_since_s is None:
                 hosted.idle_since_s = now
@@ -714,33 +713,6 @@ class RunActor:
         wanted = self._ready or self._parked  # a seat that came along with an admission waits for its run to be read
         self._reporter.released(self._crew.vacate() if wanted else self._crew.leave_idle())
         self._reporter.look()
-
-    # ── small things ──────────────────────────────────────────────────────────────────────────────
-
-    async def _insist(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """The journal's answer, however long it is away; this actor can do nothing without it."""
-        delay_s = 0.05
-        while True:
-            try:
-                return await attempt()
-            except errors.JournalUnavailable as unavailable:
-                _log.warning("%s; trying again in %.2f s", unavailable, delay_s)
-                await asyncio.sleep(delay_s)
-                delay_s = min(1.0, delay_s * 2)
-
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.critical("a task of %s failed", self.name, exc_info=task.exception())
-            self.on_crash()
-
-    def on_crash(self) -> None:
-        """An unforeseen error: let the process end and be restarted (set by whoever made this actor)."""
 
 
 def _letting_go(hosted: Hosted, wake_at_ms: int | None) -> Append:

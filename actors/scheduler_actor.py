@@ -15,14 +15,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
 from actors.clock import Clock
+from actors.living import Living
 from actors.names import SCHEDULER, SUPERVISOR, is_own_actor, own_actor_name
 from actors.peers import Peers, WorkerGone
+from actors.replaced import ReplacedRuns
 from actors.settings import Settings
 from actors.timekeeper import Timekeeper
 from orchestrator import codec, errors
@@ -72,10 +74,11 @@ class _Host:
     sending: bool = False
 
 
-class SchedulerActor:
+class SchedulerActor(Living):
     """Admission, placement and slot leases. `start` returns at once."""
 
     def __init__(self, journal: Journal, peers: Peers, clock: Clock, settings: Settings) -> None:
+        super().__init__(SCHEDULER)
         self._journal = journal
         self._peers = peers
         self._clock = clock
@@ -106,7 +109,6 @@ class SchedulerActor:
         self._order = 0
         self._wake = asyncio.Event()
         self._ready = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Begin to live: rebuild, then serve."""
@@ -148,21 +150,23 @@ class SchedulerActor:
     # ── life ──────────────────────────────────────────────────────────────────────────────────────
 
     async def _live(self) -> None:
-        self._epoch = await self._insist(lambda: self._journal.take_epoch(SCHEDULER))
+        self._epoch = await self.insist(lambda: self._journal.take_epoch(SCHEDULER))
         self._number = self._order_number = self._epoch << 32
         self._slots.number_from(self._epoch << 32)
-        kept = (await self._insist(lambda: self._journal.owner(SCHEDULER))).cursor
-        cursor = await self._insist(lambda: self._journal.position(SCHED))
+        kept = (await self.insist(lambda: self._journal.owner(SCHEDULER))).cursor
+        cursor = await self.insist(lambda: self._journal.position(SCHED))
         if not await self._fetch_roster():
             self._spawn(self._fetch_roster_later())
         await self._rebuild()
-        await self._insist(lambda: self._read_wakes(kept))
-        self._cursor = await self._insist(partial(self._read_on, cursor))  # news that are old already admit nothing
+        await self.insist(lambda: self._read_wakes(kept))
+        self._cursor = await self.insist(partial(self._read_on, cursor))  # news that are old already admit nothing
         await asyncio.gather(*(self._greet(host) for host in self._hosts.values()))
         self._ready.set()
         self._spawn(self._read_sched())
         self._spawn(self._note_cursor())
-        self._spawn(Timekeeper(self._journal, self._clock, self._epoch, self._settings).run())
+        replaced = ReplacedRuns(self._journal, self._peers, self._some_run_actor)
+        self._spawn(replaced.run())
+        self._spawn(Timekeeper(self._journal, self._clock, self._epoch, self._settings, replaced.look).run())
         self._wake.set()
         while True:
             await self._wait_for_news()
@@ -193,7 +197,7 @@ class SchedulerActor:
             await asyncio.sleep(ROSTER_AGAIN_S)
 
     async def _rebuild(self) -> None:
-        rows = await self._insist(self._journal.queued_and_active)
+        rows = await self.insist(self._journal.queued_and_active)
         backfills = {row.run_id: row for row in rows if row.run_type == "backfill"}
         for row in rows:
             await self._know_dag(row.tenant, row.dag_id)
@@ -221,7 +225,8 @@ class SchedulerActor:
         parent = backfill.run_id if backfill else row.parent or None
         cap = backfill.max_active_runs if backfill else None
         dag = _dag_key(row.tenant, row.dag_id)
-        return Queued(row.run_id, dag, parent, rank_of(parent), cap, self._next_place(), row.version)
+        scheduled = row.run_type == "scheduled" and not row.watchers
+        return Queued(row.run_id, dag, parent, rank_of(parent), cap, self._next_place(), row.version, scheduled)
 
     def _next_place(self) -> int:
         self._order += 1
@@ -265,7 +270,7 @@ class SchedulerActor:
             if behind != noted:
                 turn, noted = turn + 1, behind
                 note = Commit(owner=SCHEDULER, epoch=self._epoch, turn=turn, cursor=behind)
-                await self._insist(partial(self._journal.commit, note))
+                await self.insist(partial(self._journal.commit, note))
             behind = self._cursor
 
     async def _read_sched(self) -> None:
@@ -303,7 +308,16 @@ class SchedulerActor:
         dag = _dag_key(item.tenant, item.dag_id)
         limit = item.max_active_runs if item.parent else None
         for run_id, since in zip(item.run_ids, item.versions or (1,) * len(item.run_ids), strict=True):
-            queued = Queued(run_id, dag, item.parent or None, rank_of(item.parent), limit, self._next_place(), since)
+            queued = Queued(
+                run_id,
+                dag,
+                item.parent or None,
+                rank_of(item.parent),
+                limit,
+                self._next_place(),
+                since,
+                scheduled=item.run_type == "scheduled" and not item.parent,
+            )
             self._unplace(run_id)
             self._waiting[run_id] = queued
             self._admissions.enqueue(queued)
@@ -316,7 +330,10 @@ class SchedulerActor:
         elif item.after != "queued" and item.run_type != "backfill":
             await self._know_dag(item.tenant, item.dag_id)
             dag = _dag_key(item.tenant, item.dag_id)
-            self._admissions.occupy(Queued(item.run_id, dag, item.parent or None, rank_of(item.parent)))
+            scheduled = item.run_type == "scheduled"
+            self._admissions.occupy(
+                Queued(item.run_id, dag, item.parent or None, rank_of(item.parent), scheduled=scheduled)
+            )
             self._unplace(item.run_id)
             if item.owner:
                 self._place(item.run_id, item.owner)
@@ -325,11 +342,11 @@ class SchedulerActor:
         key = _dag_key(tenant, dag_id)
         if self._admissions.knows(key) and not again:
             return
-        row = await self._insist(lambda: self._journal.dag(tenant, dag_id))
+        row = await self.insist(lambda: self._journal.dag(tenant, dag_id))
         if row is None:
             return
         definition = codec.decode_definition(row.definition)
-        self._admissions.configure(key, definition.max_active_runs, row.paused)
+        self._admissions.configure(key, definition.max_active_runs, row.paused, definition.overlap != "allow")
         if definition.isolation == "dedicated":
             self._dedicated.add(key)
         else:
@@ -485,14 +502,20 @@ class SchedulerActor:
         if owner:
             host = self._hosts.setdefault(owner, _Host(owner))
         else:
-            shared = (host for host in self._hosts.values() if host.standing)
-            host = min(shared, key=lambda h: (len(h.runs), h.name))
+            host = self._idlest()
         former = self._placed.get(run_id, host.name)
         if former != host.name:
             self._hosts[former].runs.discard(run_id)
         host.runs.add(run_id)
         self._placed[run_id] = host.name
         return host
+
+    def _idlest(self) -> _Host:
+        shared = (host for host in self._hosts.values() if host.standing)
+        return min(shared, key=lambda h: (len(h.runs), h.name))
+
+    def _some_run_actor(self) -> str | None:
+        return self._idlest().name if any(host.standing for host in self._hosts.values()) else None
 
     def _unplace(self, run_id: str) -> None:
         self._given.pop(run_id, None)
@@ -508,32 +531,6 @@ class SchedulerActor:
 
     def _host_only(self, run_id: str, owner: str) -> None:
         self._to_host[run_id] = owner
-
-    # ── small things ──────────────────────────────────────────────────────────────────────────────
-
-    async def _insist(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        delay_s = 0.05
-        while True:
-            try:
-                return await attempt()
-            except errors.JournalUnavailable as unavailable:
-                _log.warning("%s; trying again in %.2f s", unavailable, delay_s)
-                await asyncio.sleep(delay_s)
-                delay_s = min(1.0, delay_s * 2)
-
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.critical("a task of the scheduler failed", exc_info=task.exception())
-            self.on_crash()
-
-    def on_crash(self) -> None:
-        """An unforeseen error: let the process end and be restarted (set by whoever made this actor)."""
 
 
 def _dag_key(tenant: str, dag_id: str) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from orchestrator.addresses import is_loopback
 from orchestrator.errors import Invalid
 
 
@@ -69,6 +70,8 @@ class Settings:
     taskless_run_ttl_s: float = _setting(86_400.0, "ORCHESTRATOR_TASKLESS_RUN_TTL_S")
     #: a run that has ended is shown on the runs surface for so long; 0 = for ever
     run_retention_s: float = _setting(2_592_000.0, "ORCHESTRATOR_RUN_RETENTION_S")
+    #: the events of a run are kept for so long after its end; 0 = for ever
+    history_retention_days: float = _setting(180.0, "ORCHESTRATOR_HISTORY_RETENTION_DAYS")
 
     # -- the Kubernetes cluster for runs whose tasks are Jobs (`actors/kubernetes_config.py`)
     #: plain address of its API, such as that of `kubectl proxy`; empty = as kubeconfig or the pod's service account say
@@ -110,14 +113,72 @@ class Settings:
     #: what a POST /runs without `mode` asks for
     runs_default_mode: str = _setting("redis", "ORCHESTRATOR_RUNS_DEFAULT_MODE", words=("plan", "redis", "k8s"))
 
+    # -- the jobs surface: what there is
+    #: folder with blueprints in Python, YAML and JSON; empty = there are none
+    blueprints_dir: str = _setting("", "BLUEPRINTS_DIR")
+    clients_config_path: str = _setting("", "CLIENTS_CONFIG_PATH")
+    workers_config_path: str = _setting("", "WORKERS_CONFIG_PATH")
+    schedules_config_path: str = _setting("", "SCHEDULES_CONFIG_PATH")
+    #: of the wall clock by which schedules fire
+    schedules_zone: str = _setting("UTC", "TZ")
+    job_history: bool = _setting(True, "JOB_HISTORY_ENABLED")
+    #: `POST /_public/debug/flush_db` erases every job
+    debug: bool = _setting(False, "ORCHESTRATOR_DEBUG")
+
+    # -- its workers
+    #: a task that has no `timeout_seconds` of its own may take so long
+    worker_timeout_s: float = _setting(300.0, "WORKER_TIMEOUT_SECONDS")
+    worker_poll_timeout_s: float = _setting(30.0, "WORKER_POLL_TIMEOUT_SECONDS")
+    #: a worker that is silent for twice as long has expired
+    worker_health_check_interval_s: float = _setting(60.0, "WORKER_HEALTH_CHECK_INTERVAL_SECONDS")
+    #: 50 requests a second per worker and path
+    rate_limiting: bool = _setting(False, "RATE_LIMITING_ENABLED")
+
+    # -- its jobs
+    job_max_retries: int = _setting(3, "JOB_MAX_RETRIES")
+    #: 0 = at once
+    job_retry_backoff_s: float = _setting(1.0, "JOB_RETRY_BACKOFF_SECONDS")
+    job_max_redeliveries: int = _setting(3, "JOB_MAX_REDELIVERIES")
+    job_dispatch_timeout_s: float = _setting(300.0, "JOB_DISPATCH_TIMEOUT_SECONDS")
+    job_cancel_grace_s: float = _setting(30.0, "CANCEL_GRACE_SECONDS")
+    #: how often silence of workers and replicas is looked for
+    watcher_interval_s: float = _setting(1.0, "WATCHER_INTERVAL_SECONDS")
+    #: a handler in Python that takes longer has failed
+    blueprint_handler_timeout_s: float = _setting(60.0, "BLUEPRINT_HANDLER_TIMEOUT_S")
+    #: handlers in Python that run at once
+    executor_max_concurrent_jobs: int = _setting(100, "EXECUTOR_MAX_CONCURRENT_JOBS")
+
+    # -- its webhooks
+    webhook_secret: str = _setting("", "WEBHOOK_SECRET", secret=True)
+    webhook_max_attempts: int = _setting(6, "WEBHOOK_MAX_ATTEMPTS")
+    webhook_allow_private: bool = _setting(False, "WEBHOOK_ALLOW_PRIVATE")
+
     #: one line of JSON per request and per response, in `<home>/logs/access.log`
     access_log: bool = _setting(True, "ORCHESTRATOR_ACCESS_LOG")
+
+    # -- the pipelines surface
+    #: a runner that gave no sign of life for so long is offline, and its jobs are lost
+    pipelines_runner_timeout_s: float = _setting(90.0, "PIPELINES_RUNNER_TIMEOUT_S")
+    #: a job whose runner was lost is queued again at least so often, whatever its own retries
+    pipelines_lost_runner_retries: int = _setting(1, "PIPELINES_LOST_RUNNER_RETRIES")
+    #: a job that no runner claims for so long has timed out
+    pipelines_queue_timeout_s: float = _setting(86_400.0, "PIPELINES_QUEUE_TIMEOUT_S")
+    #: before the first retry; doubles with each, up to 60 s
+    pipelines_retry_delay_s: float = _setting(1.0, "PIPELINES_RETRY_DELAY_S")
+    #: runners of our own, inside the cluster
+    pipelines_incluster_runners: int = _setting(0, "PIPELINES_INCLUSTER_RUNNERS")
+    #: how they run processes
+    pipelines_process_backend: str = _setting("none", "PIPELINES_PROCESS_BACKEND", words=("none", "podman", "local"))
+    #: under which secrets are encrypted; empty = that of `<home>/secret.key`, which `up` fills in
+    secret_key: str = _setting("", "ORCHESTRATOR_SECRET_KEY", secret=True)
 
     # -- limits
     max_body_bytes: int = _setting(16 * 1024 * 1024, "ORCHESTRATOR_MAX_BODY_BYTES")
     dags_rate_limit_rps: float = _setting(10.0, "DAGS_RATE_LIMIT_RPS")
     dags_rate_limit_burst: int = _setting(20, "DAGS_RATE_LIMIT_BURST")
     dags_backfill_max_windows: int = _setting(100_000, "DAGS_BACKFILL_MAX_WINDOWS")
+    #: fires missed that catch-up `all` makes up for
+    dags_catchup_max: int = _setting(1000, "DAGS_CATCHUP_MAX")
     dags_max_dags_per_tenant: int = _setting(10_000, "DAGS_MAX_DAGS_PER_TENANT")
     #: of the runs surface: requests per caller in any span of so long
     rate_limit_max: int = _setting(120, "RATE_LIMIT_MAX", lenient=True)
@@ -144,6 +205,11 @@ class Settings:
         return Path(self.tokens_file) if self.tokens_file else self.path("tokens.json")
 
     @property
+    def private_webhooks(self) -> bool:
+        """May webhooks go to addresses that are not public?"""
+        return self.webhook_allow_private or is_loopback(self.host)
+
+    @property
     def url(self) -> str:
         """Base URL for callers on this machine."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
@@ -156,6 +222,10 @@ class Settings:
     def with_journal(self, url: str) -> Settings:
         """The same settings, now that the journal answers at `url`."""
         return dataclasses.replace(self, journal_url=url)
+
+    def with_secret_key(self, key: str) -> Settings:
+        """The same settings with the key under which secrets are stored."""
+        return dataclasses.replace(self, secret_key=key)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only, for a Ray actor's constructor."""
@@ -179,14 +249,25 @@ def read_settings(environ: Mapping[str, str], **given: Any) -> Settings:
     """
     values = _from_environ(environ) | {name: value for name, value in given.items() if value is not None}
     settings = Settings(**values)
+    given_paths: dict[str, Any] = {name: _absolute(path) for name in _OPTIONAL_PATHS if (path := values.get(name))}
     return dataclasses.replace(
         settings,
         home=_absolute(settings.home),
         code_dirs=tuple(_absolute(folder) for folder in settings.code_dirs),
         plans_root=_absolute(settings.plans_root or "."),
-        executors_file=_absolute(settings.executors_file) if settings.executors_file else "",
+        **given_paths,
         journal_url=settings.journal_url or settings.redis_url,
     )
+
+
+#: files and folders that need not be given
+_OPTIONAL_PATHS = (
+    "executors_file",
+    "blueprints_dir",
+    "clients_config_path",
+    "workers_config_path",
+    "schedules_config_path",
+)
 
 
 def _absolute(path: str) -> str:

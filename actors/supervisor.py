@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from actors.kubernetes_config import configured
-from actors.names import KUBERNETES, SCHEDULER, is_own_actor, run_actor_name, worker_name
+from actors.names import GATEWAY, HANDLERS, KUBERNETES, RUNNER, SCHEDULER, is_own_actor, run_actor_name, worker_name
 from actors.peers import Peers, WorkerGone
 from actors.settings import Settings
 from orchestrator import codec
@@ -200,7 +200,10 @@ class Supervisor:
         if self._first:
             await self._read_back(present)
         jobs = (KUBERNETES,) if configured(self._settings) else ()
-        wanted: dict[str, str | None] = dict.fromkeys((SCHEDULER, *self._run_actors, *self._extra, *jobs))
+        runners = [f"{RUNNER}{n}" for n in range(1, self._settings.pipelines_incluster_runners + 1)]
+        handlers = (HANDLERS,) if self._settings.blueprints_dir else ()
+        control = (SCHEDULER, GATEWAY, *handlers, *self._run_actors, *self._extra, *jobs, *runners)
+        wanted: dict[str, str | None] = dict.fromkeys(control)
         wanted |= self._workers
         missing = [(name, pool) for name, pool in wanted.items() if name not in present]
         if missing:

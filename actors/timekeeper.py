@@ -3,16 +3,20 @@
     next_due (journal) ─▶ sleep, at most LOOK_S ─▶ deliver due timers to inboxes, fire due schedules
 
 Wall time decides what is due; sleeping is by the event loop's monotonic clock, and never longer than
-LOOK_S, so that neither a set clock nor a schedule deployed meanwhile is noticed late. A fire is one atomic step
-in the journal (the window is its identity and the DAG's next fire moves with it): it happens once, however
-many schedulers or restarts are in between.
+LOOK_S, so that neither a set clock nor a schedule deployed meanwhile is noticed late. What a due schedule comes to is
+decided in `orchestrator/fires.py`; it is one atomic step in the journal (the window is a fire's identity and the DAG's
+next fire moves with it): a fire happens once, however many schedulers or restarts are in between. Only this epoch's
+scheduler makes runs of schedules, so what was read about those that are live holds until the step.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING
 
 from actors.clock import Clock
 from actors.hosted import instant, milliseconds
@@ -20,14 +24,17 @@ from actors.settings import Settings
 from orchestrator import codec, errors
 from orchestrator import events as e
 from orchestrator.definition import Definition
-from orchestrator.ports import DagRow, DueCron, Fire, FireResult, Journal, NewRun
+from orchestrator.ports import DagRow, DroppedFires, DueCron, Fire, Journal, NewRun
+
+if TYPE_CHECKING:
+    from orchestrator.schedule import Schedule
 
 _log = logging.getLogger(__name__)
 
 #: seconds between looks when nothing is known to be due
 LOOK_S = 1.0
-#: seconds by which a fire may be late and still run, with catch-up `none`
-GRACE_S = 60.0
+#: seconds after which a schedule may have so much to catch up with that other work goes on meanwhile
+FAR_BEHIND_S = 60.0
 #: seconds between two deliveries, so that a due item that cannot be delivered does not spin
 _BREATH_S = 0.005
 
@@ -35,11 +42,20 @@ _BREATH_S = 0.005
 class Timekeeper:
     """Delivers what is due. `run` never returns."""
 
-    def __init__(self, journal: Journal, clock: Clock, scheduler_epoch: int, settings: Settings) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        clock: Clock,
+        scheduler_epoch: int,
+        settings: Settings,
+        on_replaced: Callable[[], None],
+    ) -> None:
         self._journal = journal
         self._clock = clock
         self._epoch = scheduler_epoch
         self._settings = settings
+        #: called when a fire may have replaced runs
+        self._on_replaced = on_replaced
 
     async def run(self) -> None:
         """Look, deliver what is due, sleep. Raises Fenced when a newer scheduler exists."""
@@ -69,40 +85,60 @@ class Timekeeper:
 
     async def _fire(self, cron: DueCron, now: datetime) -> None:
         row = await self._journal.dag(cron.tenant, cron.dag_id)
-        if row is None or row.paused or row.next_fire_ms != cron.due_ms:
+        if row is None or row.paused or row.next_fire_ms is None or row.next_due_ms != cron.due_ms:
             return
         definition = codec.decode_definition(row.definition)
-        result = await self._journal.fire(self._plan_fire(row, definition, cron, now))
-        _log.info("fire of %s at %s: %s %s", cron.dag_id, instant(cron.due_ms), result.status, result.run_id)
-        self._check(result)
+        live: Mapping[str, str] = {}
+        if definition.overlap != "allow":
+            live = await self._journal.live_fires(row.tenant, row.dag_id)
+        turn = partial(self._step, row, row.next_fire_ms, definition, live, now)
+        behind = (now - instant(cron.due_ms)).total_seconds() > FAR_BEHIND_S
+        step = await asyncio.to_thread(turn) if behind else turn()
+        try:
+            result = await self._journal.fire(step)
+        finally:  # it may have been done although the answer got lost
+            if step.replaces:
+                self._on_replaced()
+        starts = " ".join(run.run_id for run in result.runs[:3])
+        at = instant(step.expected_ms)
+        _log.info("fire of %s at %s: %s, %d runs %s", cron.dag_id, at, result.status, len(result.runs), starts)
+        if result.status == "fenced":
+            raise errors.Fenced("scheduler", self._epoch, self._epoch + 1)
 
-    def _plan_fire(self, row: DagRow, definition: Definition, cron: DueCron, now: datetime) -> Fire:
-        from orchestrator import schedule, windows
+    def _step(self, row: DagRow, first_ms: int, definition: Definition, live: Mapping[str, str], now: datetime) -> Fire:
+        from orchestrator import fires
 
-        fire = instant(cron.due_ms)
-        run = None
-        if definition.schedule is None:
+        timetable = fires.timetable_of(definition, row.tenant)
+        if timetable is None:
             return Fire(
-                tenant=cron.tenant, dag_id=cron.dag_id, scheduler_epoch=self._epoch, expected_ms=cron.due_ms, next_ms=0
+                tenant=row.tenant, dag_id=row.dag_id, scheduler_epoch=self._epoch, expected_ms=first_ms, next_ms=0
             )
-        parsed = schedule.parse(definition.schedule, definition.timezone)
-        if (now - fire).total_seconds() < GRACE_S:
-            run = self._new_run(row, definition, windows.window_of(parsed, fire), fire, now)
-        counts = () if run else ((f"schedule_fires_missed_total|{cron.dag_id}", 1),)
+        most = self._settings.dags_catchup_max
+        first = instant(first_ms)
+        turn = fires.decide(timetable, definition.catchup, definition.overlap, first, now, live, most)
+        handled = [*turn.starts, *(drop.last for drop in turn.dropped)]
         return Fire(
-            tenant=cron.tenant,
-            dag_id=cron.dag_id,
+            tenant=row.tenant,
+            dag_id=row.dag_id,
             scheduler_epoch=self._epoch,
-            expected_ms=cron.due_ms,
-            next_ms=milliseconds(parsed.next(fire if run else now - timedelta(seconds=GRACE_S))),
-            run=run,
-            counts=counts,
+            expected_ms=first_ms,
+            next_ms=milliseconds(turn.next) if turn.next else 0,
+            next_due_ms=milliseconds(timetable.due(turn.next)) if turn.next else 0,
+            last_ms=milliseconds(max(handled, default=first)),
+            runs=tuple(self._new_run(row, definition, timetable.schedule, fire, now) for fire in turn.starts),
+            dropped=tuple(DroppedFires(drop.reason, drop.count, milliseconds(drop.last)) for drop in turn.dropped),
+            replaces=turn.replaces,
+            counts=tuple(
+                (f"schedule_fires_dropped_total|{row.dag_id}|{drop.reason}", drop.count) for drop in turn.dropped
+            ),
         )
 
-    def _new_run(self, row: DagRow, definition: Definition, window: object, fire: datetime, now: datetime) -> NewRun:
-        from orchestrator.definition import Window
+    def _new_run(
+        self, row: DagRow, definition: Definition, schedule: Schedule, fire: datetime, now: datetime
+    ) -> NewRun:
+        from orchestrator.windows import window_of
 
-        assert isinstance(window, Window)
+        window = window_of(schedule, fire)
         run_id = self._clock.new_run_id()
         created = e.RunCreated(
             at=now,
@@ -124,7 +160,3 @@ class Timekeeper:
             window_key=window.key(),
             sla_ms=milliseconds(fire) + definition.sla_s * 1000 if definition.sla_s else None,
         )
-
-    def _check(self, result: FireResult) -> None:
-        if result.status == "fenced":
-            raise errors.Fenced("scheduler", self._epoch, self._epoch + 1)

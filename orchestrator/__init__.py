@@ -34,7 +34,7 @@ import orchestrator.task  # noqa: F401 # for its effect on the name, see above
 from orchestrator.authoring import Dag, dag, dags_in, task
 from orchestrator.context import TaskContext, current
 from orchestrator.definition import Definition, TaskSpec, Window
-from orchestrator.errors import Invalid, OrchestratorError, PermanentFailure, Refused, TaskCancelled, Unavailable
+from orchestrator.errors import Invalid, OrchestratorError, PermanentFailure, Refused, Skip, TaskCancelled, Unavailable
 
 __version__ = "1.0.0"
 
@@ -44,6 +44,7 @@ __all__ = [
     "current",
     "TaskContext",
     "PermanentFailure",
+    "Skip",
     "TaskCancelled",
     "Dag",
     "dags_in",

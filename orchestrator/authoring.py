@@ -6,7 +6,9 @@
 
 Nothing runs when the `@dag` function is called for its definition: every task call adds a node and gives
 back its `Output`, which stands for a value that will exist. An output among the arguments, also within
-lists and dicts, makes a dependency that passes data; `a >> b` and `b.after(a)` make one for order only.
+lists and dicts, makes a dependency that passes data; `a >> b` and `b.after(a)` make one for order only. A task starts
+when all it depends on has succeeded, or as its `trigger_rule` says; a `@task.branch` returns the ids of the dependents
+that go on; `b.teardown_of(a)` makes `b` undo what `a` set up.
 Parameters of the `@dag` function are the run's params, with its defaults. Everything else among the
 arguments is a constant and must be JSON. `binding.py` tells the encoding and undoes it on the worker.
 
@@ -24,12 +26,13 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from pathlib import PurePath
 from types import ModuleType
 from typing import Any, NoReturn, TypedDict, TypeVar, Unpack, overload
 
 from orchestrator.binding import CONTEXT, FIXED, PARAM, escaped, path, signature
-from orchestrator.definition import Definition, Isolation
+from orchestrator.definition import Catchup, Definition, Isolation, Overlap, TriggerRule
 from orchestrator.errors import Invalid
 
 Function = Callable[..., Any]
@@ -48,6 +51,12 @@ class TaskOptions(TypedDict, total=False):
     timeout_s: float
     priority: int
     pool: str
+    #: when it starts, given how the tasks it depends on have ended
+    trigger_rule: TriggerRule
+    #: its value names the dependents that go on (`@task.branch`)
+    branch: bool
+    #: of a teardown: its failure fails the run
+    on_failure_fail_run: bool
 
 
 class NamedTaskOptions(TaskOptions, total=False):
@@ -55,6 +64,15 @@ class NamedTaskOptions(TaskOptions, total=False):
 
     #: id of the task in its DAGs; the function's name unless given
     name: str
+
+
+class CalendarOption(TypedDict, total=False):
+    """On which dates a schedule fires, beside its cron expression."""
+
+    exclude: Iterable[date | str]
+    include: Iterable[date | str]
+    #: `mon` … `sun`
+    weekdays: Iterable[str]
 
 
 class DagOptions(TypedDict, total=False):
@@ -65,6 +83,13 @@ class DagOptions(TypedDict, total=False):
     owner: str
     schedule: str | None
     timezone: str
+    catchup: Catchup
+    overlap: Overlap
+    calendar: CalendarOption
+    #: aware, or text as in JSON
+    start_at: datetime | str | None
+    end_at: datetime | str | None
+    jitter_s: float
     max_active_runs: int
     sla_s: int | None
     run_timeout_s: float | None
@@ -120,6 +145,11 @@ class Output(_RunTime):
         self._draft.order(self, others)
         return self
 
+    def teardown_of(self, *setups: Output) -> Output:
+        """This task undoes what `setups` did: it runs when one of them succeeded, once all between them has ended."""
+        self._draft.tear_down(self, setups)
+        return self
+
     def __rshift__(self, later: Later) -> Later:
         for one in _several(later):
             one.after(self)
@@ -157,6 +187,9 @@ class _Draft:
     def order(self, later: Output, earlier: Iterable[Output]) -> None:
         for one in earlier:
             self.needs[later.task_id][self._own(one)] = None
+
+    def tear_down(self, teardown: Output, setups: Iterable[Output]) -> None:
+        self.tasks[teardown.task_id].setdefault("teardown_of", []).extend(self._own(one) for one in setups)
 
     def bodies(self) -> list[dict[str, Any]]:
         return [{**body, "depends_on": list(self.needs[task_id])} for task_id, body in self.tasks.items()]
@@ -252,6 +285,17 @@ class _Task:
         decorated = functools.partial(TaskFunction, options=options)
         return decorated(*function) if function else decorated
 
+    @overload
+    def branch(self, function: Function, /) -> TaskFunction: ...
+
+    @overload
+    def branch(self, **options: Unpack[NamedTaskOptions]) -> Callable[[Function], TaskFunction]: ...
+
+    def branch(self, *function: Function, **options: Unpack[NamedTaskOptions]) -> Any:
+        """A task of the function that returns the id of the dependent that goes on, a list of ids, or None for none."""
+        options["branch"] = True
+        return self(*function, **options)
+
     def bash(
         self, name: str, command: str, *, env: Mapping[str, Any] | None = None, **options: Unpack[TaskOptions]
     ) -> Output:
@@ -305,6 +349,11 @@ class Dag:
         told = dict(self._options)
         if "tags" in told:
             told["tags"] = list(self._options["tags"])
+        if calendar := self._options.get("calendar"):
+            told["calendar"] = {name: [_day(each) for each in days] for name, days in calendar.items()}  # type: ignore[attr-defined]  # TypedDict.items loses them
+        for name in ("start_at", "end_at"):
+            if isinstance(at := told.get(name), datetime):
+                told[name] = _instant(at, name)
         if summary := (inspect.getdoc(self.function) or "").partition("\n")[0]:
             told.setdefault("description", summary)
         defaults = {"dag_id": self.dag_id, "owner": DEFAULT_OWNER}
@@ -376,6 +425,18 @@ def _importable(module: str) -> str:
     if spec := getattr(main, "__spec__", None):
         return str(spec.name)
     return PurePath(getattr(main, "__file__", None) or module).stem
+
+
+def _day(day: date | str) -> str:
+    return day.isoformat() if isinstance(day, date) else day
+
+
+def _instant(at: datetime, name: str) -> str:
+    from orchestrator.dates import instant_text
+
+    if at.tzinfo is None:
+        raise Invalid(f"{name}: give the time zone of {at}", ((name, "has no time zone"),))
+    return instant_text(at)
 
 
 def _constant(value: Any) -> Any:

@@ -37,6 +37,9 @@ _ENDS: Mapping[type[e.Event], tuple[str, str]] = {
     e.RunCancelled: ("cancelled", "canceled"),
 }
 
+#: who skipped a task (as in TaskSkipped) -> why, for who follows the run
+_SKIPS: Mapping[str, str] = {"branch": "branch", "rule": "trigger_rule"}
+
 #: (dag version, compiled or not) -> what `started` tells of the definition; None for a run that its caller drives
 About = Callable[[int], dict[str, Any] | None]
 
@@ -86,11 +89,19 @@ class Checkpoints:
             case e.RunRestarted():
                 self._dag_version = event.dag_version
                 return [self._status("queued")]
+            case e.RunCancelling():  # for who follows it, it is cancelled at once
+                return [self._status("cancelling")]
             case e.RunSucceeded() | e.RunFailed() | e.RunTimedOut() | e.RunCancelled():
                 state, kind = _ENDS[type(event)]
-                return [self._status(state), self._checkpoint(event, kind, _why(event))]
+                told: list[Told] = [] if self.state == "cancelling" else [self._status(state)]
+                self.state = state
+                return [*told, self._checkpoint(event, kind, _why(event))]
             case e.CheckpointPosted():
                 return [self._posted(event)]
+            case e.HistoryRemoved():
+                self.version, self.state, self._at = event.through + 1, event.state, event.until
+                self._attempts = dict(event.task_attempts)
+                return []
             case _ if (task := getattr(event, "task", None)) is not None:
                 return self._task(event, task)
         return []
@@ -131,7 +142,7 @@ def _of_task(event: e.Event) -> tuple[str, dict[str, Any]]:
             error = {"code": "timed_out", "message": event.error} if event.timed_out else _error(event.error)
             return "task.failed", {"error": error}
         case e.TaskSkipped():
-            return "task.skipped", {"reason": "skipped"}
+            return "task.skipped", {"reason": _SKIPS.get(event.by, "skipped")}
         case e.TaskUpstreamFailed():
             return "task.skipped", {"reason": "upstream_failed"}
         case e.TaskCancelled():

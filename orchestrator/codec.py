@@ -17,11 +17,20 @@ from typing import Any, TypeVar
 import msgspec
 
 from orchestrator import control as c
+from orchestrator import job_events as j
 from orchestrator import messages as m
+from orchestrator import pipeline_messages as pm
 from orchestrator import ports as p
+from orchestrator import remote as r
+from orchestrator import webhook as w
+from orchestrator import webhook_messages as wm
+from orchestrator.blueprint import Blueprint, Outcome, Published, Visit
 from orchestrator.definition import Definition
 from orchestrator.errors import Broken, Conflict, Invalid, NotFound, OrchestratorError
 from orchestrator.events import SCHEMA, AnyEvent, Event
+from orchestrator.pipeline_events import SCHEMA as PIPELINE_SCHEMA
+from orchestrator.pipeline_events import AnyPipelineEvent, PipelineEvent
+from orchestrator.pipeline_views import LogEntry
 from orchestrator.views import WorkerView
 
 T = TypeVar("T")
@@ -30,10 +39,13 @@ RawEvent = dict[str, Any]
 
 #: schema -> what turns an event of that schema into one of the next
 UPCASTERS: Mapping[int, Callable[[RawEvent], RawEvent]] = {}
+#: the same for jobs
+JOB_UPCASTERS: Mapping[int, Callable[[RawEvent], RawEvent]] = {}
 
 _json = msgspec.json.Encoder()
 _msgpack = msgspec.msgpack.Encoder()
 _events = msgspec.json.Decoder(list[AnyEvent])
+_job_events = msgspec.json.Decoder(list[j.AnyJobEvent])
 
 
 def encode_events(events: Sequence[Event]) -> bytes:
@@ -45,12 +57,24 @@ def decode_events(data: bytes, schema: int = SCHEMA) -> list[AnyEvent]:
     """A batch that was written under `schema`."""
     if schema == SCHEMA:
         return _read(_events, data)
-    return _upcast(data, schema, UPCASTERS, SCHEMA)
+    return msgspec.convert(_upcast(data, schema, UPCASTERS, SCHEMA), list[AnyEvent])
+
+
+def encode_job_events(events: Sequence[j.JobEvent]) -> bytes:
+    """The same for a batch of a job's events."""
+    return _json.encode(events)
+
+
+def decode_job_events(data: bytes, schema: int = j.SCHEMA) -> list[j.AnyJobEvent]:
+    """A batch of a job that was written under `schema` of `job_events.py`."""
+    if schema == j.SCHEMA:
+        return _read(_job_events, data)
+    return msgspec.convert(_upcast(data, schema, JOB_UPCASTERS, j.SCHEMA), list[j.AnyJobEvent])
 
 
 def _upcast(
     data: bytes, schema: int, upcasters: Mapping[int, Callable[[RawEvent], RawEvent]], to: int
-) -> list[AnyEvent]:
+) -> list[RawEvent]:
     if schema > to:
         raise Broken(f"events of schema {schema} were written by a newer version; this one knows {to}")
     events: list[RawEvent] = _read(msgspec.json.Decoder(list[dict[str, Any]]), data)
@@ -58,7 +82,7 @@ def _upcast(
         if step not in upcasters:
             raise Broken(f"events of schema {schema} cannot be read: no upcaster from {step}")
         events = [upcasters[step](event) for event in events]
-    return msgspec.convert(events, list[AnyEvent])
+    return events
 
 
 def _read(decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T], data: bytes) -> T:
@@ -66,6 +90,64 @@ def _read(decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T], data: b
         return decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Broken(f"unreadable bytes: {error}") from error
+
+
+# CI jobs
+
+_pipeline_events = msgspec.json.Decoder(list[AnyPipelineEvent])
+
+
+def encode_pipeline_events(events: Sequence[PipelineEvent]) -> bytes:
+    """A batch of a CI job, as it stands in the journal."""
+    return _json.encode(events)
+
+
+def decode_pipeline_events(data: bytes, schema: int = PIPELINE_SCHEMA) -> list[AnyPipelineEvent]:
+    """A batch of a CI job that was written under `schema`."""
+    if schema != PIPELINE_SCHEMA:
+        raise Broken(f"events of a CI job of schema {schema}; this version knows {PIPELINE_SCHEMA}")
+    return _read(_pipeline_events, data)
+
+
+_pipeline_request = msgspec.json.Decoder(pm.Request)
+_pipeline_answer = msgspec.json.Decoder(pm.Answer)
+_log_entry = msgspec.json.Decoder(LogEntry)
+
+
+def encode_pipeline_request(request: pm.Request) -> bytes:
+    return _json.encode(request)
+
+
+def decode_pipeline_request(data: bytes) -> pm.Request:
+    request: pm.Request = _read(_pipeline_request, data)
+    return request
+
+
+def encode_pipeline_answer(answer: pm.Answer) -> bytes:
+    return _json.encode(answer)
+
+
+def decode_pipeline_answer(data: bytes) -> pm.Answer:
+    return _read(_pipeline_answer, data)
+
+
+def encode_log_entry(entry: LogEntry) -> bytes:
+    """One line of a CI job's log."""
+    return _json.encode(entry)
+
+
+def decode_log_entry(line: bytes) -> LogEntry:
+    return _read(_log_entry, line)
+
+
+def encode_document(document: msgspec.Struct) -> bytes:
+    """A record of any kind."""
+    return _json.encode(document)
+
+
+def decode_document(data: bytes, kind: type[T]) -> T:
+    """Inverse of it."""
+    return _read(msgspec.json.Decoder(kind), data)
 
 
 # RunActor <-> worker
@@ -115,6 +197,29 @@ def encode_note(note: m.Note) -> bytes:
 
 def decode_note(data: bytes) -> m.Note:
     return _read(_note, data)
+
+
+# many requests in one call
+
+_requests = msgspec.msgpack.Decoder(list[bytes])
+_answers = msgspec.msgpack.Decoder(list[tuple[bytes, str, bool]])
+
+
+def encode_requests(requests: Sequence[bytes]) -> bytes:
+    return _msgpack.encode(requests)
+
+
+def decode_requests(data: bytes) -> list[bytes]:
+    return _read(_requests, data)
+
+
+def encode_answers(answers: Sequence[tuple[bytes, str, bool]]) -> bytes:
+    """Of each request its answer and "", or nothing, why, and whether that is a bug."""
+    return _msgpack.encode(answers)
+
+
+def decode_answers(data: bytes) -> list[tuple[bytes, str, bool]]:
+    return _read(_answers, data)
 
 
 # scheduler <-> run actors
@@ -212,6 +317,33 @@ def decode_workers(data: bytes) -> list[WorkerView]:
     return _read(_workers, data)
 
 
+# API replica <-> gateway, about jobs and remote workers
+
+_request: msgspec.json.Decoder[r.Request] = msgspec.json.Decoder(r.Request)
+_answer = msgspec.json.Decoder(r.Answer)
+
+
+def encode_request(request: r.Request) -> bytes:
+    return _json.encode(request)
+
+
+def decode_request(data: bytes) -> r.Request:
+    return _read(_request, data)
+
+
+def encode_answer(answer: r.Answer) -> bytes:
+    return _json.encode(answer)
+
+
+def decode_answer(data: bytes) -> r.Answer:
+    return _read(_answer, data)
+
+
+def pushes_of(answer: r.Answer) -> r.Pushes:
+    """What the answer of a Listen brings."""
+    return msgspec.convert(answer.body, r.Pushes)
+
+
 # definitions
 
 _definition = msgspec.json.Decoder(Definition)
@@ -278,7 +410,7 @@ def pack_commit(commit: p.Commit) -> bytes:
 
 
 def pack_creations(creations: Sequence[p.Creation]) -> bytes:
-    return pack([([_new_run(n) for n in c.runs], _stored(c.idem)) for c in creations])
+    return pack([([_new_run(n) for n in c.runs], _stored(c.idem), _quota(c.quota)) for c in creations])
 
 
 def pack_backfill(backfill: p.NewBackfill) -> bytes:
@@ -312,15 +444,35 @@ def pack_backfill(backfill: p.NewBackfill) -> bytes:
 
 def pack_fire(fire: p.Fire) -> bytes:
     f = fire
-    run = None if f.run is None else _new_run(f.run)
-    return pack((f.tenant, f.dag_id, f.scheduler_epoch, f.expected_ms, f.next_ms, run, f.counts))
+    runs, dropped = [_new_run(run) for run in f.runs], [msgspec.structs.astuple(each) for each in f.dropped]
+    where = (f.tenant, f.dag_id, f.scheduler_epoch, f.expected_ms)
+    return pack(
+        (*where, f.next_ms, f.next_due_ms or f.next_ms, f.last_ms or f.expected_ms, runs, dropped, f.replaces, f.counts)
+    )
+
+
+def unpack_fire_result(found: Sequence[Any]) -> p.FireResult:
+    status, runs = found
+    return p.FireResult(
+        status.decode(), tuple(p.CreatedRun(*each) for each in msgspec.msgpack.decode(runs)) if runs else ()
+    )
 
 
 def pack_dag(dag: p.PutDag) -> bytes:
     d = dag
     definition, idem = d.definition.decode(), _stored(d.idem)
     head = (d.tenant, d.dag_id, definition, d.content_hash, d.owner, d.now_ms)
-    return pack((*head, d.base_version, d.next_fire_ms, d.max_dags, idem))
+    due = d.next_fire_ms if d.next_fire_ms is None else d.next_due_ms or d.next_fire_ms
+    return pack((*head, d.base_version, d.next_fire_ms, d.max_dags, idem, due))
+
+
+def pack_records(kind: str, records: Mapping[str, bytes | None]) -> bytes:
+    kept = [part for key, record in records.items() if record is not None for part in (key, record.decode())]
+    return pack((kind, kept, [key for key, record in records.items() if record is None]))
+
+
+def pack_lines(run_id: str, lines: Sequence[bytes]) -> bytes:
+    return pack((run_id, [line.decode() for line in lines]))
 
 
 def pack_paused(tenant: str, dag_id: str, paused: bool, now_ms: int, idem: p.StoredReply | None) -> bytes:
@@ -345,7 +497,12 @@ def _append(a: p.Append) -> tuple[Any, ...]:
         a.wake_at_ms,
         a.scheduler_epoch,
         _stored(a.idem),
+        a.schema,
     )
+
+
+def _quota(quota: p.Quota | None) -> tuple[str, int] | None:
+    return None if quota is None else (quota.key, quota.most)
 
 
 def _new_run(n: p.NewRun) -> tuple[Any, ...]:
@@ -364,6 +521,9 @@ def _new_run(n: p.NewRun) -> tuple[Any, ...]:
         n.restart_version,
         n.pinned_version,
         n.alone,
+        n.owner,
+        n.parent,
+        n.schema,
     )
 
 
@@ -404,3 +564,87 @@ def _refusal(kind: str, args: list[Any]) -> OrchestratorError:
         message, details = args
         return Invalid(message, tuple((field, what) for field, what in details))
     return _REFUSALS[kind](*args)
+
+
+# blueprints: versions of them, and visits of their states
+
+_blueprint = msgspec.json.Decoder(Blueprint)
+_published = msgspec.json.Decoder(Published)
+_visits = msgspec.json.Decoder(list[Visit])
+_outcomes = msgspec.json.Decoder(list[Outcome])
+
+
+def encode_blueprint(blueprint: Blueprint) -> bytes:
+    return _json.encode(blueprint)
+
+
+def decode_blueprint(data: bytes) -> Blueprint:
+    return _read(_blueprint, data)
+
+
+def encode_published(published: Published) -> bytes:
+    return _json.encode(published)
+
+
+def decode_published(data: bytes) -> Published:
+    return _read(_published, data)
+
+
+def encode_visits(visits: Sequence[Visit]) -> bytes:
+    """Visits that the handlers' actor is to make."""
+    return _json.encode(visits)
+
+
+def decode_visits(data: bytes) -> list[Visit]:
+    return _read(_visits, data)
+
+
+def encode_outcomes(outcomes: Sequence[Outcome]) -> bytes:
+    """What came of them, in the same order."""
+    return _json.encode(outcomes)
+
+
+def decode_outcomes(data: bytes) -> list[Outcome]:
+    return _read(_outcomes, data)
+
+
+# webhooks: mail for their outbox, and its records
+
+_notice = msgspec.json.Decoder(w.Notice)
+_delivery = msgspec.json.Decoder(w.Delivery)
+
+
+def encode_notice(notice: w.Notice) -> bytes:
+    return _json.encode(notice)
+
+
+def decode_notice(data: bytes) -> w.Notice:
+    return _read(_notice, data)
+
+
+def encode_delivery(delivery: w.Delivery) -> bytes:
+    return _json.encode(delivery)
+
+
+def decode_delivery(data: bytes) -> w.Delivery:
+    return _read(_delivery, data)
+
+
+_webhook_request: msgspec.json.Decoder[wm.Request] = msgspec.json.Decoder(wm.Request)
+_webhook_answer = msgspec.json.Decoder(wm.Answer)
+
+
+def encode_webhook_request(request: wm.Request) -> bytes:
+    return _json.encode(request)
+
+
+def decode_webhook_request(data: bytes) -> wm.Request:
+    return _read(_webhook_request, data)
+
+
+def encode_webhook_answer(answer: wm.Answer) -> bytes:
+    return _json.encode(answer)
+
+
+def decode_webhook_answer(data: bytes) -> wm.Answer:
+    return _read(_webhook_answer, data)

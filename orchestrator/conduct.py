@@ -112,6 +112,8 @@ def settle(spec: TaskSpec, task: Task, retry_count: int, report: Report, now: da
     fence(spec, task, report.attempt)
     if report.outcome == "ok":
         return e.TaskSucceeded(at=now, task=spec.id, attempt=report.attempt, value=report.value)
+    if report.outcome == "skipped":
+        return e.TaskSkipped(at=now, task=spec.id, reason=report.error, by="task")
     error = report.error or report.outcome
     if retry_count < spec.retries and not report.permanent:
         return e.TaskRetrying(at=now, task=spec.id, attempt=report.attempt, due=now, error=error)

@@ -13,9 +13,20 @@ from typing import Any, Literal
 import msgspec
 
 Catchup = Literal["none", "last", "all"]
-Overlap = Literal["allow", "skip", "buffer_one"]
+Overlap = Literal["allow", "skip", "buffer_one", "cancel_previous"]
 Isolation = Literal["shared", "dedicated"]
 RunType = Literal["manual", "backfill", "scheduled"]
+#: when a task starts, given how those it waits for have ended (`trigger.py`)
+TriggerRule = Literal[
+    "all_success",
+    "all_failed",
+    "all_done",
+    "one_success",
+    "one_failed",
+    "none_failed",
+    "none_failed_min_one_success",
+    "always",
+]
 
 
 #: what the id of a definition begins with that is nobody's DAG: `@kind` or `@kind/name`
@@ -71,6 +82,22 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     container: Container | None = None
     #: dependencies whose final failure counts as done for this task
     tolerates: tuple[str, ...] = ()
+    trigger_rule: TriggerRule = "all_success"
+    #: its value names the dependents that go on
+    branch: bool = False
+    #: setups whose work it undoes, once everything between has ended; its rule is then that of a teardown
+    teardown_of: tuple[str, ...] = ()
+    #: of a teardown: its failure fails the run
+    on_failure_fail_run: bool = False
+
+
+class Calendar(msgspec.Struct, frozen=True, omit_defaults=True):
+    """On which dates a schedule fires, beside its cron expression; see `calendars.py`. Dates are `YYYY-MM-DD`."""
+
+    exclude: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    #: `mon` … `sun`; None = all
+    weekdays: tuple[str, ...] | None = None
 
 
 class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -96,6 +123,13 @@ class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
     #: it has no tasks of its own: its caller drives it by checkpoints, and it fails after so long without one
     #: (0 = never); None = it ends with its tasks
     driven_ttl_s: float | None = None
+    #: dates of the schedule's zone on which it fires; None = all
+    calendar: Calendar | None = None
+    #: the schedule fires neither before the one nor after the other; instants as `dates.instant_text` writes them
+    start_at: str | None = None
+    end_at: str | None = None
+    #: a fire is late by a share of this, always the same for the same fire, and never by as much as until the next one
+    jitter_s: float = 0.0
 
 
 class Window(msgspec.Struct, frozen=True, rename={"start": "from", "end": "to"}, array_like=False):

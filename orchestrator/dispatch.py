@@ -4,7 +4,8 @@ worker slot is.
 **Admission.** Per DAG, queued runs wait in lanes: one for scheduled and manual runs, one for each
 backfill, in the order in which they are to start. Lanes of lower rank go
 first, so a backfill never takes the place of a scheduled run. A run starts when its DAG is active and
-both limits hold: `max_active_runs` of the DAG, and of the backfill it belongs to (I7).
+both limits hold: `max_active_runs` of the DAG, and of the backfill it belongs to (I7). Where runs of the schedule
+must not overlap (`fires.py`), one of those is active at a time; others of the DAG pass those that wait for it.
 
 **Slots.** A RunActor says how many ready tasks it has that wait for a slot (`demand`, per rank); a
 free slot is *leased* to the one with the lowest rank, then the fewest leases. It keeps the slot as
@@ -46,6 +47,8 @@ class Queued:
     order: int = 0
     #: a version of the run since it was queued
     since: int = 1
+    #: a fire of the DAG's schedule made it
+    scheduled: bool = False
 
 
 @dataclass(slots=True)
@@ -62,6 +65,12 @@ class _Dag:
     paused: bool = False
     active: int = 0
     lanes: dict[str, _Lane] = field(default_factory=dict)
+    #: runs of its schedule must not overlap
+    one_by_one: bool = False
+    #: active runs of its schedule
+    scheduled: set[str] = field(default_factory=set)
+    #: runs of its schedule that wait for those
+    behind: list[Queued] = field(default_factory=list)
 
 
 class Admission:
@@ -89,10 +98,10 @@ class Admission:
         """Has `configure` been called for this DAG?"""
         return dag in self._dags
 
-    def configure(self, dag: str, limit: int, paused: bool) -> None:
+    def configure(self, dag: str, limit: int, paused: bool, one_by_one: bool = False) -> None:
         """Set what the DAG's current version says."""
         entry = self._dags.setdefault(dag, _Dag())
-        entry.limit, entry.paused = limit, paused
+        entry.limit, entry.paused, entry.one_by_one = limit, paused, one_by_one
         self._dirty[dag] = None
 
     def enqueue(self, run: Queued) -> None:
@@ -101,10 +110,9 @@ class Admission:
             return
         self._leave(run.run_id)
         self._queued[run.run_id] = run
-        lane = self._lane(run)
+        lane = self._line_up(run)
         if run.parent_limit is not None:  # else a run of the lane was restarted by itself
             lane.limit = run.parent_limit
-        heapq.heappush(lane.heap, (run.order, run.run_id))
         self._dirty[run.dag] = None
 
     def occupy(self, run: Queued) -> None:
@@ -135,15 +143,29 @@ class Admission:
         entry = self._dags.get(dag)
         if entry is None or entry.paused:
             return
+        if entry.behind and not (entry.one_by_one and entry.scheduled):
+            behind, entry.behind = entry.behind, []
+            for run in behind:
+                self._line_up(run)
         for name in sorted(entry.lanes, key=lambda n: (entry.lanes[n].rank, n)):
             lane = entry.lanes[name]
             while lane.heap and entry.active < entry.limit and (lane.limit is None or lane.active < lane.limit):
-                run = self._queued.pop(heapq.heappop(lane.heap)[1], None)
-                if run is not None:
-                    self._enter(run)
-                    yield run
+                waiting = self._queued.get(heapq.heappop(lane.heap)[1])
+                if waiting is None:
+                    continue
+                if waiting.scheduled and entry.one_by_one and entry.scheduled:
+                    entry.behind.append(waiting)
+                    continue
+                del self._queued[waiting.run_id]
+                self._enter(waiting)
+                yield waiting
             if not lane.heap and not lane.active:
                 del entry.lanes[name]
+
+    def _line_up(self, run: Queued) -> _Lane:
+        lane = self._lane(run)
+        heapq.heappush(lane.heap, (run.order, run.run_id))
+        return lane
 
     def _lane(self, run: Queued) -> _Lane:
         entry = self._dags.setdefault(run.dag, _Dag())
@@ -154,6 +176,8 @@ class Admission:
         self._active[run.run_id] = (run.dag, run.parent or "")
         self._dags[run.dag].active += 1
         lane.active += 1
+        if run.scheduled:
+            self._dags[run.dag].scheduled.add(run.run_id)
 
     def _leave(self, run_id: str) -> None:
         where = self._active.pop(run_id, None)
@@ -161,6 +185,7 @@ class Admission:
             return
         dag, lane = where
         self._dags[dag].active -= 1
+        self._dags[dag].scheduled.discard(run_id)
         if lane in self._dags[dag].lanes:
             self._dags[dag].lanes[lane].active -= 1
         self._dirty[dag] = None

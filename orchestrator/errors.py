@@ -61,6 +61,19 @@ class Conflict(Refused):
         return self.message
 
 
+class HistoryGone(Refused):
+    """A stream was asked for from a point on that is no longer kept."""
+
+    def __init__(self, run_id: str, through: int) -> None:
+        super().__init__(run_id, through)
+        self.run_id = run_id
+        #: version of the last event that was removed
+        self.through = through
+
+    def __str__(self) -> str:
+        return f"events of run {self.run_id} up to {self.through} are no longer kept"
+
+
 class AlreadyEnded(Conflict):
     """The command is for a run that goes on; this one is terminal."""
 
@@ -154,6 +167,10 @@ class KubernetesUnavailable(Unavailable):
 
 class PermanentFailure(Exception):
     """Raised by a task's own code: fail now, without further retries."""
+
+
+class Skip(Exception):
+    """Raised by a task's own code, with the reason: there is nothing to do, and the task is skipped."""
 
 
 class TaskCancelled(Exception):

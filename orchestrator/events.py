@@ -89,7 +89,9 @@ class RunResumed(Event, frozen=True, tag="run_resumed"):
 
 
 class RunCancelling(Event, frozen=True, tag="run_cancelling"):
-    """A backfill was cancelled, and its windows are one by one; or an instance ends after its present batch."""
+    """It was cancelled, and ends once something else has: the windows of a backfill, cancelled one by one, the present
+    batch of an instance, the teardowns of a run.
+    """
 
 
 class RunCancelled(Event, frozen=True, tag="run_cancelled"):
@@ -107,6 +109,12 @@ class RunFailed(Event, frozen=True, tag="run_failed"):
 
     error: str
     reason: str | None = None
+
+
+class RunOverdue(Event, frozen=True, tag="run_overdue"):
+    """The run exceeded its own limit: it ends as timed out once its teardowns have; nothing else goes on."""
+
+    error: str
 
 
 class RunTimedOut(Event, frozen=True, tag="run_timed_out"):
@@ -173,10 +181,12 @@ class TaskFailed(Event, frozen=True, tag="task_failed"):
 
 
 class TaskSkipped(Event, frozen=True, tag="task_skipped"):
-    """Skipped by hand: dependents proceed as if it were done."""
+    """Will not run. Skipped by hand, dependents proceed as if it were done; otherwise as their trigger rules say."""
 
     task: str
     reason: str | None = None
+    #: "" = a person; `task` = its own code; `branch` = a branch did not choose it; `rule` = its trigger rule
+    by: str = ""
 
 
 class TaskMarked(Event, frozen=True, tag="task_marked"):
@@ -262,6 +272,20 @@ class SlaMissed(Event, frozen=True, tag="sla_missed"):
     deadline: datetime
 
 
+class HistoryRemoved(Event, frozen=True, tag="history_removed"):
+    """The run had ended long ago: its events between the first one and this are no longer kept."""
+
+    #: version of the last event removed, so that this one's is the next: it alone leaves a gap
+    through: int
+    #: instant of the last checkpoint removed (`checkpoints.py`)
+    until: datetime
+    #: core run state then, and how often the run had been started
+    state: str
+    attempts: int
+    #: task -> last attempt: attempts never repeat, also when the run is restarted
+    task_attempts: dict[str, int]
+
+
 class Counts(msgspec.Struct, frozen=True, omit_defaults=True):
     """How many windows of a backfill are in which state; each window counts once."""
 
@@ -309,6 +333,7 @@ AnyEvent = (
     | RunCancelled
     | RunSucceeded
     | RunFailed
+    | RunOverdue
     | RunTimedOut
     | RunRestarted
     | RunRevived
@@ -329,6 +354,7 @@ AnyEvent = (
     | TaskProgressed
     | CheckpointPosted
     | SlaMissed
+    | HistoryRemoved
     | BackfillCreated
     | WindowChanged
 )

@@ -8,7 +8,8 @@ costs O(tasks + dependencies) to make and is shared by all runs of a version. ne
 cycle of a graph that has one, and is imported then: neither an actor that runs graphs nor the check of a
 good graph pays for it.
 
-A task waits for what its `depends_on` lists and for every producer its `inputs` name.
+A task waits for what its `depends_on` lists, for every producer its `inputs` name and for the setups that it tears
+down; a teardown also for its scope: whatever lies between it and its setups, on any path.
 """
 
 from __future__ import annotations
@@ -46,16 +47,32 @@ class Graph:
 
 def needs(task: TaskSpec) -> tuple[str, ...]:
     """The ids `task` waits for, each once."""
-    if not task.inputs and len(task.depends_on) < 2:
+    if not task.inputs and not task.teardown_of and len(task.depends_on) < 2:
         return task.depends_on
-    return tuple(dict.fromkeys((*task.depends_on, *task.inputs.values())))
+    return tuple(dict.fromkeys((*task.depends_on, *task.inputs.values(), *task.teardown_of)))
 
 
 def compile_graph(tasks: Sequence[TaskSpec]) -> Graph:
     """The graph of tasks that `check` accepted."""
+    graph = _as_written(tasks)
+    teardowns = [position for position, task in enumerate(tasks) if task.teardown_of]
+    if not teardowns:
+        return graph
+    parents = list(graph.parents)
+    for position in teardowns:
+        setups = [graph.index[name] for name in tasks[position].teardown_of]
+        between = _scope(graph, position, setups).difference(parents[position])
+        parents[position] = (*parents[position], *sorted(between))
+    return _of(graph.names, graph.index, tuple(parents))
+
+
+def _as_written(tasks: Sequence[TaskSpec]) -> Graph:
     names = tuple(task.id for task in tasks)
     index = {name: position for position, name in enumerate(names)}
-    parents = tuple(tuple(index[name] for name in needs(task)) for task in tasks)
+    return _of(names, index, tuple(tuple(index[name] for name in needs(task)) for task in tasks))
+
+
+def _of(names: tuple[str, ...], index: dict[str, int], parents: tuple[tuple[int, ...], ...]) -> Graph:
     children: list[list[int]] = [[] for _ in names]
     for position, above in enumerate(parents):
         for parent in above:
@@ -67,6 +84,39 @@ def compile_graph(tasks: Sequence[TaskSpec]) -> Graph:
         children=tuple(tuple(below) for below in children),
         roots=tuple(position for position, above in enumerate(parents) if not above),
     )
+
+
+def _scope(graph: Graph, teardown: int, setups: Sequence[int]) -> set[int]:
+    """What lies on a path from one of `setups` to `teardown`, the setups among it."""
+    above = reached(graph.parents, [teardown])
+    found: set[int] = set(setups)
+    stack = list(found)
+    while stack:
+        below = [child for child in graph.children[stack.pop()] if child in above and child not in found]
+        found.update(below)
+        stack += below
+    return found
+
+
+def reached(steps: Sequence[Sequence[int]], starts: Sequence[int]) -> set[int]:
+    """Positions to which one or more `steps` lead from one of `starts`."""
+    found: set[int] = set()
+    stack = [after for start in starts for after in steps[start]]
+    while stack:
+        position = stack.pop()
+        if position not in found:
+            found.add(position)
+            stack.extend(steps[position])
+    return found
+
+
+def ranks(graph: Graph) -> list[int]:
+    """Per position: every task ranks above all it waits for."""
+    out = [0] * len(graph.names)
+    for rank, layer in enumerate(_layers(graph)):
+        for position in layer:
+            out[position] = rank
+    return out
 
 
 def check(tasks: Sequence[TaskSpec]) -> None:
@@ -83,7 +133,7 @@ def cycle(tasks: Sequence[TaskSpec]) -> list[str]:
 
     Each is waited for by the next.
     """
-    graph = compile_graph(tasks)
+    graph = _as_written(tasks)
     return _cycle(graph) if sum(len(layer) for layer in _layers(graph)) < len(graph.names) else []
 
 
@@ -97,7 +147,7 @@ def written(path: Sequence[str]) -> str:
 
 def generations(tasks: Sequence[TaskSpec]) -> tuple[tuple[str, ...], ...]:
     """Tasks that `check` accepted, in groups: each needs only tasks of groups before its own, and one of the last."""
-    graph = compile_graph(tasks)
+    graph = _as_written(tasks)
     return tuple(tuple(graph.names[position] for position in sorted(layer)) for layer in _layers(graph))
 
 
@@ -123,6 +173,7 @@ def _unknown(tasks: Sequence[TaskSpec]) -> list[Fault]:
 
 def _references(task: TaskSpec) -> list[tuple[str, str]]:
     listed = [(f"depends_on/{place}", name) for place, name in enumerate(task.depends_on)]
+    listed += [(f"teardown_of/{place}", name) for place, name in enumerate(task.teardown_of)]
     return listed + [(f"inputs/{parameter}", name) for parameter, name in task.inputs.items()]
 
 

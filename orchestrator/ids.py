@@ -21,6 +21,8 @@ Attempt = NewType("Attempt", int)
 #: number of the last event of an entity, 1 for its first
 Version = NewType("Version", int)
 
+#: of whoever says nothing else; its workers and runners serve all tenants
+DEFAULT_TENANT = "default"
 #: an orchestrator instance is a run whose id begins so
 INSTANCE_PREFIX = "orch-"
 

@@ -85,10 +85,10 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     run_id: str
     task: str
     attempt: int
-    #: ok | error | cancelled | timed_out
+    #: ok | error | cancelled | timed_out | skipped (by its own code)
     outcome: str
     value: Value = Value()
-    #: one line: exception class and message
+    #: one line: exception class and message; of a skip the reason
     error: str | None = None
     #: True when the code raised PermanentFailure (or the type says so)
     permanent: bool = False

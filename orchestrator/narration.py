@@ -4,7 +4,7 @@
 
 A frame says where something came from, which an event does not carry; so a narrator reads a history from
 its first event, whatever part of it is shown. Every event gives exactly one frame, and a frame's `seq` is
-the event's version: 1, 2, 3… without a gap. States are core words; a surface translates them.
+the event's version: 1, 2, 3… without a gap but for what was removed. States are core words; a surface translates them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _RUN_STATES: dict[type[e.Event], str] = {
     e.RunCancelled: "cancelled",
     e.RunSucceeded: "succeeded",
     e.RunFailed: "failed",
+    e.RunOverdue: "running",
     e.RunTimedOut: "timed_out",
     e.RunRestarted: "queued",
     e.RunRevived: "running",
@@ -71,6 +72,8 @@ class Narrator:
             return self._frame("task_state", event, self._task_changed(event))
         if isinstance(event, e.WindowChanged):
             return self._frame("window_state", event, _window_changed(event))
+        if isinstance(event, e.HistoryRemoved):
+            return self._history_removed(event)
         if isinstance(event, e.SlaMissed):
             return self._frame("sla_missed", event, {"deadline": instant_text(event.deadline), "task": None})
         if isinstance(event, e.CheckpointPosted):
@@ -87,6 +90,11 @@ class Narrator:
     def _frame(self, kind: str, event: e.Event, told: dict[str, Any]) -> Frame:
         return Frame(self.seq, kind, {"seq": self.seq, "ts": instant_text(event.at), "run_id": self._run_id, **told})
 
+    def _history_removed(self, event: e.HistoryRemoved) -> Frame:
+        self.seq, self.state, self._attempts = event.through + 1, event.state, event.attempts
+        self._tasks = {task: ("pending", attempt) for task, attempt in event.task_attempts.items()}
+        return self._frame("history_removed", event, {"until": instant_text(event.until)})
+
     def _run_changed(self, event: e.Event) -> dict[str, Any]:
         before, self.state = self.state, _RUN_STATES[type(event)]
         if isinstance(event, e.RunStarted | e.RunRevived):
@@ -94,7 +102,7 @@ class Narrator:
         if isinstance(event, e.RunRestarted):
             self._tasks = {task: ("pending", attempt) for task, (_, attempt) in self._tasks.items()}
         told: dict[str, Any] = {"from": before, "to": self.state, "attempts": self._attempts}
-        if isinstance(event, e.RunFailed | e.RunTimedOut):
+        if isinstance(event, e.RunFailed | e.RunOverdue | e.RunTimedOut):
             told["error"] = event.error
         return told
 
@@ -106,6 +114,8 @@ class Narrator:
         told: dict[str, Any] = {"task": event.task, "from": before, "to": after, "attempt": attempt}
         if isinstance(event, e.TaskFailed | e.TaskRetrying):
             told["error"] = event.error
+        if isinstance(event, e.TaskSkipped) and event.by:
+            told |= {"by": event.by, "reason": event.reason}
         return told
 
 

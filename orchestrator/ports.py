@@ -22,17 +22,20 @@ backfill up claims it first, then reads `children`, and ignores news that are no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from orchestrator.definition import Window
+from orchestrator.events import SCHEMA
 from orchestrator.messages import NO_JSON
 from orchestrator.views import Idempotency
 
 #: core run states that absorb
 TERMINAL = frozenset({"succeeded", "failed", "cancelled", "timed_out", "quarantined"})
+#: core run states
+STATES = ("queued", "running", "waiting", "paused", "cancelling", *sorted(TERMINAL))
 #: core task state -> its letter in the journal
 TASK_LETTERS = {
     "pending": "p",
@@ -57,6 +60,12 @@ FEED = "feed"
 def inbox(actor: str) -> str:
     """The stream of an actor's durable inbox."""
     return f"in:{actor}"
+
+
+def place(cursor: str) -> tuple[int, int]:
+    """A stream's cursor, to be compared with others of that stream."""
+    milliseconds, _, sequence = cursor.partition("-")
+    return int(milliseconds), int(sequence or 0)
 
 
 class StoredReply(msgspec.Struct, frozen=True):
@@ -96,6 +105,8 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     scheduler_epoch: int | None = None
     #: when the key is already taken the append is not applied and the stored reply is answered
     idem: StoredReply | None = None
+    #: version of the meaning of `events`; runs of some kinds have events, and a number, of their own
+    schema: int = SCHEMA
 
 
 class Mail(msgspec.Struct, frozen=True):
@@ -161,6 +172,24 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     pinned_version: int = 0
     #: refused while another run of its definition that was created so goes on; the answer is `busy`
     alone: bool = False
+    #: not "": held by that owner from the start (`actors/holder.py`), who is told by `Born`; the scheduler never hears
+    #: of it, `dag_version` is taken as it is, and it counts in no set of queued or active runs. It has no window, no
+    #: append lets go of it before its end, and its id may be of any form: lists order held runs by `created_ms`
+    owner: str = ""
+    #: of a held run: the run because of which it exists
+    parent: str = ""
+    #: version of the meaning of `event`
+    schema: int = SCHEMA
+
+
+class Quota(msgspec.Struct, frozen=True):
+    """At most `most` creations under one key: counted with what they create, in the same step; answers kept are not.
+
+    A count is kept for 40 days after its last creation: keys name a period of at most a month.
+    """
+
+    key: str
+    most: int
 
 
 class Creation(msgspec.Struct, frozen=True):
@@ -169,6 +198,7 @@ class Creation(msgspec.Struct, frozen=True):
     runs: tuple[NewRun, ...]
     #: `reply` is kept beside the results, for what the caller needs to answer alike
     idem: StoredReply | None = None
+    quota: Quota | None = None
 
 
 class CreatedRun(msgspec.Struct, frozen=True, array_like=True):
@@ -184,7 +214,7 @@ class CreationResult(msgspec.Struct, frozen=True):
     """Answer to one Creation."""
 
     #: ok | replayed | conflict (idempotency key of another body) | changed (some DAG's version: read it again) |
-    #: busy (`runs` has the one that goes on)
+    #: busy (`runs` has the one that goes on) | exhausted (the quota)
     status: str
     runs: tuple[CreatedRun, ...] = ()
     #: of a replay: the `reply` that was given with the original
@@ -264,6 +294,8 @@ class PutDag(msgspec.Struct, frozen=True, kw_only=True):
     base_version: int
     #: next fire of the schedule; 0 = none; None = leave as it is
     next_fire_ms: int | None = None
+    #: when that one happens; 0 = at its instant
+    next_due_ms: int = 0
     max_dags: int = 10_000
     idem: StoredReply | None = None
 
@@ -289,16 +321,33 @@ class DagRow(msgspec.Struct, frozen=True):
     created_ms: int
     updated_ms: int
     next_fire_ms: int | None
-    #: last scheduled fire
+    #: when that one happens: jitter delays it
+    next_due_ms: int | None
+    #: last fire that was decided on
     fired_ms: int | None
     #: JSON of the current version
     definition: bytes
     #: core run state -> runs, backfills left out
     run_counts: dict[str, int]
+    #: reason -> fires that started no run
+    dropped: dict[str, int] = {}
+    #: the latest of them, and why
+    dropped_ms: int | None = None
+    dropped_why: str = ""
+
+
+class DroppedFires(msgspec.Struct, frozen=True, array_like=True):
+    """Fires that start no run."""
+
+    #: missed | overlap
+    reason: str
+    count: int
+    #: the latest of them
+    last_ms: int
 
 
 class Fire(msgspec.Struct, frozen=True, kw_only=True):
-    """One scheduled fire, decided on the DAG's `next_fire_ms`."""
+    """One step of a schedule: every fire that is due, decided on the DAG's `next_fire_ms`."""
 
     tenant: str
     dag_id: str
@@ -306,8 +355,15 @@ class Fire(msgspec.Struct, frozen=True, kw_only=True):
     expected_ms: int
     #: 0 = the schedule never fires again
     next_ms: int
-    #: None: the fire is dropped (missed too long ago, or overlap)
-    run: NewRun | None = None
+    #: when that one happens; 0 = at its instant
+    next_due_ms: int = 0
+    #: the latest fire that this decides on; 0 = `expected_ms`
+    last_ms: int = 0
+    #: oldest first
+    runs: tuple[NewRun, ...] = ()
+    dropped: tuple[DroppedFires, ...] = ()
+    #: runs of earlier fires that are to be cancelled; those that have ended meanwhile are left alone
+    replaces: tuple[str, ...] = ()
     #: metric field -> increment
     counts: tuple[tuple[str, int], ...] = ()
 
@@ -317,9 +373,8 @@ class FireResult(msgspec.Struct, frozen=True):
 
     #: ok | stale (next fire differs) | paused | changed (DAG version) | fenced
     status: str
-    run_id: str = ""
-    #: created | existing | "" when dropped
-    how: str = ""
+    #: what stands for `Fire.runs`; how: created | existing
+    runs: tuple[CreatedRun, ...] = ()
 
 
 class RunRow(msgspec.Struct, frozen=True):
@@ -347,6 +402,10 @@ class RunRow(msgspec.Struct, frozen=True):
     plan_hash: str
     #: backfills that count this run among their windows
     watchers: tuple[str, ...]
+    #: of a held run: its owner from the start, also after its end; "" = not held
+    holder: str = ""
+    #: version of its HistoryRemoved: of the events before it only the first is kept; 0 = all are
+    removed: int = 0
 
     @property
     def window(self) -> Window | None:
@@ -516,8 +575,21 @@ class Letter(msgspec.Struct, frozen=True, tag_field="k", tag="mail"):
     data: msgspec.Raw
 
 
+class Born(msgspec.Struct, frozen=True, tag_field="k", tag="born"):
+    """inbox: a run that this owner holds from the start exists, at version 1."""
+
+    run_id: str
+    schema: int
+    #: batch of its first event
+    events: str
+
+    def batch(self) -> EventBatch:
+        """The same, as the run's stream has it."""
+        return EventBatch(1, self.schema, self.events.encode())
+
+
 SchedItem = RunsCreated | RunMoved | DagChanged | Wake
-InboxItem = WindowNews | TimerFired | Letter
+InboxItem = WindowNews | TimerFired | Letter | Born
 #: one commit of the feed: (entity id, last version, state)
 FeedItem = tuple[str, int, str]
 #: feed item of no entity: this server is about to go away
@@ -557,6 +629,14 @@ class Journal(Protocol):
         """Exactly once per (DAG, next fire)."""
         ...
 
+    async def live_fires(self, tenant: str, dag_id: str) -> dict[str, str]:
+        """Runs of the DAG's fires that have not ended -> core state; those that a backfill restarted are left out."""
+        ...
+
+    async def replaced(self) -> list[str]:
+        """Runs that a later fire replaced and that have not ended, of all DAGs, by id."""
+        ...
+
     # DAGs
     async def put_dag(self, dag: PutDag) -> DagWritten: ...
     async def set_paused(
@@ -574,8 +654,16 @@ class Journal(Protocol):
     # runs
     async def summary(self, run_id: str) -> RunRow | None: ...
     async def summaries(self, wanted: RunFilter, cursor: str | None, limit: int) -> RunPage: ...
+    async def state_counts(self, tenant: str, kind: str) -> dict[str, int]:
+        """Core run state -> runs of definitions of that kind; "" = of DAGs; zeros left out."""
+        ...
+
     async def tasks(self, run_id: str) -> dict[str, str]:
         """task -> letter; a task that is not there is pending."""
+        ...
+
+    async def look(self, run_id: str) -> tuple[RunRow, dict[str, str]] | None:
+        """The row and `tasks`, read at one instant."""
         ...
 
     async def events(self, run_id: str, after: int, limit: int) -> list[EventBatch]:
@@ -605,6 +693,48 @@ class Journal(Protocol):
 
     async def queued_and_active(self) -> list[RunRow]:
         """Every run that is not terminal, oldest first."""
+        ...
+
+    async def erase(self, run_ids: Sequence[str]) -> int:
+        """Rows, events, tasks, logs and index entries of these runs are gone; how many there were.
+
+        For runs that were held from the start, in any state, and for terminal ones without a window; others are left
+        alone: the run of a window stands for it. Logs are kept by their writers for as long as those say; those that
+        the events of the run name are gone.
+        """
+        ...
+
+    async def ended_before(self, instant_ms: int, limit: int) -> list[RunRow]:
+        """Runs that ended before then and have all their history, the first first; no backfills, no held runs."""
+        ...
+
+    async def remove_history(self, run_id: str, version: int, event: bytes) -> bool:
+        """The batch of one HistoryRemoved is the next event of the run, and of those before it only the first is kept.
+
+        False: it is not at that version, or not terminal, or one of those that keep their history; nothing was done.
+        """
+        ...
+
+    # records: small JSON documents beside the runs
+    async def put_records(self, kind: str, records: Mapping[str, bytes | None]) -> None:
+        """Durable; a record of None is removed. One atomic step, which may be sent again."""
+        ...
+
+    async def record(self, kind: str, key: str) -> bytes | None: ...
+    async def records(self, kind: str) -> dict[str, bytes]:
+        """All records of a kind."""
+        ...
+
+    # lines: an ordered log of a held run, numbered 1, 2, 3…
+    async def add_lines(self, run_id: str, lines: Sequence[bytes]) -> int:
+        """Durable; how many lines there are then. The feed gets an item of the run, as it stands.
+
+        0 when there is no such run: nothing is kept then. One attempt: after JournalUnavailable they may be there.
+        """
+        ...
+
+    async def lines(self, run_id: str, after: int, limit: int) -> list[bytes]:
+        """Lines after number `after`, at most `limit`."""
         ...
 
     # instances
@@ -652,6 +782,14 @@ class Journal(Protocol):
 
     async def next_due(self) -> int | None:
         """Earliest instant at which a timer or a schedule is due."""
+        ...
+
+    # rates
+    async def ask_leave(self, key: str, most: int, window_ms: int) -> int:
+        """Milliseconds until `key` may ask again; 0 = it may now, and that counts.
+
+        At most `most` may in any span of `window_ms`, by the journal's own clock. One attempt, of a second.
+        """
         ...
 
     # the rest
@@ -743,4 +881,8 @@ class ControlPlane(Protocol):
 
     async def load(self) -> dict[str, int]:
         """What waits: queued_runs, active_runs, waiting_tasks, workers."""
+        ...
+
+    async def gateway(self, ward: str, request: bytes, patience_s: float = 5.0) -> bytes:
+        """A request to the gateway's `jobs`, `pipelines` or `webhooks`, and its answer."""
         ...

@@ -16,7 +16,13 @@ hot path `aborted` tells it per step.
 Ready tasks are a heap of (-priority, position): highest priority first, then the author's order. A run of a plan has an
 `Agenda` (`conduct.py`): ready are only tasks of its present batch; `plan_run.py` has what is decided otherwise for it.
 
-    running | paused ──cancelling──▶ cancelling ──cancelled──▶ cancelled      (a plan: the present batch ends first)
+    running | paused ──cancelling──▶ cancelling ──cancelled──▶ cancelled      (a plan: the present batch ends first;
+                                                                                a DAG: its teardowns run first)
+    running | paused ──overdue──▶ running ──timed_out──▶ timed_out            (the same, when it exceeds its limit)
+
+Who waits for whom, and how what it waits for has ended, is one number per task, its tally (`trigger.py`): `waits`. A
+task with the default rule may start when that is 0; what any other rule says follows from it at any time. Tasks that
+will never start are skipped or given up in the commit that makes it certain (`consequences.py`).
 """
 
 from __future__ import annotations
@@ -30,15 +36,16 @@ from enum import StrEnum
 
 import msgspec
 
-from orchestrator import conduct
+from orchestrator import conduct, trigger
 from orchestrator import events as e
 from orchestrator.conduct import Agenda, Rules
 from orchestrator.definition import IN_CLUSTER_TYPES, Definition, TaskSpec
 from orchestrator.errors import NotFound
-from orchestrator.graph import Graph, compile_graph
+from orchestrator.graph import Graph, compile_graph, ranks, reached
 from orchestrator.messages import Note, Report, RunContext, Value
-from orchestrator.task import FAILURES, SATISFIED, TERMINAL, Task, TaskState
+from orchestrator.task import FAILURES, TERMINAL, Task, TaskState
 from orchestrator.task import apply as apply_to_task
+from orchestrator.trigger import holds
 
 _JSON = msgspec.json.Encoder()
 
@@ -71,8 +78,8 @@ _ENDS: dict[type[e.Event], RunState] = {
 _AGAIN: dict[type[e.Event], RunState] = {e.RunRestarted: _S.QUEUED, e.RunRevived: _S.RUNNING}
 TRANSITIONS: Mapping[RunState, Mapping[type[e.Event], RunState]] = {
     _S.QUEUED: {e.RunStarted: _S.RUNNING, e.RunCancelled: _S.CANCELLED},
-    _S.RUNNING: _ENDS | {e.RunPaused: _S.PAUSED, e.RunCancelling: _S.CANCELLING},
-    _S.PAUSED: _ENDS | {e.RunResumed: _S.RUNNING, e.RunCancelling: _S.CANCELLING},
+    _S.RUNNING: _ENDS | {e.RunPaused: _S.PAUSED, e.RunOverdue: _S.RUNNING, e.RunCancelling: _S.CANCELLING},
+    _S.PAUSED: _ENDS | {e.RunResumed: _S.RUNNING, e.RunOverdue: _S.RUNNING, e.RunCancelling: _S.CANCELLING},
     _S.CANCELLING: {e.RunCancelled: _S.CANCELLED},
     _S.SUCCEEDED: _AGAIN,
     _S.FAILED: _AGAIN,
@@ -84,7 +91,23 @@ TRANSITIONS: Mapping[RunState, Mapping[type[e.Event], RunState]] = {
 class Compiled:
     """A version of a definition with its graph: shared by all runs of that version."""
 
-    __slots__ = ("_as_jobs", "definition", "graph", "keys", "params", "rules", "runnable", "specs", "version")
+    __slots__ = (
+        "_as_jobs",
+        "_detours",
+        "_ranks",
+        "definition",
+        "first",
+        "graph",
+        "keys",
+        "params",
+        "ruled",
+        "rules",
+        "runnable",
+        "scopes",
+        "setups",
+        "specs",
+        "version",
+    )
 
     def __init__(self, definition: Definition, version: int) -> None:
         self.definition = definition
@@ -104,7 +127,42 @@ class Compiled:
         self.runnable = tuple(spec.type in IN_CLUSTER_TYPES for spec in definition.tasks)
         #: each task's own params, as JSON text
         self.params = tuple(msgspec.Raw(_JSON.encode(spec.params)) for spec in definition.tasks)
+        #: some task has another trigger rule than the default, is a branch or a teardown
+        self.ruled = any(_is_ruled(spec) for spec in self.specs)
+        #: position of a teardown -> its setups
+        self.setups: dict[int, tuple[int, ...]] = {
+            i: tuple(self.graph.index[name] for name in spec.teardown_of)
+            for i, spec in enumerate(self.specs)
+            if spec.teardown_of
+        }
+        #: position of a teardown -> what has to have ended before
+        self.scopes = {i: frozenset(self.graph.parents[i]) for i in self.setups}
+        #: positions that start at once
+        self.first = self.graph.roots
+        if self.ruled:
+            parents = self.graph.parents
+            self.first = tuple(i for i, s in enumerate(self.specs) if not parents[i] or s.trigger_rule == "always")
+        self._ranks: list[int] | None = None
+        self._detours: dict[int, bool] = {}
         self._as_jobs: Compiled | None = None
+
+    @property
+    def ranks(self) -> list[int]:
+        """Per task: it ranks above all it waits for."""
+        if self._ranks is None:
+            self._ranks = ranks(self.graph)
+        return self._ranks
+
+    def detours(self, position: int) -> bool:
+        """Does one of its dependents come after another one?"""
+        if position not in self._detours:
+            children = self.graph.children
+            self._detours[position] = not reached(children, children[position]).isdisjoint(children[position])
+        return self._detours[position]
+
+    def decides(self, position: int) -> bool:
+        """Does its failure fail the run?"""
+        return position not in self.setups or self.specs[position].on_failure_fail_run
 
     @property
     def as_jobs(self) -> Compiled:
@@ -114,6 +172,10 @@ class Compiled:
             self._as_jobs.keys = tuple(f"job:{key}" for key in self.keys)
             self._as_jobs.runnable = (True,) * len(self.specs)
         return self._as_jobs
+
+
+def _is_ruled(spec: TaskSpec) -> bool:
+    return spec.trigger_rule != "all_success" or spec.branch or bool(spec.teardown_of)
 
 
 # ── commands ──────────────────────────────────────────────────────────────────────────────────────
@@ -308,12 +370,15 @@ class Run:
         "error",
         "failed",
         "finished_at",
+        "forgotten",
         "going_since",
         "heard_at",
         "kubernetes",
         "open",
+        "overdue",
         "params",
         "parent",
+        "passed_over",
         "past_attempts",
         "plan",
         "queued_version",
@@ -356,6 +421,8 @@ class Run:
         #: when it was started or revived last: its own limit counts from there
         self.going_since: datetime | None = None
         self.finished_at: datetime | None = None
+        #: it exceeded its limit, as its end will say; only its teardowns go on
+        self.overdue: str | None = None
         #: first final failure
         self.error: str | None = None
         #: an SlaMissed was recorded
@@ -368,14 +435,16 @@ class Run:
         self._fresh(created.dag_version)
 
     def _fresh(self, dag_version: int) -> None:
+        #: what its tasks came to is no longer kept
+        self.forgotten = False
         compiled = self.compiled_by_version(dag_version)
         self.compiled = compiled.as_jobs if self.kubernetes else compiled
         graph = self.compiled.graph
         self.tasks = [Task() for _ in graph.names]
-        #: per task: dependencies that are not satisfied yet
+        #: per task: its tally (`trigger.py`); of a plan: dependencies that are not satisfied yet
         self.waits = [len(parents) for parents in graph.parents]
         #: (-priority, position) of tasks that may start now
-        self.ready = [(-self.compiled.specs[i].priority, i) for i in graph.roots if self.compiled.runnable[i]]
+        self.ready = [(-self.compiled.specs[i].priority, i) for i in self.compiled.first if self.compiled.runnable[i]]
         heapq.heapify(self.ready)
         #: of a plan: where it stands; tasks in `ready` are of its present batch then
         self.agenda: Agenda | None = None if self.compiled.rules is None else self._agenda()
@@ -384,8 +453,10 @@ class Run:
         #: tasks that are not terminal
         self.open = len(self.tasks)
         self.running = 0
-        #: tasks that failed or timed out
+        #: tasks that failed or timed out, and whose failure fails the run
         self.failed = 0
+        #: tasks that were skipped, and not by a person
+        self.passed_over = 0
         #: position -> return value, for dependents
         self.values: dict[int, Value] = {}
         for name, attempt in self.past_attempts.items():
@@ -438,7 +509,8 @@ def apply(run: Run, event: e.Event) -> None:
         case e.BatchFormed():
             conduct.take_up(run, event)
         case e.RunCancelling():
-            conduct.wind_up(run)
+            if run.agenda is not None:
+                conduct.wind_up(run)
             run.state = TRANSITIONS[run.state][e.RunCancelling]
         case e.CheckpointPosted():
             run.heard_at = event.at
@@ -446,6 +518,9 @@ def apply(run: Run, event: e.Event) -> None:
                 run.verdict = event.kind
         case e.SlaMissed():
             run.sla_missed = True
+        case e.HistoryRemoved():
+            run.version, run.state, run.attempts = event.through + 1, RunState(event.state), event.attempts
+            run.past_attempts, run.finished_at, run.forgotten = event.task_attempts, event.until, True
         case e.RunStarted() | e.RunRevived():
             run.state = TRANSITIONS[run.state][type(event)]
             run.attempts = event.attempt
@@ -455,7 +530,8 @@ def apply(run: Run, event: e.Event) -> None:
         case e.RunRestarted():
             run.state = TRANSITIONS[run.state][e.RunRestarted]
             names = run.compiled.graph.names
-            run.past_attempts |= {n: t.attempt for n, t in zip(names, run.tasks, strict=True) if t.attempt}
+            last = {n: t.attempt for n, t in zip(names, run.tasks, strict=True) if t.attempt}
+            run.past_attempts = run.past_attempts | last
             run.error = run.started_at = run.going_since = run.finished_at = run.heard_at = run.verdict = None
             run.queued_version = run.version
             run._fresh(event.dag_version)
@@ -463,10 +539,13 @@ def apply(run: Run, event: e.Event) -> None:
             run.state = TRANSITIONS[run.state][type(event)]
             if run.state in ENDED:
                 run.finished_at = event.at
+                run.overdue = None
                 run.due.clear()
                 run.ready.clear()
             if isinstance(event, e.RunSucceeded):
                 run.error = None
+            elif isinstance(event, e.RunOverdue):
+                run.overdue = event.error
             elif isinstance(event, e.RunFailed | e.RunTimedOut):
                 run.error = event.error
 
@@ -488,15 +567,21 @@ _TaskEvent = (
 def _apply_to_task(run: Run, event: _TaskEvent) -> None:
     position = run.compiled.graph.index[event.task]
     task = run.tasks[position]
-    before = task.state
+    before, by = task.state, task.skipped_by
     apply_to_task(task, event)
     after = task.state
-    run.running += (after is TaskState.RUNNING) - (before is TaskState.RUNNING)
-    run.open += (before in TERMINAL) - (after in TERMINAL)
+    if after is TaskState.RUNNING:
+        run.running += 1
+        if run.agenda is None:
+            return  # nobody else is concerned
+    elif before is TaskState.RUNNING:
+        run.running -= 1
+    ended = (after in TERMINAL) - (before in TERMINAL)
+    run.open -= ended
     if run.agenda is not None:
         conduct.keep(run, run.agenda, position, before, event)
-    elif after in SATISFIED and before not in SATISFIED:
-        _satisfy(run, position)
+    elif ended or after is TaskState.SKIPPED:
+        trigger.tell_dependents(run, position, before, by)
     if isinstance(event, e.TaskSucceeded):
         if event.value is not None and run.compiled.graph.children[position] and run.agenda is None:
             run.values[position] = event.value
@@ -506,20 +591,15 @@ def _apply_to_task(run: Run, event: _TaskEvent) -> None:
     elif isinstance(event, e.TaskReturned):
         conduct.offer(run, position)
     elif isinstance(event, e.TaskReset):
-        if run.waits[position] == 0:
+        if holds(run, position):
             conduct.offer(run, position)
-    elif isinstance(event, e.TaskFailed) and run.error is None:
+    elif isinstance(event, e.TaskFailed) and run.error is None and run.compiled.decides(position):
         run.error = f"{event.task}: {event.error}"
-    run.failed += (after in FAILURES) - (before in FAILURES)
-    if run.failed == 0:
-        run.error = None
-
-
-def _satisfy(run: Run, position: int) -> None:
-    for child in run.compiled.graph.children[position]:
-        run.waits[child] -= 1
-        if run.waits[child] == 0 and run.tasks[child].state is TaskState.PENDING:
-            conduct.offer(run, child)
+    if after is not TaskState.RUNNING and (before is not TaskState.RUNNING or after is not TaskState.SUCCEEDED):
+        failed = (after in FAILURES) - (before in FAILURES)
+        run.failed += failed if failed and run.compiled.decides(position) else 0
+        if run.failed == 0:
+            run.error = None
 
 
 # ── what is owed ──────────────────────────────────────────────────────────────────────────────────
@@ -530,9 +610,16 @@ def going(run: Run) -> bool:
     return run.state is RunState.RUNNING or run.state is RunState.CANCELLING
 
 
+def winds_up(run: Run) -> bool:
+    """Is it as good as ended, but for what it still has to do: teardowns; of a plan its present batch?"""
+    return run.state is RunState.CANCELLING or run.overdue is not None
+
+
 def startable(run: Run, position: int) -> bool:
     """May the task at `position` be handed to a worker now? (I2, I3)"""
-    return run.waits[position] == 0 and run.tasks[position].state in (TaskState.PENDING, TaskState.RETRYING)
+    if run.tasks[position].state not in (TaskState.PENDING, TaskState.RETRYING):
+        return False
+    return holds(run, position) if run.compiled.ruled else run.waits[position] == 0
 
 
 def take_ready(run: Run, limit: int) -> list[int]:
@@ -540,7 +627,7 @@ def take_ready(run: Run, limit: int) -> list[int]:
     out: list[int] = []
     while run.ready and len(out) < limit:
         _, position = heapq.heappop(run.ready)
-        if startable(run, position):
+        if startable(run, position) and (not out or out[-1] != position):  # one may have been offered twice
             out.append(position)
     return out
 
@@ -563,7 +650,7 @@ def wake(run: Run, now: datetime) -> None:
 def deadline(run: Run) -> datetime | None:
     """When the run exceeds its own limit, or None."""
     limit = run.compiled.definition.run_timeout_s
-    if limit is None or run.going_since is None or run.state in ENDED:
+    if limit is None or run.going_since is None or run.state in ENDED or winds_up(run):
         return None
     return run.going_since + timedelta(seconds=limit)
 
@@ -586,6 +673,8 @@ def aborted(run: Run, event: e.Event) -> Abort | None:
     """What must stop because of `event`; ask before applying it."""
     if not isinstance(event, e.TaskCancelled | e.TaskSkipped | e.TaskMarked):
         return None
+    if isinstance(event, e.TaskSkipped) and event.by == "task":
+        return None  # its attempt has reported so
     task = run.tasks[run.compiled.graph.index[event.task]]
     if task.state is not TaskState.RUNNING:
         return None
@@ -629,7 +718,7 @@ def _sort_out(run: Run) -> None:
     run.due.clear()
     agenda = run.agenda
     for position, task in enumerate(run.tasks):
-        if task.state is TaskState.PENDING and run.waits[position] == 0:
+        if task.state is TaskState.PENDING and holds(run, position):
             conduct.offer(run, position)
         elif task.state is TaskState.RETRYING and task.due is not None:
             if agenda is not None and position not in agenda.batch:

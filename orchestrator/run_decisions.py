@@ -2,18 +2,21 @@
 
     command ──▶ decide(run, command, now) ──▶ events ──▶ run.apply, once they are in the journal
 
-`plan_run.py` decides first for runs that have an agenda, and asks here for everything else.
+`plan_run.py` decides first for runs that have an agenda, and asks here for everything else. What a step means for the
+tasks that wait for others is in `consequences.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from datetime import datetime
 
 import msgspec
 
 from orchestrator import conduct
 from orchestrator import events as e
+from orchestrator.branches import WrongChoice, not_chosen
+from orchestrator.consequences import PENDING, Prospect, Standing
 from orchestrator.definition import TaskSpec
 from orchestrator.errors import Conflict, StaleAttempt
 from orchestrator.messages import Note, ToolAnswer, ToolCall
@@ -43,12 +46,16 @@ from orchestrator.run import (
     TimeOut,
     going,
     startable,
+    winds_up,
 )
-from orchestrator.task import FAILURES, TERMINAL, TaskState, fence, lose, settle
+from orchestrator.task import FAILURES, TERMINAL, TaskState, fence, lose, settle, target
+from orchestrator.trigger import is_owed, success_rules_out
 
 
 def decide(run: Run, command: Command, now: datetime) -> list[e.Event]:
     """What `command` does to `run` at `now`; nothing is changed. Raises Conflict, NotFound, StaleAttempt."""
+    if run.forgotten and isinstance(command, RetryTask | RetryFailed | SkipTask):
+        raise Conflict(f"run {run.run_id} ended too long ago: what its tasks came to is no longer kept")
     match command:
         case Begin():
             return _begin(run, command, now)
@@ -72,11 +79,10 @@ def decide(run: Run, command: Command, now: datetime) -> list[e.Event]:
             if run.state is RunState.CANCELLED:
                 return []
             must_not_have_ended(run)
-            return [*cancel_open(run, now), e.RunCancelled(at=now)]
+            return _cancel(run, now)
         case TimeOut():
             must_not_have_ended(run)
-            limit = run.compiled.definition.run_timeout_s
-            return [*cancel_open(run, now), e.RunTimedOut(at=now, error=f"RunTimedOut: longer than {limit} s")]
+            return _time_out(run, now)
         case GoIdle():
             must_not_have_ended(run)
             error = f"no checkpoint for {run.compiled.definition.driven_ttl_s:g} s"
@@ -144,7 +150,10 @@ def _settle(run: Run, command: Settle, now: datetime) -> list[e.Event]:
     spec, task = _spec(run, position), run.tasks[position]
     if run.agenda is not None:
         return _ended(run, position, conduct.settle(spec, task, run.agenda.retry_counts[position], report, now))
-    return _ended(run, position, settle(spec, task, report, now, command.jitter))
+    event = settle(spec, task, report, now, command.jitter)
+    if spec.branch and isinstance(event, e.TaskSucceeded):
+        return _branched(run, position, event)
+    return _ended(run, position, event)
 
 
 def _fenced(run: Run, task: str, attempt: int) -> int:
@@ -159,22 +168,52 @@ def _ended(run: Run, position: int, event: e.Event) -> list[e.Event]:
     """`event`, what it means for dependents, and the end of the run if this was the last open task."""
     if isinstance(event, e.TaskRetrying):
         return [event]
-    out: list[e.Event] = [event]
-    if isinstance(event, e.TaskFailed):
-        out += [
-            e.TaskUpstreamFailed(at=event.at, task=run.compiled.graph.names[i])
-            for i in _descendants(run, position, TaskState.PENDING)
-        ]
-    if run.open == len(out) and run.agenda is None:
-        out.append(_verdict(run, event))
+    if run.agenda is not None:
+        return [event, *_cut_off_by(run, position, event)]
+    plain = not run.compiled.ruled and not run.passed_over
+    if isinstance(event, e.TaskSucceeded) and (plain or not success_rules_out(run, position)):
+        return [event, _end(run, event, run.failed)] if run.open == 1 else [event]
+    return _follow(run, event, {position: _after(run, position, event)}, [event])
+
+
+def _branched(run: Run, position: int, event: e.TaskSucceeded) -> list[e.Event]:
+    """A branch ended well: the dependents that it does not name are skipped."""
+    try:
+        others = not_chosen(run, position, event.value)
+    except WrongChoice as wrong:
+        error = f"{type(wrong).__name__}: {wrong}"
+        return _ended(run, position, e.TaskFailed(at=event.at, task=event.task, attempt=event.attempt, error=error))
+    waiting = [i for i in others if run.tasks[i].state in (TaskState.PENDING, TaskState.RETRYING)]
+    reason = f"branch {event.task} went another way"
+    skips = [e.TaskSkipped(at=event.at, task=_spec(run, i).id, reason=reason, by="branch") for i in waiting]
+    skipped = dict.fromkeys(waiting, Standing(TaskState.SKIPPED, "branch"))
+    return _follow(run, event, {position: _after(run, position, event)} | skipped, [event, *skips])
+
+
+def _after(run: Run, position: int, event: e.Event) -> Standing:
+    """Where `event` brings a task."""
+    return Standing(target(run.tasks[position].state, event), event.by if isinstance(event, e.TaskSkipped) else "")
+
+
+def _follow(run: Run, last: e.Event, changes: dict[int, Standing], out: list[e.Event]) -> list[e.Event]:
+    """`out`, which makes `changes`, with all that follows, to the end of the run if there it is."""
+    prospect = Prospect(run, changes)
+    out += prospect.events(last.at)
+    if prospect.open == 0 and run.state is not RunState.QUEUED:
+        out.append(_end(run, last, prospect.failed))
     return out
 
 
-def _verdict(run: Run, last: e.Event) -> e.Event:
-    """The terminal event of a run whose last open task ends with `last`."""
-    if isinstance(last, e.TaskFailed):
-        return e.RunFailed(at=last.at, error=run.error or f"{last.task}: {last.error}")
-    return e.RunFailed(at=last.at, error=run.error) if run.error else e.RunSucceeded(at=last.at)
+def _end(run: Run, last: e.Event, failed: int) -> e.Event:
+    """The terminal event of a run whose last open task ends with `last`, so many having failed."""
+    if run.state is RunState.CANCELLING:
+        return e.RunCancelled(at=last.at)
+    if run.overdue is not None:
+        return e.RunTimedOut(at=last.at, error=run.overdue)
+    if not failed:
+        return e.RunSucceeded(at=last.at)
+    error = f"{last.task}: {last.error}" if isinstance(last, e.TaskFailed) else "some task failed"
+    return e.RunFailed(at=last.at, error=run.error or error)
 
 
 def _mark(run: Run, note: Note, now: datetime) -> list[e.Event]:
@@ -193,30 +232,58 @@ def _called(note: Note, now: datetime) -> e.Event:
     return e.ToolCompleted(now, note.task, note.attempt, answer.call, answer.name, answer.took_ms, answer.success)
 
 
-def cancel_open(run: Run, now: datetime) -> Iterator[e.Event]:
+def _cancel(run: Run, now: datetime) -> list[e.Event]:
+    """The end of the run; teardowns of what was set up come first."""
+    if run.agenda is not None or run.state is RunState.QUEUED:
+        return [*cancel_open(run, now), e.RunCancelled(at=now)]
+    if run.state is RunState.CANCELLING:
+        return []
+    if owed := _owed_teardowns(run):
+        return [e.RunCancelling(at=now), *cancel_open(run, now, owed)]
+    return [*cancel_open(run, now), e.RunCancelled(at=now)]
+
+
+def _time_out(run: Run, now: datetime) -> list[e.Event]:
+    """The same, of a run that takes too long."""
+    _must_not_wind_up(run)
+    error = f"RunTimedOut: longer than {run.compiled.definition.run_timeout_s} s"
+    if owed := _owed_teardowns(run):
+        return [e.RunOverdue(at=now, error=error), *cancel_open(run, now, owed)]
+    return [*cancel_open(run, now), e.RunTimedOut(at=now, error=error)]
+
+
+def _owed_teardowns(run: Run) -> set[str]:
+    """Those that run although the rest of the run is ended."""
+    compiled = run.compiled
+    return {compiled.graph.names[i] for i in compiled.setups if compiled.runnable[i] and is_owed(run, i)}
+
+
+def cancel_open(run: Run, now: datetime, apart_from: Container[str] = ()) -> Iterator[e.Event]:
     settled: frozenset[str] = frozenset()
     if run.plan is not None and run.state is RunState.QUEUED:  # what was done before it began stays done
         settled = frozenset((*run.plan.done, *run.plan.skipped))
         yield from conduct.begins_with(run.plan, run.compiled.graph.names, now)
     for name, task in zip(run.compiled.graph.names, run.tasks, strict=True):
-        if task.state not in TERMINAL and name not in settled:
+        if task.state not in TERMINAL and name not in settled and name not in apart_from:
             yield e.TaskCancelled(at=now, task=name)
 
 
 def _retry(run: Run, name: str, now: datetime) -> list[e.Event]:
     position = run.position(name)
     task = run.tasks[position]
+    _must_not_wind_up(run)
     if run.state is RunState.QUEUED or task.state not in FAILURES | {TaskState.UPSTREAM_FAILED, TaskState.CANCELLED}:
         raise Conflict(
             f"task {name} of run {run.run_id} is {task.state}; only a failed or cancelled task can be retried"
         )
-    cause = _failed_ancestor(run, position)
+    cause = _failed_ancestor(run, position) if task.state is TaskState.UPSTREAM_FAILED else None
     if cause is not None:
         raise Conflict(f"task {name} waits for task {cause}, which stays failed; retry that one")
     return _reset(run, {position}, now)
 
 
 def _retry_failed(run: Run, now: datetime) -> list[e.Event]:
+    _must_not_wind_up(run)
     again = FAILURES | {TaskState.CANCELLED}
     positions = {i for i, task in enumerate(run.tasks) if task.state in again}
     if run.state is RunState.QUEUED or not positions:
@@ -227,9 +294,22 @@ def _retry_failed(run: Run, now: datetime) -> list[e.Event]:
 def _reset(run: Run, positions: set[int], now: datetime) -> list[e.Event]:
     """Those tasks and what failed because of them are pending again; a terminal run goes on."""
     positions |= _cut_off(run)
-    chosen = sorted(positions | freed(run, positions))
-    names = run.compiled.graph.names
-    return [*_revived(run, now), *(e.TaskReset(at=now, task=names[i]) for i in chosen)]
+    positions |= _set_up_again(run, positions)
+    return _again(run, dict.fromkeys(positions, PENDING), [], now)
+
+
+def _set_up_again(run: Run, positions: Iterable[int]) -> set[int]:
+    """Setups and teardowns around those tasks, where what was set up is gone. Raises Conflict while it is going."""
+    out: set[int] = set()
+    for teardown, setups in run.compiled.setups.items():
+        state = run.tasks[teardown].state
+        if run.compiled.scopes[teardown].isdisjoint(positions):
+            continue
+        if state in (TaskState.RUNNING, TaskState.RETRYING):
+            raise Conflict(f"task {run.compiled.graph.names[teardown]} of run {run.run_id} is under way; wait for it")
+        if state is TaskState.SUCCEEDED or state in FAILURES:
+            out |= {teardown, *(i for i in setups if run.tasks[i].state is TaskState.SUCCEEDED)}
+    return out
 
 
 def _skip(run: Run, name: str, now: datetime) -> list[e.Event]:
@@ -237,16 +317,23 @@ def _skip(run: Run, name: str, now: datetime) -> list[e.Event]:
     state = run.tasks[position].state
     if state is TaskState.SKIPPED:
         return []
-    if run.state is RunState.CANCELLED or state in (TaskState.SUCCEEDED, TaskState.CANCELLED):
+    over = run.state is RunState.CANCELLED or (winds_up(run) and state in TERMINAL)
+    if over or state in (TaskState.SUCCEEDED, TaskState.CANCELLED):
         raise Conflict(f"task {name} of run {run.run_id} is {state} and the run is {run.state}; it cannot be skipped")
-    again = _cut_off(run)
-    chosen = sorted(again | freed(run, again | {position}))
-    out: list[e.Event] = [*_revived(run, now), e.TaskSkipped(at=now, task=name)]
-    out += [e.TaskReset(at=now, task=run.compiled.graph.names[i]) for i in chosen]
-    still_open = run.open + len(chosen) - (state not in TERMINAL)
-    if still_open == 0 and run.state not in (RunState.QUEUED, RunState.SUCCEEDED):
-        error = _first_error(run, apart_from=position)
-        out.append(e.RunFailed(at=now, error=error) if error else e.RunSucceeded(at=now))
+    changes = dict.fromkeys(_cut_off(run), PENDING) | {position: Standing(TaskState.SKIPPED)}
+    return _again(run, changes, [e.TaskSkipped(at=now, task=name)], now)
+
+
+def _again(run: Run, changes: dict[int, Standing], by_hand: list[e.Event], now: datetime) -> list[e.Event]:
+    """A terminal run goes on; `by_hand`, and the rest of `changes`, which are resets, with all that follows."""
+    names = run.compiled.graph.names
+    prospect = Prospect(run, changes)
+    resets: list[e.Event] = [
+        e.TaskReset(at=now, task=names[i]) for i in sorted(i for i, after in changes.items() if after == PENDING)
+    ]
+    out = [*_revived(run, now), *by_hand, *resets, *prospect.events(now)]
+    if prospect.open == 0 and run.state is not RunState.QUEUED:
+        out.append(_end(run, out[-1], prospect.failed))
     return out
 
 
@@ -261,15 +348,8 @@ def _revived(run: Run, now: datetime) -> list[e.Event]:
     return [e.RunRevived(at=now, attempt=run.attempts + 1)] if run.state in ENDED else []
 
 
-def _first_error(run: Run, apart_from: int) -> str | None:
-    for i, task in enumerate(run.tasks):
-        if i != apart_from and task.state in FAILURES:
-            return run.error or f"{run.compiled.graph.names[i]} failed"
-    return None
-
-
 def freed(run: Run, healed: set[int]) -> set[int]:
-    """Upstream-failed tasks that can run once those in `healed` do: no other ancestor of theirs failed."""
+    """Of a plan: upstream-failed tasks that can run once those in `healed` do: no other ancestor of theirs failed."""
     graph = run.compiled.graph
     broken = FAILURES | {TaskState.UPSTREAM_FAILED, TaskState.CANCELLED}
     mended = set(healed)
@@ -299,6 +379,14 @@ def _failed_ancestor(run: Run, position: int) -> str | None:
     return None
 
 
+def _cut_off_by(run: Run, position: int, event: e.Event) -> list[e.Event]:
+    """Of a plan: what cannot run because a task failed."""
+    if not isinstance(event, e.TaskFailed):
+        return []
+    names = run.compiled.graph.names
+    return [e.TaskUpstreamFailed(event.at, names[i]) for i in _descendants(run, position, TaskState.PENDING)]
+
+
 def _descendants(run: Run, position: int, state: TaskState) -> set[int]:
     """Tasks in `state` that `position` cuts off, directly or through tasks in `state`."""
     children = run.compiled.graph.children
@@ -324,6 +412,11 @@ def _must_be(run: Run, verb: str, before: RunState, after: RunState) -> bool:
 def must_not_have_ended(run: Run) -> None:
     if run.state in ENDED:
         raise Conflict(f"run {run.run_id} is already {run.state}")
+
+
+def _must_not_wind_up(run: Run) -> None:
+    if winds_up(run):
+        raise Conflict(f"run {run.run_id} was cancelled or took too long; only its teardowns still run")
 
 
 def _spec(run: Run, position: int) -> TaskSpec:

@@ -12,7 +12,8 @@ walked era by era, an era being a time of one constant UTC offset:
   instant after it, unless its whole date was swallowed; a time that comes again does not fire again.
 - Hour field with `*` or a step follows real time: it fires whenever the clock shows a matching time.
 
-Everything returned is UTC. Schedules live in the years 1500 to 2500.
+A calendar (`calendars.py`) adds dates to those of the expression, and skips some: a fire is a tick that is not
+skipped. Everything returned is UTC. Schedules live in the years 1500 to 2500.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
+from orchestrator.calendars import EVERY_DAY, Days, days_of
+from orchestrator.definition import Definition
 from orchestrator.errors import Invalid
 
 FIRST_YEAR = 1500
@@ -36,6 +39,10 @@ _DAY = timedelta(days=1)
 _LOOK_BACK = timedelta(days=2)
 #: tzdata's shortest era lasted four days (Freetown, 1939): no change hides between two probes
 _PROBE = timedelta(days=2)
+
+_LEAP_YEAR = [date(2000, 1, 1) + n * _DAY for n in range(366)]
+#: years after which every date has fallen on every weekday
+_WEEKDAY_CYCLE = range(2000, 2028)
 
 _MACROS = {
     "@hourly": "0 * * * *",
@@ -69,6 +76,7 @@ class Schedule:
     either_day: bool
     #: the hour field names hours of the wall clock instead of following real time
     fixed: bool
+    calendar: Days = EVERY_DAY
 
     @property
     def at_most_daily(self) -> bool:
@@ -91,6 +99,10 @@ class Schedule:
         That date is the one of the wall-clock time that was due. It differs from the date the clock shows
         only when a gap moved the fire past midnight (Nuuk in spring: 23:30 is gone, it fires at 00:00).
         """
+        return ((fire, day) for fire, day in self.ticks(start, end) if self.calendar.skips(day) is None)
+
+    def ticks(self, start: datetime, end: datetime = _END) -> Iterator[tuple[datetime, date]]:
+        """As `dated`, with the instants that the calendar skips."""
         start, end = max(start.astimezone(UTC), _BEGIN), min(end.astimezone(UTC), _END)
         for fire, day in _walk(self, start, end):
             if fire >= start:
@@ -103,7 +115,16 @@ class Schedule:
         return fire.astimezone(self.zone).date()
 
 
-def parse(expression: str, zone: str) -> Schedule:
+def schedule_of(definition: Definition) -> Schedule | None:
+    """The schedule of a DAG; None when it has none. Raises Invalid, also about a zone without a schedule."""
+    calendar = days_of(definition.calendar)
+    if definition.schedule is None:
+        zone_of(definition.timezone)
+        return None
+    return parse(definition.schedule, definition.timezone, calendar)
+
+
+def parse(expression: str, zone: str, calendar: Days = EVERY_DAY) -> Schedule:
     """The schedule of a five-field cron expression or macro. Raises Invalid."""
     where = zone_of(zone)
     fields = _fields(expression)
@@ -117,10 +138,16 @@ def parse(expression: str, zone: str) -> Schedule:
         weekdays=frozenset(_values(expanded[4], range(7))),
         either_day="*" not in expanded[2] and "*" not in expanded[4],
         fixed=not set(fields[1]) & {"*", "/"},
+        calendar=calendar,
     )
     # Leap years have every date there is, and every weekday falls into every month.
-    if not any(_dates(schedule, date(2000, 1, 1), date(2000, 12, 31))):
+    if not any(_of_expression(schedule, day) for day in _LEAP_YEAR):
         raise _refused(expression, f"no month of '{fields[3]}' has a day '{fields[2]}': it would never fire")
+    if calendar.weekdays is not None and not _fires_in(schedule, _WEEKDAY_CYCLE):
+        raise Invalid(
+            f"schedule {expression[:100]!r} never falls on the calendar's weekdays",
+            (("calendar/weekdays", "it would never fire"),),
+        )
     return schedule
 
 
@@ -213,15 +240,26 @@ def _within(schedule: Schedule, start: datetime, end: datetime) -> Iterator[tupl
 
 def _dates(schedule: Schedule, first: date, last: date) -> Iterator[date]:
     """Matching dates from `first` to `last`, both inclusive."""
-    day = first
+    day, also = first, schedule.calendar.include
     while day <= last:
-        if day.month not in schedule.months:
+        if day.month not in schedule.months and not also:
             day = (day.replace(day=1) + 31 * _DAY).replace(day=1)
             continue
-        tests = (day.day in schedule.days, day.isoweekday() % 7 in schedule.weekdays)
-        if any(tests) if schedule.either_day else all(tests):
+        if day in also or _of_expression(schedule, day):
             yield day
         day += _DAY
+
+
+def _of_expression(schedule: Schedule, day: date) -> bool:
+    if day.month not in schedule.months:
+        return False
+    tests = (day.day in schedule.days, day.isoweekday() % 7 in schedule.weekdays)
+    return any(tests) if schedule.either_day else all(tests)
+
+
+def _fires_in(schedule: Schedule, years: range) -> bool:
+    days = _dates(schedule, date(years.start, 1, 1), date(years.stop, 1, 1))
+    return bool(schedule.calendar.include) or any(schedule.calendar.skips(day) is None for day in days)
 
 
 def _eras(zone: ZoneInfo, start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime, timedelta]]:

@@ -4,9 +4,11 @@
 
 All three ways in end in `parse_dag`, so a bound holds everywhere or nowhere. Whatever is wrong raises
 `Invalid`, never another exception; its details name each field by its path in the body. The shape is
-section 1 of the dags contract, with these additive keys: of a DAG `isolation`, `run_timeout_s`; of a
-task `inputs`, `retry_cap_s`, `pool`. Unknown keys are ignored. What a later version will do (overlap
-and catch-up policies, callbacks, SLAs of tasks, pools) is refused by name until it does.
+section 1 of the dags contract, with these additive keys: of a DAG `isolation`, `run_timeout_s` and those of
+its schedule (`calendar`, `start_at`, `end_at`, `jitter_s`; `overlap` also takes `cancel_previous`); of a
+task `inputs`, `retry_cap_s`, `pool`, `trigger_rule`, `branch`, `teardown_of`, `on_failure_fail_run`
+(docs/graphs.md tells them). Unknown keys are ignored. What a later version will do (callbacks, SLAs of
+tasks, pools) is refused by name until it does.
 
 pydantic is imported here and in no other module of the core.
 """
@@ -23,14 +25,21 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from orchestrator import graph, kinds
 from orchestrator.binding import own, place
-from orchestrator.definition import Catchup, Definition, Isolation, Overlap, TaskSpec
+from orchestrator.dates import instant_text, parse_instant
+from orchestrator.definition import Calendar, Catchup, Definition, Isolation, Overlap, TaskSpec, TriggerRule
 from orchestrator.errors import Invalid, PermanentFailure
 from orchestrator.faults import DEPTH_MAX, Fault, json_fault, refusal
 
 TASKS_MAX = 50_000
+#: teardowns of a DAG, and setups of a teardown
+TEARDOWNS_MAX = 100
+SETUPS_MAX = 100
 DAG_ID = r"^[A-Za-z0-9_.-]{1,250}$"
 TASK_ID = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"
 ENTRYPOINT = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
+
+#: keys of a task that say when it starts and what that means for others (docs/graphs.md)
+RULES = ("trigger_rule", "branch", "teardown_of", "on_failure_fail_run")
 
 _YEAR_S = 366 * 86_400
 _NOT_YET = "is not supported yet"
@@ -58,6 +67,24 @@ class TaskBody(BaseModel):
     sla_s: int | None = Field(default=None, gt=0)
     priority: int = Field(default=0, ge=0, le=100)
     pool: Annotated[str, StringConstraints(min_length=1, max_length=100)] = "default"
+    #: when it starts, given how the tasks it waits for have ended
+    trigger_rule: TriggerRule = "all_success"
+    #: its value names the direct dependents that go on; the others are skipped
+    branch: bool = False
+    #: setups whose work it undoes: it runs when one of them succeeded, whatever became of the tasks between
+    teardown_of: list[TaskId] = Field(default_factory=list, max_length=SETUPS_MAX)
+    #: of a teardown: its failure fails the run
+    on_failure_fail_run: bool = False
+
+
+class CalendarBody(BaseModel):
+    """On which dates a schedule fires, beside its cron expression."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    exclude: list[str] = Field(default_factory=list, max_length=1000)
+    include: list[str] = Field(default_factory=list, max_length=1000)
+    weekdays: list[str] | None = Field(default=None, max_length=7)
 
 
 class DagBody(BaseModel):
@@ -79,6 +106,10 @@ class DagBody(BaseModel):
     description: Annotated[str, StringConstraints(max_length=10_000)] | None = None
     tags: list[Tag] = Field(default_factory=list, max_length=100)
     isolation: Isolation = "shared"
+    calendar: CalendarBody | None = None
+    start_at: str | None = None
+    end_at: str | None = None
+    jitter_s: float = Field(default=0.0, ge=0, le=86_400)
 
 
 def parse_dag(body: object) -> tuple[Definition, bool]:
@@ -134,9 +165,13 @@ def to_json(definition: Definition) -> dict[str, Any]:
         "tags": list(definition.tags),
     }
     plain = Definition(dag_id="", owner="")
-    for key in ("description", "isolation", "run_timeout_s"):
+    for key in ("description", "isolation", "run_timeout_s", "start_at", "end_at", "jitter_s"):
         if getattr(definition, key) != getattr(plain, key):
             body[key] = getattr(definition, key)
+    if definition.calendar is not None:
+        body["calendar"] = {
+            name: list(value) for name, value in msgspec.structs.asdict(definition.calendar).items() if value
+        }
     return body
 
 
@@ -191,11 +226,7 @@ def _worded(error: Any) -> Fault:
 
 
 def _refuse_what_waits(dag: DagBody) -> None:
-    faults = [
-        (field, f"{value!r} {_NOT_YET}; leave it {default!r}")
-        for field, value, default in (("overlap", dag.overlap, "allow"), ("catchup", dag.catchup, "none"))
-        if value != default
-    ]
+    faults: list[Fault] = []
     if dag.callback_url is not None:
         faults.append(("callback_url", _NOT_YET))
     for position, task in enumerate(dag.tasks):
@@ -208,19 +239,35 @@ def _refuse_what_waits(dag: DagBody) -> None:
 
 
 def _definition(dag: DagBody) -> Definition:
-    return Definition(
+    made = Definition(
         dag_id=dag.dag_id,
         owner=dag.owner,
         schedule=dag.schedule,
         timezone=dag.timezone,
         tasks=tuple(_task(position, task) for position, task in enumerate(dag.tasks)),
+        catchup=dag.catchup,
+        overlap=dag.overlap,
         max_active_runs=dag.max_active_runs,
         sla_s=dag.sla_s,
         run_timeout_s=dag.run_timeout_s,
         description=dag.description,
         tags=tuple(dag.tags),
         isolation=dag.isolation,
+        calendar=_calendar(dag.calendar),
+        start_at=instant_text(parse_instant(dag.start_at, "start_at")) if dag.start_at is not None else None,
+        end_at=instant_text(parse_instant(dag.end_at, "end_at")) if dag.end_at is not None else None,
     )
+    # a default that is another object would be written, and change the hashes of definitions without jitter
+    return msgspec.structs.replace(made, jitter_s=dag.jitter_s) if dag.jitter_s else made
+
+
+def _calendar(body: CalendarBody | None) -> Calendar | None:
+    """None when it changes nothing."""
+    if body is None:
+        return None
+    weekdays = None if body.weekdays is None else tuple(name.lower() for name in body.weekdays)
+    calendar = Calendar(tuple(body.exclude), tuple(body.include), weekdays)
+    return None if calendar == Calendar() else calendar
 
 
 def _task(position: int, task: TaskBody) -> TaskSpec:
@@ -238,24 +285,50 @@ def _task(position: int, task: TaskBody) -> TaskSpec:
         retry_cap_s=task.retry_cap_s,
         timeout_s=task.timeout_s,
         priority=task.priority,
+        trigger_rule=task.trigger_rule,
+        branch=task.branch,
+        teardown_of=tuple(task.teardown_of),
+        on_failure_fail_run=task.on_failure_fail_run,
     )
 
 
 def _check_meaning(definition: Definition) -> None:
-    from orchestrator import schedule
+    from orchestrator.fires import timetable_of
 
-    if definition.schedule is None:
-        schedule.zone_of(definition.timezone)
-    else:
-        schedule.parse(definition.schedule, definition.timezone)
+    timetable_of(definition, "")
     faults = [
         (f"tasks/{position}/{field}", problem)
         for position, task in enumerate(definition.tasks)
         for field, problem in (*kinds.faults(task), *_misplaced(task))
     ]
+    faults += _misused_teardowns(definition.tasks)
     if faults:
         raise refusal(faults)
     graph.check(definition.tasks)
+
+
+def _misused_teardowns(tasks: tuple[TaskSpec, ...]) -> Iterator[Fault]:
+    """Teardowns end what their setups began: they obey no other rule, and nothing else comes after them."""
+    teardowns = {task.id for task in tasks if task.teardown_of}
+    branches = {task.id for task in tasks if task.branch} if teardowns else set()
+    if len(teardowns) > TEARDOWNS_MAX:
+        yield "tasks", f"at most {TEARDOWNS_MAX} of them may be teardowns"
+    for position, task in enumerate(tasks):
+        where = f"tasks/{position}"
+        if not task.teardown_of:
+            if task.on_failure_fail_run:
+                yield f"{where}/on_failure_fail_run", "is for teardowns: it needs teardown_of"
+            if teardowns and (after := teardowns.intersection(graph.needs(task))):
+                yield f"{where}/depends_on", f"{min(after)!r} is a teardown: only teardowns may come after it"
+            continue
+        if task.trigger_rule != "all_success":
+            yield f"{where}/trigger_rule", "a teardown has a rule of its own"
+        if task.branch:
+            yield f"{where}/branch", "a teardown cannot be a branch"
+        for number, name in enumerate(task.teardown_of):
+            if name in teardowns or name in branches:
+                kind = "teardown" if name in teardowns else "branch"
+                yield f"{where}/teardown_of/{number}", f"{name!r} is a {kind} and cannot be a setup"
 
 
 def _misplaced(task: TaskSpec) -> Iterator[Fault]:
@@ -292,7 +365,9 @@ def _task_json(task: TaskSpec) -> dict[str, Any]:
         "priority": task.priority,
     }
     plain = TaskSpec(id="")
-    for key in ("inputs", "retry_cap_s", "pool"):
+    for key in ("inputs", "retry_cap_s", "pool", "trigger_rule", "branch", "on_failure_fail_run"):
         if getattr(task, key) != getattr(plain, key):
             body[key] = getattr(task, key)
+    if task.teardown_of:
+        body["teardown_of"] = list(task.teardown_of)
     return body

@@ -6,7 +6,8 @@
        │
        └──reset── failed | timed_out | upstream_failed | cancelled   (by hand)
 
-    pending | running | retrying ──▶ skipped | cancelled ;  pending ──▶ upstream_failed
+    pending | running | retrying ──▶ skipped | cancelled ;  pending | retrying ──▶ upstream_failed
+    succeeded ──reset──▶ pending      (a setup, when what it set up is needed again)
 
 Of a plan, people also mark tasks as done in any state, and reset skipped and retrying ones.
 
@@ -81,13 +82,14 @@ TRANSITIONS: Mapping[TaskState, Mapping[type[e.Event], TaskState]] = {
     _S.RETRYING: _LEFT_ALONE
     | {
         e.TaskStarted: _S.RUNNING,
+        e.TaskUpstreamFailed: _S.UPSTREAM_FAILED,
         e.TaskCancelled: _S.CANCELLED,
     },
     _S.FAILED: _LEFT_ALONE,
     _S.TIMED_OUT: _LEFT_ALONE,
     _S.UPSTREAM_FAILED: _LEFT_ALONE,
     _S.CANCELLED: _LEFT_ALONE,
-    _S.SUCCEEDED: {},
+    _S.SUCCEEDED: {e.TaskReset: _S.PENDING},
     _S.SKIPPED: _MARKED | {e.TaskReset: _S.PENDING},
 }
 
@@ -95,7 +97,18 @@ TRANSITIONS: Mapping[TaskState, Mapping[type[e.Event], TaskState]] = {
 class Task:
     """What a run remembers of one task."""
 
-    __slots__ = ("attempt", "checkpoint", "due", "failures", "incarnation", "losses", "started_at", "state", "worker")
+    __slots__ = (
+        "attempt",
+        "checkpoint",
+        "due",
+        "failures",
+        "incarnation",
+        "losses",
+        "skipped_by",
+        "started_at",
+        "state",
+        "worker",
+    )
 
     def __init__(self) -> None:
         self.state = TaskState.PENDING
@@ -113,6 +126,8 @@ class Task:
         self.started_at: datetime | None = None
         #: last checkpoint of any attempt, JSON
         self.checkpoint: msgspec.Raw | None = None
+        #: who skipped it last, as in TaskSkipped; means nothing in another state than `skipped`
+        self.skipped_by = ""
 
 
 def fence(spec: TaskSpec, task: Task, attempt: int) -> None:
@@ -126,6 +141,8 @@ def settle(spec: TaskSpec, task: Task, report: Report, now: datetime, jitter: fl
     fence(spec, task, report.attempt)
     if report.outcome == "ok":
         return e.TaskSucceeded(at=now, task=spec.id, attempt=report.attempt, value=report.value)
+    if report.outcome == "skipped":
+        return e.TaskSkipped(at=now, task=spec.id, reason=report.error, by="task")
     error = report.error or report.outcome
     failures = task.failures + 1
     if may_retry(failures, spec.retries, report.permanent):
@@ -154,12 +171,17 @@ def apply(task: Task, event: e.Event) -> None:
             task.incarnation = event.incarnation
             task.started_at = event.at
             task.due = None
+        case e.TaskSucceeded():
+            task.due = None
         case e.TaskRetrying():
             task.due = event.due
             task.losses += event.lost
             task.failures += not event.lost
         case e.TaskReset():
             task.failures = task.losses = 0
+            task.due = None
+        case e.TaskSkipped():
+            task.skipped_by = event.by
             task.due = None
         case _:
             task.due = None

@@ -24,6 +24,14 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
     next_cursor: str | None = None
 
 
+class LastDropped(msgspec.Struct, frozen=True):
+    """The latest fire of a schedule that started no run."""
+
+    at: datetime
+    #: missed (late, and catch-up leaves it out) | overlap
+    reason: str
+
+
 class DagView(msgspec.Struct, frozen=True):
     """The current version of a DAG."""
 
@@ -35,6 +43,9 @@ class DagView(msgspec.Struct, frozen=True):
     next_run_at: datetime | None = None
     #: core run state -> how many runs of the DAG are in it (backfill parents left out)
     run_counts: dict[str, int] = msgspec.field(default_factory=dict)
+    #: reason -> fires that started no run
+    dropped_fires: dict[str, int] = msgspec.field(default_factory=dict)
+    last_dropped: LastDropped | None = None
 
 
 class WindowView(msgspec.Struct, frozen=True):

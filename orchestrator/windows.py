@@ -1,4 +1,4 @@
-"""Windows: the piece of time a run is about, and which of them are due.
+"""Windows: the piece of time a run is about.
 
     date window      2025-10-01 / 2025-10-04                     both days inclusive
     instant window   2025-10-01T06:00:00Z / 2025-10-01T18:00:00Z   the end exclusive
@@ -10,46 +10,17 @@ Source: contracts/dags.md, "Window", "Windows of a backfill", section 6.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import islice, pairwise
 
-from orchestrator.definition import Catchup, Window
+from orchestrator.dates import DATE, instant_text, parse_date, parse_instant
+from orchestrator.definition import Window
 from orchestrator.errors import Invalid
 from orchestrator.schedule import FIRST_YEAR, LAST_YEAR, Schedule, parse
 
-GRACE = timedelta(seconds=60)
-CATCHUP_MAX = 1000
 #: one fire on every date that exists, however the clocks change
 _DAILY = "0 12 * * *"
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?Z")
-
-
-def parse_date(text: str, field: str) -> date:
-    """The date `YYYY-MM-DD`. Raises Invalid about `field`."""
-    if _DATE.fullmatch(text):
-        try:
-            return date.fromisoformat(text)
-        except ValueError:  # the form is right, the calendar has no such day
-            pass
-    raise Invalid(f"{field}: {text[:50]!r} is not a date YYYY-MM-DD", ((field, "not a date"),))
-
-
-def parse_instant(text: str, field: str) -> datetime:
-    """The RFC 3339 instant in UTC, written with `Z`. Raises Invalid about `field`."""
-    if _INSTANT.fullmatch(text):
-        try:
-            return datetime.fromisoformat(text)
-        except ValueError:  # the form is right, the calendar or the clock has no such time
-            pass
-    raise Invalid(f"{field}: {text[:50]!r} is not an instant YYYY-MM-DDTHH:MM:SSZ", ((field, "not an instant"),))
-
-
-def instant_text(instant: datetime) -> str:
-    """The one spelling of an instant in windows; a fraction only when there is one."""
-    return instant.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
 
 
 def manual_window(start: str | None, end: str | None) -> Window | None:
@@ -59,7 +30,7 @@ def manual_window(start: str | None, end: str | None) -> Window | None:
     if start is None or end is None:
         missing = "from" if start is None else "to"
         raise Invalid("from and to are given together or not at all", ((missing, "missing"),))
-    if _DATE.fullmatch(start):
+    if DATE.fullmatch(start):
         first, last = parse_date(start, "from"), parse_date(end, "to")
         if last < first:
             raise _reversed()
@@ -98,42 +69,6 @@ def backfill_windows(schedule: Schedule | None, zone: str, start: date, end: dat
     if len(windows) > limit:
         raise Invalid(f"more than {limit} windows from {start} to {end}", (("to", f"more than {limit} windows"),))
     return windows
-
-
-def schedule_fires_due(
-    schedule: Schedule,
-    last: datetime,
-    now: datetime,
-    grace: timedelta = GRACE,
-    catchup: Catchup = "none",
-    catchup_max: int = CATCHUP_MAX,
-) -> list[datetime]:
-    """The fires that must run now, oldest first, all of them in (last, now].
-
-    `last` is the latest fire ever considered, or the creation, change or resumption of the DAG; it never goes
-    back, so a clock set back finds nothing until it has passed `last` again. Catch-up `none` runs what was
-    missed by less than `grace`, `last` the latest fire, `all` the `catchup_max` latest.
-    """
-    if catchup == "none":
-        return _fires(schedule, max(last, now - grace), now)
-    return _latest(schedule, last, now, 1 if catchup == "last" else catchup_max)
-
-
-def _latest(schedule: Schedule, last: datetime, now: datetime, most: int) -> list[datetime]:
-    """The `most` latest fires in (last, now]; looks back only as far as needed."""
-    reach = timedelta(days=1)
-    while reach < now - last:
-        fires = _fires(schedule, now - reach, now)
-        if len(fires) >= most:
-            return fires[-most:]
-        reach *= 8
-    return _fires(schedule, last, now)[-most:]
-
-
-def _fires(schedule: Schedule, after: datetime, until: datetime) -> list[datetime]:
-    """Fires in (after, until]; none when `until` is not after `after`."""
-    tick = timedelta(microseconds=1)
-    return list(schedule.between(after + tick, until + tick))
 
 
 def _windows(schedule: Schedule, start: date, end: date) -> Iterator[Window]:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -20,11 +20,13 @@ from orchestrator.client.dags import BASE
 from orchestrator.client.drivers import Driver
 from orchestrator.client.errors import ApiRefused, ServerUnreachable
 from orchestrator.client.follow import Event
-from orchestrator.client.script import ABSENT, Answer, Call, Lost, Request, Script
+from orchestrator.client.script import ABSENT, Answer, Call, Lost, Request, Script, Stream
 
 __all__ = ["BASE", "Api", "ApiRefused", "Json", "ServerUnreachable", "StreamEvent"]
 
 Json = dict[str, Any]
+T = TypeVar("T")
+E = TypeVar("E")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,14 @@ class Api:
             repeatable=method == "GET",
         )
         return self._driver.run(script.json_of(request))
+
+    def run(self, script: Script[T]) -> T:
+        """The result of a script of `orchestrator.client`. Raises what that says."""
+        return self._driver.run(script)
+
+    def iterate(self, stream: Stream[E]) -> Iterator[E]:
+        """What a stream of `orchestrator.client` brings."""
+        return self._driver.iterate(stream)
 
     def root(self, path: str) -> tuple[int, Json]:
         """Status and body of a shared route such as /ready, asked once. Raises ServerUnreachable."""

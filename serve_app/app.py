@@ -34,20 +34,28 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp
 
 from actors.clock import Clock as SystemClock
+from actors.hosted import milliseconds
 from actors.settings import Settings
+from actors.token_files import read_clients, read_worker_tokens
 from orchestrator.errors import OrchestratorError
 from serve_app.access_log import AccessLog
 from serve_app.auth import Grant, Tokens, read_grants
+from serve_app.clients import Agreement, Clients, agreements_of
 from serve_app.front import Front
 from serve_app.health import TITLE, VERSION, SharedRoutes
 from serve_app.observations import Observations
 from serve_app.options import ServerOptions
 from serve_app.origins import Cors, is_under
+from serve_app.outside_ports import Jobs, Pipelines
 from serve_app.ports import Clock, Gateway, Instances, LiveRuns
 from serve_app.problems import STATUS, Kind, NoSuchPath, WrongMethod, problem_of
+from serve_app.route_group import RouteGroup
 from serve_app.surfaces.dags import DagsSurface
 from serve_app.surfaces.instances import InstancesSurface
+from serve_app.surfaces.jobs import JobsSurface
+from serve_app.surfaces.pipelines import PipelinesSurface
 from serve_app.surfaces.runs import RunsSurface, published
+from serve_app.worker_tokens import KeptTokens
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -89,6 +97,9 @@ def build_app(
     *,
     live_runs: LiveRuns | None = None,
     instances: Instances | None = None,
+    pipelines: Pipelines | None = None,
+    jobs: Jobs | None = None,
+    clients: Clients | None = None,
     draining: asyncio.Event | None = None,
 ) -> ASGIApp:
     """The whole application over `gateway`, with the surfaces whose ports are given.
@@ -98,7 +109,9 @@ def build_app(
     observations = Observations(gateway.count_http)
     access_log = AccessLog(Path(options.home, "logs", "access.log")) if options.access_log else None
     draining = draining or asyncio.Event()
-    surfaces = _surfaces(gateway, tokens, options, clock, live_runs, instances, draining)
+    surfaces = _surfaces(
+        gateway, tokens, options, clock, draining, live_runs, instances, pipelines, jobs, clients or Clients()
+    )
     shared = _shared(gateway, tokens, options, clock, observations)
     noted = (observations,) if access_log is None else (observations, access_log)
     app = _routed(surfaces, shared, _lifespan(draining, noted))
@@ -110,7 +123,7 @@ def describe() -> dict[str, Any]:
     """The OpenAPI of the whole application, as `GET /openapi.json` answers it. Needs no server."""
     nobody: Any = _Nobody()
     tokens, options = Tokens(()), ServerOptions(home="")
-    surfaces = _surfaces(nobody, tokens, options, nobody, nobody, nobody, nobody)
+    surfaces = _surfaces(nobody, tokens, options, nobody, nobody, nobody, nobody, nobody, nobody, Clients())
     shared = _shared(nobody, tokens, options, nobody, nobody)
     return _openapi(_routed(surfaces, shared, None), (shared, *surfaces))
 
@@ -121,21 +134,33 @@ class _Nobody:
     def __getattr__(self, _: str) -> _Nobody:
         return self
 
+    def blueprints(self) -> tuple[()]:
+        """Their routes are described as one."""
+        return ()
+
 
 def _surfaces(
     gateway: Gateway,
     tokens: Tokens,
     options: ServerOptions,
     clock: Clock,
+    draining: asyncio.Event,
     live_runs: LiveRuns | None,
     instances: Instances | None,
-    draining: asyncio.Event,
+    pipelines: Pipelines | None,
+    jobs: Jobs | None,
+    clients: Clients,
 ) -> list[Surface]:
     surfaces: list[Surface] = [DagsSurface(gateway, tokens, options, clock, draining)]
     if live_runs is not None:
         surfaces.append(RunsSurface(live_runs, gateway, tokens, options, clock, draining))
     if instances is not None:
         surfaces.append(InstancesSurface(instances, tokens, options, clock, draining))
+    if pipelines is not None:
+        surfaces.append(PipelinesSurface(pipelines, tokens, options, clock, draining))
+    if jobs is not None:
+        # last: its blueprints come after every fixed path below `/api`
+        surfaces.append(JobsSurface(jobs, tokens, clients, options, draining))
     return surfaces
 
 
@@ -158,8 +183,7 @@ def _routed(surfaces: Sequence[Surface], shared: SharedRoutes, lifespan: Callabl
             Exception: _broken(surfaces),
         },
     )
-    for surface in surfaces:
-        app.router.routes.extend(surface.routes())
+    app.router.routes.extend(RouteGroup(surface.prefixes, surface.routes()) for surface in surfaces)
     app.router.routes.extend(shared.routes(lambda: _openapi(app, (shared, *surfaces))))
     return app
 
@@ -167,15 +191,23 @@ def _routed(surfaces: Sequence[Surface], shared: SharedRoutes, lifespan: Callabl
 class Api:
     """One replica of the deployment."""
 
-    def __init__(self, settings: dict[str, Any], grants: list[dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        grants: list[dict[str, Any]],
+        agreements: list[dict[str, Any]],
+        worker_tokens: dict[str, Any],
+    ) -> None:
         self._settings = Settings.from_dict(settings)
         self._tokens = Tokens(Grant(**each) for each in grants)
+        self._clients = Clients(Agreement(**each) for each in agreements)
+        self._worker_tokens = KeptTokens(**worker_tokens)
         self._gateway: JournalGateway | None = None
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         from serve_app.gateway import open_gateway
 
-        self._gateway = await open_gateway(self._settings)
+        self._gateway = await open_gateway(self._settings, self._worker_tokens)
         options = ServerOptions.from_settings(self._settings)
         gateway, clock = self._gateway, SystemClock()
         return build_app(
@@ -185,6 +217,9 @@ class Api:
             clock,
             live_runs=gateway.live_runs,
             instances=gateway.instances,
+            pipelines=gateway.pipelines,
+            jobs=gateway.jobs,
+            clients=self._clients,
             draining=gateway.draining,
         )
 
@@ -194,20 +229,27 @@ class Api:
             await self._gateway.health()
 
 
-def deployment(settings: Settings, grants: Sequence[Grant]) -> Application:
+def deployment(
+    settings: Settings, grants: Sequence[Grant], agreements: Sequence[Agreement], worker_tokens: KeptTokens
+) -> Application:
     """The Serve application, not yet running."""
     from ray import serve
 
     decorate = serve.deployment(
         name="api",
         num_replicas=settings.api_replicas,
-        max_ongoing_requests=10_000,
+        max_ongoing_requests=20_000,
         graceful_shutdown_timeout_s=5,
         health_check_period_s=5,
         ray_actor_options={"num_cpus": 0},
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
     )
-    bound: Application = decorate(serve.ingress()(Api)).bind(settings.to_dict(), [asdict(each) for each in grants])
+    bound: Application = decorate(serve.ingress()(Api)).bind(
+        settings.to_dict(),
+        [asdict(each) for each in grants],
+        [asdict(each) for each in agreements],
+        {"read_ms": worker_tokens.read_ms, "digests": worker_tokens.digests},
+    )
     return bound
 
 
@@ -220,7 +262,10 @@ def deploy(settings: Settings) -> None:
     from ray import serve
     from ray.serve.config import HTTPOptions
 
-    grants = read_grants(os.environ, settings.path("credentials.json"), settings.more_tokens_path)
+    clients = read_clients(settings.clients_config_path)
+    grants = read_grants(os.environ, settings.path("credentials.json"), settings.more_tokens_path, clients)
+    worker_tokens = KeptTokens(milliseconds(SystemClock().now()), read_worker_tokens(settings.workers_config_path))
+    bound = deployment(settings, grants, agreements_of(clients), worker_tokens)
     http = HTTPOptions(host=settings.host, port=settings.port, request_timeout_s=None, keep_alive_timeout_s=90)
     with ThreadPoolExecutor(1) as pool:
         # the proxies take seconds to start, and so do replicas: once the controller is there, both at the same time
@@ -229,7 +274,7 @@ def deploy(settings: Settings) -> None:
             time.sleep(0.02)
         if starting.done():
             starting.result()
-        serve.run(deployment(settings, grants), name="orchestrator", route_prefix="/")
+        serve.run(bound, name="orchestrator", route_prefix="/")
         starting.result()
 
 
@@ -257,9 +302,13 @@ def _lifespan(draining: asyncio.Event, noted: Sequence[Observations | AccessLog]
     return lifespan
 
 
+def _all_routes(app: FastAPI) -> list[BaseRoute]:
+    return [route for each in app.routes for route in (each.routes if isinstance(each, RouteGroup) else [each])]
+
+
 def _openapi(app: FastAPI, described: Sequence[SharedRoutes | Surface]) -> dict[str, Any]:
     if app.openapi_schema is None:
-        schema = get_openapi(title=TITLE, version=VERSION, routes=app.routes)
+        schema = get_openapi(title=TITLE, version=VERSION, routes=_all_routes(app))
         components: dict[str, Any] = schema.setdefault("components", {})
         for each in described:
             for kind, parts in each.components().items():
@@ -297,7 +346,7 @@ def _refusal(request: Request, exception: Exception) -> OrchestratorError:
         return NoSuchPath(request.scope["path"])
     matches = [
         route
-        for route in app.routes
+        for route in _all_routes(app)
         if isinstance(route, APIRoute) and route.matches(request.scope)[0] is Match.PARTIAL
     ]
     # of `/runs/batch` and `/runs/{run_id}` the first is meant

@@ -6,6 +6,7 @@ constant time. `admin` includes `client` and `worker`. Sources, each adding to t
     <home>/credentials.json     admin, client, worker of tenant `default`, made at first start
     ORCHESTRATOR_ADMIN_TOKEN    admin                ORCHESTRATOR_API_KEY, CLIENT_TOKEN    client
     GLOBAL_WORKER_TOKEN         worker               ORCHESTRATOR_TOKENS_FILE              further tenants, as digests
+    CLIENTS_CONFIG_PATH         client, of the tenants that it names (`actors/token_files.py`)
 
 An empty token authenticates nobody; on a listener that others can reach it, like any weak one, keeps the
 server from starting (`refusal`). Where surfaces let anonymous callers in, `ORCHESTRATOR_API_KEY` closes the
@@ -18,7 +19,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import ipaddress
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -27,11 +27,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from actors.token_files import Client
+from orchestrator.addresses import is_loopback
 from orchestrator.errors import Invalid
+from orchestrator.ids import DEFAULT_TENANT
 
 _T = TypeVar("_T", dict[str, Any], list[Any])
 
-DEFAULT_TENANT = "default"
 
 #: scope -> what a holder of it may do
 _INCLUDES = MappingProxyType(
@@ -127,12 +129,15 @@ def plain_tokens(environ: Mapping[str, str], credentials: Path) -> dict[str, tup
     return found
 
 
-def read_grants(environ: Mapping[str, str], credentials: Path, more_tokens: Path) -> tuple[Grant, ...]:
+def read_grants(
+    environ: Mapping[str, str], credentials: Path, more_tokens: Path, clients: Iterable[Client] = ()
+) -> tuple[Grant, ...]:
     """All grants of this server. Raises Invalid for a file that cannot be understood."""
     plain = plain_tokens(environ, credentials)
     own = [grant(token, scope, name=source) for source, (scope, token) in plain.items() if token]
     more = _json_file(more_tokens, list) if more_tokens.exists() else []
-    return (*own, *(_file_grant(each, f"{more_tokens.name}/{n}") for n, each in enumerate(more)))
+    named = [Grant(each.sha256, each.tenant, ("client",), each.name) for each in clients]
+    return (*own, *(_file_grant(each, f"{more_tokens.name}/{n}") for n, each in enumerate(more)), *named)
 
 
 def refusal(host: str, tokens: Mapping[str, str] | Iterable[str]) -> str | None:
@@ -145,18 +150,6 @@ def refusal(host: str, tokens: Mapping[str, str] | Iterable[str]) -> str | None:
     named = tokens if isinstance(tokens, Mapping) else {f"token {n}": each for n, each in enumerate(tokens, 1)}
     reasons = [f"{source} {weakness}" for source, token in named.items() if (weakness := _weakness(token))]
     return f"refusing to listen on {host}: {'; '.join(reasons)}" if reasons else None
-
-
-def is_loopback(host: str) -> bool:
-    """True for `localhost`, 127.0.0.0/8 and ::1."""
-    name = host.strip().removeprefix("[").removesuffix("]").lower()
-    if name == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return address.is_loopback and (address.version == 4 or address == ipaddress.IPv6Address(1))
 
 
 def anonymous(listen_host: str, headers: Mapping[str, str], *, allowed: bool = True) -> Principal | None:

@@ -18,19 +18,22 @@ import typer
 
 from actors.settings import Settings, read_settings
 from orchestrator.errors import Conflict, Invalid, OrchestratorError
-from serve_app import commands, plan_commands, screen
+from serve_app import agent_commands, commands, job_commands, pipeline_commands, plan_commands, screen
 from serve_app.api_client import ApiRefused, Json, ServerUnreachable
 from serve_app.session import Session, command, group
 
 app = group("Durable workflows inside a Ray cluster.")
 tokens = group("Access tokens.")
 app.add_typer(commands.starting)
+app.add_typer(agent_commands.agents)
 for _group, _name in (
     (commands.dags, "dags"),
     (commands.runs, "runs"),
     (commands.workers, "workers"),
     (plan_commands.plans, "plan"),
     (plan_commands.instances, "instances"),
+    (job_commands.jobs, "jobs"),
+    (pipeline_commands.pipelines, "pipelines"),
     (tokens, "token"),
 ):
     app.add_typer(_group, name=_name)
@@ -54,13 +57,21 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 @app.command("up")
 def up_command(
-    host: Annotated[str | None, typer.Option(help="Listen address [127.0.0.1].")] = None,
-    port: Annotated[int | None, typer.Option(help="Listen port [8000].")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Worker slots [one per CPU].")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Data directory [~/.orchestrator].")] = None,
-    redis_url: Annotated[str | None, typer.Option(help="Redis or Valkey to keep the journal in [embedded].")] = None,
+    host: Annotated[str | None, typer.Option(help="Listen address, default 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Listen port, default 8000.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker slots, default: one per CPU.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Data directory, default ~/.orchestrator.")] = None,
+    redis_url: Annotated[
+        str | None, typer.Option(help="Redis or Valkey for the journal, default: one of ours.")
+    ] = None,
     dags: Annotated[Path | None, typer.Option(help="File or folder with DAGs to deploy.")] = None,
-    address: Annotated[str | None, typer.Option(help="Ray cluster to join [one of our own].")] = None,
+    blueprints: Annotated[
+        Path | None, typer.Option(help="Folder with blueprints of jobs (Python, YAML, JSON).")
+    ] = None,
+    runners: Annotated[
+        int | None, typer.Option(min=0, help="Runners of CI pipelines in the cluster, default 0.")
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join, default: one of our own.")] = None,
     no_dashboard: Annotated[bool, typer.Option("--no-dashboard", help="Start Ray without its dashboard.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Return once ready; the server stays.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the credentials as JSON when ready.")] = False,
@@ -74,6 +85,8 @@ def up_command(
         "workers": workers,
         "home": None if data_dir is None else str(data_dir),
         "redis_url": redis_url,
+        "blueprints_dir": None if blueprints is None else str(blueprints.absolute()),
+        "pipelines_incluster_runners": runners,
         "ray_address": address,
         "dashboard": False if no_dashboard else None,
     }
@@ -191,6 +204,10 @@ def _status_of(error: OrchestratorError) -> int:
 
 def _hint(error: OrchestratorError) -> str | None:
     """What to do next."""
+    return job_commands.hint(error) or pipeline_commands.hint(error) or _general_hint(error)
+
+
+def _general_hint(error: OrchestratorError) -> str | None:
     match error:
         case ServerUnreachable():
             return "see whether it runs with `orchestrator status`; start it with `orchestrator up`"

@@ -28,7 +28,7 @@ Limit = Annotated[int, typer.Option(min=1, help="At most this many.")]
 starting = group("Start runs.")
 dags = group("DAG definitions.")
 runs = group("Runs and backfills.")
-workers = group("Worker slots.")
+workers = group("Worker slots of the cluster.")
 
 
 # ------------------------------------------------------------------ DAGs
@@ -80,6 +80,28 @@ def dags_deploy(session: Session, path: Annotated[Path, typer.Argument(metavar="
         screen.print_line(f"{each['dag_id']} version {each['version']} {screen.shown(each['status'])}")
 
 
+@command(dags, "preview")
+def dags_preview(
+    session: Session,
+    dag_id: DagId,
+    n: Annotated[int, typer.Option("-n", min=1, max=200, help="So many ticks.")] = 10,
+    start: Annotated[str | None, typer.Option("--from", metavar="INSTANT", help="RFC 3339 in Z; now.")] = None,
+) -> None:
+    """Show when a DAG's schedule fires next, and what its calendar skips."""
+    with session.api() as api:
+        told = api.get(f"/dags/{dag_id}/schedule/preview", n=n, **({"from": start} if start else {}))
+    if session.as_json:
+        screen.print_json(told)
+        return
+    if not told["items"]:
+        screen.print_line(f"{dag_id} has no schedule, or none that fires any more")
+        return
+    if told["paused"]:
+        screen.print_line(f"{dag_id} is paused: nothing fires until it is resumed")
+    rows = ((_minute(t["local"]), _minute(t["at"]), _delay(t), _span(t["window"]), _remark(t)) for t in told["items"])
+    screen.print_table((told["timezone"], "UTC", "runs at", "window", ""), rows)
+
+
 @command(dags, "pause")
 def dags_pause(session: Session, dag_id: DagId) -> None:
     """Start nothing more of a DAG; what runs goes on."""
@@ -98,7 +120,7 @@ def dags_resume(session: Session, dag_id: DagId) -> None:
 @command(starting, "run")
 def run_command(session: Session, dag_id: DagId, param: Params = None, wait: Wait = False) -> None:
     """Run a DAG now."""
-    _trigger(session, {"dag_id": dag_id, "params": _params(param)}, wait)
+    _trigger(session, {"dag_id": dag_id, "params": params(param)}, wait)
 
 
 @command(starting, "backfill")
@@ -116,7 +138,7 @@ def backfill_command(
     wait: Wait = False,
 ) -> None:
     """Run a DAG for every window of its schedule between two days."""
-    body: Json = {"dag_id": dag_id, "run_type": "backfill", "from": start, "to": end, "params": _params(param)}
+    body: Json = {"dag_id": dag_id, "run_type": "backfill", "from": start, "to": end, "params": params(param)}
     body |= {"reprocess": reprocess, "run_backwards": backwards, "plan_hash": plan_hash}
     body |= {"max_active_runs": max_active_runs, "dry_run": dry_run}
     body = {name: value for name, value in body.items() if value not in (None, False)}
@@ -284,7 +306,7 @@ def _event_line(number: int | None, kind: str, data: Json) -> str:
 def runs_logs(
     session: Session,
     run_id: RunId,
-    task: Annotated[str | None, typer.Argument(metavar="[TASK]", help="Only this task.")] = None,
+    task: Annotated[str | None, typer.Argument(metavar="TASK", help="Only this task.")] = None,
     attempt: Annotated[int | None, typer.Option(help="Only this attempt.")] = None,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run ends.")] = False,
 ) -> None:
@@ -336,7 +358,7 @@ def runs_resume(session: Session, run_id: RunId) -> None:
 def runs_retry(
     session: Session,
     run_id: RunId,
-    task: Annotated[str | None, typer.Argument(metavar="[TASK]", help="Only this task.")] = None,
+    task: Annotated[str | None, typer.Argument(metavar="TASK", help="Only this task.")] = None,
 ) -> None:
     """Retry the failed tasks of a run; what is done is kept."""
     _command(session, f"/runs/{run_id}/tasks/{task}/retry" if task else f"/runs/{run_id}/retry", _changed)
@@ -397,15 +419,36 @@ def _command(session: Session, path: str, line: Callable[[Json], str]) -> None:
         screen.print_line(line(answer))
 
 
-def _params(given: Sequence[str] | None) -> Json:
+def params(given: Sequence[str] | None) -> Json:
     """`k=v` pairs as an object. Raises Invalid for anything else."""
-    params: Json = {}
+    found: Json = {}
     for each in given or ():
         name, equals, text = each.partition("=")
         if not equals or not name:
             raise Invalid(f"--param {each!r}: k=v expected")
         try:
-            params[name] = json.loads(text)
+            found[name] = json.loads(text)
         except ValueError:
-            params[name] = text
-    return params
+            found[name] = text
+    return found
+
+
+def _span(window: Json | None) -> str:
+    if window is None:
+        return ""
+    return window["from"] if window["from"] == window["to"] else f"{window['from']} – {window['to']}"
+
+
+def _minute(instant: str) -> str:
+    return instant[:16].replace("T", " ")
+
+
+def _delay(tick: Json) -> str:
+    """When jitter has it run, to the second."""
+    return "" if tick["runs_at"] in (None, tick["at"]) else tick["runs_at"][11:19]
+
+
+def _remark(tick: Json) -> str:
+    if tick["skipped"]:
+        return f"skipped: {tick['skipped']}"
+    return "clocks change" if tick["moved"] else ""

@@ -3,6 +3,10 @@
     runs_total|<dag>|<core state>                       runs that ended
     run_latency_seconds|<dag>|le|<bound>, |sum_ms, |count   created to finished
     sla_breaches_total|<dag>
+    schedule_fires_dropped_total|<dag>|<reason>
+    pipeline_jobs_lost_total|@ci, pipeline_jobs_retried_total|@ci
+    orchestrator_jobs_total|<blueprint>, orchestrator_jobs_failed_total|<blueprint>
+    orchestrator_job_duration_seconds|le|<bound>, |sum_ms, |count
     http|<method>|<route>|<status>|le|<bound>, |sum_us, |count
 
 A bucket holds the observations that no smaller one holds; Prometheus wants them summed up.
@@ -12,7 +16,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
@@ -27,17 +31,32 @@ _GAUGES = (
     ("orchestrator_queued_runs", "Runs that wait for admission", "queued_runs"),
     ("orchestrator_active_runs", "Runs that were admitted and have not ended", "active_runs"),
 )
+#: the same of the gateway, with its names in the gateway's answer; where both have a gauge their values add up
+_OUTSIDE = (
+    ("orchestrator_task_queue_length", "Ready tasks that wait for a worker slot", "task_queue_length"),
+    ("orchestrator_active_workers", "Worker slots that take work", "active_workers"),
+    ("orchestrator_leased_tasks", "Tasks of jobs that remote workers have", "leased_tasks"),
+    ("orchestrator_open_polls", "Remote workers that wait for a task", "open_polls"),
+    ("orchestrator_live_jobs", "Jobs of blueprints that have not ended", "jobs"),
+)
 #: the state label is a run's `state` as the dags surface shows it
 _STATE_LABELS = {"succeeded": "success", "timed_out": "failed", "quarantined": "failed"}
 
 
-def families(counters: Mapping[str, int], load: Mapping[str, int] | None) -> list[Metric]:
-    """Everything there is; `load` is what the scheduler says of now, None when it could not say."""
+def families(
+    counters: Mapping[str, int], load: Mapping[str, int] | None, outside: Mapping[str, int] | None = None
+) -> list[Metric]:
+    """Everything there is; `load` is what the scheduler says of now, `outside` the gateway; None = it could not say."""
     found: list[Metric] = [
         _runs(counters),
         _histogram("run_latency_seconds", "Created to finished", ("dag",), LATENCY_BOUNDS, counters),
         _plain("sla_breaches", "Runs that were not over at their deadline", counters),
-        _plain("schedule_fires_missed", "Scheduled fires that were dropped because they were too late", counters),
+        _dropped(counters),
+        _plain("pipeline_jobs_lost", "CI jobs that were queued again because their runner was lost", counters),
+        _plain("pipeline_jobs_retried", "CI jobs that were queued again because they failed", counters),
+        _plain("orchestrator_jobs", "Jobs of blueprints that began", counters, "blueprint"),
+        _plain("orchestrator_jobs_failed", "Jobs that ended neither finished nor cancelled", counters, "blueprint"),
+        _histogram("orchestrator_job_duration_seconds", "Created to its end", (), LATENCY_BOUNDS, counters),
         _histogram(
             "http_request_duration_seconds",
             "Time to answer",
@@ -46,9 +65,18 @@ def families(counters: Mapping[str, int], load: Mapping[str, int] | None) -> lis
             {f"http_request_duration_seconds{f[4:]}": n for f, n in counters.items() if f.startswith("http|")},
         ),
     ]
-    if load is not None:
-        found += [GaugeMetricFamily(name, text, value=load.get(key, 0)) for name, text, key in _GAUGES]
-    return found
+    return [*found, *_gauges(load, outside)]
+
+
+def _gauges(load: Mapping[str, int] | None, outside: Mapping[str, int] | None) -> Iterator[Metric]:
+    values: Counter[str] = Counter()
+    texts: dict[str, str] = {}
+    for gauges, said in ((_GAUGES, load), (_OUTSIDE, outside)):
+        for name, text, key in gauges if said is not None else ():
+            texts.setdefault(name, text)
+            values[name] += (said or {}).get(key, 0)
+    for name, text in texts.items():
+        yield GaugeMetricFamily(name, text, value=values[name])
 
 
 def http_counts(observations: Sequence[Observation]) -> list[tuple[str, int]]:
@@ -76,8 +104,16 @@ def _runs(counters: Mapping[str, int]) -> Metric:
     return family
 
 
-def _plain(name: str, help_text: str, counters: Mapping[str, int]) -> Metric:
-    family = CounterMetricFamily(name, help_text, labels=("dag",))
+def _dropped(counters: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily("schedule_fires_dropped", "Fires that started no run", labels=("dag", "reason"))
+    for key, n in sorted(counters.items()):
+        if key.startswith("schedule_fires_dropped_total|"):
+            family.add_metric(key.split("|")[1:], n)
+    return family
+
+
+def _plain(name: str, help_text: str, counters: Mapping[str, int], label: str = "dag") -> Metric:
+    family = CounterMetricFamily(name, help_text, labels=(label,))
     for key, n in sorted(counters.items()):
         if key.startswith(f"{name}_total|"):
             family.add_metric((key.split("|")[1],), n)

@@ -71,5 +71,5 @@ def _method(scope: Scope) -> str:
 
 
 def _route(scope: Scope) -> str:
-    route: str = getattr(scope.get("route"), "path", _UNMATCHED)
+    route: str = getattr(scope.get("route"), "path_format", _UNMATCHED)
     return route

@@ -14,18 +14,24 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
 from prometheus_client.core import Metric
 
+from actors.blueprint_book import BlueprintBook
 from actors.clock import Clock
+from actors.lua_sandbox import LuaSandbox
 from actors.plan_store import PlanStore
 from actors.settings import Settings
+from actors.vault import Vault
 from orchestrator import codec
+from orchestrator import events as e
+from orchestrator.blueprint import Blueprint
 from orchestrator.definition import HIDDEN, Definition, content_hash
-from orchestrator.errors import Conflict, Invalid, NotFound, OrchestratorError, Unavailable
+from orchestrator.errors import Conflict, HistoryGone, Invalid, NotFound, OrchestratorError, Unavailable
 from orchestrator.ports import (
     TERMINAL,
     ChildRow,
@@ -61,10 +67,13 @@ from serve_app.dag_book import DagBook
 from serve_app.deadlines import DEADLINE_S, LONG_DEADLINE_S, within
 from serve_app.hub import Follower, Hub
 from serve_app.instances import Instances
+from serve_app.jobs import Jobs
 from serve_app.live_runs import LiveRuns
+from serve_app.pipelines import Pipelines
 from serve_app.ports import Expect, Observation
 from serve_app.run_stream import run_frames
 from serve_app.triggers import TRIES, Triggers
+from serve_app.worker_tokens import KeptTokens
 
 #: DAGs read at once when a list is filtered
 _DAGS_CHUNK = 200
@@ -72,6 +81,8 @@ _DAGS_CHUNK = 200
 _WINDOWS_AT_ONCE = 64
 #: letters of tasks that a command on a task can be meant for
 _COMMANDED = {"retry_task": "ftuc", "skip_task": "prefustc", "retry_run": "ftuc"}
+#: seconds that a scrape waits for the figures of an actor
+_FIGURES_S = 2.0
 _RUN_ID = re.compile(r"run_[0-9A-Za-z]{1,64}")
 _DAG_ID = re.compile(r"[A-Za-z0-9_.-]{1,250}")
 _KEY_REUSED = "this request id was used with another body"
@@ -90,6 +101,8 @@ class Gateway:
         dags_max: int = 10_000,
         driven_ttl_s: float = 86_400,
         settings: Settings | None = None,
+        blueprints: Sequence[tuple[Blueprint, int]] = (),
+        worker_tokens: KeptTokens | None = None,
     ) -> None:
         settings = settings or Settings()
         self._journal = journal
@@ -109,6 +122,25 @@ class Gateway:
         store = PlanStore(Path(settings.plans_root))
         #: the instances surface's part
         self.instances = Instances(journal, control, self._book, creations, self._hub, store, clock, settings)
+        #: the pipelines surface's part
+        self.pipelines = (
+            Pipelines(
+                journal, control, creations, self._hub, clock, Vault(settings.secret_key, clock), LuaSandbox().validate
+            )
+            if settings.secret_key
+            else None
+        )
+        #: the jobs surface's part
+        self.jobs = Jobs(
+            journal,
+            control,
+            creations,
+            clock,
+            self.draining,
+            blueprints,
+            worker_tokens or KeptTokens(),
+            settings.workers_config_path,
+        )
 
     # DAGs
 
@@ -176,6 +208,7 @@ class Gateway:
         self, tenant: str, definition: Definition, row: DagRow | None, keep_tasks: bool, idem: Idempotency | None
     ) -> PutDag:
         before = codec.decode_definition(row.definition) if row else None
+        next_fire_ms, next_due_ms = self._next_fire(tenant, definition, before)
         if keep_tasks and before:
             definition = msgspec.structs.replace(definition, tasks=before.tasks)
         return PutDag(
@@ -186,21 +219,26 @@ class Gateway:
             owner=definition.owner,
             now_ms=self._now_ms(),
             base_version=row.version if row else 0,
-            next_fire_ms=self._next_fire(definition, before),
+            next_fire_ms=next_fire_ms,
+            next_due_ms=next_due_ms,
             max_dags=self._dags_max,
             idem=_stored(idem),
         )
 
-    def _next_fire(self, definition: Definition, before: Definition | None) -> int | None:
-        """None when the schedule stays; a new or changed one starts now: nothing in the past is missed."""
-        from orchestrator import schedule
+    def _next_fire(self, tenant: str, definition: Definition, before: Definition | None) -> tuple[int | None, int]:
+        """The fire at which the schedule stands, and when it happens; None when it stays where it is.
 
-        if definition.schedule is None:
-            return 0
-        if before and (before.schedule, before.timezone) == (definition.schedule, definition.timezone):
-            return None
-        parsed = schedule.parse(definition.schedule, definition.timezone)
-        return round(parsed.next(self._clock.now()).timestamp() * 1000)
+        A new or changed schedule starts now: nothing in the past is missed.
+        """
+        from orchestrator import fires
+
+        if before and fires.same_times(definition, before):
+            return None, 0
+        timetable = fires.timetable_of(definition, tenant)
+        fire = timetable.next(self._clock.now()) if timetable else None
+        if timetable is None or fire is None:
+            return 0, 0
+        return _epoch_ms(fire), _epoch_ms(timetable.due(fire))
 
     # runs
 
@@ -224,18 +262,12 @@ class Gateway:
     @within(DEADLINE_S)
     async def run(self, tenant: str, run_id: str) -> RunView:
         """One run with its tasks and windows. Raises NotFound."""
-        row = await self._row(tenant, run_id)
-        view = await self._with_tasks(row)
-        if row.state == "queued" and (again := await self._row(tenant, run_id)).state != row.state:
-            view = await self._with_tasks(again)  # it began between the two readings: its tasks run, so it does
-        return view
-
-    async def _with_tasks(self, row: RunRow) -> RunView:
+        found = await self._journal.look(run_id)
+        row, letters = _shown(found[0] if found else None, tenant, run_id), found[1] if found else {}
         definition = await self._book.version(row.tenant, row.dag_id, row.dag_version)
         names = [task.id for task in definition.tasks]
         view = rendering.run_view(row)
         if row.run_type != "backfill":
-            letters = await self._journal.tasks(row.run_id)
             return msgspec.structs.replace(view, tasks=rendering.task_states(names, letters))
         children, counted, letters_by_task = await asyncio.gather(
             self._journal.children(row.run_id, rendering.WINDOWS_SHOWN + 1),
@@ -243,6 +275,9 @@ class Gateway:
             self._journal.child_tasks(row.run_id),
         )
         counts = rendering.counts_view(counted)
+        if row.state == "queued":  # its windows may have begun in between, and it with them
+            row = await self._row(tenant, run_id)
+            view = rendering.run_view(row)
         return msgspec.structs.replace(
             view,
             tasks=rendering.backfill_tasks(names, letters_by_task, counts, row.state),
@@ -363,11 +398,18 @@ class Gateway:
 
     @within(DEADLINE_S)
     async def open_events(self, tenant: str, run_id: str, after: int | None) -> AsyncIterator[Sequence[Frame]] | None:
-        """Events after `after` (None = all), then live; None when nothing will ever follow. Raises NotFound."""
+        """Events after `after` (None = all), then live; None when nothing will ever follow.
+
+        Raises NotFound, and HistoryGone when some are no longer kept; who has had none yet begins with what there is.
+        """
         row = await self._row(tenant, run_id)
-        if after is not None and after >= row.version and row.state in TERMINAL:
+        through = max(0, row.removed - 1)
+        if (after or 0) < through and (after or row.version == row.removed):
+            raise HistoryGone(run_id, through)
+        begin = max(row.removed, min(after or 0, row.version))
+        if after is not None and begin == row.version and row.state in TERMINAL:
             return None
-        return run_frames(self._hub, run_id, min(after or 0, row.version))
+        return run_frames(self._hub, run_id, begin)
 
     @within(DEADLINE_S)
     async def logs(self, tenant: str, run_id: str, task: str, attempt: int | None) -> list[LogChunk]:
@@ -386,6 +428,8 @@ class Gateway:
                 for event in codec.decode_events(batch.events, batch.schema):
                     if getattr(event, "task", None) == task and hasattr(event, "attempt"):
                         found.add(event.attempt)
+                    elif isinstance(event, e.HistoryRemoved):
+                        found.update(range(1, event.task_attempts.get(task, 0) + 1))
             seen = batches[-1].last_version
         return sorted(found)
 
@@ -430,11 +474,8 @@ class Gateway:
     @within(DEADLINE_S)
     async def metrics(self) -> Iterable[Metric]:
         """Metric families of the whole system."""
-        try:
-            load: Mapping[str, int] | None = await self._control.load()
-        except OrchestratorError:
-            load = None
-        return figures.families(await self._journal.metrics(), load)
+        load, outside = await asyncio.gather(_or_none(self._control.load()), _or_none(self.jobs.figures()))
+        return figures.families(await self._journal.metrics(), load, outside)
 
     @within(DEADLINE_S)
     async def count_http(self, observations: Sequence[Observation]) -> None:
@@ -454,33 +495,57 @@ class Gateway:
             return False
 
     async def _row(self, tenant: str, run_id: str) -> RunRow:
-        row = await self._journal.summary(run_id)
-        if row is None or row.tenant != tenant or row.dag_id.startswith(HIDDEN):
-            raise NotFound("run", run_id)
-        return row
+        return _shown(await self._journal.summary(run_id), tenant, run_id)
 
     async def _key_is_free(self, idem: Idempotency | None) -> bool:
         """A repetition meets the version it made itself; the journal answers it whatever it expects."""
         return idem is None or await self._journal.stored_reply(idem.key) is None
 
     def _now_ms(self) -> int:
-        return round(self._clock.now().timestamp() * 1000)
+        return _epoch_ms(self._clock.now())
 
 
-async def open_gateway(settings: Settings) -> Gateway:
-    """A replica's gateway, connected to the journal and to the actors of this Ray cluster."""
+async def open_gateway(settings: Settings, worker_tokens: KeptTokens) -> Gateway:
+    """A replica's gateway, connected to the journal and to the actors of this Ray cluster.
+
+    Blueprints were published before any replica started. Raises JournalUnavailable: Serve tries again.
+    """
     from actors.journal import Journal as RedisJournal
     from actors.spawn import RayControlPlane
 
+    journal = RedisJournal(settings.journal_url)
+    deployed = await BlueprintBook(journal).deployed()
     return Gateway(
-        RedisJournal(settings.journal_url),
+        journal,
         RayControlPlane(settings),
         Clock(),
         windows_max=settings.dags_backfill_max_windows,
         dags_max=settings.dags_max_dags_per_tenant,
         driven_ttl_s=settings.taskless_run_ttl_s,
         settings=settings,
+        blueprints=[(each.blueprint, each.version) for each in deployed.values()],
+        worker_tokens=worker_tokens,
     )
+
+
+async def _or_none(figures: Awaitable[Mapping[str, int]]) -> Mapping[str, int] | None:
+    """What somebody says of now; None when that takes longer than a scrape should."""
+    try:
+        async with asyncio.timeout(_FIGURES_S):
+            return await figures
+    except (OrchestratorError, TimeoutError):
+        return None
+
+
+def _epoch_ms(at: datetime) -> int:
+    return round(at.timestamp() * 1000)
+
+
+def _shown(row: RunRow | None, tenant: str, run_id: str) -> RunRow:
+    """The row, if this surface shows it to that tenant. Raises NotFound."""
+    if row is None or row.tenant != tenant or row.dag_id.startswith(HIDDEN):
+        raise NotFound("run", run_id)
+    return row
 
 
 def _check_expected(dag_id: str, row: DagRow | None, expect: Expect) -> None:

@@ -1,6 +1,7 @@
 """What a data directory tells about its server: who runs it, where it answers, with which tokens.
 
 <home>/credentials.json   {"url", "tokens": {"admin", "client", "worker"}}, 0600, made at first start
+<home>/secret.key         under which secrets are stored (`actors/vault.py`), 0600, made at first start
 <home>/server.json        what the running (or last) server told about itself
 <home>/server.lock        held by the process of `orchestrator up` for as long as it lives
 """
@@ -63,6 +64,20 @@ def ensure_credentials(home: Path, url: str) -> Credentials:
     credentials: Credentials = {"url": url, "tokens": {s: tokens.get(s) or clock.token() for s in _SCOPES} | tokens}
     write_private(home / "credentials.json", json.dumps(credentials, indent=2) + "\n")
     return credentials
+
+
+def ensure_secret_key(home: Path) -> str:
+    """The key under which secrets are stored, in `secret.key` of `home`; made when there is none. Raises Invalid."""
+    path = home / "secret.key"
+    if not path.exists():
+        write_private(path, Clock().token() + "\n")
+    try:
+        key = path.read_text().strip()
+    except (OSError, UnicodeError) as error:
+        raise Invalid(f"{path} cannot be read ({error!r})") from None
+    if not key:
+        raise Invalid(f"{path} is empty; put the key back, or remove it: then secrets stored so far are lost")
+    return key
 
 
 def write_private(path: Path, text: str) -> None:

@@ -204,6 +204,9 @@ class Instances:
         row = await self._row(tenant, instance_id)
         await self._kept(row)
         status = (await self._folds.read(instance_id)).status()
+        if status.status == "stopped" and row.state not in TERMINAL:  # it ended in between
+            row = await self._row(tenant, instance_id)
+            await self._kept(row)
         if row.state not in TERMINAL and await self._has_crashed(row, await self._beats()):
             return msgspec.structs.replace(status, status="stopped", exit_reason="error")
         return status

@@ -1,16 +1,18 @@
 """How much one caller may ask for, as arithmetic on seconds (monotonic) and counts.
 
-    Buckets          dags: a token bucket per tenant; `burst` at once, then `rate_per_s`
-    SlidingWindows   runs: at most `most` requests per key in any span of `window_s`
-    Occupancy        runs: at most `most` streams open at the same time per principal
+    Buckets     dags: a token bucket per tenant; `burst` at once, then `rate_per_s`
+    Occupancy   runs: at most `most` streams open at the same time per principal
 
-All live in one replica; with several replicas each gets its share. Contracts: dags section 9, runs sections 4 and 5.
+Both live in one replica; with several replicas each gets its share. A bucket is full again after `burst / rate_per_s`
+(2 s by default), sooner than a replica that died is replaced, and streams end with their replica: there is nothing that
+would have to outlive it. The window of the runs surface, a minute, does, and is kept in the journal's server
+(`Journal.ask_leave`). Contracts: dags section 2, runs sections 4 and 5.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -63,37 +65,6 @@ class Buckets:
             return Allowance(self._burst, 0, max(1, math.ceil((1.0 - bucket.tokens) / self._rate)))
         bucket.tokens -= 1.0
         return Allowance(self._burst, int(bucket.tokens))
-
-
-class SlidingWindows:
-    """The requests of each key within the last `window_s` seconds. What is refused does not count."""
-
-    def __init__(self, most: int, window_s: float, replicas: int = 1) -> None:
-        if most < 1 or window_s <= 0:
-            raise Invalid(f"rate limit of {most} requests in {window_s:g} s: both must be above 0")
-        self.most = max(1, most // replicas)
-        self.window_s = window_s
-        #: key -> when it asked, oldest first
-        self._of: dict[Hashable, deque[float]] = {}
-        self._swept_s = 0.0
-
-    def take(self, key: Hashable, now_s: float) -> int:
-        """Whole seconds until `key` may ask again; 0 = this request passes, and counts."""
-        self._sweep(now_s)
-        asked = self._of.setdefault(key, deque())
-        while asked and asked[0] <= now_s - self.window_s:
-            asked.popleft()
-        if len(asked) >= self.most:
-            return max(1, math.ceil(asked[0] + self.window_s - now_s))
-        asked.append(now_s)
-        return 0
-
-    def _sweep(self, now_s: float) -> None:
-        """Once per window: forget keys that have not asked for so long. Keys come from strangers."""
-        if now_s - self._swept_s < self.window_s:
-            return
-        self._swept_s = now_s
-        self._of = {key: asked for key, asked in self._of.items() if asked and asked[-1] > now_s - self.window_s}
 
 
 class Occupancy:

@@ -2,6 +2,7 @@
 
     create            one journal step; the definition is a DAG, or one of ours that is nobody's DAG:
                       `@run` (no tasks, driven by its caller), `@flow/<content hash>` (an inline plan)
+    ask_leave         the rate limit: a sliding window per caller in the journal's server, exact over replicas
     checkpoints       the fold of the run's own events (`orchestrator/checkpoints.py`); nothing is stored for it
     post, cancel      commands on the run's owner
 
@@ -11,6 +12,7 @@ any other. A run is of this surface when its id says so: the digits alone.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
@@ -23,8 +25,17 @@ from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.checkpoints import About, Checkpoints, checkpoint_id
 from orchestrator.definition import HIDDEN, Definition, content_hash
-from orchestrator.errors import AlreadyEnded, Broken, Conflict, NotFound, Unavailable
+from orchestrator.errors import (
+    AlreadyEnded,
+    Broken,
+    Conflict,
+    HistoryGone,
+    JournalUnavailable,
+    NotFound,
+    Unavailable,
+)
 from orchestrator.messages import NO_JSON
+from orchestrator.narration import instant_text
 from orchestrator.ports import (
     TERMINAL,
     Command,
@@ -61,6 +72,8 @@ TRIES = 8
 #: event batches per read
 BATCHES = 64
 
+#: for who cancels it, a run that is being cancelled is so already
+_OVER = TERMINAL | {"cancelling"}
 _RUN_ID = re.compile(r"[0-9A-Za-z]{10,32}", re.ASCII)
 
 
@@ -86,6 +99,17 @@ class LiveRuns:
         self._clock = clock
         self._driven_ttl_s = driven_ttl_s
         self._retention = timedelta(seconds=retention_s)
+
+    async def ask_leave(self, caller: str, most: int, window_s: float) -> int:
+        """Whole seconds until `caller` may ask again; 0 = this request may pass, and counts.
+
+        When the journal does not answer it passes: it fails of itself, with what there is to say about that.
+        """
+        try:
+            wait_ms = await self._journal.ask_leave(f"runs:{caller}", most, round(window_s * 1000))
+        except JournalUnavailable:
+            return 0
+        return math.ceil(wait_ms / 1000)
 
     # ── creation ──────────────────────────────────────────────────────────────────────────────────
 
@@ -196,9 +220,20 @@ class LiveRuns:
     async def open_events(
         self, tenant: str, run_id: str, after: datetime | None, replay: int
     ) -> AsyncIterator[Sequence[Frame]]:
-        """Checkpoints later than `after`, or the last `replay` ones when it is None; then live, for ever."""
+        """Checkpoints later than `after`, or the last `replay` ones when it is None; then live, for ever.
+
+        Raises NotFound, and HistoryGone when later ones are no longer kept.
+        """
         row = await self._row(tenant, run_id)
+        if row.removed and after is not None:
+            await self._check_kept(row, after)
         return live_frames(self._hub, run_id, await self._about(row), row.version, after, replay)
+
+    async def _check_kept(self, row: RunRow, after: datetime) -> None:
+        for batch in await self._journal.events(row.run_id, 1, 1):
+            [removed] = codec.decode_events(batch.events, batch.schema)
+            if isinstance(removed, e.HistoryRemoved) and instant_text(after) < instant_text(removed.until):
+                raise HistoryGone(row.run_id, removed.through)
 
     async def _about(self, row: RunRow) -> About:
         """What `started` tells of the definition."""
@@ -239,13 +274,13 @@ class LiveRuns:
     async def cancel(self, tenant: str, run_id: str) -> RunChanged:
         """The run ends as cancelled. Raises NotFound, AlreadyEnded."""
         row = await self._row(tenant, run_id)
-        if row.state in TERMINAL:
+        if row.state in _OVER:
             raise AlreadyEnded(run_id, row.state)
         try:
             reply = await ask(self._journal, self._control, row.owner, Command(kind="cancel", run_id=run_id))
         except Conflict:
             ended = await self._row(tenant, run_id)
             raise AlreadyEnded(run_id, ended.state) from None
-        if reply.before in TERMINAL:
+        if reply.before in _OVER:
             raise AlreadyEnded(run_id, reply.before)
         return RunChanged(run_id, reply.state, reply.attempts)

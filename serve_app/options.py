@@ -42,6 +42,18 @@ class ServerOptions:
     #: of tasks in mode k8s that name no image; empty = each must name one
     kubernetes_image: str = ""
 
+    # -- the jobs surface
+    #: longest wait of a poll that asks for no shorter one
+    worker_poll_timeout_s: float = 30.0
+    #: lines of jobs' histories are shown
+    job_history: bool = True
+    #: 50 requests per second, worker and path
+    rate_limiting: bool = False
+    #: off loopback webhooks may name private addresses
+    webhook_allow_private: bool = False
+    #: anybody may erase every job
+    debug: bool = False
+
     #: lines about requests go to `<home>/logs/access.log`
     access_log: bool = False
 
@@ -66,6 +78,11 @@ class ServerOptions:
             runs_rate_window_s=settings.rate_limit_window_ms / 1000,
             kubernetes_ready=configured(settings),
             kubernetes_image=settings.k8s_image,
+            worker_poll_timeout_s=settings.worker_poll_timeout_s,
+            job_history=settings.job_history,
+            rate_limiting=settings.rate_limiting,
+            webhook_allow_private=settings.webhook_allow_private,
+            debug=settings.debug,
             access_log=settings.access_log,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -36,14 +36,16 @@ def plan_list(session: Session) -> None:
     """List the plan files."""
     with session.api() as api:
         found = api.surface("GET", "/api/plans")
-    _show_list(session, found, ("name", "has_status", "last_modified", "path"))
+    session.show_list(found, ("name", "has_status", "last_modified", "path"))
 
 
 @command(plans, "run")
 def plan_run(
     session: Session,
     plan: Annotated[str, typer.Argument(metavar="FILE|NAME", help="In the server's plans folder.")],
-    executor: Annotated[str | None, typer.Option(help="How tasks are carried out [the server's default].")] = None,
+    executor: Annotated[
+        str | None, typer.Option(help="How tasks are carried out, default: as the server says.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=50, help="Tasks at a time.")] = 5,
     max_iterations: Annotated[int, typer.Option(min=0, help="Batches until it gives up; 0 = no limit.")] = 50,
     max_retries: Annotated[int, typer.Option(min=0, max=10, help="Further tries of a failed task.")] = 2,
@@ -55,7 +57,7 @@ def plan_run(
         name = _plan_name(api, plan)
         made = api.surface("POST", "/api/orchestrators", {**body, "plan": name, "executor": executor})
         if not wait:
-            _show(session, made, ("id", "plan_name", "status", "executor"))
+            session.show(made, ("id", "plan_name", "status", "executor"))
             return
         _wait(session, api, made["id"])
 
@@ -70,7 +72,7 @@ def plan_findings(
     with session.api() as api:
         if task is None:
             found = api.surface("GET", f"/api/plans/{name}/findings")
-            _show_list(session, found, ("task_id", "size_bytes", "last_modified", "file_path"))
+            session.show_list(found, ("task_id", "size_bytes", "last_modified", "file_path"))
             return
         finding = api.surface("GET", f"/api/plans/{name}/findings/{task}")
     if session.as_json:
@@ -121,7 +123,7 @@ def instances_list(session: Session) -> None:
     """List the instances that live, and those that ended a short while ago."""
     with session.api() as api:
         found = api.surface("GET", "/api/orchestrators")
-    _show_list(session, found, ("id", "plan_name", "status", "exit_reason", "executor", "pid", "started_at"))
+    session.show_list(found, ("id", "plan_name", "status", "exit_reason", "executor", "pid", "started_at"))
 
 
 @command(instances, "show")
@@ -232,17 +234,3 @@ def _show_status(session: Session, status: Json) -> None:
         (t["id"], t["status"], t["retry_count"] or None, t["description"], t["last_error"]) for t in status["tasks"]
     )
     screen.print_table(("task", "status", "retries", "description", "error"), rows)
-
-
-def _show(session: Session, answer: Json, names: tuple[str, ...]) -> None:
-    if session.as_json:
-        screen.print_json(answer)
-    else:
-        screen.print_facts({name: answer[name] for name in names})
-
-
-def _show_list(session: Session, found: list[Any], columns: tuple[str, ...]) -> None:
-    if session.as_json:
-        screen.print_json({"items": found})
-    else:
-        screen.print_table(columns, ([each[column] for column in columns] for each in found))

@@ -147,7 +147,7 @@ class Gateway(Protocol):
     async def open_events(self, tenant: str, run_id: str, after: int | None) -> AsyncIterator[Sequence[Frame]] | None:
         """Events after `after` (None = all), then live, in the chunks in which they come.
 
-        None when nothing will ever follow.
+        None when nothing will ever follow. Raises HistoryGone when events after `after` are no longer kept.
         """
 
     async def logs(self, tenant: str, run_id: str, task: str, attempt: int | None) -> list[LogChunk]:
@@ -178,6 +178,12 @@ class Gateway(Protocol):
 class LiveRuns(Protocol):
     """Runs of the runs surface, under the same rules as `Gateway`."""
 
+    async def ask_leave(self, caller: str, most: int, window_s: float) -> int:
+        """Whole seconds until `caller` may ask again; 0 = this request may pass, and counts.
+
+        Of all replicas together, at most `most` requests pass in any span of `window_s`.
+        """
+
     async def create(self, tenant: str, wanted: LiveRunWanted, idem: Idempotency | None) -> LiveRunCreated:
         """A run exists, durably. Raises NotFound for an unknown DAG, Conflict for a reused key."""
 
@@ -202,7 +208,8 @@ class LiveRuns(Protocol):
 
         Frames: `checkpoint` (data id, runId, ts, type, data?), `status` (data runId, status as a core run state; live
         only) and `keep_alive` (no data), at most 15 s after the last frame. Each checkpoint once, in order. `ts` is a
-        datetime, or text of 24 characters; `data` best stays the msgspec.Raw it is.
+        datetime, or text of 24 characters; `data` best stays the msgspec.Raw it is. Raises HistoryGone when checkpoints
+        later than `after` are no longer kept.
         """
 
 

@@ -15,6 +15,7 @@ from orchestrator.errors import (
     ActorUnreachable,
     Conflict,
     Fenced,
+    HistoryGone,
     Invalid,
     JournalUnavailable,
     NotFound,
@@ -26,8 +27,12 @@ from orchestrator.errors import (
 class Unauthenticated(Refused):
     """Nobody we know is asking."""
 
+    def __init__(self, why: str = "missing or invalid bearer token") -> None:
+        super().__init__(why)
+        self.why = why
+
     def __str__(self) -> str:
-        return "missing or invalid bearer token"
+        return self.why
 
 
 class Forbidden(Refused):
@@ -41,6 +46,19 @@ class Forbidden(Refused):
         return f"scope {self.scope} required"
 
 
+class NotThatWorker(Forbidden):
+    """A remote worker speaks for another one."""
+
+    def __init__(self, worker_id: str, other: str) -> None:
+        Refused.__init__(self, worker_id, other)
+        self.scope = "worker"
+        self.worker_id = worker_id
+        self.other = other
+
+    def __str__(self) -> str:
+        return f"Authenticated worker '{self.worker_id}' cannot submit results for another worker '{self.other}'."
+
+
 class TooManyRequests(Refused):
     """The caller has used up what it may ask for."""
 
@@ -52,6 +70,10 @@ class TooManyRequests(Refused):
 
     def __str__(self) -> str:
         return self.limit
+
+
+class QuotaExhausted(TooManyRequests):
+    """A client has created as many jobs as it may in this month."""
 
 
 class BodyTooLarge(Refused):
@@ -98,6 +120,7 @@ class Kind(StrEnum):
     NOT_FOUND = "not_found"
     WRONG_METHOD = "wrong_method"
     CONFLICT = "conflict"
+    GONE = "gone"
     RATE_LIMITED = "rate_limited"
     BROKEN = "broken"
     UNAVAILABLE = "unavailable"
@@ -113,6 +136,7 @@ STATUS = MappingProxyType(
         Kind.NOT_FOUND: 404,
         Kind.WRONG_METHOD: 405,
         Kind.CONFLICT: 409,
+        Kind.GONE: 410,
         Kind.RATE_LIMITED: 429,
         Kind.BROKEN: 500,
         Kind.UNAVAILABLE: 503,
@@ -130,6 +154,7 @@ KINDS: MappingProxyType[type[Exception], Kind] = MappingProxyType(
         NoSuchPath: Kind.NOT_FOUND,
         WrongMethod: Kind.WRONG_METHOD,
         Conflict: Kind.CONFLICT,
+        HistoryGone: Kind.GONE,
         TooManyRequests: Kind.RATE_LIMITED,
         # a newer owner took over in the middle of this request: the same request will succeed
         Fenced: Kind.UNAVAILABLE,

@@ -10,7 +10,7 @@ from orchestrator import codec
 from orchestrator.definition import RunType, Window
 from orchestrator.events import Counts
 from orchestrator.ports import TASK_STATES, TERMINAL, ChildRow, DagRow, RunRow
-from orchestrator.views import DagView, RunView, WindowView
+from orchestrator.views import DagView, LastDropped, RunView, WindowView
 
 #: windows a backfill shows; the rest is listed by `parent_run_id`
 WINDOWS_SHOWN = 1000
@@ -35,8 +35,10 @@ def dag_view(row: DagRow) -> DagView:
         paused=row.paused,
         created_at=instant(row.created_ms),
         updated_at=instant(row.updated_ms),
-        next_run_at=None if row.paused else _instant(row.next_fire_ms),
+        next_run_at=None if row.paused else _instant(row.next_due_ms),
         run_counts=row.run_counts,
+        dropped_fires=row.dropped,
+        last_dropped=LastDropped(instant(row.dropped_ms), row.dropped_why) if row.dropped_ms is not None else None,
     )
 
 

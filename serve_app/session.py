@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +17,7 @@ import typer
 
 from actors.settings import read_settings
 from orchestrator.errors import Invalid
+from serve_app import screen
 from serve_app.api_client import Api
 from serve_app.home import read_credentials
 
@@ -55,6 +56,20 @@ class Session:
         """A client of the server meant."""
         target = self.target()
         return Api(target.url, target.token)
+
+    def show(self, answer: Mapping[str, Any], names: Sequence[str]) -> None:
+        """Prints an answer: all of it for programs, what stands under `names` for people."""
+        if self.as_json:
+            screen.print_json(answer)
+        else:
+            screen.print_facts({name: answer[name] for name in names})
+
+    def show_list(self, found: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+        """Prints what was found: all of it for programs, a table with `columns` for people."""
+        if self.as_json:
+            screen.print_json({"items": found})
+        else:
+            screen.print_table(columns, ([each[column] for column in columns] for each in found))
 
 
 def find_target(url: str | None, token: str | None, home: Path, environ: Mapping[str, str]) -> Target:

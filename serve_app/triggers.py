@@ -18,7 +18,7 @@ from datetime import datetime
 import msgspec
 
 from actors.clock import Clock
-from orchestrator import codec, schedule, windows
+from orchestrator import codec, dates, schedule, windows
 from orchestrator import events as e
 from orchestrator import plan as planning
 from orchestrator.definition import Definition, Window
@@ -198,9 +198,9 @@ class Triggers:
         if existing is not None:
             children = await self._journal.children(existing.run_id)
             return [_window(child.window_key) for child in children]
-        first, last = windows.parse_date(trigger.start or "", "from"), windows.parse_date(trigger.end or "", "to")
+        first, last = dates.parse_date(trigger.start or "", "from"), dates.parse_date(trigger.end or "", "to")
         zone = definition.timezone
-        parsed = schedule.parse(definition.schedule, zone) if definition.schedule else None
+        parsed = schedule.schedule_of(definition)
         return await asyncio.to_thread(windows.backfill_windows, parsed, zone, first, last, self._windows_max)
 
     def _step(

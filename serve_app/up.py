@@ -17,6 +17,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -36,6 +37,7 @@ import msgspec
 
 from actors.clock import Clock
 from actors.settings import Settings
+from actors.token_files import plain_file_tokens
 from orchestrator.errors import Conflict, Invalid, OrchestratorError, Unavailable
 from serve_app import auth, deployer, edge, home
 
@@ -47,6 +49,10 @@ _END_S = 90.0
 #: how long telling streams of the end may take, and how long they then have for ending
 _PARTING_S = 2.0
 _LAST_WORDS_S = 0.3
+#: callers that the proxy holds at a time; files it needs besides theirs; open files we ask for
+CONNECTIONS_MAX = 20_000
+_OTHER_FILES = 200
+_FILES_MAX = 65_536
 
 #: tells one line of progress
 Say = Callable[[str], None]
@@ -80,6 +86,7 @@ def serve(plan: Plan, say: Say, ready: Callable[[home.Server], None]) -> None:
     folder = Path(settings.home)
     with ExitStack() as ends, _interruptible(), home.claimed(folder):
         tokens = home.ensure_credentials(folder, settings.url)["tokens"]
+        settings = settings if settings.secret_key else settings.with_secret_key(home.ensure_secret_key(folder))
         _check(settings, tokens)
         os.chdir(folder)  # Ray puts the working directory on its workers' import path: let it hold no source
         server = home.Server(pid=os.getpid(), url=settings.url, version=version(), started_at=Clock().now().isoformat())
@@ -150,7 +157,9 @@ def down(folder: Path, say: Say) -> bool:
 def check_tokens(settings: Settings) -> None:
     """Raises WeakTokens when this host must not be listened on with the tokens configured."""
     configured = auth.plain_tokens(os.environ, settings.path("credentials.json"))
-    if reason := auth.refusal(settings.host, {source: token for source, (_, token) in configured.items()}):
+    tokens = {source: token for source, (_, token) in configured.items()}
+    tokens |= plain_file_tokens(settings.clients_config_path, settings.workers_config_path)
+    if reason := auth.refusal(settings.host, tokens):
         raise WeakTokens(reason)
 
 
@@ -188,6 +197,7 @@ def proxy_environment(folder: Path) -> dict[str, str]:
         return {}
     values = {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_MAXCONN": str(_connections_max()),
         # streams are resumable and what was accepted is durable: nothing to drain for
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
@@ -202,6 +212,25 @@ def proxy_environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(_free_port()),
     }
     return {name: os.environ.get(name) or value for name, value in values.items()}
+
+
+def _connections_max() -> int:
+    """Callers at a time, polling workers too: each takes two files of the proxy, and every fourth two more for a pipe.
+
+    Without as many files the proxy does not start.
+    """
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return CONNECTIONS_MAX
+    return max(100, min(CONNECTIONS_MAX, (files - _OTHER_FILES) * 2 // 5))
+
+
+def _raise_file_limit() -> None:
+    """Many open files, for this process and all that it starts: shells often allow 1,024 unless one asks."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, _FILES_MAX)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _has_haproxy() -> bool:
@@ -231,6 +260,9 @@ def _start(settings: Settings, server: home.Server, say: Say, ends: ExitStack) -
     def tell(what: str) -> None:
         say(f"{time.monotonic() - began:5.1f} s  {what}")
 
+    _raise_file_limit()
+    if settings.pipelines_process_backend == "local":
+        say("warning: PIPELINES_PROCESS_BACKEND=local lets whoever creates pipelines run commands as this user")
     os.environ.update(ray_environment(settings))
     if not settings.ray_address:
         # its admin socket lets anybody in: a short path (socket paths are limited) that nobody else may enter
@@ -245,6 +277,7 @@ def _start(settings: Settings, server: home.Server, say: Say, ends: ExitStack) -
         http = ends.enter_context(deployer.prepared())
         dashboard_url, ray_address = _start_ray(settings)
         settings = journal.result()
+        _publish_blueprints(settings, say)
         tell(f"Ray runs at {ray_address}" + (f", dashboard {dashboard_url}" if dashboard_url else ""))
         cast = pool.submit(_start_actors, settings, ends, tell)
         if settings.ray_address:  # a cluster of our own takes Serve along, and faster
@@ -272,6 +305,29 @@ def _start_journal(settings: Settings, tell: Say) -> Settings:
     address = embedded.ensure_running(settings.home)
     tell("journal runs (embedded Valkey, fsync on every write)")
     return settings.with_journal(address.url)
+
+
+def _publish_blueprints(settings: Settings, say: Say) -> None:
+    """New jobs get the blueprints of the folder, by schedule too. Raises Invalid, with the file and the reason."""
+    from actors.blueprint_book import BlueprintBook
+    from actors.blueprint_load import LoadedBlueprints, load
+    from actors.job_schedules import read_schedules
+    from actors.journal import Journal
+    from orchestrator.job_schedule import check_blueprints
+
+    loaded = load(Path(settings.blueprints_dir)) if settings.blueprints_dir else LoadedBlueprints()
+    check_blueprints(read_schedules(settings), [each.name for each in loaded.blueprints])
+    for warning in loaded.warnings:
+        say(f"warning: {warning}")
+
+    async def publish() -> None:
+        journal = Journal(settings.journal_url)
+        try:
+            await BlueprintBook(journal).publish(loaded.blueprints)
+        finally:
+            await journal.close()
+
+    asyncio.run(publish())
 
 
 def _part(settings: Settings, say: Say) -> None:
@@ -383,6 +439,8 @@ def _arguments(plan: Plan) -> list[str]:
         "--port": settings.port,
         "--data-dir": settings.home,
         "--workers": settings.workers or None,
+        "--blueprints": settings.blueprints_dir or None,
+        "--runners": settings.pipelines_incluster_runners or None,
         "--address": settings.ray_address or None,
         "--dags": plan.dags,
     }

@@ -2,12 +2,13 @@
 
     OPEN ──ended──▶ ENDING ──emptied──▶ CLOSED 1000
      │                │
-     └── stalled 1013, failed 1013, broke 1011, drained 1012, left (nothing to say) ──▶ CLOSED
+     └── stalled 1013, failed 1013, broke 1011, drained 1012, replaced 1008, left (nothing to say) ──▶ CLOSED
 
 `Session` decides and knows no socket: texts go in (`offer`) and out (`take`), things happen (`happens`). Between
-in and out at most `capacity` texts wait. `converse` moves them: it never sends two messages at once, reads and
-forgets what the client sends, and closes the socket with the session's code. Codes are those of RFC 6455 and the
-IANA registry: 1012 Service Restart, 1013 Try Again Later; after either the client comes back and resumes.
+in and out at most `capacity` texts wait. `converse` moves them: it never sends two messages at once, hands what the
+client sends to whoever wants to hear it, and closes the socket with the session's code. Codes are those of RFC 6455 and
+the IANA registry: 1012 Service Restart, 1013 Try Again Later; after either the client comes back and resumes. 1008
+Policy Violation: the client has another socket, which counts.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -25,9 +26,16 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from orchestrator.errors import Unavailable
 
+#: what is done with a text that the client sends; what it raises ends the session
+Hear = Callable[[str], Awaitable[None]]
+
 _CLOSE_WITHIN_S = 5.0
 
 _log = logging.getLogger(__name__)
+
+
+class Replaced(Exception):
+    """Raised by a source of texts: this socket is not the one that counts any more."""
 
 
 class State(StrEnum):
@@ -54,6 +62,8 @@ class Happening(StrEnum):
     BROKE = "broke"
     #: this process goes away
     DRAINED = "drained"
+    #: the client has opened another socket instead
+    REPLACED = "replaced"
     #: the client has gone
     LEFT = "left"
 
@@ -79,6 +89,7 @@ CODES: Mapping[Happening, int | None] = MappingProxyType(
         Happening.FAILED: 1013,
         Happening.BROKE: 1011,
         Happening.DRAINED: 1012,
+        Happening.REPLACED: 1008,
         Happening.LEFT: None,
     }
 )
@@ -150,12 +161,18 @@ class Session:
             self.code = CODES[what]
 
 
-async def converse(socket: WebSocket, texts: AsyncIterator[str], manner: Manner, draining: asyncio.Event) -> None:
+async def _forget(_: str) -> None:
+    """What the client says does not matter."""
+
+
+async def converse(
+    socket: WebSocket, texts: AsyncIterator[str], manner: Manner, draining: asyncio.Event, hear: Hear = _forget
+) -> None:
     """`texts` have been sent, or the session ended earlier; either way the accepted `socket` is closed."""
     line = _Line(Session(manner))
     tasks = [
         asyncio.create_task(each)
-        for each in (line.feed(texts), line.write(socket), line.listen(socket), line.drain(draining))
+        for each in (line.feed(texts), line.write(socket), line.listen(socket, hear), line.drain(draining))
     ]
     try:
         code = await line.closed()
@@ -197,6 +214,8 @@ class _Line:
                 self._session.offer(each)
                 self._tell()
             self._happens(Happening.ENDED)
+        except Replaced:
+            self._happens(Happening.REPLACED)
         except Unavailable as error:
             _log.warning("a socket's source failed: %s", error)
             self._happens(Happening.FAILED)
@@ -223,11 +242,16 @@ class _Line:
             self._session.happens(Happening.LEFT)
         self._tell()
 
-    async def listen(self, socket: WebSocket) -> None:
-        """Forget what the client says, until it leaves."""
-        while (await socket.receive())["type"] != "websocket.disconnect":
-            pass
-        self._happens(Happening.LEFT)
+    async def listen(self, socket: WebSocket, hear: Hear) -> None:
+        """Hand on the texts that the client sends, until it leaves."""
+        try:
+            while (message := await socket.receive())["type"] != "websocket.disconnect":
+                if (text := message.get("text")) is not None:
+                    await hear(text)
+            self._happens(Happening.LEFT)
+        except Exception:
+            _log.exception("hearing a socket's client broke")
+            self._happens(Happening.BROKE)
 
     async def drain(self, draining: asyncio.Event) -> None:
         """End with the process."""

@@ -12,7 +12,12 @@ from starlette.types import ASGIApp, Message
 
 
 class Refused(Exception):
-    """The handshake failed; a real server answers 403."""
+    """The handshake failed, with this status and body; a real server answers 403 when the application only closes."""
+
+    def __init__(self, status: int = 403, body: bytes = b"") -> None:
+        super().__init__(status, body)
+        self.status = status
+        self.body = body
 
 
 class Closed(Exception):
@@ -39,6 +44,7 @@ class Dialled:
             "query_string": parts.query.encode(),
             "headers": [(name.lower().encode(), value.encode()) for name, value in named.items()],
             "subprotocols": [],
+            "extensions": {"websocket.http.response": {}},
         }
         self._in: asyncio.Queue[Message] = asyncio.Queue()
         self._out: asyncio.Queue[Message] = asyncio.Queue()
@@ -51,6 +57,8 @@ class Dialled:
     async def accepted(self) -> Dialled:
         """The socket itself, once it is open. Raises Refused."""
         message = await self._next()
+        if message["type"] == "websocket.http.response.start":
+            raise Refused(message["status"], (await self._next())["body"])
         if message["type"] != "websocket.accept":
             raise Refused
         return self

@@ -27,6 +27,7 @@ class OpenResponse:
         self._text = b""
         self._came = asyncio.Event()
         self._gone = asyncio.Event()
+        self._broken = False
 
     async def block(self) -> str:
         """The next event or comment, without the empty line after it."""
@@ -59,6 +60,8 @@ class OpenResponse:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Any) -> None:
+        if self._broken:
+            raise OSError("the connection is lost")
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
@@ -66,6 +69,10 @@ class OpenResponse:
             self._text += message.get("body", b"")
             self.ended = not message.get("more_body", False)
         self._came.set()
+
+    def fail_sending(self) -> None:
+        """Nothing can be written any more, and nobody has said so."""
+        self._broken = True
 
     def hang_up(self) -> None:
         """The client is gone."""

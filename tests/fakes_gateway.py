@@ -363,10 +363,9 @@ class FakeGateway:
         if trigger.run_type == "manual":
             window = windows.manual_window(trigger.start, trigger.end)
             return [] if window is None else [window]
-        zone, cron = view.definition.timezone, view.definition.schedule
         first, last = date.fromisoformat(trigger.start or ""), date.fromisoformat(trigger.end or "")
-        parsed = schedule.parse(cron, zone) if cron else None
-        return windows.backfill_windows(parsed, zone, first, last, WINDOWS_MAX)
+        parsed = schedule.schedule_of(view.definition)
+        return windows.backfill_windows(parsed, view.definition.timezone, first, last, WINDOWS_MAX)
 
     def _existing(self, tenant: str, dag_id: str) -> dict[str, tuple[str, str]]:
         return {

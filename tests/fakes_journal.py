@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import bisect
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from orchestrator import ports as p
 from orchestrator.errors import Broken, Fenced, JournalUnavailable
 from orchestrator.events import SCHEMA
 from orchestrator.ids import place
+from tests.fakes_rates import SlidingWindows
 
 T = TypeVar("T")
 
@@ -47,6 +49,11 @@ class _Run:
     max_active_runs: int | None = None
     backwards: bool = False
     plan_hash: str = ""
+    holder: str = ""
+    removed: int = 0
+    #: when it ended; None = it has not, or its history is removed, or stays
+    ended_ms: int | None = None
+    lines: list[bytes] = field(default_factory=list)
     watchers: list[str] = field(default_factory=list)
     tasks: dict[str, str] = field(default_factory=dict)
     #: of a backfill
@@ -54,6 +61,14 @@ class _Run:
     kept: set[str] = field(default_factory=set)
     counts: dict[str, int] = field(default_factory=dict)
     task_counts: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    @property
+    def passes(self) -> bool:
+        return not self.holder and self.run_type != "backfill"
+
+    @property
+    def place(self) -> str:
+        return f"run_{self.created_ms:013d}|{self.run_id}" if self.holder else place(self.run_id)
 
     def row(self) -> p.RunRow:
         return p.RunRow(
@@ -70,9 +85,12 @@ class _Dag:
     created_ms: int = 0
     updated_ms: int = 0
     next_fire_ms: int = 0
+    next_due_ms: int = 0
     fired_ms: int | None = None
+    dropped: dict[str, int] = field(default_factory=dict)
+    dropped_ms: int | None = None
+    dropped_why: str = ""
     definitions: dict[int, bytes] = field(default_factory=dict)
-    run_counts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -89,15 +107,22 @@ class MemoryJournal:
     def __init__(self) -> None:
         self.runs: dict[str, _Run] = {}
         self.dag_rows: dict[tuple[str, str], _Dag] = {}
+        self.run_counts: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
+        self.documents: dict[str, dict[str, bytes]] = defaultdict(dict)
         self.owners: dict[str, _Owner] = defaultdict(_Owner)
         self.by_window_key: dict[tuple[str, str, str], str] = {}
         self.backfills_by_key: dict[tuple[str, str, str], str] = {}
         self.streams: dict[str, list[tuple[int, bytes]]] = defaultdict(list)
         self.timers: dict[tuple[str, str], int] = {}
         self.alone: dict[tuple[str, str], str] = {}
+        #: runs of fires that have not ended, and those of them that a later fire replaced
+        self.live: set[str] = set()
+        self.replaced_runs: set[str] = set()
         self.signs: dict[str, p.Beat] = {}
         self.replies: dict[str, tuple[str, object, bytes]] = {}
         self.counters: dict[str, int] = defaultdict(int)
+        self.quotas: dict[str, int] = defaultdict(int)
+        self.windows = SlidingWindows()
         self.logs: dict[tuple[str, str, int], list[bytes]] = {}
         #: steps that fail next: True = as if the answer were lost, False = before anything happened
         self.failing: list[bool] = []
@@ -106,6 +131,7 @@ class MemoryJournal:
         self._sched: list[p.SchedItem] = []
         self._feed: list[p.FeedItem] = []
         self._told: list[p.WindowNews] = []
+        self._born: dict[str, list[p.InboxItem]] = {}
 
     async def take_epoch(self, owner: str) -> int:
         def step() -> int:
@@ -133,6 +159,13 @@ class MemoryJournal:
 
     async def fire(self, fire: p.Fire) -> p.FireResult:
         return self._step(lambda: self._fire(fire))
+
+    async def live_fires(self, tenant: str, dag_id: str) -> dict[str, str]:
+        live = [self.runs[run_id] for run_id in sorted(self.live) if run_id in self.runs]
+        return self._step(lambda: {r.run_id: r.state for r in live if (r.tenant, r.dag_id) == (tenant, dag_id)})
+
+    async def replaced(self) -> list[str]:
+        return self._step(lambda: sorted(self.replaced_runs))
 
     async def put_dag(self, dag: p.PutDag) -> p.DagWritten:
         return self._step(lambda: self._put_dag(dag))
@@ -170,13 +203,25 @@ class MemoryJournal:
 
         if wanted.parent is not None and wanted.parent not in self.runs:
             return p.RunPage((), None)
-        ids = sorted((r for r in self.runs if cursor is None or place(r) < cursor), key=place, reverse=True)
-        found = [self.runs[i].row() for i in ids if fits(self.runs[i])]
-        more = place(found[limit - 1].run_id) if len(found) > limit else None
-        return self._step(lambda: p.RunPage(tuple(found[:limit]), more))
+        before = [run for run in self.runs.values() if (cursor is None or run.place < cursor) and fits(run)]
+        found = sorted(before, key=lambda run: run.place, reverse=True)
+        more = found[limit - 1].place if len(found) > limit else None
+        return self._step(lambda: p.RunPage(tuple(run.row() for run in found[:limit]), more))
+
+    async def state_counts(self, tenant: str, kind: str) -> dict[str, int]:
+        return self._step(
+            lambda: dict(Counter(r.state for r in self.runs.values() if (r.tenant, _kind(r.dag_id)) == (tenant, kind)))
+        )
 
     async def tasks(self, run_id: str) -> dict[str, str]:
         return self._step(lambda: dict(self.runs[run_id].tasks) if run_id in self.runs else {})
+
+    async def look(self, run_id: str) -> tuple[p.RunRow, dict[str, str]] | None:
+        def step() -> tuple[p.RunRow, dict[str, str]] | None:
+            run = self.runs.get(run_id)
+            return None if run is None else (run.row(), dict(run.tasks))
+
+        return self._step(step)
 
     async def events(self, run_id: str, after: int, limit: int) -> list[p.EventBatch]:
         def step() -> list[p.EventBatch]:
@@ -223,8 +268,51 @@ class MemoryJournal:
 
     async def queued_and_active(self) -> list[p.RunRow]:
         return self._step(
-            lambda: [self.runs[i].row() for i in sorted(self.runs) if self.runs[i].state not in p.TERMINAL]
+            lambda: [
+                run.row() for _, run in sorted(self.runs.items()) if not run.holder and run.state not in p.TERMINAL
+            ]
         )
+
+    async def erase(self, run_ids: Sequence[str]) -> int:
+        return self._step(lambda: sum(self._erase(run_id) for run_id in run_ids))
+
+    async def ended_before(self, instant_ms: int, limit: int) -> list[p.RunRow]:
+        ended = [(run.ended_ms, run_id) for run_id, run in self.runs.items() if run.ended_ms is not None]
+        ids = [run_id for at_ms, run_id in sorted(ended) if at_ms < instant_ms]
+        return self._step(lambda: [self.runs[run_id].row() for run_id in ids[:limit]])
+
+    async def remove_history(self, run_id: str, version: int, event: bytes) -> bool:
+        return self._step(lambda: self._remove_history(run_id, version, event))
+
+    async def put_records(self, kind: str, records: Mapping[str, bytes | None]) -> None:
+        def step() -> None:
+            for key, record in records.items():
+                self.documents[kind].pop(key, None)
+                if record is not None:
+                    self.documents[kind][key] = record
+
+        self._step(step)
+
+    async def record(self, kind: str, key: str) -> bytes | None:
+        return self._step(lambda: self.documents[kind].get(key))
+
+    async def records(self, kind: str) -> dict[str, bytes]:
+        return self._step(lambda: dict(self.documents[kind]))
+
+    async def add_lines(self, run_id: str, lines: Sequence[bytes]) -> int:
+        def step() -> int:
+            run = self.runs.get(run_id)
+            if run is None:
+                return 0
+            run.lines += lines
+            self._feed.append((run_id, run.version, run.state))
+            return len(run.lines)
+
+        return self._step(step)
+
+    async def lines(self, run_id: str, after: int, limit: int) -> list[bytes]:
+        run = self.runs.get(run_id)
+        return self._step(lambda: run.lines[after : after + limit] if run else [])
 
     async def beat(self, run_id: str, pid: int, at_ms: int) -> None:
         def step() -> None:
@@ -261,7 +349,8 @@ class MemoryJournal:
                 return self._step(lambda found=found: found)  # type: ignore[misc]
             self._news.clear()
             try:
-                await asyncio.wait_for(self._news.wait(), left_s)
+                async with asyncio.timeout(left_s):  # `wait_for` can lose a cancellation that comes with the news
+                    await self._news.wait()
             except TimeoutError:
                 continue
 
@@ -281,6 +370,10 @@ class MemoryJournal:
 
     async def next_due(self) -> int | None:
         return self._step(lambda: min([*self.timers.values(), *self._cron().values()], default=None))
+
+    async def ask_leave(self, key: str, most: int, window_ms: int) -> int:
+        now_s = asyncio.get_running_loop().time()
+        return self._step(lambda: math.ceil(self.windows.ask_leave(key, most, window_ms / 1000, now_s) * 1000))
 
     async def stored_reply(self, key: str) -> p.StoredReply | None:
         found = self.replies.get(key)
@@ -321,7 +414,7 @@ class MemoryJournal:
         return answer
 
     def _flush(self) -> None:
-        inboxes: dict[str, list[p.InboxItem]] = {}
+        inboxes, self._born = self._born, {}
         woken: list[p.SchedItem] = []
         for news in self._told:
             owner = self.runs[news.run_id].owner
@@ -389,10 +482,10 @@ class MemoryJournal:
         before, tell = run.state, a.passive
         if a.count:
             run.version += a.count
-            run.events.append(p.EventBatch(run.version, SCHEMA, a.events))
+            run.events.append(p.EventBatch(run.version, a.schema, a.events))
         if a.state is not None and a.state != before:
             tell = self._change_state(run, a.state, a.finished_ms) or tell
-        run.owner = "" if a.passive or run.state in p.TERMINAL else owner
+        run.owner = "" if (a.passive and not run.holder) or run.state in p.TERMINAL else owner
         for name in ("attempts", "error", "dag_version"):
             if getattr(a, name) is not None:
                 setattr(run, name, getattr(a, name))
@@ -408,7 +501,7 @@ class MemoryJournal:
             self.timers.pop(("wake", run.run_id), None)
         elif a.wake_at_ms is not None:
             self.timers["wake", run.run_id] = a.wake_at_ms
-        if tell:
+        if tell and not run.holder:
             moved = (run.run_id, run.tenant, run.dag_id, run.run_type, run.parent, before, run.state, run.owner)
             self._sched.append(p.RunMoved(*moved))
         if a.count:
@@ -422,14 +515,19 @@ class MemoryJournal:
             self.timers.pop(("sla", run.run_id), None)
             if run.run_type != "backfill":
                 self._measure(run, after, finished_ms or run.created_ms)
-        elif before in p.TERMINAL and run.sla_ms and run.finished_ms and run.sla_ms > run.finished_ms:
+            if run.passes:
+                run.ended_ms = finished_ms or run.created_ms
+            return True
+        run.ended_ms = None
+        if before in p.TERMINAL and run.sla_ms and run.finished_ms and run.sla_ms > run.finished_ms:
             self.timers["sla", run.run_id] = run.sla_ms
-        return after in p.TERMINAL or before in p.TERMINAL or (before == "queued" and after != "running")
+        return before in p.TERMINAL or (before == "queued" and after != "running")
 
     def _measure(self, run: _Run, state: str, finished_ms: int) -> None:
-        self.counters[f"runs_total|{run.dag_id}|{state}"] += 1
+        name = _kind(run.dag_id) or run.dag_id
+        self.counters[f"runs_total|{name}|{state}"] += 1
         took_ms = max(0, finished_ms - run.created_ms)
-        base = f"run_latency_seconds|{run.dag_id}|"
+        base = f"run_latency_seconds|{name}|"
         fitting = [bound for bound in p.LATENCY_BOUNDS if took_ms <= bound * 1000]
         if fitting:
             self.counters[f"{base}le|{fitting[0]}"] += 1
@@ -438,8 +536,14 @@ class MemoryJournal:
 
     def _move(self, run: _Run, after: str, quiet: str = "") -> None:
         before, run.state = run.state, after
+        if run.run_type == "scheduled":
+            if after in p.TERMINAL:
+                self.live.discard(run.run_id)
+                self.replaced_runs.discard(run.run_id)
+            elif before in p.TERMINAL and not quiet and not run.watchers:
+                self.live.add(run.run_id)
         if run.run_type != "backfill":
-            counts = self.dag_rows[run.tenant, run.dag_id].run_counts
+            counts = self.run_counts[run.tenant, run.dag_id]
             _add(counts, before, -1)
             _add(counts, after, 1)
         for watcher in run.watchers:
@@ -462,16 +566,18 @@ class MemoryJournal:
 
     def _create(self, run: _Run) -> None:
         self.runs[run.run_id] = run
+        if run.run_type == "scheduled":
+            self.live.add(run.run_id)
         if run.sla_ms is not None:
             self.timers["sla", run.run_id] = run.sla_ms
         if run.run_type != "backfill":
-            _add(self.dag_rows[run.tenant, run.dag_id].run_counts, "queued", 1)
+            _add(self.run_counts[run.tenant, run.dag_id], "queued", 1)
 
     def _restart(self, run: _Run, events: bytes, count: int, dag_version: int, quiet: str = "") -> None:
         run.version += count
         run.events.append(p.EventBatch(run.version, SCHEMA, events))
         self._set_tasks(run, {task: "p" for task in run.tasks})
-        run.tasks = {}
+        run.tasks, run.ended_ms = {}, None
         run.dag_version, run.started_ms, run.finished_ms, run.error = dag_version, None, None, ""
         self._move(run, "queued", quiet)
         self._feed.append((run.run_id, run.version, "queued"))
@@ -489,7 +595,33 @@ class MemoryJournal:
         versions = (run.version,) if again else ()
         self._sched.append(p.RunsCreated(*head, (run.run_id,), created_ms, max_active_runs, again, versions))
 
+    def _remove_history(self, run_id: str, version: int, event: bytes) -> bool:
+        run = self.runs.get(run_id)
+        if run is None or run.version != version or run.state not in p.TERMINAL or not run.passes:
+            return False
+        run.version = run.removed = version + 1
+        run.events[1:] = [p.EventBatch(run.version, SCHEMA, event)]
+        run.ended_ms = None
+        self._feed.append((run_id, run.version, run.state))
+        return True
+
+    def _erase(self, run_id: str) -> bool:
+        run = self.runs.get(run_id)
+        if run is None or not (run.holder or (run.state in p.TERMINAL and not run.window_key)):
+            return False
+        del self.runs[run_id]
+        _add(self.run_counts[run.tenant, run.dag_id], run.state, -1)
+        for kind in ("wake", "sla"):
+            self.timers.pop((kind, run_id), None)
+        self.logs = {key: chunks for key, chunks in self.logs.items() if key[0] != run_id}
+        key = (run.tenant, run.dag_id)
+        if _kind(run.dag_id) == "@flow" and not any(self.run_counts[key].values()):
+            self.dag_rows.pop(key, None)
+        return True
+
     def _holds(self, n: p.NewRun) -> bool:
+        if n.owner:
+            return True
         existing = self.by_window_key.get((n.tenant, n.dag_id, n.window_key)) if n.window_key else None
         if n.pinned_version and existing:
             return self.runs[existing].dag_version == n.pinned_version
@@ -507,16 +639,20 @@ class MemoryJournal:
             return p.CreatedRun(run.run_id, "queued", "restarted")
         if run:
             return p.CreatedRun(run.run_id, run.state, "created" if run.run_id == n.run_id else "existing")
-        batch = [p.EventBatch(1, SCHEMA, n.event)]
+        batch = [p.EventBatch(1, n.schema, n.event)]
         head = (n.run_id, n.tenant, n.dag_id, n.dag_version, n.run_type, n.created_ms, batch)
         run = _Run(*head, window_key=n.window_key, sla_ms=n.sla_ms)
+        if n.owner:
+            run.holder, run.owner, run.parent = n.owner, n.owner, n.parent
+            self._born.setdefault(n.owner, []).append(p.Born(n.run_id, n.schema, n.event.decode()))
         self._create(run)
         if n.alone:
             self.alone[n.tenant, n.dag_id] = n.run_id
         if n.window_key:
             self.by_window_key[key] = n.run_id
         self._feed.append((n.run_id, 1, "queued"))
-        self._queue(run, "", None, n.created_ms, False)
+        if not run.holder:
+            self._queue(run, "", None, n.created_ms, False)
         return p.CreatedRun(n.run_id, "queued", "created")
 
     def _create_runs(self, creations: Sequence[p.Creation]) -> list[p.CreationResult]:
@@ -532,7 +668,12 @@ class MemoryJournal:
             rival = self.runs.get(self.alone.get((n.tenant, n.dag_id), "")) if n.alone else None
             if rival and rival.run_id != n.run_id and rival.state not in p.TERMINAL:
                 return p.CreationResult("busy", (p.CreatedRun(rival.run_id, rival.state, "existing"),))
+        quota = None if creation.runs[0].run_id in self.runs else creation.quota
+        if quota is not None and self.quotas[quota.key] >= quota.most:
+            return p.CreationResult("exhausted")
         runs = tuple(self._stand(n) for n in creation.runs)
+        if quota is not None:
+            self.quotas[quota.key] += 1
         self._store(creation.idem, runs)
         return p.CreationResult("ok", runs)
 
@@ -645,13 +786,18 @@ class MemoryJournal:
             return p.FireResult("stale")
         if dag.paused:
             return p.FireResult("paused")
-        if f.run and not self._holds(f.run):
+        if not all(self._holds(run) for run in f.runs):
             return p.FireResult("changed")
-        stands = self._stand(f.run) if f.run else p.CreatedRun("", "", "")
-        dag.next_fire_ms, dag.fired_ms = f.next_ms, f.expected_ms
+        self.replaced_runs |= self.live & set(f.replaces)
+        stands = tuple(self._stand(run) for run in f.runs)
+        dag.next_fire_ms, dag.next_due_ms = f.next_ms, f.next_due_ms or f.next_ms
+        dag.fired_ms = f.last_ms or f.expected_ms
+        for drop in f.dropped:
+            dag.dropped[drop.reason] = dag.dropped.get(drop.reason, 0) + drop.count
+            dag.dropped_ms, dag.dropped_why = drop.last_ms, drop.reason
         for name, n in f.counts:
             self.counters[name] += n
-        return p.FireResult("ok", stands.run_id, stands.how)
+        return p.FireResult("ok", stands)
 
     # DAGs
 
@@ -672,7 +818,7 @@ class MemoryJournal:
             dag.created_ms = dag.created_ms or d.now_ms
             dag.definitions[dag.version] = d.definition
             if d.next_fire_ms is not None:
-                dag.next_fire_ms = d.next_fire_ms
+                dag.next_fire_ms, dag.next_due_ms = d.next_fire_ms, d.next_due_ms or d.next_fire_ms
             self._sched.append(p.DagChanged(d.tenant, d.dag_id, dag.version, dag.paused))
         self._store(d.idem, (dag.version, dag.paused))
         return p.DagWritten("ok", dag.version, dag.paused)
@@ -703,15 +849,19 @@ class MemoryJournal:
             created_ms=dag.created_ms,
             updated_ms=dag.updated_ms,
             next_fire_ms=dag.next_fire_ms or None,
+            next_due_ms=dag.next_due_ms or None,
             fired_ms=dag.fired_ms,
             definition=dag.definitions[dag.version],
-            run_counts={state: n for state, n in dag.run_counts.items() if n},
+            run_counts={state: n for state, n in self.run_counts[tenant, dag_id].items() if n},
+            dropped=dict(dag.dropped),
+            dropped_ms=dag.dropped_ms,
+            dropped_why=dag.dropped_why,
         )
 
     # time and replies
 
     def _cron(self) -> dict[tuple[str, str], int]:
-        return {key: dag.next_fire_ms for key, dag in self.dag_rows.items() if dag.next_fire_ms and not dag.paused}
+        return {key: dag.next_due_ms for key, dag in self.dag_rows.items() if dag.next_fire_ms and not dag.paused}
 
     def _pop_timers(self, epoch: int, now_ms: int, limit: int) -> int:
         if self.owners["scheduler"].epoch != epoch:

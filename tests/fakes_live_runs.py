@@ -8,6 +8,7 @@ streams say that they are alive.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -25,7 +26,8 @@ from orchestrator.views import (
     LiveRunWanted,
     RunChanged,
 )
-from tests.fakes_gateway import EPOCH, TERMINAL
+from tests.fakes_gateway import EPOCH, TERMINAL, FakeClock
+from tests.fakes_rates import SlidingWindows
 
 replace = msgspec.structs.replace
 
@@ -62,6 +64,8 @@ class FakeLiveRuns:
     #: (tenant, dag id) that runs can be created of
     dags: set[tuple[str, str]] = field(default_factory=set)
     now: datetime = EPOCH
+    clock: FakeClock = field(default_factory=FakeClock)
+    _windows: SlidingWindows = field(default_factory=SlidingWindows)
     _runs: dict[tuple[str, str], Entry] = field(default_factory=dict)
     _stored: dict[str, tuple[str, str]] = field(default_factory=dict)
 
@@ -97,6 +101,9 @@ class FakeLiveRuns:
         return sum(owner == tenant for owner, _ in self._runs)
 
     # -- the port
+
+    async def ask_leave(self, caller: str, most: int, window_s: float) -> int:
+        return math.ceil(self._windows.ask_leave(caller, most, window_s, self.clock.seconds))
 
     async def create(self, tenant: str, wanted: LiveRunWanted, idem: Idempotency | None) -> LiveRunCreated:
         await self._pass_gate()

@@ -6,9 +6,10 @@ that begins with the invariant's name. The list is in the architecture, section 
 
     I1  nothing follows a terminal event, except an explicit retry or restart
     I2  at most one live attempt per task; attempts never repeat
-    I3  a task starts only when its run is running and every dependency is done or skipped, and a
-        retry not before it is due; of a plan only in its batch, one batch after the other, and never beside or before
-        who goes before it in a sequence; failed ones again when nothing else is ready
+    I3  a task starts only when its run is running and its trigger rule holds, and a retry not before it is due; it is
+        skipped or given up only when its rule cannot hold any more, and then at once; of a cancelled run only teardowns
+        start; of a plan a task starts only in its batch, one batch after the other, and never beside or before who goes
+        before it in a sequence; failed ones again when nothing else is ready
     I4  replay equals live
     I5  versions have no gap and no repeat
     I6  a run is terminal exactly when its tasks are (but people may change tasks of an ended plan by hand)
@@ -23,15 +24,16 @@ that begins with the invariant's name. The list is in the architecture, section 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator import run as runs
 from orchestrator.backfill import Backfill
 from orchestrator.conduct import Agenda
-from orchestrator.definition import Conduct, Definition
+from orchestrator.definition import Conduct, Definition, TaskSpec
 from orchestrator.ports import TASK_LETTERS, EventBatch, RunRow
 from orchestrator.run import Run
 from orchestrator.task import Task
@@ -49,6 +51,48 @@ DONE = frozenset({"succeeded", "skipped"})
 #: a retry may start this much before it is due: clocks of different processes differ
 EARLY = timedelta(milliseconds=50)
 
+#: what a dependent sees of an upstream: one that a person skipped is as good as done
+GOOD, BAD, PASSED, OPEN = "good", "bad", "passed over", "open"
+STARTS, WAITS, SKIPPED, UPSTREAM_FAILED = "starts", "waits", "skipped", "upstream_failed"
+#: rules that do not wait for the other upstreams
+EAGER = frozenset({"one_success", "one_failed", "always"})
+
+
+def seen(state: str, by: str = "") -> str:
+    """What a dependent sees of a task in `state`, skipped `by`."""
+    if state == "skipped":
+        return PASSED if by else GOOD
+    return GOOD if state == "succeeded" else BAD if state in TASK_TERMINAL else OPEN
+
+
+def at_the_end(rule: str, ends: Sequence[str]) -> str:
+    """What the documentation says becomes of a task whose upstreams have all ended so."""
+    good, bad, passed = (ends.count(kind) for kind in (GOOD, BAD, PASSED))
+    starts, otherwise = {
+        "all_success": (good == len(ends), UPSTREAM_FAILED if bad else SKIPPED),
+        "all_failed": (bad == len(ends), SKIPPED),
+        "all_done": (True, ""),
+        "one_success": (good > 0, SKIPPED if passed == len(ends) else UPSTREAM_FAILED),
+        "one_failed": (bad > 0, SKIPPED),
+        "none_failed": (bad == 0, UPSTREAM_FAILED),
+        "none_failed_min_one_success": (bad == 0 and good > 0, UPSTREAM_FAILED if bad else SKIPPED),
+        "always": (True, ""),
+    }[rule]
+    return STARTS if starts or not ends else otherwise
+
+
+def becomes(rule: str, ends: Sequence[str]) -> str:
+    """The same while some are open: decided once whatever they come to gives the same."""
+    open_ = ends.count(OPEN)
+    ended = [end for end in ends if end != OPEN]
+    if rule in EAGER and (rule == "always" or (ended and at_the_end(rule, ended) == STARTS)):
+        return STARTS
+    ways = {at_the_end(rule, [*ended, *more]) for more in itertools.product((GOOD, BAD, PASSED), repeat=min(open_, 2))}
+    if len(ways) > 1 or (open_ and ways == {STARTS}):
+        return WAITS
+    return ways.pop()
+
+
 DefinitionOf = Callable[[int], Definition]
 
 
@@ -63,6 +107,9 @@ class History:
         self.state = ""
         self.attempts = 0
         self.tasks: dict[str, str] = {}
+        #: who skipped a task, of those that are skipped
+        self.by: dict[str, str] = {}
+        self.specs: dict[str, TaskSpec] = {}
         self.needs: dict[str, set[str]] = {}
         #: task -> attempt that was started last, over all lives of the run
         self.started: dict[str, int] = {}
@@ -70,6 +117,8 @@ class History:
         self.accepted: dict[tuple[str, int], int] = {}
         self.due: dict[str, e.TaskRetrying] = {}
         self.restarts = 0
+        #: it took too long: only teardowns go on
+        self.overdue = False
         #: was the run admitted, or revived by hand, when it started last?
         self.admitted = False
         self.dag_version = 0
@@ -120,6 +169,9 @@ class History:
                 self.state = "running"
             case e.SlaMissed():
                 pass
+            case e.RunOverdue():
+                assert self.state in ("running", "paused"), f"{self.run_id}: overdue while {self.state}"
+                self.state, self.overdue = "running", True
             case e.RunCancelling():
                 assert self.state in ("running", "paused"), f"{self.run_id}: cancelling while {self.state}"
                 if self.state == "paused":
@@ -140,17 +192,46 @@ class History:
         self.dag_version = dag_version
         self.driven = definition.driven_ttl_s is not None
         self.tasks = {task.id: "pending" for task in definition.tasks}
-        self.needs = {task.id: {*task.depends_on, *task.inputs.values()} for task in definition.tasks}
+        self.specs = {task.id: task for task in definition.tasks}
+        self.needs = {t.id: {*t.depends_on, *t.inputs.values(), *t.teardown_of} for t in definition.tasks}
+        scopes = {task.id: self._between(task.id, task.teardown_of) for task in definition.tasks if task.teardown_of}
+        for name, between in scopes.items():
+            self.needs[name] |= between
         self.tolerates = {task.id: set(task.tolerates) for task in definition.tasks}
         self.conduct = definition.conduct
+        self.by.clear()
         self.due.clear()
 
     def _count_start(self, attempt: int) -> None:
         assert attempt == self.attempts + 1, f"{self.run_id}: start {attempt} after {self.attempts}"
         self.attempts = attempt
+        self.overdue = False
 
-    def _ready(self, name: str) -> bool:
-        """Is every dependency done, or one whose failure does not matter?"""
+    def _above(self, name: str) -> set[str]:
+        return {above for parent in self.needs[name] for above in (parent, *self._above(parent))}
+
+    def _between(self, name: str, setups: Iterable[str]) -> set[str]:
+        """What comes after one of `setups` and before the task."""
+        return {above for above in self._above(name) if self._above(above) & set(setups)}
+
+    def _ruling(self, name: str) -> str:
+        """What its trigger rule makes of a task of a DAG."""
+        ends = [seen(self.tasks[parent], self.by.get(parent, "")) for parent in sorted(self.needs[name])]
+        setups = [seen(self.tasks[setup], self.by.get(setup, "")) for setup in self.specs[name].teardown_of]
+        if not setups:
+            return becomes(self.specs[name].trigger_rule, ends)
+        if OPEN in ends:
+            return WAITS
+        return STARTS if GOOD in setups else UPSTREAM_FAILED if BAD in setups else SKIPPED
+
+    def decides(self, name: str) -> bool:
+        """Does its failure fail the run?"""
+        return not self.specs[name].teardown_of or self.specs[name].on_failure_fail_run
+
+    def ready(self, name: str) -> bool:
+        """Does its rule hold; of a plan: is every dependency done, or one whose failure does not matter?"""
+        if self.conduct is None:
+            return self._ruling(name) == STARTS
         given_up = {"failed", "timed_out", "upstream_failed"}
         return all(
             self.tasks[parent] in DONE or (parent in self.tolerates[name] and self.tasks[parent] in given_up)
@@ -176,9 +257,9 @@ class History:
         assert states <= {"pending", "retrying"}, f"I2 {where}: {event.tasks} are {states}"
         again = {name in self.failed for name in event.tasks}
         assert len(again) == 1, f"{where}: {event.tasks} with and without failures"
-        assert all(self._ready(n) and self._its_turn(n) for n in event.tasks), f"I3 {where}: {event.tasks} not ready"
+        assert all(self.ready(n) and self._its_turn(n) for n in event.tasks), f"I3 {where}: {event.tasks} not ready"
         open_ = [n for n, s in self.tasks.items() if s in ("pending", "retrying") and n not in self.failed]
-        waiting = [n for n in open_ if self._ready(n) and self._its_turn(n)]
+        waiting = [n for n in open_ if self.ready(n) and self._its_turn(n)]
         if again == {True}:
             assert not waiting, f"{where}: {event.tasks} again before {waiting}"
         else:
@@ -196,7 +277,7 @@ class History:
             self.failed.add(name)
         if again or self.tasks[name] in TASK_TERMINAL:
             self.batch.discard(name)
-        self.batch = {n for n in self.batch if self.tasks[n] == "running" or self._ready(n)}
+        self.batch = {n for n in self.batch if self.tasks[n] == "running" or self.ready(n)}
 
     def _feed_task_itself(self, event: e.Event) -> None:
         name: str = event.task  # type: ignore[attr-defined]  # every other event is about a task
@@ -224,17 +305,26 @@ class History:
             case e.TaskSkipped():
                 done = ("succeeded",) if self.conduct else ("succeeded", "cancelled")
                 assert before not in done, f"I1 {where}: skipped while {before}"
-                self.tasks[name] = "skipped"
+                self._check_skip(event, before, where)
+                self.tasks[name], self.by[name] = "skipped", event.by
             case e.TaskCancelled():
                 assert before not in TASK_TERMINAL, f"I1 {where}: cancelled while {before}"
                 self.tasks[name] = "cancelled"
             case e.TaskUpstreamFailed():
-                assert before == "pending", f"{where}: upstream failed while {before}"
-                broken = {self.tasks[parent] for parent in self.needs[name] - self.tolerates[name]}
-                assert broken & {"failed", "timed_out", "upstream_failed"}, f"{where}: nothing upstream failed"
+                if self.conduct is None:
+                    assert before in ("pending", "retrying"), f"{where}: upstream failed while {before}"
+                    assert self._ruling(name) == UPSTREAM_FAILED, f"I3 {where}: {self._ruling(name)}"
+                else:
+                    assert before == "pending", f"{where}: upstream failed while {before}"
+                    broken = {self.tasks[parent] for parent in self.needs[name] - self.tolerates[name]}
+                    assert broken & {"failed", "timed_out", "upstream_failed"}, f"{where}: nothing upstream failed"
                 self.tasks[name] = "upstream_failed"
             case e.TaskReset():
-                resettable = TASK_TERMINAL - DONE | ({"skipped", "retrying"} if self.conduct else set())
+                resettable = {*TASK_TERMINAL - DONE, *(("skipped", "retrying") if self.conduct else ())}
+                if self.by.get(name) == "rule":
+                    resettable.add("skipped")
+                if any(name in {task.id, *task.teardown_of} for task in self.specs.values() if task.teardown_of):
+                    resettable.add("succeeded")  # set up, or torn down, again
                 assert before in resettable, f"I1 {where}: reset while {before}"
                 self.tasks[name] = "pending"
             case e.TaskMarked():
@@ -245,14 +335,29 @@ class History:
             case _:
                 raise AssertionError(f"{where}: a run has no {event}")
 
+    def _check_skip(self, event: e.TaskSkipped, before: str, where: str) -> None:
+        """Whoever skips it may."""
+        match event.by:
+            case "task":
+                assert before == "running", f"I12 {where}: skipped itself while {before}"
+            case "branch":
+                branches = [name for name in self.needs[event.task] if self.specs[name].branch]
+                assert any(self.tasks[name] == "succeeded" for name in branches), f"{where}: no branch has ended"
+                assert before in ("pending", "retrying"), f"I1 {where}: skipped by a branch while {before}"
+            case "rule":
+                assert before in ("pending", "retrying", "upstream_failed"), f"I1 {where}: ruled out while {before}"
+                assert self._ruling(event.task) == SKIPPED, f"I3 {where}: {self._ruling(event.task)}"
+
     def _check_start(self, event: e.TaskStarted, where: str) -> None:
         before = self.tasks[event.task]
         assert before in ("pending", "retrying"), f"I2 {where}: started while {before}"
         assert event.attempt > self.started.get(event.task, 0), f"I2 {where}: attempt {event.attempt} again"
-        last_batch = self.conduct is not None and self.state == "cancelling"
-        assert self.state == "running" or last_batch, f"I3 {where}: started while the run is {self.state}"
+        winds_up = self.conduct is not None or bool(self.specs[event.task].teardown_of)
+        last = winds_up and self.state == "cancelling"
+        assert winds_up or not self.overdue, f"I3 {where}: started after the limit of its run"
+        assert self.state == "running" or last, f"I3 {where}: started while the run is {self.state}"
         waits = {parent for parent in self.needs[event.task] if self.tasks[parent] not in DONE}
-        assert self._ready(event.task), f"I3 {where}: started before {sorted(waits)}"
+        assert self.ready(event.task), f"I3 {where}: started before {sorted(waits)}"
         if self.conduct is not None:
             assert event.task in self.batch, f"I3 {where}: started outside its batch {sorted(self.batch)}"
             beside = [s for s in self.conduct.sequences if event.task in s]
@@ -266,20 +371,31 @@ class History:
     def _check_verdict(self, event: e.Event) -> None:
         open_ = {name: state for name, state in self.tasks.items() if state not in TASK_TERMINAL}
         assert not open_, f"I6 {self.run_id}: {self.state} with {open_}"
+        timed_out = isinstance(event, e.RunTimedOut | e.RunCancelled)
+        assert timed_out or not self.overdue, f"I6 {self.run_id}: {self.state} after it was overdue"
         if isinstance(event, e.RunSucceeded):
-            bad = {name: state for name, state in self.tasks.items() if state not in DONE}
+            bad = {name: state for name, state in self.tasks.items() if state not in DONE and self.decides(name)}
             assert not bad, f"I6 {self.run_id}: succeeded with {bad}"
         gave_up = isinstance(event, e.RunFailed) and event.reason == "max_iterations"
         if gave_up:
             assert self.conduct is not None, f"{self.run_id} counts no batches"
             assert self.iteration == self.conduct.max_iterations, f"{self.run_id} gave up after {self.iteration}"
         if isinstance(event, e.RunFailed) and not self.driven and not gave_up:
-            assert {"failed", "timed_out"} & set(self.tasks.values()), f"I6 {self.run_id}: failed without a failed task"
+            failed = [name for name, state in self.tasks.items() if state in ("failed", "timed_out")]
+            assert any(map(self.decides, failed)), f"I6 {self.run_id}: failed without a failed task"
 
     def rest(self) -> None:
         """At rest, that is between two commits, a started run whose tasks have all ended has ended too (I6)."""
         if self.state in ("running", "paused") and not self.driven:
             assert set(self.tasks.values()) - TASK_TERMINAL, f"I6 {self.run_id}: {self.state}, all tasks ended"
+        if self.conduct is None:
+            waiting = [name for name, state in self.tasks.items() if state in ("pending", "retrying")]
+            lost = {name: self._ruling(name) for name in waiting if self._ruling(name) not in (STARTS, WAITS)}
+            assert not lost, f"I3 {self.run_id}: waiting for ever: {lost}"
+            if self.state == "cancelling" or (self.overdue and self.state in ("running", "paused")):
+                left = [name for name, state in self.tasks.items() if state not in TASK_TERMINAL]
+                assert left, f"I6 {self.run_id}: {self.state}, all tasks ended"
+                assert all(self.specs[name].teardown_of for name in left), f"I10 {self.run_id}: {left} still open"
         if self.conduct is not None and self.state in ("running", "cancelling"):
             assert self.batch, f"I9 {self.run_id}: {self.state} without a batch: {self.tasks}"
 
@@ -360,11 +476,17 @@ def check_replay(live: Run, replayed: Run) -> None:
         for slot in Task.__slots__:
             assert getattr(mine, slot) == getattr(other, slot), f"I4 {name}.{slot}"
     assert _startable(live) == _startable(replayed), "I4 ready"
-    assert sorted(live.due) == sorted(replayed.due), "I4 due"
+    assert _due(live) == _due(replayed), "I4 due"
+
+
+def _due(run: Run) -> list[tuple[datetime, int, int]]:
+    """Without those that wait no longer, which a wake drops."""
+    waiting = {(position, task.attempt) for position, task in enumerate(run.tasks) if task.state == "retrying"}
+    return sorted({entry for entry in run.due if entry[1:] in waiting})
 
 
 def _startable(run: Run) -> list[tuple[int, int]]:
-    return sorted(entry for entry in run.ready if runs.startable(run, entry[1]))
+    return sorted({entry for entry in run.ready if runs.startable(run, entry[1])})
 
 
 def check_replayed_backfill(live: Backfill, replayed: Backfill) -> None:

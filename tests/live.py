@@ -34,6 +34,8 @@ from tests.instances_api import Board, write_project
 
 #: user code that definitions sent over HTTP may name; copied to where workers find deployed code
 TASKS = Path(__file__).with_name("live_tasks.py")
+#: blueprints that every server of the tests has loaded
+BLUEPRINTS = (Path(__file__).parents[1] / "examples" / "approval" / "approval_and_worker.py",)
 
 # ---------------------------------------------------------------- the server
 
@@ -117,6 +119,9 @@ def start(
     (home / "dags").mkdir()
     for source in code:
         shutil.copy(source, home / "dags" / source.name)
+    (home / "blueprints").mkdir()
+    for source in BLUEPRINTS:
+        shutil.copy(source, home / "blueprints" / source.name)
     extra = tokens_file(home)
     write_project(home / "project", home / "executors.yaml")
     settings = {
@@ -128,6 +133,7 @@ def start(
         "ORCHESTRATOR_HOME": str(home),
         "ORCHESTRATOR_TOKENS_FILE": str(home / "tokens.json"),
         "ORCHESTRATOR_ENTRYPOINT_ALLOW": ",".join(source.stem for source in code),
+        "BLUEPRINTS_DIR": str(home / "blueprints"),
         "ORCHESTRATOR_PLANS_ROOT": str(home / "project"),
         "ORCHESTRATOR_EXECUTORS_FILE": str(home / "executors.yaml"),
         "DAGS_RATE_LIMIT_RPS": "10000",

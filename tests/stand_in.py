@@ -30,6 +30,7 @@ from serve_app.app import build_app, describe
 from serve_app.auth import Tokens, grant
 from serve_app.options import ServerOptions
 from tests.fakes_gateway import FakeClock, FakeGateway
+from tests.fakes_pipelines import FakePipelines
 from tests.stand_in_state import START, Instance, Json, Live, Run, instant
 
 TOKEN = "a-token-of-the-stand-in"
@@ -91,7 +92,9 @@ class StandIn:
         gateway, clock = PromptGateway(), FakeClock()
         options = ServerOptions(home="", rate_limit_rps=1e6, rate_limit_burst=10**6)
         self.gateway = gateway
-        self._rest = build_app(gateway, Tokens([grant(TOKEN, "admin")]), options, clock)
+        self.pipelines = FakePipelines()
+        tokens = Tokens([grant(TOKEN, "admin")])
+        self._rest = build_app(gateway, tokens, options, clock, pipelines=self.pipelines)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """By path: what is ours, and the real application for the rest."""

@@ -6,18 +6,21 @@ maps the numbers onto what is there, so every list is playable and shrinks well.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
+import msgspec
 from hypothesis import strategies as st
 
-from orchestrator.definition import Definition, TaskSpec
+from orchestrator.definition import Definition, TaskSpec, TriggerRule
 
 TASKS_MAX = 7
 
 
 @st.composite
-def definitions(draw: st.DrawFn, tasks_min: int = 0, tasks_max: int = TASKS_MAX) -> Definition:
-    """A DAG whose tasks depend on some of those before them."""
+def definitions(
+    draw: st.DrawFn, tasks_min: int = 0, tasks_max: int = TASKS_MAX, ruled: bool | None = None
+) -> Definition:
+    """A DAG whose tasks depend on some of those before them, by whatever rule; some are branches or teardowns."""
     size = draw(st.integers(tasks_min, tasks_max))
     tasks = []
     for n in range(size):
@@ -33,7 +36,33 @@ def definitions(draw: st.DrawFn, tasks_min: int = 0, tasks_max: int = TASKS_MAX)
         )
         tasks.append(task)
     limit = draw(st.sampled_from([None, None, 60.0]))
+    if draw(st.booleans()) if ruled is None else ruled:
+        tasks = draw(_ruled(tasks))
     return Definition(dag_id="d", owner="team", tasks=tuple(tasks), run_timeout_s=limit)
+
+
+@st.composite
+def _ruled(draw: st.DrawFn, tasks: list[TaskSpec]) -> list[TaskSpec]:
+    """The same with rules, branches and one or two teardowns of what anything may come between."""
+    out = []
+    for task in tasks:
+        rule, branch = draw(st.sampled_from(get_args(TriggerRule))), draw(st.integers(0, 3)) == 0
+        out.append(msgspec.structs.replace(task, trigger_rule=rule, branch=branch))
+    for n in range(draw(st.integers(0, 2)) if out else 0):
+        setups = draw(st.sets(st.sampled_from(range(len(tasks))), min_size=1, max_size=2))
+        for i in setups:
+            out[i] = msgspec.structs.replace(out[i], branch=False)
+        above = draw(st.sets(st.sampled_from(range(len(tasks))), max_size=3))
+        out.append(
+            TaskSpec(
+                id=f"down{n}",
+                depends_on=tuple(f"t{i}" for i in sorted(above)),
+                teardown_of=tuple(f"t{i}" for i in sorted(setups)),
+                on_failure_fail_run=draw(st.booleans()),
+                retries=draw(st.integers(0, 1)),
+            )
+        )
+    return out
 
 
 class Move(NamedTuple):
@@ -51,6 +80,7 @@ WEIGHTS = {
     "ok": 10,
     "error": 5,
     "permanent": 2,
+    "pass": 3,
     "timed_out": 2,
     "lose": 4,
     "give_back": 2,

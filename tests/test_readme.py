@@ -8,33 +8,54 @@ import json
 import re
 import shlex
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import pytest
 import typer
 
+from actors.blueprint_load import LoadedBlueprints
+from actors.blueprint_load import load as load_blueprints
+from actors.lua_sandbox import LuaSandbox
+from actors.runner_actor import POLL_S as IN_CLUSTER_POLL_S
+from actors.runner_loop import HEARTBEAT_S, POLL_S
 from actors.settings import Settings
-from orchestrator import spec
+from actors.token_files import read_clients, read_worker_tokens
+from orchestrator import spec, webhook
+from orchestrator.blueprint import Blueprint, Dispatch, Outcome, Visit
+from orchestrator.blueprint_graph import to_dot
 from orchestrator.client import Client
-from orchestrator.definition import Definition
+from orchestrator.definition import Definition, TriggerRule
+from orchestrator.handler_calls import HandlerCall
+from orchestrator.job_schedule import check_blueprints, parse_schedules
 from orchestrator.load import load
+from orchestrator.pipeline import check_definition
+from orchestrator.remote_tasks import remote_tasks_in
 from serve_app.app import describe
 from serve_app.auth import SCOPES
 from serve_app.cli import app
+from serve_app.runner_agent import REGISTER_TRIES
 from serve_app.surfaces import runs
 from serve_app.surfaces.dags.routes import BASE, ENDPOINTS
 from serve_app.surfaces.dags.words import ERROR_CODES
+from serve_app.surfaces.jobs.endpoints import CLIENT_ENDPOINTS, PUBLIC_ENDPOINTS, WORKER_ENDPOINTS
+from serve_app.surfaces.pipelines.routes import ENDPOINTS as PIPELINE_ENDPOINTS
 from serve_app.typegen.client import client_text
 from tests.benchmarks import readme_figures
 from tests.benchmarks.records import OURS, PLAIN, Record
+from tests.jobs_stage import Stage, play
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-GUIDE = (ROOT / "docs" / "surfaces.md").read_text(encoding="utf-8")
-#: both, with links as from the root
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+GUIDE = "".join(
+    (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("surfaces.md", "schedules.md", "graphs.md")
+)
 TEXT = README + GUIDE.replace("](../", "](")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.S | re.M)
 PROSE = re.sub(r"^```\w+\n.*?^```$", "", TEXT, flags=re.S | re.M)
@@ -55,11 +76,22 @@ def module_name(code: str) -> str:
     return found[1]
 
 
+#: text of an example -> of what it is one
+MARKS = {"@dag": "dag", "StateMachineBlueprint(": "blueprint", "@remote_task": "worker", "hmac.": "receiver"}
+
+
+def of_kind(kind: str, *languages: str) -> dict[str, str]:
+    """Name of the file -> its text, of the examples of that kind."""
+    found = blocks(*languages)
+    marked = [next(word for mark, word in MARKS.items() if mark in code) for code in found]
+    return {module_name(code): code for code, word in zip(found, marked, strict=True) if word == kind}
+
+
 @pytest.fixture
 def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Definition]]:
     """The DAGs of the README's Python examples, each from a file of the name it gives itself."""
-    names = [module_name(code) for code in blocks("python", "py")]
-    for name, code in zip(names, blocks("python", "py"), strict=True):
+    names = of_kind("dag", "python", "py")
+    for name, code in names.items():
         (tmp_path / f"{name}.py").write_text(code)
         sys.modules.pop(name, None)  # another test may have deployed a file of that name
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
@@ -86,6 +118,17 @@ def test_the_second_example_is_a_chain_with_the_options_it_shows(examples: dict[
     assert (extract.retries, extract.retry_delay_s, extract.timeout_s) == (3, 2, 600)
 
 
+def test_the_guides_branch_has_two_ways_and_a_join(examples: dict[str, Definition]) -> None:
+    ways = {"in_bulk", "one_by_one"}
+    assert edges(examples["mail"]) == {"by_size": set(), **{way: {"by_size"} for way in ways}, "tell": ways}
+    assert [task.id for task in examples["mail"].tasks if task.branch] == ["by_size"]
+
+
+def test_the_guide_tells_all_trigger_rules() -> None:
+    told = re.findall(r"^\| `([a-z_]+)`[^|]*\| (?:when|with|at once)", GUIDE, re.M)
+    assert set(told) == set(get_args(TriggerRule))
+
+
 def test_the_yaml_example_is_a_dag_over_the_code_shown(examples: dict[str, Definition]) -> None:
     (text,) = blocks("yaml")
     report = spec.from_yaml(text)
@@ -94,11 +137,117 @@ def test_the_yaml_example_is_a_dag_over_the_code_shown(examples: dict[str, Defin
     assert {task.entrypoint for task in report.tasks} - {None} <= shown
 
 
+@pytest.fixture
+def loaded(tmp_path: Path) -> LoadedBlueprints:
+    """Those of the guide, loaded from files as the server does."""
+    for name, code in of_kind("blueprint", "python").items():
+        (tmp_path / f"{name}.py").write_text(code)
+    for number, text in enumerate(blocks("yml")):
+        (tmp_path / f"{number}.yml").write_text(text)
+    return load_blueprints(tmp_path)
+
+
+@pytest.fixture
+def blueprints(loaded: LoadedBlueprints) -> dict[str, Blueprint]:
+    return {blueprint.name: blueprint for blueprint in loaded.blueprints}
+
+
+def test_both_blueprints_lead_from_the_task_over_the_review_to_the_ends(blueprints: dict[str, Blueprint]) -> None:
+    assert blueprints.keys() == {"publishing", "leaflet"}
+    for name, blueprint in blueprints.items():
+        assert blueprint.path == f"/api/v1/jobs/{name}"
+        drawn = to_dot(blueprint)
+        for edge in ("start -> review", "review -> finished", "review -> failed"):
+            assert edge in drawn.replace('"', ""), name
+
+
+def run_example(code: str) -> dict[str, Any]:
+    """The names that it leaves."""
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(code, "example", "exec"), names)
+    return names
+
+
+def test_the_worker_shown_does_the_task_that_the_blueprints_dispatch(blueprints: dict[str, Blueprint]) -> None:
+    (code,) = of_kind("worker", "python").values()
+    (task,) = remote_tasks_in(run_example(code).values())
+    dispatched = blueprints["leaflet"].states["start"].action
+    assert isinstance(dispatched, Dispatch)
+    assert task.name == dispatched.type
+    assert f'dispatch_task("{task.name}"' in of_kind("blueprint", "python")["publishing"]
+    assert task.wants_context
+
+
+def test_a_job_of_the_blueprint_shown_gets_by_the_worker_shown_and_an_approval_to_its_end(
+    loaded: LoadedBlueprints,
+) -> None:
+    (code,) = of_kind("worker", "python").values()
+    (typeset,) = remote_tasks_in(run_example(code).values())
+    context = SimpleNamespace(progress=lambda _fraction, _message: None)
+
+    async def handle(visit: Visit) -> Outcome:
+        handler, is_end = loaded.code[visit.blueprint].handler(visit)
+        call = HandlerCall(handler, visit, is_end=is_end, data_stores=None, task_files=None)
+        call.run()
+        return call.outcome()
+
+    async def story(stage: Stage) -> None:
+        await stage.register("press-1", supported_tasks=[typeset.name])
+        job_id = await stage.create("publishing", {"text": "hello"})
+        task = await stage.poll("press-1")
+        await stage.result(task, "press-1", data=typeset(task["params"], context))
+        assert stage.view(job_id).status == "waiting_for_human"
+        await stage.approve(job_id, "approved")
+        view = stage.view(job_id)
+        assert (view.status, view.state_history["pages"]) == ("finished", ["hello"])
+
+    play(story, blueprints=loaded.blueprints, handlers=handle)
+
+
+def test_the_receiver_shown_believes_our_webhooks_and_no_others() -> None:
+    (code,) = of_kind("receiver", "python").values()
+    is_ours = run_example(code)["is_ours"]
+    clients = tomllib.loads(toml("clients"))
+    for secret in (clients["shop"]["webhook_secret"], "plain text"):
+        headers = webhook.headers("msg_1", b"{}", secret, datetime.now(UTC))
+        assert is_ours(secret, headers, b"{}")
+        assert not is_ours(secret, headers, b"[]")
+        assert not is_ours("other", headers, b"{}")
+        assert not is_ours(secret, webhook.headers("msg_1", b"{}", secret, datetime(2026, 1, 1, tzinfo=UTC)), b"{}")
+
+
+def toml(name: str) -> str:
+    """The file of that name."""
+    (found,) = [text for text in blocks("toml") if text.startswith(f"# {name}.toml\n")]
+    return found
+
+
+def test_the_files_of_callers_are_read_as_told(tmp_path: Path) -> None:
+    for name in ("clients", "workers"):
+        (tmp_path / name).write_text(toml(name))
+    (client,) = read_clients(str(tmp_path / "clients"))
+    assert (client.name, client.tenant, client.plan, client.monthly_attempts) == ("shop", "acme", "gold", 1000)
+    assert client.webhook_secret
+    assert read_worker_tokens(str(tmp_path / "workers")).keys() == {"press-1"}
+
+
+def test_the_schedules_shown_start_the_blueprints_shown(blueprints: dict[str, Blueprint]) -> None:
+    schedules = parse_schedules(toml("schedules"), "UTC")
+    check_blueprints(schedules, blueprints)
+    assert [each.name for each in schedules] == ["nightly", "often", "report", "invoices"]
+
+
+async def test_the_pipeline_shown_passes_the_check_of_its_creation() -> None:
+    (source,) = blocks("lua")
+    definition = await LuaSandbox().validate(source)
+    check_definition(definition)
+    assert [each.name for each in definition.inputs if each.secret] == ["deploy_key"]
+    assert definition.required_modules == ("process",)
+
+
 @pytest.mark.parametrize(
     "body",
     [
-        {"overlap": "skip"},
-        {"catchup": "last"},
         {"callback_url": "http://example.com"},
         {"tasks": [{"id": "a", "sla_s": 1}]},
         {"tasks": [{"id": "a", "pool": "gpu"}]},
@@ -160,7 +309,14 @@ def test_there_are_command_lines_to_check() -> None:
 
 
 #: variable of a base address -> the endpoints below it
-SURFACES = {"$URL": [endpoint[:2] for endpoint in ENDPOINTS], "$RUNS": [endpoint[:2] for endpoint in runs.ENDPOINTS]}
+SURFACES = {
+    "$URL": [endpoint[:2] for endpoint in ENDPOINTS],
+    "$RUNS": [endpoint[:2] for endpoint in runs.ENDPOINTS],
+    "$SERVER": [
+        ("POST", "/api/v1/jobs/publishing"),  # of the blueprint shown
+        *(endpoint[:2] for endpoint in (*PUBLIC_ENDPOINTS, *CLIENT_ENDPOINTS)),
+    ],
+}
 
 
 def requests() -> Iterator[tuple[str, str, str, str | None]]:
@@ -188,6 +344,30 @@ def test_the_base_address_is_the_one_of_the_surface() -> None:
     assert f"`{BASE}`" in README
     (url,) = re.findall(r"^RUNS=(.*)$", "\n".join(blocks("sh")), re.M)
     assert url == Settings().url + runs.BASE
+    (url,) = re.findall(r"^SERVER=(.*)$", "\n".join(blocks("sh")), re.M)
+    assert url == Settings().url
+
+
+def test_the_endpoints_listed_for_workers_and_pipelines_are_there() -> None:
+    there = {
+        (verb, re.sub(r"\{\w+(:path)?\}", "{}", path)) for verb, path, *_ in (*WORKER_ENDPOINTS, *PIPELINE_ENDPOINTS)
+    }
+    listed = set(listed_endpoints())
+    assert len(listed) > 25
+    assert listed - there - {("GET", "/api/health")} == set()
+    assert there - listed == set()
+
+
+def listed_endpoints() -> Iterator[tuple[str, str]]:
+    """(method, path) in the tables of both surfaces; of several in one cell only the first names the method."""
+    _, _, section = GUIDE.partition("## Jobs and remote workers\n")
+    for cell in re.findall(r"^\| (`(?:GET|POST|PUT|PATCH|DELETE) /.*?) \|", section.partition("## Clients\n")[0], re.M):
+        for part in cell.split("; "):
+            method = ""
+            for words in quoted(part):
+                method, path = words.split(" ") if " " in words else (method, words)
+                base = "" if path.startswith("/_worker") else "/api"
+                yield method, base + re.sub(r"\{\w+\}", "{}", path)
 
 
 def test_json_blocks_parse_and_every_error_code_is_told() -> None:
@@ -206,6 +386,10 @@ def settings_rows() -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in section.splitlines() if "`" in line]
 
 
+def cells_of(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
 def quoted(text: str) -> list[str]:
     return re.findall(r"`([^`]+)`", text)
 
@@ -220,14 +404,14 @@ def test_every_environment_variable_named_is_read_somewhere() -> None:
 
 
 #: words of command lines that stand for something
-PLACEHOLDERS = {"DAG_ID", "RUN_ID", "INSTANCE_ID"}
+PLACEHOLDERS = {"DAG_ID", "RUN_ID", "INSTANCE_ID", "JOB_ID", "PIPELINE_ID"}
 
 
 def test_the_settings_table_has_the_options_of_up_and_the_true_defaults() -> None:
     up = typer.main.get_command(app).commands["up"]  # type: ignore[attr-defined] # a group
     options = {name for parameter in up.params for name in parameter.opts}
     rows = [row for row in settings_rows() if len(row) >= 3 and "_" in row[1]]
-    more = [["", *cells] for cells in re.findall(r"^\| (`[A-Z]\w+`.*?) \| (.*?) \|", GUIDE, re.M)]
+    more = [["", *cells_of(line)] for line in GUIDE.splitlines() if re.match(r"\| `[A-Z]\w+`", line)]
     assert rows
     assert more
     for option, variable, default, *_ in (*rows, *more):
@@ -238,11 +422,29 @@ def test_the_settings_table_has_the_options_of_up_and_the_true_defaults() -> Non
             assert float_or_text(told) == float_or_text(VARIABLES[name].default), name
 
 
+def test_the_rhythm_of_runners_is_as_told() -> None:
+    asks = f"ask for one every {POLL_S:g} s (in the cluster every {IN_CLUSTER_POLL_S:g} s)"
+    assert f"{asks}, say every {HEARTBEAT_S:g} s that they live" in GUIDE
+    assert f"is tried {REGISTER_TRIES} times" in GUIDE
+
+
 def float_or_text(value: Any) -> float | str:
     try:
         return float(value)
     except ValueError:
         return str(value)
+
+
+def test_what_a_contributor_is_pointed_to_is_there() -> None:
+    section = CONTRIBUTING.partition("## Where work outside")[2]
+    packages = [ROOT / name for name in ("orchestrator", "actors", "serve_app")]
+    files = [file for package in packages for file in package.rglob("*.py")]
+    known = set(re.findall(r"\w+", "".join(file.read_text() for file in files))) | {file.stem for file in files}
+    pointed = [name for name in quoted(section) if re.fullmatch(r"[\w.]+", name)]
+    assert len(pointed) > 40
+    assert [name for name in pointed if not set(name.split(".")) <= known] == []
+    links = re.findall(r"\]\(([^)]+)\)", CONTRIBUTING)
+    assert [target for target in links if not (ROOT / target).exists()] == []
 
 
 def anchors() -> set[str]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, TypeVar
+from uuid import UUID
 
 from actors.clock import Clock
 from orchestrator.ids import RunId, instance_id, run_id
@@ -108,10 +109,18 @@ class WorldClock(Clock):
         """The same for an instance."""
         return instance_id(*self._next(), self._rng.getrandbits(64))
 
+    def random_bytes(self, size: int) -> bytes:
+        """From the seed."""
+        return self._rng.randbytes(size)
+
     def _next(self) -> tuple[int, int]:
         self._last_ms = max(self._last_ms, round(self.now().timestamp() * 1000))
         self._count += 1
         return self._last_ms, self._count
+
+    def uuid(self) -> str:
+        """A uuid4 of this seed."""
+        return str(UUID(int=self._rng.getrandbits(128), version=4))
 
     def jitter(self) -> float:
         """A share in [0, 1)."""

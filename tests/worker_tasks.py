@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 from orchestrator.context import current
-from orchestrator.errors import PermanentFailure
+from orchestrator.errors import PermanentFailure, Skip
 
 
 class Events:
@@ -126,6 +126,10 @@ def raise_value_error(message: str = "bad\nvalue") -> None:
 
 def raise_permanent() -> None:
     raise PermanentFailure("no such customer")
+
+
+def nothing_to_do(reason: str = "no new rows") -> None:
+    raise Skip(reason) if reason else Skip
 
 
 def leave(how: str) -> None:

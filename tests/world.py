@@ -151,7 +151,7 @@ class World:
         """Another course with the same cast, one worker, tasks that take 0.1 s, and fair weather."""
         asyncio.set_event_loop(self.loop)
         del self.workers[1:]
-        self.character.mischief = Mischief(0.0, 0.0, 0.0, 0.0, 0.0, (0.1,))
+        self.character.mischief = Mischief(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, (0.1,))
         try:
             return self.loop.run_until_complete(self._staged(course))
         finally:

@@ -31,7 +31,7 @@ class Behaviour:
     """What user code does this time."""
 
     takes_s: float
-    #: ok | error | permanent | kill
+    #: ok | error | permanent | skipped | kill
     outcome: str = "ok"
     #: does not stop when it is cancelled
     deaf: bool = False
@@ -45,6 +45,7 @@ class Mischief:
 
     error: float = 0.06
     permanent: float = 0.02
+    skipped: float = 0.03
     kill: float = 0.0
     deaf: float = 0.03
     notes: float = 0.05
@@ -54,7 +55,7 @@ class Mischief:
     def draw(self, rng: Random) -> Behaviour:
         """One attempt."""
         chance = rng.random()
-        bounds = (("error", self.error), ("permanent", self.permanent), ("kill", self.kill))
+        bounds = (("error", self.error), ("permanent", self.permanent), ("kill", self.kill), ("skipped", self.skipped))
         outcome = "ok"
         for name, share in bounds:
             if chance < share:
@@ -169,8 +170,19 @@ class Worker:
         if reason is not None:
             return Report(*key, reason, error=f"TaskCancelled: {reason}")
         if does.outcome == "ok":
-            return Report(*key, "ok", value_of(key), took_s=does.takes_s)
+            return Report(*key, "ok", self._value(key, task), took_s=does.takes_s)
+        if does.outcome == "skipped":
+            return Report(*key, "skipped", error="nothing to do", took_s=does.takes_s)
         return Report(*key, "error", error="Boom", permanent=does.outcome == "permanent", took_s=does.takes_s)
+
+    def _value(self, key: Key, task: Assignment) -> Value:
+        """Its own name; of a branch some of its ways, or one that is none."""
+        ways: list[str] = msgspec.json.decode(task.params).get("ways", []) if task.params else []
+        if not ways:
+            return value_of(key)
+        return Value(
+            msgspec.Raw(msgspec.json.encode(self._rng.sample([*ways, "nowhere"], self._rng.randint(0, len(ways)))))
+        )
 
     async def _note(self, owner: str, key: Key) -> None:
         try:

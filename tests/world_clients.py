@@ -14,12 +14,12 @@ from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
 
 from orchestrator import events as e
-from orchestrator.definition import HIDDEN, Definition, TaskSpec
+from orchestrator.definition import HIDDEN, Definition, TaskSpec, TriggerRule
 from orchestrator.errors import Refused, Unavailable
 from orchestrator.ids import INSTANCE_PREFIX
 from orchestrator.messages import NO_JSON
@@ -73,7 +73,9 @@ class Clients:
         """Two DAGs of chance and one with a schedule."""
         rng = self.rng
         for name in ("a", "b", "cron"):
-            tasks = _random_tasks(rng) if name != "cron" else (TaskSpec(id="tick", retry_delay_s=0.2),)
+            tasks = (
+                _with_rules(rng, _random_tasks(rng)) if name != "cron" else (TaskSpec(id="tick", retry_delay_s=0.2),)
+            )
             definition = Definition(
                 dag_id=name,
                 owner="team",
@@ -399,3 +401,20 @@ def _random_tasks(rng: Random) -> tuple[TaskSpec, ...]:
             )
         )
     return tuple(tasks)
+
+
+def _with_rules(rng: Random, tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:
+    """The same, in every other DAG with rules, branches and a teardown."""
+    if not tasks or rng.random() < 0.5:
+        return tasks
+    out = []
+    for task in tasks:
+        below = [other.id for other in tasks if task.id in other.depends_on]
+        task = msgspec.structs.replace(task, trigger_rule=rng.choice(get_args(TriggerRule)))
+        if below and rng.random() < 0.3:
+            task = msgspec.structs.replace(task, branch=True, params={"ways": below})
+        out.append(task)
+    if setups := [task.id for task in out if not task.branch]:
+        above = tuple(task.id for task in out if rng.random() < 0.4)
+        out.append(TaskSpec(id="down", depends_on=above, teardown_of=(rng.choice(setups),), retry_delay_s=0.2))
+    return tuple(out)

@@ -22,6 +22,8 @@ from tests.world_wire import Wire
 #: virtual seconds a slot may be idle while a task or a run is ready, in fair and in foul weather
 IDLE_CALM_S, IDLE_FOUL_S = 1.5, 20.0
 LOOK_S = 0.25
+#: states of a run that takes up room
+ACTIVE = frozenset({"running", "paused", "cancelling"})
 #: what ends the first wait of a run
 _STARTS = (e.RunStarted, e.RunRestarted, e.RunRevived)
 
@@ -89,7 +91,7 @@ class Watcher:
         run = self.journal.runs[run_id]
         dag = self.journal.dag_rows[TENANT, run.dag_id]
         assert not dag.paused, f"I7 {run_id} started while {run.dag_id} is paused"
-        active = [other for other, h in self.histories.items() if h.admitted and h.state in ("running", "paused")]
+        active = [other for other, h in self.histories.items() if h.admitted and h.state in ACTIVE]
         mine = [other for other in active if self.journal.runs[other].dag_id == run.dag_id]
         limit = self._definition_of(run.dag_id)(dag.version).max_active_runs
         assert len(mine) <= limit, f"I7 {run.dag_id}: {len(mine)} runs active, limit {limit}: {mine}"
@@ -109,10 +111,14 @@ class Watcher:
         since_s = max(self.supervisor.draining.get(worker, self.wire.loop.time()), self.troubled_s)
         if self.wire.loop.time() - since_s > IDLE_FOUL_S:
             self.failures.append(f"{where}, which is to get no more work since {since_s:.3f} s")
-        spec = next(
-            (s for s in self._definition_of(context.dag_id)(context.dag_version).tasks if s.id == task.task), None
-        )
-        for name, producer in spec.inputs.items() if spec else ():
+        specs = {spec.id: spec for spec in self._definition_of(context.dag_id)(context.dag_version).tasks}
+        spec = specs.get(task.task)
+        waited = (
+            spec is not None and spec.trigger_rule == "all_success"
+        )  # others may start before their inputs are there
+        for name, producer in spec.inputs.items() if spec and waited else ():
+            if specs[producer].branch:
+                continue  # its value is what it chose
             accepted = [n for (t, n) in history.accepted if t == producer]
             allowed = [value_of((task.run_id, producer, n)) for n in accepted]
             if history.tasks.get(producer) == "succeeded" and task.inputs[name] not in allowed:
@@ -151,12 +157,11 @@ class Watcher:
 
     def _ready_task(self) -> str:
         for run_id, history in self.histories.items():
-            if history.state == "running":
+            if history.state in ("running", "cancelling"):
                 for name, state in history.tasks.items():
                     if history.conduct is not None and name not in history.batch:
                         continue
-                    done = all(history.tasks[parent] in ("succeeded", "skipped") for parent in history.needs[name])
-                    if state == "pending" and done:
+                    if state == "pending" and history.ready(name):
                         return f"{run_id}/{name} is ready and {self._idle_worker()} is idle"
         return ""
 
@@ -166,9 +171,7 @@ class Watcher:
             if history.state != "queued" or self.journal.dag_rows[TENANT, run.dag_id].paused:
                 continue
             active = [
-                o
-                for o, h in self.histories.items()
-                if h.state in ("running", "paused") and self.journal.runs[o].dag_id == run.dag_id
+                o for o, h in self.histories.items() if h.state in ACTIVE and self.journal.runs[o].dag_id == run.dag_id
             ]
             dag = self.journal.dag_rows[TENANT, run.dag_id]
             free = len(active) < self._definition_of(run.dag_id)(dag.version).max_active_runs

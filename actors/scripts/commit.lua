@@ -21,7 +21,7 @@ local function admitted(r, wanted)
 end
 
 local function take(r, passive)
-  local now = (passive or TERMINAL[r.st]) and '' or owner
+  local now = ((passive and not r.hd) or TERMINAL[r.st]) and '' or owner
   if now == r.own then
     return
   end
@@ -37,8 +37,10 @@ local function change_state(r, after, finished)
     put(scored, 'timers', 'wake|' .. r.id, false)
     put(scored, 'timers', 'sla|' .. r.id, false)
     if r.rt ~= 'backfill' then measure(r, after, finished or r.cr) end
-  elseif TERMINAL[before] and r.sla ~= '' and r.fi ~= '' and tonumber(r.sla) > tonumber(r.fi) then
-    timer('sla|' .. r.id, r.sla)
+    ended(r, finished or r.cr)
+  elseif TERMINAL[before] then
+    ended(r, false)
+    if r.sla ~= '' and r.fi ~= '' and tonumber(r.sla) > tonumber(r.fi) then timer('sla|' .. r.id, r.sla) end
   end
   return TERMINAL[after] or TERMINAL[before] or (before == 'queued' and after ~= 'running')
 end
@@ -46,7 +48,7 @@ end
 local function apply(r, a)
   local before, count = r.st, a[3]
   r.v = r.v + count
-  if count > 0 then append_events(r.id, r.v, a[4]) end
+  if count > 0 then append_events(r.id, r.v, a[4], a[17]) end
   local tell = a[13]
   if a[5] and a[5] ~= before then tell = change_state(r, a[5], a[8]) or tell end
   take(r, a[13])
@@ -74,7 +76,7 @@ local function apply(r, a)
   elseif a[14] then
     timer('wake|' .. r.id, a[14])
   end
-  if tell then
+  if tell and not r.hd then
     sched[#sched + 1] = {
       k = 'moved', run_id = r.id, tenant = r.t, dag_id = r.d, run_type = r.rt, parent = r.par,
       before = before, after = r.st, owner = r.own,

@@ -1,6 +1,16 @@
--- list of Creation {runs, idem} -> msgpack list of {status, {{run_id, state, how}, …}, reply}
+-- list of Creation {runs, idem, quota {key, most}} -> msgpack list of {status, {{run_id, state, how}, …}, reply}
 
 local versions, answers = {}, {}
+local QUOTA_TTL_MS = 40 * 86400000
+
+-- the quota's count, to be raised; nil when what is sent again has been counted
+local function counted(c)
+  local q = c[3]
+  if not q or row(c[1][1][1]) then
+    return nil
+  end
+  return 'quota:' .. q[1]
+end
 
 local function creation(c)
   local status, rest = stored(c[2])
@@ -21,9 +31,17 @@ local function creation(c)
       return { 'busy', { { r.id, r.st, 'existing' } }, '' }
     end
   end
+  local count = counted(c)
+  if count and tonumber(call('GET', count) or '0') >= c[3][2] then
+    return { 'exhausted', {}, '' }
+  end
   local runs = {}
   for i, n in ipairs(c[1]) do
     runs[i] = stand(n)
+  end
+  if count then
+    call('INCR', count)
+    call('PEXPIRE', count, QUOTA_TTL_MS)
   end
   if c[2] then store(c[2], cmsgpack.pack({ runs, c[2][3] })) end
   return { 'ok', runs, '' }

@@ -44,7 +44,7 @@ local function flush_queue()
 end
 
 -- NewRun {run_id, tenant, dag_id, dag_version, run_type, created, event, window_key, sla, reprocess, restart_event,
--- restart_version, pinned_version, alone} -> {run_id, state, how}
+-- restart_version, pinned_version, alone, owner, parent, schema} -> {run_id, state, how}
 local function stand(n)
   local r
   if n[8] ~= '' then
@@ -61,12 +61,15 @@ local function stand(n)
   elseif r then
     return { r.id, r.st, r.id == n[1] and 'created' or 'existing' }
   end
-  local run = { id = n[1], t = n[2], d = n[3], dv = n[4], rt = n[5], cr = n[6], events = n[7], wk = n[8], sla = n[9] }
+  local run = {
+    id = n[1], t = n[2], d = n[3], dv = n[4], rt = n[5], cr = n[6], events = n[7], wk = n[8], sla = n[9], schema = n[17],
+  }
+  if n[15] ~= '' then run.hd, run.own, run.par = n[15], n[15], n[16] end
   create(run)
   if n[14] then call('HSET', 'alone:' .. run.t, run.d, run.id) end
   if run.wk ~= '' then call('HSET', 'win:' .. run.t .. ':' .. run.d, run.wk, run.id) end
   feed[#feed + 1] = { run.id, 1, 'queued' }
-  queue(run, false)
+  if not run.hd then queue(run, false) end
   return { run.id, 'queued', 'created' }
 end
 
@@ -79,9 +82,11 @@ local function rival(n)
   return r and not TERMINAL[r.st] and r or nil
 end
 
--- whether the versions a NewRun was made with still hold
+-- whether the versions a NewRun was made with still hold; those of a held run are nobody's
 local function holds(n, versions)
-  if n[13] ~= 0 and n[8] ~= '' then
+  if n[15] ~= '' then
+    return true
+  elseif n[13] ~= 0 and n[8] ~= '' then
     local existing = call('HGET', 'win:' .. n[2] .. ':' .. n[3], n[8])
     if existing then
       return tonumber(call('HGET', 'run:' .. existing, 'dv')) == n[13]

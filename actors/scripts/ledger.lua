@@ -13,12 +13,14 @@ local LATENCY_BOUNDS_MS = { 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 1000
 local LATENCY_NAMES = { '0.005', '0.01', '0.025', '0.05', '0.1', '0.25', '0.5', '1', '2.5', '5', '10', '30', '60', '300', '900', '3600' }
 
 -- fields of a run's row, in the order in which Python reads them
-local ROW = { 'v', 'own', 'st', 't', 'd', 'dv', 'rt', 'wk', 'par', 'at', 'cr', 'sa', 'fi', 'sla', 'err', 'mar', 'bw', 'ph', 'wb' }
+local ROW = { 'v', 'own', 'st', 't', 'd', 'dv', 'rt', 'wk', 'par', 'at', 'cr', 'sa', 'fi', 'sla', 'err', 'mar', 'bw', 'ph', 'wb', 'hd', 'hr' }
 
 local members, scored, deltas = {}, {}, {}
 local sched, feed, news = {}, {}, {}
--- runs created by this script: "tenant|dag" -> {tenant, dag, run ids, the same as ZADD wants them}
+-- runs created by this script: "tenant|dag" -> {tenant, dag, run ids that are queued, all of them as ZADD wants them}
 local born = {}
+-- held runs created by this script: owner -> items of its inbox
+local held = {}
 
 local function text(value)
   return value or ''
@@ -75,13 +77,16 @@ local function index_keys(t, d, st)
   return 'i:' .. t .. ':s:' .. st, 'i:' .. t .. ':d:' .. d .. ':s:' .. st
 end
 
--- a run's place in lists: ids of all forms ascend with time behind their prefix
-local function place(id)
-  return string.sub(id, 1, 4) == 'run_' and id or 'run_' .. id
+-- a run's place in lists: ids of all forms ascend with time behind their prefix, but those of held runs need not
+local function place(r)
+  if r.hd then
+    return string.format('run_%013d|%s', r.cr, r.id)
+  end
+  return string.sub(r.id, 1, 4) == 'run_' and r.id or 'run_' .. r.id
 end
 
 local function row(id)
-  local v = call('HMGET', 'run:' .. id, 'v', 'own', 'st', 't', 'd', 'rt', 'wk', 'par', 'cr', 'wb', 'sla', 'fi', 'sa', 'err')
+  local v = call('HMGET', 'run:' .. id, 'v', 'own', 'st', 't', 'd', 'rt', 'wk', 'par', 'cr', 'wb', 'sla', 'fi', 'sa', 'err', 'hd')
   if not v[1] then
     return nil
   end
@@ -89,11 +94,22 @@ local function row(id)
   return {
     id = id, v = tonumber(v[1]), own = text(v[2]), st = v[3], t = v[4], d = v[5], rt = v[6], wk = text(v[7]), par = par,
     cr = tonumber(v[9]), wb = v[10] or par, sla = text(v[11]), fi = text(v[12]), sa = text(v[13]), err = text(v[14]),
+    hd = v[15],
   }
 end
 
-local function append_events(id, version, events)
-  call('XADD', 'ev:' .. id, string.format('%d-0', version), 's', SCHEMA, 'e', events)
+local function append_events(id, version, events, schema)
+  call('XADD', 'ev:' .. id, string.format('%d-0', version), 's', schema or SCHEMA, 'e', events)
+end
+
+-- whether its history is kept for a limited time
+local function passes(r)
+  return not r.hd and r.rt ~= 'backfill'
+end
+
+-- when the run ended; false = it has not, or is to be looked at no more
+local function ended(r, at)
+  if passes(r) then put(scored, 'ended', r.id, at) end
 end
 
 local function measure(r, state, finished)
@@ -124,17 +140,28 @@ local function queue_sets(id, before, after)
   end
 end
 
+-- the run of a fire has ended, or goes on after that; one that a backfill restarts is the backfill's
+local function live_fires(r, before, after, quiet)
+  if TERMINAL[after] then
+    drop_member('live:' .. r.t .. ':' .. r.d, r.id)
+    drop_member('replaced', r.id)
+  elseif TERMINAL[before] and not quiet and r.wb == '' then
+    add_member('live:' .. r.t .. ':' .. r.d, r.id)
+  end
+end
+
 -- the run's indexes and counters go from `r.st` to `after`; `quiet` names a backfill that is not told
 local function move(r, after, version, quiet)
   local before = r.st
   local i1, i2 = index_keys(r.t, r.d, before)
-  local at = place(r.id)
+  local at = place(r)
   unindex(i1, at)
   unindex(i2, at)
   i1, i2 = index_keys(r.t, r.d, after)
   index(i1, at)
   index(i2, at)
-  queue_sets(r.id, before, after)
+  if not r.hd then queue_sets(r.id, before, after) end
+  if r.rt == 'scheduled' then live_fires(r, before, after, quiet) end
   if r.rt ~= 'backfill' then
     local counts = 'rc:' .. r.t .. ':' .. r.d
     add(counts, before, -1)
@@ -195,7 +222,17 @@ local function set_tasks(r, pairs_)
   many('HSET', 'tk:' .. r.id, args)
 end
 
--- a queued run that nobody owns
+-- a held run belongs to its owner from the start; no backfill watches it
+local function hold(run, args)
+  for _, value in ipairs({ 'hd', run.own, 'own', run.own, 'wb', '' }) do
+    args[#args + 1] = value
+  end
+  add_member('own:' .. run.own, run.id)
+  held[run.own] = held[run.own] or {}
+  table.insert(held[run.own], { k = 'born', run_id = run.id, schema = run.schema, events = run.events })
+end
+
+-- a queued run; nobody owns it, unless it is held
 local function create(run)
   local args = { 'v', '1', 'st', 'queued', 't', run.t, 'd', run.d, 'dv', run.dv, 'rt', run.rt, 'cr', run.cr }
   local function optional(name, value)
@@ -210,8 +247,9 @@ local function create(run)
   optional('mar', run.mar)
   optional('bw', run.bw)
   optional('ph', run.ph)
+  if run.hd then hold(run, args) end
   call('HSET', 'run:' .. run.id, unpack(args))
-  append_events(run.id, 1, run.events)
+  append_events(run.id, 1, run.events, run.schema)
   local at = run.t .. '|' .. run.d
   local group = born[at]
   if not group then
@@ -219,10 +257,11 @@ local function create(run)
     born[at] = group
   end
   local ids, ranked = group[3], group[4]
-  ids[#ids + 1] = run.id
+  if not run.hd then ids[#ids + 1] = run.id end
   ranked[#ranked + 1] = '0'
-  ranked[#ranked + 1] = place(run.id)
+  ranked[#ranked + 1] = place(run)
   if run.sla then timer('sla|' .. run.id, run.sla) end
+  if run.rt == 'scheduled' then add_member('live:' .. run.t .. ':' .. run.d, run.id) end
   if run.rt ~= 'backfill' then add('rc:' .. run.t .. ':' .. run.d, 'queued', 1) end
 end
 
@@ -233,6 +272,7 @@ local function restart(r, events, count, dag_version, quiet)
   reset_tasks(r)
   call('HSET', 'run:' .. r.id, 'v', version, 'st', 'queued', 'dv', dag_version)
   call('HDEL', 'run:' .. r.id, 'sa', 'fi', 'err')
+  ended(r, false)
   r.sa, r.fi, r.err = '', '', ''
   move(r, 'queued', version, quiet)
   r.v = version
@@ -343,8 +383,16 @@ local function flush_news()
   end
 end
 
+-- one entry for each owner, whatever was created
+local function flush_held()
+  for owner, items in pairs(held) do
+    call('XADD', 'in:' .. owner, '*', 'e', cjson.encode(items))
+  end
+end
+
 local function flush()
   flush_born()
+  flush_held()
   flush_members()
   flush_scored()
   flush_deltas()

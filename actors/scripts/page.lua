@@ -26,7 +26,8 @@ while true do
     if #rows == limit or seen == scan then
       return { cursor, rows }
     end
-    local r = read_row(id) or read_row(string.sub(id, 5))
+    local held = string.match(id, '|(.*)$')
+    local r = read_row(held or id) or read_row(string.sub(id, 5))
     if wanted(r) then rows[#rows + 1] = r end
     cursor, seen = id, seen + 1
   end

@@ -1,4 +1,5 @@
--- PutDag {tenant, dag_id, definition, hash, owner, now, base_version, next_fire, max_dags, idem}
+-- PutDag {tenant, dag_id, definition, hash, owner, now, base_version, next_fire, max_dags, idem,
+-- due}
 -- -> {status, version, paused, reply}
 
 local p = cmsgpack.unpack(ARGV[1])
@@ -11,7 +12,7 @@ if status == 'replayed' then
 elseif status then
   return { status, 0, '0', '' }
 end
-local dag = call('HMGET', key, 'version', 'hash', 'paused', 'next_fire')
+local dag = call('HMGET', key, 'version', 'hash', 'paused', 'next_fire', 'due')
 local version, paused = tonumber(dag[1] or '0'), dag[3] or '0'
 if version ~= p[7] then
   return { 'changed', version, paused, '' }
@@ -25,11 +26,12 @@ if dag[2] ~= p[4] then
   call('HSET', 'dagv:' .. t .. ':' .. d, version, p[3])
   if not hidden(d) then call('ZADD', listed, 0, d) end
   local fire = p[8] or tonumber(dag[4] or '0')
-  call('HSET', key, 'next_fire', fire)
+  local due = p[11] or tonumber(dag[5] or fire)
+  call('HSET', key, 'next_fire', fire, 'due', due)
   if fire == 0 then
     call('ZREM', 'cron', t .. '|' .. d)
   elseif paused ~= '1' then
-    call('ZADD', 'cron', fire, t .. '|' .. d)
+    call('ZADD', 'cron', due, t .. '|' .. d)
   end
   sched[1] = { k = 'dag', tenant = t, dag_id = d, version = version, paused = paused == '1' }
   flush()

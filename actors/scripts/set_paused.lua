@@ -10,7 +10,7 @@ if status == 'replayed' then
 elseif status then
   return { status, 0, '0', '' }
 end
-local dag = call('HMGET', key, 'version', 'paused', 'next_fire')
+local dag = call('HMGET', key, 'version', 'paused', 'next_fire', 'due')
 if not dag[1] then
   return { 'missing', 0, '0', '' }
 end
@@ -20,7 +20,7 @@ if dag[2] ~= wanted then
   if p[3] then
     call('ZREM', 'cron', t .. '|' .. d)
   elseif fire ~= 0 then
-    call('ZADD', 'cron', fire, t .. '|' .. d)
+    call('ZADD', 'cron', dag[4] or fire, t .. '|' .. d)
   end
   sched[1] = { k = 'dag', tenant = t, dag_id = d, version = version, paused = p[3] }
   flush()

@@ -11,8 +11,8 @@
     async with AsyncClient(url, token) as client:           # the same methods, awaited; streams by `async for`
         await client.runs.create(dag_id="etl")
 
-    errors, sse       what goes wrong; bytes to frames       dags, runs, instances   each surface, as scripts
-    script, follow    requests and streams, without I/O      drivers                 perform scripts, with httpx
+    errors, sse       what goes wrong; bytes to frames       dags, runs, …   each surface, as scripts
+    script, follow    requests and streams, without I/O      drivers         perform scripts, with httpx
 
 It is for outside of the server: nothing else in this package imports it, and `import orchestrator` does not load it.
 """

@@ -13,7 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import httpx
 
-from orchestrator.client import dags, instances, runs, script
+from orchestrator.client import dags, instances, jobs, pipelines, runs, script
 from orchestrator.client.clock import Clock
 from orchestrator.client.drivers import AsyncDriver, Driver
 from orchestrator.client.script import Script, Stream
@@ -86,6 +86,7 @@ class Dags(_Bound):
     define = _blocking(dags.define)
     get = _blocking(dags.get_dag)
     list = _iterating(dags.list_dags)
+    preview = _blocking(dags.preview_dag)
     pause = _blocking(dags.pause_dag)
     resume = _blocking(dags.resume_dag)
     trigger = _blocking(dags.trigger)
@@ -112,6 +113,7 @@ class AsyncDags(_AsyncBound):
     define = _awaited(dags.define)
     get = _awaited(dags.get_dag)
     list = _streaming(dags.list_dags)
+    preview = _awaited(dags.preview_dag)
     pause = _awaited(dags.pause_dag)
     resume = _awaited(dags.resume_dag)
     trigger = _awaited(dags.trigger)
@@ -196,6 +198,86 @@ class AsyncInstances(_AsyncBound):
     finding = _awaited(instances.finding)
 
 
+class Jobs(_Bound):
+    """Jobs of blueprints, and workers."""
+
+    create = _blocking(jobs.create)
+    get = _blocking(jobs.get_job)
+    list = _blocking(jobs.list_jobs)
+    wait = _blocking(jobs.wait)
+    cancel = _blocking(jobs.cancel)
+    approve = _blocking(jobs.approve)
+    release = _blocking(jobs.release)
+    history = _blocking(jobs.history)
+    workers = _blocking(jobs.workers)
+    webhooks = _blocking(jobs.webhooks)
+    retry_webhook = _blocking(jobs.retry_webhook)
+    blueprints = _blocking(jobs.blueprints)
+    graph = _blocking(jobs.graph)
+    dashboard = _blocking(jobs.dashboard)
+
+
+class AsyncJobs(_AsyncBound):
+    """Jobs of blueprints, and workers."""
+
+    create = _awaited(jobs.create)
+    get = _awaited(jobs.get_job)
+    list = _awaited(jobs.list_jobs)
+    wait = _awaited(jobs.wait)
+    cancel = _awaited(jobs.cancel)
+    approve = _awaited(jobs.approve)
+    release = _awaited(jobs.release)
+    history = _awaited(jobs.history)
+    workers = _awaited(jobs.workers)
+    webhooks = _awaited(jobs.webhooks)
+    retry_webhook = _awaited(jobs.retry_webhook)
+    blueprints = _awaited(jobs.blueprints)
+    graph = _awaited(jobs.graph)
+    dashboard = _awaited(jobs.dashboard)
+
+
+class Pipelines(_Bound):
+    """CI pipelines, their jobs and logs, and runners."""
+
+    create = _blocking(pipelines.create)
+    list = _blocking(pipelines.list_pipelines)
+    get = _blocking(pipelines.get_pipeline)
+    delete = _blocking(pipelines.delete)
+    launch = _blocking(pipelines.launch)
+    job = _blocking(pipelines.get_job)
+    jobs = _blocking(pipelines.list_jobs)
+    cancel = _blocking(pipelines.cancel)
+    wait = _blocking(pipelines.wait)
+    logs = _blocking(pipelines.logs)
+    follow = _iterating(pipelines.follow_logs)
+    runners = _blocking(pipelines.list_runners)
+    runner = _blocking(pipelines.get_runner)
+    delete_runner = _blocking(pipelines.delete_runner)
+    stubs = _blocking(pipelines.list_stubs)
+    stub = _blocking(pipelines.get_stub)
+
+
+class AsyncPipelines(_AsyncBound):
+    """CI pipelines, their jobs and logs, and runners."""
+
+    create = _awaited(pipelines.create)
+    list = _awaited(pipelines.list_pipelines)
+    get = _awaited(pipelines.get_pipeline)
+    delete = _awaited(pipelines.delete)
+    launch = _awaited(pipelines.launch)
+    job = _awaited(pipelines.get_job)
+    jobs = _awaited(pipelines.list_jobs)
+    cancel = _awaited(pipelines.cancel)
+    wait = _awaited(pipelines.wait)
+    logs = _awaited(pipelines.logs)
+    follow = _streaming(pipelines.follow_logs)
+    runners = _awaited(pipelines.list_runners)
+    runner = _awaited(pipelines.get_runner)
+    delete_runner = _awaited(pipelines.delete_runner)
+    stubs = _awaited(pipelines.list_stubs)
+    stub = _awaited(pipelines.get_stub)
+
+
 class Client(_Bound):
     """A server as one principal sees it. Methods block, and raise `orchestrator.client.errors`.
 
@@ -218,6 +300,8 @@ class Client(_Bound):
         self.dags = Dags(self._driver)
         self.runs = Runs(self._driver)
         self.instances = Instances(self._driver)
+        self.jobs = Jobs(self._driver)
+        self.pipelines = Pipelines(self._driver)
 
     def close(self) -> None:
         """Its connections are closed."""
@@ -249,6 +333,8 @@ class AsyncClient(_AsyncBound):
         self.dags = AsyncDags(self._driver)
         self.runs = AsyncRuns(self._driver)
         self.instances = AsyncInstances(self._driver)
+        self.jobs = AsyncJobs(self._driver)
+        self.pipelines = AsyncPipelines(self._driver)
 
     async def close(self) -> None:
         """Its connections are closed."""

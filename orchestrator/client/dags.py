@@ -31,6 +31,7 @@ from orchestrator.client.shapes import (
     DagsDagView,
     DagsLog,
     DagsPlan,
+    DagsPreview,
     DagsRun,
     DagsRunChanged,
     DagsRunSummary,
@@ -65,6 +66,12 @@ def get_dag(dag_id: str) -> Script[DagsDagView]:
 def list_dags(*, status: Literal["active", "paused"] | None = None, owner: str | None = None) -> Stream[DagsDagView]:
     """DAGs by id, page by page."""
     return _pages("/dags", status=status, owner=owner)
+
+
+def preview_dag(dag_id: str, *, n: int = 10, start: datetime | None = None) -> Script[DagsPreview]:
+    """When its schedule fires next, from `start` (aware; None = now), and what its calendar skips."""
+    since = None if start is None else _day(start)
+    return get(path(BASE + "/dags/{}/schedule/preview", dag_id), n=n, **_given(**{"from": since}))
 
 
 def pause_dag(dag_id: str, reason: str | None = None) -> Script[DagsDagDefined]:

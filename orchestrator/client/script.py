@@ -17,7 +17,7 @@ double from a quarter of a second to five seconds. A server that has never answe
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 from urllib.parse import quote
@@ -32,6 +32,9 @@ E_co = TypeVar("E_co", covariant=True)
 TIMEOUT_S = 30.0
 _FIRST_WAIT_S = 0.25
 _LONGEST_WAIT_S = 5.0
+#: between looks at what is waited for, at first and in the long run
+_FIRST_LOOK_S = 0.1
+_LAST_LOOK_S = 1.0
 
 #: what a proxy or a server says when the same request may succeed later
 _LATER = frozenset({429, 502, 503, 504})
@@ -230,6 +233,18 @@ def now() -> Script[float]:
     seconds = yield Now()
     assert isinstance(seconds, float)
     return seconds
+
+
+def until(look: Callable[[], Script[T]], over: Callable[[T], bool], timeout_s: float | None) -> Script[T]:
+    """What `look` finds once that is over, or when `timeout_s` have passed: it is looked at ever less often."""
+    wait_s = _FIRST_LOOK_S
+    end_s = None if timeout_s is None else (yield from now()) + timeout_s
+    while True:
+        found = yield from look()
+        if over(found) or (end_s is not None and (yield from now()) >= end_s):
+            return found
+        yield Wait(wait_s / 2, wait_s)
+        wait_s = min(_LAST_LOOK_S, wait_s * 2)
 
 
 def path(template: str, *names: str) -> str:

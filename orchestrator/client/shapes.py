@@ -15,6 +15,40 @@ DagsRunState = Literal["queued", "running", "success", "failed", "cancelled"]
 DagsRunType = Literal["manual", "backfill", "scheduled"]
 
 
+class DagsCalendarView(TypedDict):
+    """On which dates a schedule fires, beside its cron expression."""
+
+    exclude: NotRequired[list[str] | None]
+    include: NotRequired[list[str] | None]
+    weekdays: NotRequired[list[str] | None]
+
+
+class DagsLastDropped(TypedDict):
+    """The latest fire that started no run."""
+
+    at: str
+    reason: Literal["missed", "overlap"]
+
+
+class DagsTick(TypedDict):
+    """An instant of a schedule. `runs_at` and `window` are null when the calendar skips it."""
+
+    at: str
+    local: str
+    runs_at: str | None
+    window: DagsWindow | None
+    skipped: Literal["excluded", "weekday"] | None
+    moved: bool
+
+
+class DagsPreview(TypedDict):
+    """When a schedule fires next; without a schedule never."""
+
+    timezone: str | None
+    paused: bool
+    items: list[DagsTick]
+
+
 class DagsDagDefined(TypedDict):
     """What a definition, a pause or a resume came to."""
 
@@ -44,6 +78,12 @@ class DagsDagView(TypedDict):
     updated_at: str
     next_run_at: str | None
     run_counts: dict[str, int]
+    calendar: NotRequired[DagsCalendarView | None]
+    start_at: NotRequired[str | None]
+    end_at: NotRequired[str | None]
+    jitter_s: NotRequired[float | None]
+    dropped_fires: dict[str, int]
+    last_dropped: DagsLastDropped | None
 
 
 class DagsCounts(TypedDict):
@@ -285,6 +325,198 @@ class FindingInfo(TypedDict):
     file_path: str
     size_bytes: int
     last_modified: str
+
+
+# -- jobs
+
+JobsJobStatus = Literal[
+    "pending",
+    "running",
+    "waiting_for_worker",
+    "waiting_for_human",
+    "waiting_for_parallel_tasks",
+    "waiting_for_sub_job",
+    "awaiting_retry",
+    "finished",
+    "failed",
+    "error",
+    "quarantined",
+    "cancelled",
+]
+
+
+class JobsJob(TypedDict):
+    """A job of a blueprint. At the end `status` and `current_state` both tell the end."""
+
+    id: str
+    blueprint_name: str
+    current_state: str
+    status: JobsJobStatus
+    initial_data: dict[str, Any]
+    state_history: dict[str, Any]
+    webhook_url: str | None
+    error_message: str | None
+    parent_job_id: str | None
+    child_job_id: str | None
+    current_task_id: str | None
+    task_worker_id: str | None
+    retry_count: int
+    progress: float
+    progress_message: str
+    current_task_info: dict[str, Any] | None
+    current_task_transitions: dict[str, str]
+    aggregation_target: str | None
+    active_branches: list[str]
+    aggregation_results: dict[str, Any]
+    data_metadata: dict[str, Any]
+    tracing_context: dict[str, Any]
+    client_config: dict[str, Any]
+    #: seconds since the epoch
+    task_dispatched_at: float | None
+    cancel_requested: bool
+    created_at: str
+    updated_at: str
+    finished_at: str | None
+    #: why a job that is fetched alone waits for a worker; None in lists, and while nobody can say
+    waiting_reason: str | None
+
+
+class JobsHistoryEvent(TypedDict):
+    """One line of a job's history."""
+
+    event_id: str
+    job_id: str
+    timestamp: str
+    state: str | None
+    event_type: str
+    duration_ms: int | None
+    previous_state: str | None
+    next_state: str | None
+    worker_id: str | None
+    attempt_number: int | None
+    context_snapshot: dict[str, Any]
+
+
+class JobsWebhookAttempt(TypedDict):
+    """One try to tell a receiver."""
+
+    timestamp: str
+    status_code: int | None
+    error: str | None
+
+
+class JobsWebhook(TypedDict):
+    """What somebody is told of a job's end, and what became of that."""
+
+    id: str
+    event: str
+    job_id: str
+    url: str
+    status: Literal["pending", "delivered", "dead"]
+    attempt_count: int
+    attempts: list[JobsWebhookAttempt]
+    created_at: str
+    next_attempt_at: str | None
+    ended_at: str | None
+
+
+class JobsBlueprint(TypedDict):
+    """A blueprint that is loaded, and where its jobs are created."""
+
+    name: str
+    api_version: str | None
+    api_endpoint: str | None
+    version: int
+
+
+class JobsDashboard(TypedDict):
+    """How many workers there are, and jobs by status."""
+
+    workers: dict[str, int]
+    jobs: dict[str, int]
+
+
+# -- pipelines
+
+PipelinesStatus = Literal["Queued", "Running", "Succeeded", "Failed", "Cancelled", "TimedOut"]
+
+
+class PipelinesPipelineConfig(TypedDict):
+    """How jobs of a pipeline run; secrets are shown as `***`."""
+
+    timeout_seconds: int | None
+    max_retries: int
+    env_vars: dict[str, str]
+    secret_env_vars: NotRequired[dict[str, str] | None]
+
+
+class PipelinesPipeline(TypedDict):
+    """A CI pipeline."""
+
+    id: str
+    name: str
+    description: str | None
+    script: str
+    required_modules: list[str]
+    created_at: str
+    updated_at: str
+    tags: list[Any]
+    config: PipelinesPipelineConfig
+    version: int
+
+
+class PipelinesJobResult(TypedDict):
+    """How a CI job ended."""
+
+    success: bool
+    exit_code: int
+    output: Any
+    error_message: str | None
+
+
+class PipelinesJob(TypedDict):
+    """One execution of a pipeline."""
+
+    id: str
+    pipeline_id: str
+    status: PipelinesStatus
+    requested_at: str
+    started_at: str | None
+    completed_at: str | None
+    runner_id: str | None
+    parameters: dict[str, Any]
+    result: PipelinesJobResult | None
+    retry_count: int
+    timeout_seconds: int | None
+
+
+class PipelinesLogEntry(TypedDict):
+    """A line that a CI job has written."""
+
+    timestamp: str
+    level: Literal["Debug", "Info", "Warning", "Error"]
+    message: str
+
+
+class PipelinesRunner(TypedDict):
+    """Who executes CI jobs."""
+
+    id: str
+    capabilities: list[str]
+    capability_count: int
+    registered_at: str
+    last_heartbeat_at: str
+    status: Literal["Online", "Offline", "Busy"]
+
+
+class PipelinesStub(TypedDict):
+    """A file for Lua editors that describes a module."""
+
+    name: str
+    content: str
+
+
+# -- shared
 
 
 class HealthResponse(TypedDict):

@@ -15,6 +15,7 @@ KINDS = (
     ("RunActorProcess", "RunActors"),
     ("WorkerProcess", "workers"),
     ("SchedulerProcess", "scheduler"),
+    ("GatewayProcess", "gateway"),
     ("SupervisorProcess", "supervisor"),
     ("valkey-server", "journal (Valkey)"),
     ("ServeReplica", "API replica"),

@@ -170,7 +170,7 @@ def test_after_the_death_of_a_control_actor_runs_start_again_within_seconds(serv
     assert took_s < 4.0
 
 
-@pytest.mark.parametrize("end", ["in good order", "by SIGKILL"])
+@pytest.mark.parametrize("end", [pytest.param("in good order", marks=pytest.mark.slow), "by SIGKILL"])
 def test_what_was_accepted_survives_the_end_of_every_process(server: Server, end: str) -> None:
     api, name = server.api(), fresh("restarted")
     tasks = [task("a"), task("b", "a", kind="core.sleep", params={"seconds": 2}), task("c", "b")]

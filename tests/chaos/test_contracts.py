@@ -142,6 +142,12 @@ def test_a_key_is_needed_whoever_dies() -> None:
         runs.everybody_needs_the_key(*(caller(server, headers, patient) for headers in runs.KEY_HEADERS))
 
 
+@pytest.mark.parametrize("at", [2, 4])
+def test_the_fourth_request_of_three_is_refused_whoever_dies(at: int) -> None:
+    with serving(environ={"RATE_LIMIT_MAX": "3"}) as server:
+        runs.only_three_pass(caller(server, {}, killing(server, "API replica", at)))
+
+
 def caller(server: Server, headers: dict[str, str], patient: Patient) -> Runs:
     found = Runs(server.url, headers, prompt_s=PATIENCE_S)
     found.http = httpx.Client(base_url=server.url, headers=headers, transport=patient, timeout=found.timeout_s)

@@ -10,7 +10,7 @@ from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.definition import Window
 from orchestrator.ids import run_id
-from orchestrator.ports import Append, Commit, Creation, Journal, NewBackfill, NewRun, NewWindow, PutDag
+from orchestrator.ports import Append, Commit, Creation, Fire, Journal, NewBackfill, NewRun, NewWindow, PutDag
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NOW_MS = int(AT.timestamp() * 1000)
@@ -97,6 +97,11 @@ def put(dag_id: str = "d", **changes: Any) -> PutDag:
         "base_version": 0,
     }
     return PutDag(**(values | changes))
+
+
+def a_fire(scheduler: Owner, expected_ms: int, **changes: Any) -> Fire:
+    values: dict[str, Any] = {"tenant": "t", "dag_id": "d", "scheduler_epoch": scheduler.epoch, "next_ms": 0}
+    return Fire(expected_ms=expected_ms, **(values | changes))
 
 
 def progress(n: int = 1) -> bytes:

@@ -32,6 +32,7 @@ from orchestrator.ports import (
 from tests.conformance.journal_builders import (
     NOW_MS,
     Owner,
+    a_fire,
     append,
     create,
     create_windows,
@@ -124,6 +125,7 @@ class JournalSuite:
         )
         assert row.window == codec.decode_events((await journal.events(run, 0, 1))[0].events)[0].window  # type: ignore[union-attr]
         assert await journal.tasks(run) == {"a": "d", "b": "r"}
+        assert await journal.look(run) == (await journal.summary(run), {"a": "d", "b": "r"})
         await owner.commit(append(run, 2, state="failed", finished_ms=NOW_MS + 9, error="boom: a\nb|é"))
         row = await journal.summary(run)
         assert row is not None
@@ -782,7 +784,7 @@ class JournalSuite:
                 scheduler_epoch=scheduler.epoch,
                 expected_ms=1000,
                 next_ms=2000,
-                run=new_run("2025-01-01", run_type="scheduled"),
+                runs=(new_run("2025-01-01", run_type="scheduled"),),
                 counts=(("fires", 1),),
             )
             for _ in range(5)
@@ -806,9 +808,9 @@ class JournalSuite:
             scheduler_epoch=scheduler.epoch,
             expected_ms=1000,
             next_ms=0,
-            run=new_run("2025-01-01"),
+            runs=(new_run("2025-01-01"),),
         )
-        assert await journal.fire(fire) == ports.FireResult("ok", run, "existing")
+        assert await journal.fire(fire) == ports.FireResult("ok", (ports.CreatedRun(run, "queued", "existing"),))
         assert await journal.next_due() is None
         assert await journal.due_crons(10_000) == []
 
@@ -818,14 +820,95 @@ class JournalSuite:
         fire = Fire(tenant="t", dag_id="d", scheduler_epoch=scheduler.epoch, expected_ms=1000, next_ms=2000)
         old = msgspec.structs.replace(fire, scheduler_epoch=scheduler.epoch - 1)
         assert (await journal.fire(old)).status == "fenced"
-        stale = msgspec.structs.replace(fire, run=new_run("2025-01-01", dag_version=9))
+        stale = msgspec.structs.replace(fire, runs=(new_run("2025-01-01"), new_run("2025-01-02", dag_version=9)))
         assert (await journal.fire(stale)).status == "changed"
         await journal.set_paused("t", "d", True, NOW_MS)
         assert (await journal.fire(fire)).status == "paused"
         assert await journal.due_crons(5000) == []
         await journal.set_paused("t", "d", False, NOW_MS)
         assert await journal.due_crons(5000) == [ports.DueCron("t", "d", 1000)]
-        assert await journal.fire(fire) == ports.FireResult("ok", "", "")
+        assert await journal.fire(fire) == ports.FireResult("ok")
+
+    async def test_one_step_of_a_schedule_makes_runs_and_drops_fires(self, journal: Journal) -> None:
+        scheduler = await Owner(journal, "scheduler").start()
+        await journal.put_dag(put(next_fire_ms=1000))
+        runs = tuple(new_run(day, run_type="scheduled") for day in days(3))
+        drops = (ports.DroppedFires("missed", 40, 800), ports.DroppedFires("overlap", 2, 4000))
+        step = a_fire(scheduler, 1000, next_ms=9000, last_ms=4000, runs=runs, dropped=drops)
+        made = await journal.fire(step)
+        assert [(run.run_id, run.how) for run in made.runs] == [(run.run_id, "created") for run in runs]
+        assert (await journal.fire(step)).status == "stale"
+        assert (await journal.fire(a_fire(scheduler, 9000, dropped=drops[:1]))).status == "ok"
+        row = await journal.dag("t", "d")
+        assert row is not None
+        assert (row.dropped, row.dropped_ms, row.dropped_why) == ({"missed": 80, "overlap": 2}, 800, "missed")
+        assert (row.next_fire_ms, row.fired_ms) == (None, 9000)
+        [queued] = [item for item in await sched(journal) if isinstance(item, ports.RunsCreated)]
+        assert queued.run_ids == tuple(run.run_id for run in runs)
+
+    async def test_a_schedule_is_due_when_jitter_says_so_also_after_a_pause(self, journal: Journal) -> None:
+        scheduler = await Owner(journal, "scheduler").start()
+        await journal.put_dag(put(next_fire_ms=1000, next_due_ms=1300))
+        for _ in range(2):
+            assert await journal.due_crons(1299) == []
+            assert await journal.due_crons(1300) == [ports.DueCron("t", "d", 1300)]
+            await journal.set_paused("t", "d", True, NOW_MS)
+            await journal.set_paused("t", "d", False, NOW_MS)
+        await journal.put_dag(put(base_version=1, content_hash="h2"))
+        assert await journal.next_due() == 1300
+        assert (await journal.fire(a_fire(scheduler, 1000, next_ms=2000, next_due_ms=2700))).status == "ok"
+        row = await journal.dag("t", "d")
+        assert row is not None
+        assert (row.next_fire_ms, row.next_due_ms, await journal.next_due()) == (2000, 2700, 2700)
+
+    async def test_the_runs_of_fires_are_known_until_they_end(self, journal: Journal) -> None:
+        scheduler = await Owner(journal, "scheduler").start()
+        await journal.put_dag(put(next_fire_ms=1000))
+        await create(journal, new_run("2025-02-01"))
+        first, second = (new_run(day, run_type="scheduled") for day in days(2))
+        await journal.fire(a_fire(scheduler, 1000, next_ms=2000, runs=(first,)))
+        await journal.fire(a_fire(scheduler, 2000, next_ms=3000, runs=(second,)))
+        owner = await Owner(journal, "run-actor-0").start()
+        await owner.commit(append(first.run_id, 1, state="running"))
+        assert await journal.live_fires("t", "d") == {first.run_id: "running", second.run_id: "queued"}
+        assert await journal.live_fires("u", "d") == {}
+        await owner.commit(append(first.run_id, 2, state="failed"))
+        assert await journal.live_fires("t", "d") == {second.run_id: "queued"}
+        await owner.commit(append(first.run_id, 3, state="running"))
+        assert sorted(await journal.live_fires("t", "d")) == sorted((first.run_id, second.run_id))
+
+    async def test_runs_that_a_backfill_restarts_are_not_those_of_fires(self, journal: Journal) -> None:
+        scheduler = await Owner(journal, "scheduler").start()
+        await journal.put_dag(put(next_fire_ms=1000))
+        run = new_run("2025-01-01", run_type="scheduled")
+        await journal.fire(a_fire(scheduler, 1000, next_ms=2000, runs=(run,)))
+        owner = await Owner(journal, "run-actor-0").start()
+        await owner.commit(append(run.run_id, 1, state="failed"))
+        window = NewWindow(
+            window_key=run.window_key,
+            run_id=run.run_id,
+            action="restart",
+            event=restarted(),
+            before="failed",
+            dag_version=1,
+        )
+        made = await journal.create_backfill(new_backfill([window], reprocess="failed"))
+        assert made.status == "created"
+        assert await journal.live_fires("t", "d") == {}
+
+    async def test_a_replaced_run_is_noted_until_it_has_ended(self, journal: Journal) -> None:
+        scheduler = await Owner(journal, "scheduler").start()
+        await journal.put_dag(put(next_fire_ms=1000))
+        first, second = (new_run(day, run_type="scheduled") for day in days(2))
+        await journal.fire(a_fire(scheduler, 1000, next_ms=2000, runs=(first,)))
+        replaces = (first.run_id, "run_unknown")
+        await journal.fire(a_fire(scheduler, 2000, next_ms=3000, runs=(second,), replaces=replaces))
+        assert await journal.replaced() == [first.run_id]
+        owner = await Owner(journal, "run-actor-0").start()
+        await owner.commit(append(first.run_id, 1, state="cancelled"))
+        assert await journal.replaced() == []
+        await journal.fire(a_fire(scheduler, 3000, next_ms=4000, replaces=replaces))
+        assert await journal.replaced() == []
 
     async def test_a_schedule_stays_changes_or_goes_with_the_definition(self, journal: Journal) -> None:
         await journal.put_dag(put(next_fire_ms=1000))
@@ -959,6 +1042,7 @@ class JournalSuite:
     async def test_unknown_things_are_empty_not_errors(self, journal: Journal) -> None:
         assert await journal.summary("x") is None
         assert await journal.tasks("x") == {}
+        assert await journal.look("x") is None
         assert await journal.events("x", 0, 5) == []
         assert await journal.children("x") == []
         assert await journal.child_counts("x") == {}

@@ -1,4 +1,4 @@
-"""The journal suite on every implementation, and what only a real server can show."""
+"""The journal suites on every implementation, and what only a real server can show."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import pytest
 from actors.journal import Journal as RedisJournal
 from orchestrator.errors import JournalUnavailable
 from orchestrator.ports import Creation, Journal, RunFilter
+from tests.conformance.held_suite import HeldSuite
 from tests.conformance.journal_builders import Owner, append, create, new_run, put
 from tests.conformance.journal_suite import JournalSuite
+from tests.conformance.retention_suite import RetentionSuite
 from tests.conformance.servers import Server, redis_binary, valkey_binary
 from tests.fakes_journal import MemoryJournal
 
@@ -40,7 +42,7 @@ async def connected(server: Server) -> AsyncIterator[RedisJournal]:
         await journal.close()
 
 
-class TestInMemory(JournalSuite):
+class TestInMemory(JournalSuite, HeldSuite, RetentionSuite):
     @pytest.fixture
     def journal(self) -> Journal:
         return MemoryJournal()
@@ -58,7 +60,7 @@ class TestInMemory(JournalSuite):
         assert [r.status for r in await journal.commit(step)] == ["ok"]
 
 
-class TestValkey(JournalSuite):
+class TestValkey(JournalSuite, HeldSuite, RetentionSuite):
     @pytest.fixture
     async def journal(self, valkey: Server) -> AsyncIterator[Journal]:
         valkey.flush()
@@ -100,7 +102,7 @@ class TestValkey(JournalSuite):
 
 if redis_binary():
 
-    class TestRedis(JournalSuite):
+    class TestRedis(JournalSuite, HeldSuite, RetentionSuite):
         @pytest.fixture
         async def journal(self, redis_server: Server) -> AsyncIterator[Journal]:
             redis_server.flush()
@@ -154,6 +156,23 @@ async def test_a_read_outlasts_a_short_absence_of_the_server() -> None:
             asyncio.get_running_loop().call_later(0.3, server.start)
             [result] = await journal.create_runs([Creation((new_run(),))])
             assert result.status == "ok"
+    finally:
+        server.stop()
+
+
+async def test_a_server_that_hangs_holds_nobody_up_for_longer_than_a_second() -> None:
+    server = Server(valkey_binary())
+    try:
+        async with connected(server) as journal:
+            assert await journal.ask_leave("k", 1, 60_000) == 0
+            server.freeze()
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            with pytest.raises(JournalUnavailable):
+                await journal.ask_leave("k", 1, 60_000)
+            assert 0.9 < loop.time() - begun < 1.5
+            server.thaw()
+            assert await journal.ask_leave("k", 1, 60_000) > 0
     finally:
         server.stop()
 

@@ -46,6 +46,13 @@ def test_hello_dag_greets(live: Server, api: Api) -> None:
     assert "Hello, Ray!" in latest_log(live, api, "hello", "say")
 
 
+def test_office_hours_shows_what_the_calendar_skips(live: Server, api: Api) -> None:
+    told = " ".join(run(live, "office_hours").split())
+    assert "skipped: excluded" in told
+    assert "2027-03-28" in told
+    assert "clocks change" in told
+
+
 def test_fan_out_fan_in_adds_up(live: Server, api: Api) -> None:
     run(live, "fan_out_fan_in")
     words = 6 * sum(range(1, 13))
@@ -56,6 +63,15 @@ def test_retry_and_timeout_ends_well_at_the_third_and_second_attempt(live: Serve
     run(live, "retry_and_timeout")
     log = latest_log(live, api, "retry_and_timeout", "report")
     assert "flaky: there at attempt 3; stuck: quick at attempt 2" in log
+
+
+def test_rules_and_cleanup_takes_both_ways_and_leaves_nothing(live: Server, api: Api) -> None:
+    run(live, "rules_and_cleanup")
+    assert "500 rows, in bulk" in latest_log(live, api, "rules_and_cleanup", "report")
+    assert "cleaned up" in latest_log(live, api, "rules_and_cleanup", "remove")
+    tasks = [api.get(f"/runs/{each['run_id']}").json()["tasks"] for each in api.runs(dag_id="rules_and_cleanup")]
+    assert [(each["in_bulk"], each["one_by_one"]) for each in tasks] == [("done", "skipped"), ("skipped", "done")]
+    assert {each["warn"] for each in tasks} == {"skipped"}
 
 
 def test_follow_a_run_resumes_after_its_last_event(live: Server) -> None:
@@ -129,6 +145,22 @@ def test_a_plan_on_weather_data_is_carried_out_and_reported(live: Server) -> Non
     assert [each["id"] for each in told] == list(range(1, len(told) + 1))
     tools = {each["data"]["data"]["tool_name"] for each in told if each["event"] == "tool_completed"}
     assert tools == {"analyst", "read", "check", "rain", "warmest", "windiest", "kinds", "report"}
+
+
+def test_a_python_package_is_tested_built_and_tried_by_a_ci_pipeline(live: Server) -> None:
+    lines = run(live, "ci_pipeline").splitlines()
+    log = [line for line in lines if line.startswith("Info")]
+    starts = [line.partition("Starting stage: ")[2] for line in log if "Starting stage" in line]
+    assert starts == ["checkout", "test", "build", "try"]
+    assert any("Ran 3 tests" in line for line in log)
+    assert log[-2:] == ["Info    MMXXVI", "Info    1994"]
+    assert lines[-1].startswith("Succeeded")
+    assert "'archive': 'romans.pyz'" in lines[-1]
+
+
+def test_a_job_goes_on_after_an_approval_at_a_worker_elsewhere(live: Server) -> None:
+    out = run(live, "approval/approval_and_worker")
+    assert out == "finished ['Call Me Ishmael.', 'Some Years Ago']\n"
 
 
 def loaded(live: Server, first: str, last: str) -> list[tuple[object, ...]]:

@@ -13,7 +13,7 @@ import pytest
 from tests.instances_api import Board, Json, answered
 from tests.live import Server
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 PAUSES, INSTANCES = 50, 10
 PLAN = "\n".join(["# Many", "## Phase 1: All", *(f"- [ ] 1.{n} Step {n}" for n in range(1, 301))])
 

@@ -31,6 +31,7 @@ EXAMPLE = ROOT / "examples" / "react-query" / "orchestrators.tsx"
 NEEDS = {
     "runs.test.ts": "/runs",
     "instances.test.ts": "/api/orchestrators/{instance_id}/events-sse",
+    "pipelines.test.ts": "/api/jobs/{job_id}/logs/stream",
     EXAMPLE.name: "/api/orchestrators",
 }
 #: one task after the other, so many that an orchestrator can be paused before it is through
@@ -116,7 +117,7 @@ def whole(modules: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_surface_is_driven_over_cut_connections(whole: Path) -> None:
     with serving() as (url, _):
-        assert drive(whole, url, TOKEN, ORCHESTRATOR_TEST_CUT="1") >= 34
+        assert drive(whole, url, TOKEN, ORCHESTRATOR_TEST_CUT="1") >= 37
 
 
 def test_the_react_query_example_is_compiled(whole: Path) -> None:

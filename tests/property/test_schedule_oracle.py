@@ -9,12 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
+from random import Random
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.calendars import Days
 from orchestrator.errors import Invalid
 from orchestrator.schedule import parse
 from orchestrator.windows import backfill_windows
@@ -46,6 +49,52 @@ CHANGES = [
     ("Pacific/Chatham", "2026-09-26T14:00", "changes at a quarter to"),
     ("Asia/Tokyo", "2026-01-01T00:00", "nothing changes"),
 ]
+#: zones whose clocks changed in different ways in these years: by an hour and by half, at two and around midnight, by
+#: rules of the sun and of the moon
+ZONES = ("Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "America/Nuuk", "Africa/Casablanca")
+YEARS = range(2020, 2031)
+EXPRESSIONS = (
+    "* * * * *",
+    "*/15 * * * *",
+    "0 * * * *",
+    "30 * * * *",
+    "59 * * * *",
+    "7,37 * * * *",
+    "0 */2 * * *",
+    "15 */3 * * *",
+    "30 1/2 * * *",
+    "0 0-6/2 * * *",
+    "0 0 * * *",
+    "1 0 * * *",
+    "30 0 * * *",
+    "0 1 * * *",
+    "15 1 * * *",
+    "45 1 * * *",
+    "0 2 * * *",
+    "15 2 * * *",
+    "30 2 * * *",
+    "59 2 * * *",
+    "0 3 * * *",
+    "30 3 * * *",
+    "0 12 * * *",
+    "0 22 * * *",
+    "30 22 * * *",
+    "0 23 * * *",
+    "30 23 * * *",
+    "59 23 * * *",
+    "*/10 2 * * *",
+    "0,30 1-3 * * *",
+    "0 2,14 * * *",
+    "15 0,1,2,3,23 * * *",
+    "20 22-1 * * *",
+    "*/20 0-23 * * *",
+    "30 2 * * SUN",
+    "30 2 * * SAT,SUN",
+    "0 2 * MAR,OCT *",
+    "30 1 25-31 * *",
+    "0 2 1-7 * SUN",
+    "45 23 28-31 3,10,11 SAT",
+)
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 NAMES = {name: i for i, name in enumerate(MONTHS, 1)} | {name: i for i, name in enumerate(WEEKDAYS)}
@@ -221,3 +270,102 @@ def test_a_daily_schedule_has_one_window_on_every_date_there_is(zone: str, near:
     windows = backfill_windows(parse(f"{time} * * *", zone), zone, first, last, 100)
     assert [window.start for window in windows] == dates
     assert backfill_windows(None, zone, first, last, 100) == windows
+
+
+# every change of eleven years
+
+
+@cache
+def changes(zone: str) -> tuple[str, ...]:
+    """The UTC minutes of YEARS at which the zone's offset became another: a scan by day, then by minute."""
+    clock, day = ZoneInfo(zone), timedelta(days=1)
+    found, at = [], datetime(YEARS.start, 1, 1, tzinfo=UTC)
+    while at.year in YEARS:
+        if at.astimezone(clock).utcoffset() != (at + day).astimezone(clock).utcoffset():
+            before = at.astimezone(clock).utcoffset()
+            minutes = (at + n * MINUTE for n in range(1, 1441))
+            change = next(each for each in minutes if each.astimezone(clock).utcoffset() != before)
+            found.append(change.replace(tzinfo=None).isoformat())
+        at += day
+    return tuple(found)
+
+
+def agrees_with_the_scan(zone: str, near: str, expression: str) -> None:
+    """From two days before the change to two days after it."""
+    minutes, oracle = minutes_around(zone, near), Oracle(expression)
+    expected = [(minute.at, oracle.dates(minute)) for minute in minutes if oracle.fires(minute)]
+    found = list(parse(expression, zone).dated(minutes[0].at, minutes[-1].at + MINUTE))
+    assert [fire for fire, _ in found] == [at for at, _ in expected], (zone, near, expression)
+    assert all(day in dates for (_, day), (_, dates) in zip(found, expected, strict=True)), (zone, near, expression)
+
+
+def test_the_zones_have_changes_in_every_year() -> None:
+    assert len(set(EXPRESSIONS)) == 40
+    for zone in ZONES:
+        years = {near[:4] for near in changes(zone)}
+        assert len(years) == len(YEARS), zone
+        assert len(changes(zone)) >= 2 * len(YEARS) - 1, zone  # Nuuk had one only in 2023
+
+
+def test_a_sample_of_all_changes_agrees_with_the_scan() -> None:
+    chance = Random(2026)
+    for zone in ZONES:
+        for near in chance.sample(changes(zone), 3):
+            for expression in chance.sample(EXPRESSIONS, 12):
+                agrees_with_the_scan(zone, near, expression)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zone", ZONES)
+def test_every_change_of_eleven_years_agrees_with_the_scan(zone: str) -> None:
+    for near in changes(zone):
+        for expression in EXPRESSIONS:
+            agrees_with_the_scan(zone, near, expression)
+
+
+CALENDARS = st.builds(
+    lambda exclude, include, weekdays: Days(exclude, include - exclude, weekdays),
+    st.frozensets(st.integers(-2, 2), max_size=2),
+    st.frozensets(st.integers(-2, 2), max_size=2),
+    st.none() | st.frozensets(st.integers(0, 6), min_size=1, max_size=6),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(CHANGES), expressions, CALENDARS)
+def test_a_calendar_keeps_and_adds_dates_as_the_scan_has_them(
+    change: tuple[str, str, str], expression: str, relative: Any
+) -> None:
+    """Dates are drawn as days from the change. The scan's own reading of a calendar: by date, exclusion first."""
+    zone, near, what = change
+    if what == "a whole date is missing" or not accepted(expression, zone):
+        return
+    minutes, oracle = minutes_around(zone, near), Oracle(expression)
+    around = minutes[2 * 1440].wall.date()
+    exclude, include = (
+        frozenset(around + timedelta(days=n) for n in days) for days in (relative.exclude, relative.include)
+    )
+    calendar = Days(exclude, include, relative.weekdays)
+    anyday = Oracle(" ".join([*oracle.texts[:2], "*", "*", "*"]))
+
+    def due(wall: datetime) -> bool:
+        day = wall.date()
+        if day in exclude:
+            return False
+        if day in include:
+            return anyday.due(wall)
+        return oracle.due(wall) and (calendar.weekdays is None or day.isoweekday() % 7 in calendar.weekdays)
+
+    def fires(minute: Minute) -> bool:
+        if not oracle.fixed:
+            return due(minute.wall)
+        return (due(minute.wall) and not minute.again) or any(due(wall) for wall in minute.skipped)
+
+    expected = [minute.at for minute in minutes if fires(minute)]
+    try:
+        schedule = parse(expression, zone, calendar)
+    except Invalid:  # it would never fall on these weekdays
+        found = []
+    else:
+        found = list(schedule.between(minutes[0].at, minutes[-1].at + MINUTE))
+    assert found == expected

@@ -7,6 +7,7 @@ import inspect
 import subprocess
 import sys
 import types
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import orchestrator
 from orchestrator import Dag, Invalid, TaskContext, context, dag, dags_in, task
 from orchestrator.authoring import DagOptions, NamedTaskOptions, TaskOptions
 from orchestrator.binding import arguments, facts
-from orchestrator.definition import Definition, TaskSpec
+from orchestrator.definition import Calendar, Definition, TaskSpec
 from orchestrator.spec import from_yaml
 
 
@@ -88,6 +89,49 @@ def test_a_task_function_outside_a_dag_is_the_function() -> None:
     assert double.function.__name__ == "double"
     assert inspect.iscoroutinefunction(later.function)
     assert list(inspect.signature(double).parameters) == ["n"]
+
+
+@task.branch
+def which(n: int) -> str:
+    return "double" if n else "scaled"
+
+
+@task.branch(name="other", retries=1)
+def other_way() -> None: ...
+
+
+def test_rules_branches_and_teardowns_are_written_with_the_tasks() -> None:
+    def one() -> None:
+        up = nothing()
+        which(1) >> double(1)
+        other_way()
+        last = scaled(2)
+        total([last]).teardown_of(up)
+
+    made = tasks_of(one)
+    assert (made["which"].branch, made["other"].branch, made["other"].retries) == (True, True, 1)
+    assert made["double"].depends_on == ("which",)
+    assert (made["total"].teardown_of, made["total"].depends_on) == (("nothing",), ("scaled", "nothing"))
+    assert which(0) == "scaled"
+
+
+def test_a_task_has_the_rule_that_its_author_gives_it() -> None:
+    @task(trigger_rule="one_failed")
+    def alarm() -> None: ...
+
+    def one() -> None:
+        task.bash("a", "true", trigger_rule="always")
+
+    assert alarm._options == {"trigger_rule": "one_failed"}
+    assert tasks_of(one)["a"].trigger_rule == "always"
+
+
+def test_only_tasks_of_the_same_dag_are_torn_down() -> None:
+    def one() -> None:
+        nothing().teardown_of("up")  # type: ignore[arg-type]  # as somebody might write it
+
+    with pytest.raises(Invalid, match="only tasks of this DAG"):
+        described(one)
 
 
 def test_a_call_becomes_a_python_task_with_its_options_and_constants() -> None:
@@ -453,3 +497,34 @@ def test_tasks_of_a_script_are_found_under_the_scripts_name(tmp_path: Path) -> N
     command = [sys.executable, str(script)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env={"PYTHONPATH": root})
     assert done.stdout == "my_script:one\n"
+
+
+def test_a_schedule_is_written_with_dates_and_instants_of_python() -> None:
+    berlin = timezone(timedelta(hours=1))
+
+    @dag(
+        schedule="30 2 * * *",
+        catchup="all",
+        overlap="cancel_previous",
+        calendar={"exclude": [date(2026, 12, 25), "2026-12-26"], "weekdays": ("mon", "FRI")},
+        start_at=datetime(2026, 1, 1, 1, tzinfo=berlin),
+        end_at="2026-12-31T00:00:00Z",
+        jitter_s=5,
+    )
+    def nightly() -> None:
+        nothing()
+
+    found = nightly.definition()
+    assert (found.catchup, found.overlap, found.jitter_s) == ("all", "cancel_previous", 5)
+    assert found.calendar == Calendar(exclude=("2026-12-25", "2026-12-26"), weekdays=("mon", "fri"))
+    assert (found.start_at, found.end_at) == ("2026-01-01T00:00:00Z", "2026-12-31T00:00:00Z")
+    assert from_yaml(nightly.to_yaml()) == found
+
+
+def test_an_instant_without_a_zone_is_refused() -> None:
+    @dag(schedule="@daily", end_at=datetime(2026, 1, 1))
+    def nightly() -> None:
+        nothing()
+
+    with pytest.raises(Invalid, match="end_at: give the time zone"):
+        nightly.definition()

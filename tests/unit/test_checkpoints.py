@@ -71,6 +71,20 @@ def test_a_run_with_tasks_tells_what_they_do() -> None:
     ]
 
 
+def test_who_skipped_a_task_is_told() -> None:
+    skips = [e.TaskSkipped(AT, "a", by=by) for by in ("", "task", "branch", "rule")]
+    assert [data["reason"] for _, data in told(created(), *skips)] == ["skipped", "skipped", "branch", "trigger_rule"]
+
+
+def test_a_run_is_cancelled_at_once_also_when_it_still_cleans_up() -> None:
+    history = [created(), e.RunStarted(AT, 1), e.RunCancelling(AT), e.TaskCancelled(AT, "a"), e.RunCancelled(AT)]
+    assert told(*history)[2:] == [
+        ("cancelling", None),
+        ("task.canceled", {"task": "a", "attempt": 0}),
+        ("canceled", "absent"),
+    ]
+
+
 def test_a_result_that_is_kept_elsewhere_is_only_hinted_at() -> None:
     [*_, done] = told(created(), e.TaskSucceeded(AT, "a", 1, Value(artifact="R/a.1", size_bytes=10**6)))
     assert done == ("task.completed", {"task": "a", "attempt": 1, "result": {"truncated": True}})
@@ -136,6 +150,7 @@ def test_instants_are_whole_milliseconds_and_ascend_whatever_the_clock_does() ->
 def test_every_event_there_is_can_be_told() -> None:
     raw = msgspec.Raw(b'{"n":1}')
     values = {"at": AT, "window": Window("a", "b"), "data": raw, "due": AT, "deadline": AT}
+    values |= {"until": AT, "through": 0, "attempts": 1, "task_attempts": {}}
     for kind in get_args(e.AnyEvent):
         if kind in (e.BackfillCreated, e.WindowChanged, e.RunCancelling):  # of backfills, which this surface has not
             continue

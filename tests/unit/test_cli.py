@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rich.markup
+import typer
 
 from actors.settings import read_settings
 from orchestrator.errors import Conflict, Invalid
@@ -51,6 +53,9 @@ class Stub:
                 stub._handle(self)
 
             def do_POST(self) -> None:
+                stub._handle(self)
+
+            def do_DELETE(self) -> None:
                 stub._handle(self)
 
             def log_message(self, *_: Any) -> None:
@@ -148,6 +153,33 @@ def test_a_long_list_is_read_page_by_page(call: Any, stub: Stub) -> None:
     stub.on("GET", "/runs?limit=50&cursor=c", {"items": [RUN] * 50, "next_cursor": "e"})
     _, out, _ = call("runs", "list", "--limit", "250", "--json")
     assert len(json.loads(out)["items"]) == 250
+
+
+def test_a_preview_is_a_table_of_both_clocks_with_what_is_skipped(call: Any, stub: Stub) -> None:
+    tick = {"at": "2026-03-29T01:00:00.000Z", "local": "2026-03-29T03:00:00+02:00", "moved": True, "skipped": None}
+    window = {"from": "2026-03-29", "to": "2026-03-29"}
+    skipped = {**tick, "moved": False, "skipped": "excluded", "runs_at": None, "window": None}
+    told = {
+        "timezone": "Europe/Berlin",
+        "paused": True,
+        "items": [{**tick, "runs_at": "2026-03-29T01:00:42.120Z", "window": window}, skipped],
+    }
+    stub.on("GET", "/dags/d/schedule/preview?n=2&from=2026-03-28T00%3A00%3A00Z", told)
+    stub.on("GET", "/dags/d/schedule/preview?n=10", {"timezone": None, "paused": False, "items": []})
+    status, out, _ = call("dags", "preview", "d", "-n", "2", "--from", "2026-03-28T00:00:00Z")
+    assert status == 0
+    words = " ".join(out.split())
+    for word in (
+        "Europe/Berlin",
+        "2026-03-29 03:00",
+        "01:00:42",
+        "clocks change",
+        "skipped: excluded",
+        "d is paused",
+    ):
+        assert word in words
+    assert "no schedule" in call("dags", "preview", "d")[1]
+    assert json.loads(call("dags", "preview", "d", "--json")[1])["items"] == []
 
 
 def test_a_run_carries_its_parameters_and_a_request_id(call: Any, stub: Stub) -> None:
@@ -556,3 +588,19 @@ def test_a_detached_server_gets_the_same_plan_and_no_password_on_its_command_lin
 
 def test_down_where_nothing_runs_does_nothing(tmp_path: Path) -> None:
     assert not up.down(tmp_path, lambda _: None)
+
+
+# ---------------------------------------------------------------- help
+
+
+def commands_of(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    yield name, command
+    for word, each in getattr(command, "commands", {}).items():
+        yield from commands_of(each, f"{name} {word}")
+
+
+@pytest.mark.parametrize(("name", "command"), list(commands_of(typer.main.get_command(cli.app), "orchestrator")))
+def test_a_help_text_is_shown_as_it_is_written(name: str, command: Any) -> None:
+    """Brackets with a word in them are markup, and vanish."""
+    texts = [command.help, *(parameter.help for parameter in command.params)]
+    assert [text for text in texts if text and rich.markup.render(text).plain != text] == []

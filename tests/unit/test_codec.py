@@ -37,7 +37,7 @@ def test_older_events_are_read_through_every_upcaster_in_turn() -> None:
         return {**event, "task": event.pop("node")}
 
     old = b'[{"t":"task_started","at":"2026-01-02T03:04:05Z","node":"a","attempt":1}]'
-    [event] = codec._upcast(old, 1, {1: first, 2: second}, 3)
+    [event] = msgspec.convert(codec._upcast(old, 1, {1: first, 2: second}, 3), list[e.AnyEvent])
     assert event == e.TaskStarted(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "a", 1, "unknown")
 
 

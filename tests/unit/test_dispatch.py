@@ -54,6 +54,46 @@ def test_another_dag_has_a_limit_of_its_own() -> None:
     assert sorted(ids(made)) == ["r1", "r9"]
 
 
+def scheduled(run_id: str) -> Queued:
+    return Queued(run_id, "d", None, 0, scheduled=True)
+
+
+def test_runs_of_a_schedule_that_must_not_overlap_start_one_by_one_and_others_pass_them() -> None:
+    made = admission(16, scheduled("r1"), scheduled("r2"), queued("r3"), scheduled("r4"))
+    made.configure("d", 16, False, one_by_one=True)
+    assert ids(made) == ["r1", "r3"]
+    made.enqueue(queued("r5"))
+    assert ids(made) == ["r5"]
+    made.finish("r3")
+    assert ids(made) == []
+    made.finish("r1")
+    assert ids(made) == ["r2"]
+    made.finish("r2")
+    assert ids(made) == ["r4"]
+
+
+def test_a_run_of_a_schedule_that_waits_may_be_cancelled_or_queued_again() -> None:
+    made = admission(16, scheduled("r1"), scheduled("r2"), scheduled("r3"))
+    made.configure("d", 16, False, one_by_one=True)
+    assert ids(made) == ["r1"]
+    made.finish("r2")
+    made.requeue("r1", scheduled("r1"))
+    assert ids(made) == ["r1"]
+    made.finish("r1")
+    assert ids(made) == ["r3"]
+    made.finish("r3")
+    assert (made.queued, made.active, ids(made)) == (0, 0, [])
+
+
+def test_runs_of_a_schedule_may_overlap_once_its_dag_says_so() -> None:
+    made = admission(16, scheduled("r2"), scheduled("r3"))
+    made.configure("d", 16, False, one_by_one=True)
+    made.occupy(scheduled("r1"))
+    assert ids(made) == []
+    made.configure("d", 16, False)
+    assert ids(made) == ["r2", "r3"]
+
+
 def test_a_backfill_never_takes_the_place_of_another_run() -> None:
     made = admission(2, queued("r1", "b"), queued("r2", "b"), queued("r8"), queued("r9"))
     assert ids(made) == ["r8", "r9"]

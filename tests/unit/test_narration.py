@@ -53,6 +53,16 @@ def test_frames_are_numbered_without_a_gap_and_say_where_things_came_from() -> N
     assert (frames[6]["attempt"], frames[7]["attempts"]) == (0, 1)
 
 
+def test_a_skip_that_no_person_made_says_whose_it_is() -> None:
+    by_hand, by_rule, own = told(
+        e.TaskSkipped(AT, "a", "later"), e.TaskSkipped(AT, "b", by="rule"), e.TaskSkipped(AT, "c", "no rows", by="task")
+    )
+    assert (by_hand["to"], by_rule["to"], own["to"]) == ("skipped",) * 3
+    assert "by" not in by_hand
+    assert (by_rule["by"], by_rule["reason"]) == ("rule", None)
+    assert (own["by"], own["reason"]) == ("task", "no rows")
+
+
 def test_a_restart_makes_every_task_pending_and_keeps_its_attempts() -> None:
     frames = told(
         e.RunCreated(AT, "run_1", "t", "d", 1, "manual"),
@@ -90,6 +100,7 @@ def test_a_backfill_tells_of_its_windows() -> None:
 
 def test_every_event_there_is_gives_a_frame() -> None:
     values = {"at": AT, "window": Window("a", "b"), "data": msgspec.Raw(b'{"n":1}'), "due": AT, "deadline": AT}
+    values |= {"until": AT, "through": 0, "attempts": 1, "task_attempts": {}}
     for kind in get_args(e.AnyEvent):
         names = [f.name for f in msgspec.structs.fields(kind) if f.required]
         event = kind(**{name: values.get(name, 1 if name in ("attempt", "dag_version") else "x") for name in names})

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.definition import Definition, TaskSpec, content_hash
+from orchestrator.definition import Calendar, Definition, TaskSpec, content_hash
 from orchestrator.errors import Invalid
 from orchestrator.spec import check_origin, from_json, from_yaml, parse_dag, to_json
 
@@ -116,6 +116,45 @@ def test_producers_of_inputs_become_dependencies() -> None:
     assert task.inputs == {"x": "b", "y": "c"}
 
 
+def test_rules_branches_and_teardowns_arrive() -> None:
+    up, work, down = parsed(
+        {"id": "up"},
+        {"id": "work", "depends_on": ["up"], "trigger_rule": "one_success", "branch": True},
+        {"id": "down", "depends_on": ["work"], "teardown_of": ["up"], "on_failure_fail_run": True},
+    ).tasks
+    assert up == TaskSpec("up")
+    assert work == TaskSpec("work", depends_on=("up",), trigger_rule="one_success", branch=True)
+    assert (down.depends_on, down.teardown_of, down.on_failure_fail_run) == (("work", "up"), ("up",), True)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "field"),
+    [
+        ([{"id": "a", "trigger_rule": "some"}], "tasks/0/trigger_rule"),
+        ([{"id": "a", "branch": "yes"}], "tasks/0/branch"),
+        ([{"id": "a", "teardown_of": ["x"]}], "tasks/0/teardown_of/0"),
+        ([{"id": "a", "teardown_of": ["a"]}], "tasks/0/teardown_of/0"),
+        ([{"id": "a", "on_failure_fail_run": True}], "tasks/0/on_failure_fail_run"),
+        ([{"id": "a"}, {"id": "b", "teardown_of": ["a"], "trigger_rule": "all_done"}], "tasks/1/trigger_rule"),
+        ([{"id": "a"}, {"id": "b", "teardown_of": ["a"], "branch": True}], "tasks/1/branch"),
+        ([{"id": "a", "branch": True}, {"id": "b", "teardown_of": ["a"]}], "tasks/1/teardown_of/0"),
+        ([{"id": "a"}, {"id": "b", "teardown_of": ["a"]}, {"id": "c", "teardown_of": ["b"]}], "tasks/2/teardown_of/0"),
+        ([{"id": "a"}, {"id": "b", "teardown_of": ["a"]}, {"id": "c", "depends_on": ["b"]}], "tasks/2/depends_on"),
+        ([{"id": "a"}, *({"id": f"b{n}", "teardown_of": ["a"]} for n in range(101))], "tasks"),
+    ],
+)
+def test_what_a_teardown_or_a_branch_cannot_be_is_refused(tasks: list[Body], field: str) -> None:
+    assert fields(dag(*tasks)) == [field]
+
+
+def test_who_uses_no_rules_has_the_same_hash_as_before_there_were_any() -> None:
+    assert content_hash(parsed(a_task())) == "ae3bf4ef7cbc030ea4340cca505541f5660a44d9168bcddd23ca02b51177c48c"
+    assert content_hash(parsed(a_task(trigger_rule="all_success", branch=False, teardown_of=[]))) == content_hash(
+        parsed(a_task())
+    )
+    assert content_hash(parsed(a_task(trigger_rule="all_done"))) != content_hash(parsed(a_task()))
+
+
 def test_equal_meanings_hash_equally() -> None:
     said = parsed(a_task(retry_delay_s=5, retries=0, type="core.noop", depends_on=[]), timezone="UTC", overlap="allow")
     assert content_hash(said) == content_hash(parsed(a_task()))
@@ -139,7 +178,7 @@ def test_equal_meanings_hash_equally() -> None:
         (dag(max_active_runs=1001), "max_active_runs", "must be less than or equal to 1000"),
         (dag(sla_s=0), "sla_s", "must be greater than 0"),
         (dag(sla_s=10**12), "sla_s", "must be less than or equal to 316224000"),
-        (dag(overlap="never"), "overlap", "must be 'allow', 'skip' or 'buffer_one'"),
+        (dag(overlap="never"), "overlap", "must be 'allow', 'skip', 'buffer_one' or 'cancel_previous'"),
         (dag(isolation="x"), "isolation", "must be 'shared' or 'dedicated'"),
         (dag(tags=[""]), "tags/0", "must have at least 1 character"),
         (dag({"depends_on": []}), "tasks/0/id", "is required"),
@@ -205,10 +244,6 @@ def test_a_cycle_is_told_as_the_contract_shows() -> None:
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        (dag(overlap="skip"), "overlap"),
-        (dag(overlap="buffer_one"), "overlap"),
-        (dag(catchup="last"), "catchup"),
-        (dag(catchup="all"), "catchup"),
         (dag(callback_url="https://example.org/x"), "callback_url"),
         (dag(a_task(sla_s=5)), "tasks/0/sla_s"),
         (dag(a_task(pool="gpu")), "tasks/0/pool"),
@@ -223,6 +258,32 @@ def test_what_comes_later_is_refused_by_name(body: Body, field: str) -> None:
 def test_the_neutral_values_of_what_comes_later_are_accepted() -> None:
     neutral = parsed(a_task(sla_s=None, pool="default"), overlap="allow", catchup="none", callback_url=None, sla_s=5)
     assert neutral.sla_s == 5
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"calendar": {"exclude": ["2026-02-30"]}}, "calendar/exclude/0"),
+        ({"calendar": {"include": ["2026-01-01", "soon"]}}, "calendar/include/1"),
+        ({"calendar": {"exclude": ["2026-01-01"], "include": ["2026-01-01"]}}, "calendar/include"),
+        ({"calendar": {"weekdays": []}}, "calendar/weekdays"),
+        ({"calendar": {"weekdays": ["monday"]}}, "calendar/weekdays/0"),
+        ({"calendar": {"weekday": ["mon"]}}, "calendar/weekday"),
+        ({"calendar": {"weekdays": ["tue"]}, "schedule": "0 0 * * MON"}, "calendar/weekdays"),
+        ({"start_at": "2026-01-01"}, "start_at"),
+        ({"end_at": "2026-01-01T00:00:00+01:00"}, "end_at"),
+        ({"start_at": "2026-01-02T00:00:00Z", "end_at": "2026-01-01T00:00:00Z"}, "end_at"),
+        ({"jitter_s": -1}, "jitter_s"),
+        ({"jitter_s": 86_401}, "jitter_s"),
+    ],
+)
+def test_what_a_schedule_cannot_mean_is_refused_about_its_field(more: Body, field: str) -> None:
+    assert [where for where, _ in refused(dag(**{"schedule": "0 0 * * *", **more})).details] == [field]
+
+
+def test_a_calendar_that_changes_nothing_is_none() -> None:
+    assert parsed(schedule="0 0 * * *", calendar={}).calendar is None
+    assert parsed(calendar={"weekdays": ["SUN"]}).calendar == Calendar(weekdays=("sun",))
 
 
 @pytest.mark.parametrize(
@@ -346,7 +407,8 @@ def full() -> Definition:
     return parsed(
         {"id": "a", "entrypoint": "m:f", "params": {"day": {"$param": "day", "default": "2025-10-01"}, "p": [None]}},
         {"id": "b", "type": "core.echo", "inputs": {"x/0": "a"}, "params": {"x": [None]}, "retry_cap_s": 9},
-        {"id": "c", "depends_on": ["a", "b"], "timeout_s": 2.5},
+        {"id": "c", "depends_on": ["a", "b"], "timeout_s": 2.5, "trigger_rule": "one_failed", "branch": True},
+        {"id": "d", "depends_on": ["a", "c"], "teardown_of": ["a"], "on_failure_fail_run": True},
         schedule="*/5 * * * *",
         timezone="Asia/Kolkata",
         description="two\nlines: é",
@@ -355,6 +417,12 @@ def full() -> Definition:
         isolation="dedicated",
         max_active_runs=2,
         sla_s=7,
+        catchup="all",
+        overlap="cancel_previous",
+        calendar={"exclude": ["2026-12-25"], "include": ["2026-12-26"], "weekdays": ["MON", "tue"]},
+        start_at="2026-01-01T00:00:00.000Z",
+        end_at="2026-12-31T00:00:00Z",
+        jitter_s=30,
     )
 
 
@@ -390,7 +458,7 @@ def test_to_json_has_the_contracts_keys_and_additive_ones_only_when_they_say_som
             "priority": 0,
         }
     ]
-    python, echo, _ = to_json(full())["tasks"]
+    python, echo, *_ = to_json(full())["tasks"]
     assert python["entrypoint"] == "m:f"
     assert "type" not in python
     assert (echo["inputs"], echo["retry_cap_s"]) == ({"x/0": "a"}, 9)

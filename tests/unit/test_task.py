@@ -51,8 +51,8 @@ def test_only_a_person_leads_out_of_a_terminal_state() -> None:
         assert set(TRANSITIONS[state]) <= {e.TaskReset, e.TaskSkipped, e.TaskMarked}, state
 
 
-def test_what_is_done_stays_so_and_what_is_skipped_only_people_change() -> None:
-    assert not TRANSITIONS[TaskState.SUCCEEDED]
+def test_what_is_done_is_only_done_again_and_what_is_skipped_only_people_change() -> None:
+    assert set(TRANSITIONS[TaskState.SUCCEEDED]) == {e.TaskReset}
     assert set(TRANSITIONS[TaskState.SKIPPED]) == {e.TaskReset, e.TaskMarked}
 
 
@@ -62,6 +62,14 @@ def test_only_people_lead_out_of_cancelled() -> None:
 
 def test_every_event_of_a_task_is_in_the_table() -> None:
     assert {kind for row in TRANSITIONS.values() for kind in row} == {type(event) for event in TASK_EVENTS}
+
+
+def test_a_task_that_skips_itself_says_why_and_needs_no_retry() -> None:
+    task = running()
+    event = settled(a_task("a"), task, "skipped", error="nothing new")
+    assert event == e.TaskSkipped(at=AT, task="a", reason="nothing new", by="task")
+    apply(task, event)
+    assert (task.state, task.skipped_by) == (TaskState.SKIPPED, "task")
 
 
 @pytest.mark.parametrize("state", TaskState)

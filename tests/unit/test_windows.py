@@ -7,18 +7,12 @@ from itertools import pairwise
 
 import pytest
 
-from orchestrator.definition import Catchup, Window
+from orchestrator.calendars import Days
+from orchestrator.dates import instant_text, parse_date, parse_instant
+from orchestrator.definition import Window
 from orchestrator.errors import Invalid
 from orchestrator.schedule import parse
-from orchestrator.windows import (
-    backfill_windows,
-    instant_text,
-    manual_window,
-    parse_date,
-    parse_instant,
-    schedule_fires_due,
-    window_of,
-)
+from orchestrator.windows import backfill_windows, manual_window, window_of
 
 LIMIT = 100_000
 EVERY_MINUTE = parse("* * * * *", "UTC")
@@ -218,54 +212,10 @@ def test_the_years_that_are_supported_are_supported_to_their_ends() -> None:
     assert len(backfill("0 23 * * *", "Pacific/Pago_Pago", "2500-12-29", "2500-12-31")) == 3
 
 
-# due
-
-
-def test_a_fire_is_due_from_its_instant_on_and_once() -> None:
-    fire, second = utc("2026-01-01T02:00"), timedelta(seconds=1)
-    assert schedule_fires_due(DAILY, fire - second, fire - second / 2) == []
-    assert schedule_fires_due(DAILY, fire - second, fire) == [fire]
-    assert schedule_fires_due(DAILY, fire, fire + second) == []
-
-
-def test_without_catch_up_only_what_was_missed_by_less_than_the_grace_runs() -> None:
-    fire = utc("2026-01-01T02:00")
-    before = fire - timedelta(days=9)
-    assert schedule_fires_due(DAILY, before, fire + timedelta(seconds=59.9)) == [fire]
-    assert schedule_fires_due(DAILY, before, fire + timedelta(seconds=60)) == []
-
-
-def test_several_fires_within_the_grace_each_run() -> None:
-    noon = utc("2026-01-01T12:00")
-    due = schedule_fires_due(EVERY_MINUTE, noon - timedelta(hours=1), noon, grace=timedelta(minutes=3))
-    assert due == [noon - timedelta(minutes=2), noon - timedelta(minutes=1), noon]
-
-
-def test_a_clock_set_back_never_fires_twice() -> None:
-    last, fired = utc("2026-01-01T11:59:30"), []
-    for now in ("12:00:10", "11:58:00", "11:59:59", "12:00:20", "12:00:59", "12:01:00", "12:00:00", "12:01:30"):
-        at = utc(f"2026-01-01T{now}")
-        fired += schedule_fires_due(EVERY_MINUTE, last, at)
-        last = max(last, *fired, at)
-    assert fired == [utc("2026-01-01T12:00"), utc("2026-01-01T12:01")]
-
-
-@pytest.mark.parametrize("catchup", ["none", "last", "all"])
-def test_a_clock_set_back_finds_nothing_whatever_the_catch_up(catchup: Catchup) -> None:
-    last = utc("2026-01-01T12:00")
-    assert schedule_fires_due(EVERY_MINUTE, last, last - timedelta(days=1), catchup=catchup) == []
-
-
-def test_catch_up_runs_the_latest_or_all_oldest_first() -> None:
-    last, now = utc("2026-01-01T02:00"), utc("2026-01-05T12:00")
-    four = [utc(f"2026-01-0{day}T02:00") for day in (2, 3, 4, 5)]
-    assert schedule_fires_due(DAILY, last, now, catchup="all") == four
-    assert schedule_fires_due(DAILY, last, now, catchup="all", catchup_max=3) == four[1:]
-    assert schedule_fires_due(DAILY, last, now, catchup="last") == four[-1:]
-
-
-def test_catching_up_over_years_looks_at_the_latest_only() -> None:
-    last, now = utc("2016-01-01T00:00"), utc("2026-01-01T00:00")
-    latest = schedule_fires_due(EVERY_MINUTE, last, now, catchup="all")
-    assert latest == [now - timedelta(minutes=999 - i) for i in range(1000)]
-    assert schedule_fires_due(parse("@yearly", "UTC"), last, now, catchup="last") == [now]
+def test_a_backfill_has_the_dates_of_the_calendar() -> None:
+    days = Days(
+        exclude=frozenset([date(2026, 1, 6)]), include=frozenset([date(2026, 1, 10)]), weekdays=frozenset([1, 2])
+    )
+    schedule = parse("0 2 * * *", "UTC", days)
+    windows = backfill_windows(schedule, "UTC", date(2026, 1, 5), date(2026, 1, 13), LIMIT)
+    assert [window.start[-2:] for window in windows] == ["05", "10", "12", "13"]

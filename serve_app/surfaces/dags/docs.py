@@ -19,6 +19,7 @@ _PROBLEM_EXAMPLES = {
     Kind.FORBIDDEN: "scope admin required",
     Kind.NOT_FOUND: "run run_99 not found",
     Kind.CONFLICT: "run run_9 is already success",
+    Kind.GONE: "events of run run_9 up to 41 are no longer kept",
     Kind.RATE_LIMITED: "10 requests per second per tenant",
     Kind.BROKEN: "internal error",
     Kind.UNAVAILABLE: "journal unavailable",
@@ -33,6 +34,8 @@ _HEADERS = {
     "X-RateLimit-Remaining": {"required": True, "schema": {"type": "integer"}},
 }
 _RETRY_AFTER = {"Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}}
+_LINK = {"Link": {"description": "the run as it is now", "required": True, "schema": {"type": "string"}}}
+_MORE_HEADERS: dict[Kind, Json] = {Kind.RATE_LIMITED: _RETRY_AFTER, Kind.UNAVAILABLE: _RETRY_AFTER, Kind.GONE: _LINK}
 _REPLAY = {
     "Idempotent-Replay": {
         "description": "present when the answer was stored under this X-Request-Id",
@@ -66,6 +69,8 @@ def operations() -> dict[str, Json]:
             (_query("status", {"enum": ["active", "paused"]}), _query("owner"), *_paging()), m.DagsDagList, Kind.INVALID
         ),
         "get_dag": _get((_dag_id(),), m.DagsDagView, Kind.NOT_FOUND),
+        "preview_dag": _get((_dag_id(), *_preview()), m.DagsPreview, Kind.INVALID, Kind.NOT_FOUND),
+        "preview_schedule": _post((), m.DagsSchedule, m.DagsPreview, problems=(Kind.INVALID,)),
         "pause_dag": _switch(),
         "resume_dag": _switch(),
         "deploy_dag": _command((_dag_id(),), m.DagsDagDefined),
@@ -141,7 +146,7 @@ def _stream() -> Json:
         "content": {"text/event-stream": {"schema": _EVENT, "example": m.EVENTS}},
     }
     over = {"description": "the run is over and everything was delivered", "headers": _HEADERS}
-    responses = {"200": events, "204": over, **_problems((Kind.NOT_FOUND,))}
+    responses = {"200": events, "204": over, **_problems((Kind.NOT_FOUND, Kind.GONE))}
     return {"security": _SECURITY, "parameters": list(parameters), "responses": responses}
 
 
@@ -171,11 +176,10 @@ def _problems(kinds: tuple[Kind, ...]) -> Json:
 
 def _problem(kind: Kind) -> Json:
     code = words.ERROR_CODES[kind]
-    waits = kind in (Kind.RATE_LIMITED, Kind.UNAVAILABLE)
     example = {"error": code, "message": _PROBLEM_EXAMPLES[kind], "request_id": "5f0c"}
     return {
         "description": code,
-        "headers": _HEADERS | _RETRY_AFTER if waits else _HEADERS,
+        "headers": _HEADERS | _MORE_HEADERS.get(kind, {}),
         "content": {"application/json": {"schema": _ref(m.DagsError), "example": example}},
     }
 
@@ -220,6 +224,13 @@ def _paging() -> tuple[Json, ...]:
     return (
         _query("cursor", {"pattern": f"^{paging.FORM}$"}, "`next_cursor` of a page of the same list"),
         _query("limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
+    )
+
+
+def _preview() -> tuple[Json, ...]:
+    return (
+        _query("n", {"type": "integer", "minimum": 1, "maximum": parse.MOST_TICKS, "default": 10}),
+        _query("from", {"pattern": m.INSTANT}, "first instant to look at, RFC 3339 in `Z`; default now"),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from orchestrator import spec
+from orchestrator import fires, spec
 from orchestrator.definition import Definition
 from orchestrator.errors import Invalid, NotFound
+from orchestrator.ids import DEFAULT_TENANT
 from orchestrator.views import DagDefined, Frame, Idempotency, Page, RunChanged, RunView, Trigger, Triggered
 from serve_app import sse
-from serve_app.auth import DEFAULT_TENANT, Principal
+from serve_app.auth import Principal
 from serve_app.options import ServerOptions
 from serve_app.ports import Clock, Gateway
 from serve_app.problems import Forbidden, problem_of
@@ -83,6 +85,27 @@ class Handlers:
         """Fetch a DAG"""
         view = await self._gateway.dag(principal.tenant, _path_id(request, "dag", "dag_id"))
         return _answer(words.dag(view))
+
+    async def preview_dag(self, request: Request, principal: Principal) -> Response:
+        """Show when the schedule of a DAG fires next, and what its calendar skips"""
+        n, start = parse.preview_query(request.query_params)
+        view = await self._gateway.dag(principal.tenant, _path_id(request, "dag", "dag_id"))
+        return await self._preview(principal.tenant, view.definition, n, start, paused=view.paused)
+
+    async def preview_schedule(self, request: Request, principal: Principal) -> Response:
+        """Show when a schedule would fire that is not deployed"""
+        definition, n, start = parse.preview_request(await self._json(request))
+        return await self._preview(principal.tenant, definition, n, start, paused=False)
+
+    async def _preview(
+        self, tenant: str, definition: Definition, n: int, start: datetime | None, *, paused: bool
+    ) -> Response:
+        timetable = fires.timetable_of(definition, tenant)
+        if timetable is None:
+            return _answer(words.ticks(None, (), paused))
+        # a rare schedule has a long way to go
+        found = await asyncio.to_thread(fires.preview, timetable, start or self._clock.now(), n)
+        return _answer(words.ticks(timetable, found, paused))
 
     async def pause_dag(self, request: Request, principal: Principal) -> Response:
         """Pause a DAG: nothing of it starts"""

@@ -11,13 +11,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from orchestrator import spec
+from orchestrator.definition import TriggerRule
 from serve_app.surfaces.dags import parse
 
-_INSTANT = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z$"
+INSTANT = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z$"
 
 NO_NUL = r"^[^\u0000]*$"
 
-Instant = Annotated[str, Field(pattern=_INSTANT, examples=["2026-01-02T03:04:05.678Z"])]
+Instant = Annotated[str, Field(pattern=INSTANT, examples=["2026-01-02T03:04:05.678Z"])]
 DagId = Annotated[str, Field(pattern=f"^{parse.DAG_ID}$", examples=["sales_gdp"])]
 TaskName = Annotated[str, Field(pattern=f"^{parse.TASK_ID}$", examples=["extract"])]
 Reprocess = Literal["none", "failed", "completed"]
@@ -25,6 +26,7 @@ Status = Literal["active", "paused"]
 RunState = Literal["queued", "running", "success", "failed", "cancelled"]
 WindowState = Literal["queued", "running", "success", "failed", "cancelled", "skipped"]
 RunType = Literal["manual", "backfill", "scheduled"]
+DropReason = Literal["missed", "overlap"]
 TaskState = Literal["pending", "running", "retrying", "done", "failed", "skipped", "upstream_failed", "cancelled"]
 
 
@@ -36,15 +38,33 @@ class DagsTask(spec.TaskBody):
     pool: Literal["default"] = "default"
 
 
+class DagsCalendar(spec.CalendarBody):
+    """On which dates a schedule fires, beside its cron expression. `include` wins over `weekdays`."""
+
+
 class DagsDag(spec.DagBody):
     """A DAG as its author submits it. Without `tasks` an existing DAG keeps its tasks; `[]` clears them."""
 
     tasks: list[DagsTask] = Field([], max_length=spec.TASKS_MAX)  # type: ignore[assignment]  # a list is invariant
     version: int | None = Field(None, ge=1, le=parse.MOST_VERSIONS, description="the one being replaced (precondition)")
+    calendar: DagsCalendar | None = None
     # not supported yet
-    catchup: Literal["none"] = "none"
-    overlap: Literal["allow"] = "allow"
     callback_url: None = None
+
+
+class DagsCalendarView(BaseModel):
+    """On which dates a schedule fires, beside its cron expression."""
+
+    exclude: list[str] | None = None
+    include: list[str] | None = None
+    weekdays: list[str] | None = None
+
+
+class DagsLastDropped(BaseModel):
+    """The latest fire that started no run."""
+
+    at: Instant
+    reason: DropReason
 
 
 class DagsTaskView(BaseModel):
@@ -61,6 +81,10 @@ class DagsTaskView(BaseModel):
     timeout_s: float
     sla_s: int | None
     priority: int
+    trigger_rule: TriggerRule = "all_success"
+    branch: bool = False
+    teardown_of: list[str] = []
+    on_failure_fail_run: bool = False
 
 
 class DagsDagView(BaseModel):
@@ -72,7 +96,7 @@ class DagsDagView(BaseModel):
     timezone: str
     tasks: list[DagsTaskView]
     catchup: Literal["none", "last", "all"]
-    overlap: Literal["allow", "skip", "buffer_one"]
+    overlap: Literal["allow", "skip", "buffer_one", "cancel_previous"]
     max_active_runs: int
     sla_s: int | None
     callback_url: str | None
@@ -84,6 +108,12 @@ class DagsDagView(BaseModel):
     updated_at: Instant
     next_run_at: Instant | None
     run_counts: dict[str, int] = Field(description="runs by state, backfills themselves left out")
+    calendar: DagsCalendarView | None = None
+    start_at: str | None = None
+    end_at: str | None = None
+    jitter_s: float | None = None
+    dropped_fires: dict[DropReason, int] = Field(description="fires of the schedule that started no run, by reason")
+    last_dropped: DagsLastDropped | None
 
 
 class DagsDagList(BaseModel):
@@ -101,17 +131,50 @@ class DagsDagDefined(BaseModel):
     version: int = Field(ge=1)
 
 
-class DagsReason(BaseModel):
-    """Why."""
-
-    reason: str | None = Field(None, max_length=1000, pattern=NO_NUL)
-
-
 class DagsWindow(BaseModel):
     """Two dates, both inclusive, or two instants, the second exclusive."""
 
     from_: str = Field(alias="from")
     to: str
+
+
+class DagsSchedule(BaseModel):
+    """A schedule that need not be deployed. With `dag_id` the jitter is that of the DAG."""
+
+    schedule: str
+    timezone: str = "UTC"
+    calendar: DagsCalendar | None = None
+    start_at: str | None = None
+    end_at: str | None = None
+    jitter_s: float = Field(0, ge=0, le=86_400)
+    dag_id: DagId | None = None
+    n: int | None = Field(None, ge=1, le=parse.MOST_TICKS, description="default 10")
+    from_: Instant | None = Field(None, alias="from", description="default now")
+
+
+class DagsTick(BaseModel):
+    """An instant of a schedule. `runs_at` and `window` are null when the calendar skips it."""
+
+    at: Instant
+    local: str = Field(description="on the wall clock of the zone, with its offset")
+    runs_at: Instant | None = Field(description="`at` with the jitter")
+    window: DagsWindow | None
+    skipped: Literal["excluded", "weekday"] | None = Field(description="why nothing fires")
+    moved: bool = Field(description="the time that was due does not exist: the clocks change")
+
+
+class DagsPreview(BaseModel):
+    """When a schedule fires next; without a schedule never."""
+
+    timezone: str | None
+    paused: bool
+    items: list[DagsTick]
+
+
+class DagsReason(BaseModel):
+    """Why."""
+
+    reason: str | None = Field(None, max_length=1000, pattern=NO_NUL)
 
 
 class DagsCounts(BaseModel):
@@ -310,6 +373,7 @@ class DagsError(BaseModel):
         "forbidden",
         "not_found",
         "version_conflict",
+        "gone",
         "rate_limited",
         "internal_error",
         "dependency_down",
@@ -355,6 +419,22 @@ ANSWERS: dict[type[BaseModel], dict[str, Any]] = {
         "updated_at": "2026-01-02T03:04:05.678Z",
         "next_run_at": "2026-01-03T02:00:00.000Z",
         "run_counts": {"success": 4},
+        "dropped_fires": {"overlap": 1},
+        "last_dropped": {"at": "2026-01-02T02:00:00.000Z", "reason": "overlap"},
+    },
+    DagsPreview: {
+        "timezone": "Europe/Berlin",
+        "paused": False,
+        "items": [
+            {
+                "at": "2026-03-29T01:00:00.000Z",
+                "local": "2026-03-29T03:00:00+02:00",
+                "runs_at": "2026-03-29T01:00:00.000Z",
+                "window": {"from": "2026-03-29", "to": "2026-03-29"},
+                "skipped": None,
+                "moved": True,
+            }
+        ],
     },
     DagsDagDefined: {"dag_id": "sales_gdp", "status": "active", "version": 1},
     DagsTriggered: {"run_id": "run_9", "state": "queued", "dag_id": "sales_gdp", "run_type": "manual"},
@@ -389,6 +469,14 @@ BODIES: dict[type[BaseModel], dict[str, dict[str, Any]]] = {
         },
     },
     DagsBatch: {"two runs": {"runs": [{"dag_id": "sales_gdp"}, {"dag_id": "sales_gdp", "params": {"n": 2}}]}},
+    DagsSchedule: {
+        "weekdays without holidays": {
+            "schedule": "30 2 * * *",
+            "timezone": "Europe/Berlin",
+            "calendar": {"weekdays": ["mon", "tue", "wed", "thu", "fri"], "exclude": ["2026-12-25"]},
+            "n": 5,
+        }
+    },
     DagsScale: {"four slots": {"pool": "default", "n": 4}},
     DagsReason: {"with a reason": {"reason": "upstream is down"}},
 }

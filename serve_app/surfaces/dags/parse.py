@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from types import MappingProxyType
 from typing import cast
 
-from orchestrator import spec, windows
-from orchestrator.definition import RunType
+from orchestrator import dates, spec, windows
+from orchestrator.definition import Definition, RunType
 from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.views import Trigger
 from serve_app.ports import Expect
@@ -28,11 +29,15 @@ WORKER_ID = r"[A-Za-z0-9_.:-]{1,250}"
 
 MOST_RUNS_IN_BATCH = 10_000
 MOST_WORKERS = 512
+#: ticks of a preview
+MOST_TICKS = 200
+TICKS = 10
 MOST_ATTEMPTS = 10**9
 #: seconds a request for a run may wait for its end
 MOST_WAIT_S = 60
 MOST_VERSIONS = 10**15
 
+_OF_SCHEDULES = ("dag_id", "schedule", "timezone", "calendar", "start_at", "end_at", "jitter_s")
 _RUN_TYPES = ("manual", "backfill")
 _REPROCESS = ("none", "failed", "completed")
 _ON_VERSION = ("current", "pinned")
@@ -184,6 +189,24 @@ def runs_query(query: Mapping[str, str]) -> RunsQuery | None:
     return RunsQuery(dag_id=dag_id, states=states or (None,), run_type=run_type, parent_run_id=parent)
 
 
+def preview_query(query: Mapping[str, str]) -> tuple[int, datetime | None]:
+    """`n` and `from` of a preview."""
+    n = whole_number("n", query.get("n"), 1, MOST_TICKS) or TICKS
+    start = query.get("from")
+    return n, dates.parse_instant(start, "from") if start is not None else None
+
+
+def preview_request(body: object) -> tuple[Definition, int, datetime | None]:
+    """A schedule that need not be deployed, as a DAG without tasks; `n` and `from`."""
+    fields = Fields(body)
+    fields.text("schedule", shortest=1, required=True)
+    n, start = fields.whole("n", 1, MOST_TICKS), fields.text("from", longest=50)
+    fields.check()
+    told = {name: value for name, value in object_of(body).items() if name in _OF_SCHEDULES}
+    definition, _ = spec.parse_dag({"dag_id": "-", "owner": "-", **told})
+    return definition, n or TICKS, dates.parse_instant(start, "from") if start is not None else None
+
+
 def attempt_query(query: Mapping[str, str]) -> int | None:
     """`attempt` of the logs."""
     return whole_number("attempt", query.get("attempt"), 1, MOST_ATTEMPTS)
@@ -231,7 +254,7 @@ def _window(fields: Fields, run_type: str) -> tuple[str | None, str | None]:
 def _days(start: str | None, end: str | None) -> tuple[str, str]:
     if missing := [name for name, text in (("from", start), ("to", end)) if text is None]:
         raise Invalid("a backfill needs from and to", tuple((name, "required") for name in missing))
-    first, last = windows.parse_date(start or "", "from"), windows.parse_date(end or "", "to")
+    first, last = dates.parse_date(start or "", "from"), dates.parse_date(end or "", "to")
     if last < first:
         raise Invalid("to is before from", (("to", "before from"),))
     return first.isoformat(), last.isoformat()

@@ -17,7 +17,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import HistoryGone, OrchestratorError
 from serve_app.auth import Principal, Tokens
 from serve_app.limits import Allowance, Buckets
 from serve_app.options import ServerOptions
@@ -38,6 +38,8 @@ ENDPOINTS = (
     ("POST", "/dags", "admin", "define_dag"),
     ("GET", "/dags", "client", "list_dags"),
     ("GET", "/dags/{dag_id}", "client", "get_dag"),
+    ("GET", "/dags/{dag_id}/schedule/preview", "client", "preview_dag"),
+    ("POST", "/schedule/preview", "client", "preview_schedule"),
     ("POST", "/dags/{dag_id}/pause", "admin", "pause_dag"),
     ("POST", "/dags/{dag_id}/resume", "admin", "resume_dag"),
     ("POST", "/dags/{dag_id}/deploy", "admin", "deploy_dag"),
@@ -141,9 +143,14 @@ def _problem(request: Request, error: Exception) -> Response:
     elif problem.kind is Kind.UNAVAILABLE:
         _log.warning("request %s: %s", request_id, error)
     body: words.Json = {"error": words.ERROR_CODES[problem.kind], "message": problem.message, "request_id": request_id}
-    if problem.details:
-        body["details"] = [{"field": field, "message": message} for field, message in problem.details]
-    return Response(orjson.dumps(body), words.http_status(problem.kind), dict(problem.headers), JSON)
+    details, headers = problem.details, dict(problem.headers)
+    if isinstance(error, HistoryGone):
+        snapshot = f"{BASE}/runs/{error.run_id}"
+        details = (("after", f"the run as it is now: GET {snapshot}"),)
+        headers["Link"] = f'<{snapshot}>; rel="current"'
+    if details:
+        body["details"] = [{"field": field, "message": message} for field, message in details]
+    return Response(orjson.dumps(body), words.http_status(problem.kind), headers, JSON)
 
 
 def _with_allowance(response: Response, allowance: Allowance) -> Response:

@@ -9,7 +9,7 @@ here        pending running retrying done       failed            skipped upstre
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
@@ -17,10 +17,12 @@ from typing import Any
 from orchestrator import spec
 from orchestrator.definition import Window
 from orchestrator.events import Counts
+from orchestrator.fires import Tick, Timetable
 from orchestrator.views import (
     DagDefined,
     DagView,
     Frame,
+    LastDropped,
     LogChunk,
     Plan,
     RunChanged,
@@ -72,6 +74,7 @@ ERROR_CODES = MappingProxyType(
         Kind.FORBIDDEN: "forbidden",
         Kind.NOT_FOUND: "not_found",
         Kind.CONFLICT: "version_conflict",
+        Kind.GONE: "gone",
         Kind.RATE_LIMITED: "rate_limited",
         Kind.BROKEN: "internal_error",
         Kind.UNAVAILABLE: "dependency_down",
@@ -105,7 +108,15 @@ def dag(view: DagView) -> Json:
         "updated_at": instant(view.updated_at),
         "next_run_at": _instant_or_none(view.next_run_at),
         "run_counts": counts,
+        "dropped_fires": view.dropped_fires,
+        "last_dropped": _last_dropped(view.last_dropped),
     }
+
+
+def ticks(timetable: Timetable | None, found: Iterable[Tick], paused: bool) -> Json:
+    """When a schedule fires next."""
+    zone = None if timetable is None else timetable.schedule.zone.key
+    return {"timezone": zone, "paused": paused, "items": [_tick(each) for each in found]}
 
 
 def dag_defined(answer: DagDefined) -> Json:
@@ -242,6 +253,22 @@ def event(frame: Frame) -> Json:
 def instant(moment: datetime) -> str:
     """RFC 3339, UTC, milliseconds."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _tick(tick: Tick) -> Json:
+    fires = tick.skipped is None
+    return {
+        "at": instant(tick.at),
+        "local": tick.local.isoformat(timespec="seconds"),
+        "runs_at": instant(tick.runs_at) if fires else None,
+        "window": window(tick.window) if fires else None,
+        "skipped": tick.skipped,
+        "moved": tick.moved,
+    }
+
+
+def _last_dropped(view: LastDropped | None) -> Json | None:
+    return None if view is None else {"at": instant(view.at), "reason": view.reason}
 
 
 _COUNT_WORDS = {"succeeded": "success"}

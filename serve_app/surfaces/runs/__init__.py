@@ -16,7 +16,8 @@ On purpose, beyond the seed and its contract:
 - the schemas are served at `/schemas/{run,checkpoint,event}.schema.json`;
 - a reader that leaves 256 frames unread for 5 s is cut off; until then frames wait for it, so that a long replay
   is no overflow;
-- of several API replicas each grants its share of the rate limit and of the streams per principal.
+- of several API replicas each grants its share of the streams per principal; the rate limit is one for all of them, and
+  a request that the journal does not answer in time is not held up by it.
 """
 
 from serve_app.surfaces.runs.routes import BASE, ENDPOINTS, RunsSurface

@@ -19,12 +19,15 @@ _ALWAYS = (Kind.UNAUTHENTICATED, Kind.FORBIDDEN, Kind.RATE_LIMITED, Kind.BROKEN,
 _EXAMPLES: dict[Kind, Json] = {
     Kind.INVALID: {"error": words.VALIDATION_FAILED, "details": ["/metadata must be object"]},
     Kind.NOT_FOUND: {"error": "run not found"},
+    Kind.GONE: {"error": "gone", "details": ["/lastEventId later checkpoints are no longer kept"]},
 }
 _KEY_REUSED = {Kind.CONFLICT: {"error": "idempotency key reused"}, Kind.NOT_FOUND: {"error": "dag not found"}}
 _ENDED = {Kind.CONFLICT: {"error": "invalid status transition", "from": "canceled", "to": "canceled"}}
 
 _HEADERS = {"X-Request-Id": {"required": True, "schema": {"type": "string"}}}
 _RETRY_AFTER = {"Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}}
+_LINK = {"Link": {"description": "the run as it is now", "required": True, "schema": {"type": "string"}}}
+_MORE_HEADERS: dict[Kind, Json] = {Kind.RATE_LIMITED: _RETRY_AFTER, Kind.UNAVAILABLE: _RETRY_AFTER, Kind.GONE: _LINK}
 _REPLAY = {
     "Idempotent-Replay": {
         "description": "present when the answer was stored under this Idempotency-Key",
@@ -111,7 +114,7 @@ def _stream() -> Json:
         "content": {"text/event-stream": {"schema": _EVENT, "example": m.EVENTS}},
     }
     unknown = {"description": "run not found; the body is empty", "headers": _HEADERS}
-    responses = {"200": events, "404": unknown, **_problems((), {})}
+    responses = {"200": events, "404": unknown, **_problems((Kind.GONE,), _EXAMPLES)}
     return {"security": _ANYWHERE, "parameters": list(parameters), "responses": responses}
 
 
@@ -140,10 +143,9 @@ def _problems(kinds: tuple[Kind, ...], examples: dict[Kind, Json]) -> Json:
 
 
 def _problem(kind: Kind, example: Json) -> Json:
-    waits = kind in (Kind.RATE_LIMITED, Kind.UNAVAILABLE)
     return {
         "description": example["error"],
-        "headers": _HEADERS | _RETRY_AFTER if waits else _HEADERS,
+        "headers": _HEADERS | _MORE_HEADERS.get(kind, {}),
         "content": {"application/json": {"schema": _ref(m.RunsError), "example": example}},
     }
 

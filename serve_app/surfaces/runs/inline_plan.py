@@ -29,7 +29,7 @@ RETRY_DELAY_S = 1.0
 RETRY_CAP_S = 60.0
 
 #: keys of a node that mean the same in a task
-_OF_TASKS = ("type", "entrypoint", "params", "retries", "retry_delay_s", "timeout_s")
+_OF_TASKS = ("type", "entrypoint", "params", "retries", "retry_delay_s", "timeout_s", *spec.RULES)
 #: keys of a node that say what its container is; only mode k8s looks at them
 _OF_CONTAINERS = ("image", "command")
 _ID = re.compile(spec.TASK_ID, re.ASCII)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from orchestrator import spec
+from orchestrator.definition import TriggerRule
 from serve_app.surfaces.runs import parse
 
 RunId = Annotated[str, Field(pattern=f"^{parse.RUN_ID}$", examples=["BCbPVCdF3kqz"])]
@@ -34,6 +35,10 @@ class RunsNode(BaseModel):
     retries: int = Field(0, ge=0, le=20)
     retry_delay_s: float = Field(1, ge=0, description="doubles per failure, at most 60 s; drawn from 0 up to it")
     timeout_s: float = Field(3600, ge=1, le=86_400)
+    trigger_rule: TriggerRule = Field("all_success", description="when it starts, given how those before it ended")
+    branch: bool = Field(False, description="its value names the direct dependents that go on")
+    teardown_of: list[str] = Field([], max_length=spec.SETUPS_MAX, description="nodes whose work it undoes")
+    on_failure_fail_run: bool = Field(False, description="of a teardown: its failure fails the run")
     image: str | None = Field(None, min_length=1, description="mode k8s; default ORCHESTRATOR_K8S_IMAGE")
     command: list[str] | None = Field(None, description="mode k8s; default the image's own")
 

@@ -12,14 +12,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import HistoryGone, OrchestratorError
 from serve_app.auth import Principal, Tokens, anonymous, bearer_token
-from serve_app.limits import SlidingWindows
 from serve_app.options import ServerOptions
 from serve_app.plain_route import Endpoint, PlainRoute
 from serve_app.ports import Clock, Gateway, LiveRuns
@@ -74,8 +73,7 @@ class RunsSurface:
         self._handlers = Handlers(live_runs, gateway, options, clock, draining)
         self._tokens = tokens
         self._options = options
-        self._clock = clock
-        self._rate = SlidingWindows(options.runs_rate_max, options.runs_rate_window_s, options.replicas)
+        self._live_runs = live_runs
 
     def routes(self) -> list[PlainRoute]:
         """Every endpoint."""
@@ -120,7 +118,7 @@ class RunsSurface:
         async def answer(request: Request) -> Response:
             try:
                 principal = self._principal(request, presented(request))
-                self._check_rate(request)
+                await self._check_rate(request)
                 if SCOPE not in principal.scopes:
                     raise Forbidden(SCOPE)
                 return await handler(request, principal)
@@ -137,10 +135,11 @@ class RunsSurface:
             raise Unauthenticated
         return found
 
-    def _check_rate(self, request: Request) -> None:
-        wait_s = self._rate.take(_caller(request), self._clock.monotonic())
+    async def _check_rate(self, request: Request) -> None:
+        most, window_s = self._options.runs_rate_max, self._options.runs_rate_window_s
+        wait_s = await self._live_runs.ask_leave(_caller(request), most, window_s)
         if wait_s:
-            raise TooManyRequests(f"{self._rate.most} requests in {self._rate.window_s:g} s", wait_s)
+            raise TooManyRequests(f"{most} requests in {window_s:g} s", wait_s)
 
 
 def in_headers(request: Request) -> str | None:
@@ -153,10 +152,10 @@ def anywhere(request: Request) -> str | None:
     return in_headers(request) or request.cookies.get(COOKIE) or request.query_params.get("api_key")
 
 
-def _caller(request: Request) -> Hashable:
+def _caller(request: Request) -> str:
     """Whose requests are counted together. Of a token only its digest is kept."""
     if token := in_headers(request):
-        return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
     return request.client.host if request.client else ""
 
 
@@ -172,5 +171,7 @@ def _problem(request: Request, error: Exception) -> Response:
         _log.error("request %s broke", identity_of(request).id, exc_info=error)
     elif problem.kind is Kind.UNAVAILABLE:
         _log.warning("request %s: %s", identity_of(request).id, error)
-    body = words.encode(words.problem(problem, error))
-    return Response(body, STATUS[problem.kind], dict(problem.headers), JSON)
+    body, headers = words.encode(words.problem(problem, error)), dict(problem.headers)
+    if isinstance(error, HistoryGone):
+        headers["Link"] = f'<{BASE}/{error.run_id}>; rel="current"'
+    return Response(body, STATUS[problem.kind], headers, JSON)

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from orchestrator.errors import AlreadyEnded, Conflict, Invalid, KubernetesUnavailable, NotFound
+from orchestrator.errors import AlreadyEnded, Conflict, HistoryGone, Invalid, KubernetesUnavailable, NotFound
 from orchestrator.views import CheckpointView, Frame, LiveRunView
 from serve_app import sse
 from serve_app.problems import Kind, Problem
@@ -53,6 +53,7 @@ ERRORS = MappingProxyType(
         Kind.NOT_FOUND: "not found",
         Kind.WRONG_METHOD: "method not allowed",
         Kind.CONFLICT: "conflict",
+        Kind.GONE: "gone",
         Kind.RATE_LIMITED: "rate_limited",
         Kind.BROKEN: "internal error",
         Kind.UNAVAILABLE: "dependency down",
@@ -115,6 +116,8 @@ def problem(found: Problem, error: Exception) -> Json:
         case Conflict():
             # the one conflict there is besides (`LiveRuns.create`)
             return {"error": "idempotency key reused"}
+        case HistoryGone():
+            return {"error": ERRORS[found.kind], "details": ["/lastEventId later checkpoints are no longer kept"]}
         case KubernetesUnavailable():
             return {"error": "k8s unavailable"}
         case _:

@@ -111,7 +111,7 @@ def test_what_is_left_in_the_background_is_killed_and_not_waited_for(bench: Benc
 def test_a_cancel_kills_the_whole_group(
     bench: Bench, tmp_path: Path, trap: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.bash_task.TERM_GRACE_S", 0.2)
+    monkeypatch.setattr("actors.process_group.TERM_GRACE_S", 0.2)
     pending = InThread(bench.run, bash(f"{trap} sleep 60 & echo $! > {tmp_path}/pid; wait; sleep 60"))
     pid = read_pid(tmp_path / "pid")
     assert bench.worker.cancel(RUN, "b", 1, "timed_out")

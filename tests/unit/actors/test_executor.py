@@ -116,6 +116,12 @@ def test_coroutines_left_behind_are_ended(bench: Bench) -> None:
     assert worker_tasks.EVENTS["x straggler ended"].is_set()
 
 
+@pytest.mark.parametrize(("reason", "told"), [("no new rows", "no new rows"), ("", "Skip")])
+def test_a_task_that_skips_itself_has_not_failed(bench: Bench, reason: str, told: str) -> None:
+    report = bench.run(python("nothing_to_do", reason=reason))
+    assert (report.outcome, report.error, report.permanent) == ("skipped", told, False)
+
+
 @pytest.mark.parametrize(
     ("entrypoint", "says"),
     [

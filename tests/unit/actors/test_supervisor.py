@@ -56,7 +56,7 @@ def asked(epoch: int, name: str = OWN, number: int = 0) -> bytes:
 async def test_the_cast_is_the_scheduler_the_run_actors_and_the_workers() -> None:
     stage = FakeStage()
     await supervisor(stage).ensure(asked(1))
-    assert stage.names == {OWN, "scheduler", "run-actor-0", "run-actor-1", "worker-default-0"}
+    assert stage.names == {OWN, "scheduler", "gateway-0", "run-actor-0", "run-actor-1", "worker-default-0"}
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -12,10 +12,13 @@ import pytest
 
 from serve_app.app import build_app
 from serve_app.auth import Grant, Tokens, grant
+from serve_app.clients import Agreement, Clients
 from serve_app.options import ServerOptions
 from tests.fakes_gateway import FakeClock, FakeGateway
 from tests.fakes_instances import FakeInstances
+from tests.fakes_jobs import FakeJobs
 from tests.fakes_live_runs import FakeLiveRuns
+from tests.fakes_pipelines import FakePipelines
 
 BASE = "/api/v1/runtime/orchestrator"
 TOKENS = {
@@ -42,13 +45,23 @@ def gateway() -> FakeGateway:
 
 
 @pytest.fixture
-def live_runs() -> FakeLiveRuns:
-    return FakeLiveRuns()
+def live_runs(clock: FakeClock) -> FakeLiveRuns:
+    return FakeLiveRuns(clock=clock)
 
 
 @pytest.fixture
 def instances() -> FakeInstances:
     return FakeInstances()
+
+
+@pytest.fixture
+def pipelines() -> FakePipelines:
+    return FakePipelines()
+
+
+@pytest.fixture
+def jobs() -> FakeJobs:
+    return FakeJobs()
 
 
 @pytest.fixture
@@ -58,18 +71,37 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 async def connect(
-    gateway: FakeGateway, live_runs: FakeLiveRuns, instances: FakeInstances, clock: FakeClock, tmp_path: Path
+    gateway: FakeGateway,
+    live_runs: FakeLiveRuns,
+    instances: FakeInstances,
+    pipelines: FakePipelines,
+    jobs: FakeJobs,
+    clock: FakeClock,
+    tmp_path: Path,
 ) -> AsyncIterator[Connect]:
-    """Clients of one server: `connect("admin", rate_limit_rps=1)`; options and `grants` count for the first one."""
+    """Clients of one server: `connect("admin", rate_limit_rps=1)`; options, grants, agreements count for the first."""
     stack = AsyncExitStack()
     apps: list[Any] = []
 
-    def open_client(who: str | None = "admin", grants: tuple[Grant, ...] = GRANTS, **options: Any) -> httpx.AsyncClient:
+    def open_client(
+        who: str | None = "admin",
+        grants: tuple[Grant, ...] = GRANTS,
+        agreements: tuple[Agreement, ...] = (),
+        **options: Any,
+    ) -> httpx.AsyncClient:
         if not apps:
             given = {"home": str(tmp_path), **UNLIMITED} | options
             apps.append(
                 build_app(
-                    gateway, Tokens(grants), ServerOptions(**given), clock, live_runs=live_runs, instances=instances
+                    gateway,
+                    Tokens(grants),
+                    ServerOptions(**given),
+                    clock,
+                    live_runs=live_runs,
+                    instances=instances,
+                    pipelines=pipelines,
+                    jobs=jobs,
+                    clients=Clients(agreements),
                 )
             )
         headers = {"Authorization": f"Bearer {TOKENS[who]}"} if who else {}

@@ -77,9 +77,15 @@ async def test_requests_are_counted_by_pattern_before_a_scrape(connect: Connect,
     await client.get(f"{BASE}/runs/run_1")
     await client.get(f"{BASE}/nope/run_1")
     await client.request("BREW", "/health")
+    await client.get("/api/runners/eu%2F1")
     await client.get("/metrics")
     seen = [(each.method, each.route, each.status) for each in gateway.observed]
-    assert seen == [("GET", f"{BASE}/runs/{{run_id}}", 404), ("GET", "unmatched", 404), ("OTHER", "/health", 405)]
+    assert seen == [
+        ("GET", f"{BASE}/runs/{{run_id}}", 404),
+        ("GET", "unmatched", 404),
+        ("OTHER", "/health", 405),
+        ("GET", "/api/runners/{runner_id}", 404),
+    ]
 
 
 async def test_observations_survive_a_journal_that_is_down_in_bounded_memory() -> None:
@@ -129,7 +135,7 @@ async def test_openapi_describes_every_endpoint_with_prefixed_components(connect
     assert described >= {(method, runs.BASE + path) for method, path, _, _ in runs.ENDPOINTS}
     assert {"DagsRun", "DagsDag", "DagsError", "RunsRun", "RunsCheckpoint", "RunsEvent", "RunsError"} <= set(schemas)
     of_instances = {each.__name__ for each in COMPONENTS} | {"HealthResponse"}
-    assert all(name.startswith(("Dags", "Runs")) for name in set(schemas) - of_instances)
+    assert all(name.startswith(("Dags", "Runs", "Jobs", "Pipelines")) for name in set(schemas) - of_instances)
     text = str(document)
     referred = set(re.findall(r"#/components/schemas/(\w+)", text))
     assert {"DagsRun", "DagsError", "RunsRun", "RunsCheckpoint", "RunsError"} <= referred <= set(schemas)
@@ -155,7 +161,7 @@ async def test_every_operation_has_examples_and_every_error(connect: Connect) ->
 
 
 async def test_a_path_under_no_surface_is_404_in_the_form_of_two(connect: Connect) -> None:
-    for path in ("/nope", "/", "/api/v1/runtime/orchestratorx", "/health/"):
+    for path in ("/nope", "/", "/apix", "/_publicx", "/health/"):
         response = await connect(None).get(path)
         assert (response.status_code, response.json()) == (404, {"error": "not found", "detail": "Not Found"})
 

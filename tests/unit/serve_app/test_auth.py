@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from actors.token_files import Client, digest
+from orchestrator.addresses import is_loopback
 from orchestrator.errors import Invalid
 from serve_app.auth import (
     ANYONE,
@@ -15,11 +17,11 @@ from serve_app.auth import (
     anonymous,
     bearer_token,
     grant,
-    is_loopback,
     plain_tokens,
     read_grants,
     refusal,
 )
+from serve_app.clients import Clients, agreements_of
 
 GOOD = "0123456789abcdef"
 
@@ -149,3 +151,17 @@ def test_anonymity_ends_where_the_machine_does(
     listen: str, headers: dict[str, str], allowed: bool, anyone: bool
 ) -> None:
     assert anonymous(listen, headers, allowed=allowed) == (ANYONE if anyone else None)
+
+
+def test_clients_of_a_file_are_callers_on_every_surface(tmp_path: Path) -> None:
+    token = "a-token-of-acme-0000"
+    clients = [Client("acme", digest(token), "t2", monthly_attempts=1)]
+    acme = Tokens(read_grants({}, tmp_path / "none", tmp_path / "none", clients)).principal(token)
+    assert acme is not None
+    assert (acme.tenant, acme.scopes) == ("t2", {"client"})
+    agreements = Clients(agreements_of(clients))
+    assert (agreements.of(token, "t2").name, agreements.of(token, "t2").monthly_attempts) == ("acme", 1)
+    assert (agreements.of("another", "default").name, agreements.of("another", "t").monthly_attempts) == (
+        "default",
+        None,
+    )

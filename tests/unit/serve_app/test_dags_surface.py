@@ -53,6 +53,47 @@ def is_error(response: httpx.Response, status: int, code: str) -> dict[str, Any]
     return body
 
 
+# -- schedules
+
+
+async def test_a_preview_tells_the_next_ticks_and_what_is_skipped(admin: httpx.AsyncClient) -> None:
+    calendar = {"exclude": ["2026-03-30"], "weekdays": ["sun", "mon", "tue"]}
+    await define(admin, schedule="30 2 * * *", timezone="Europe/Berlin", calendar=calendar, jitter_s=60)
+    told = await admin.get("/dags/sales_gdp/schedule/preview?n=4&from=2026-03-28T00:00:00Z")
+    assert told.status_code == 200
+    body = told.json()
+    assert (body["timezone"], body["paused"]) == ("Europe/Berlin", False)
+    assert [(tick["local"], tick["skipped"], tick["moved"]) for tick in body["items"]] == [
+        ("2026-03-28T02:30:00+01:00", "weekday", False),
+        ("2026-03-29T03:00:00+02:00", None, True),
+        ("2026-03-30T02:30:00+02:00", "excluded", False),
+        ("2026-03-31T02:30:00+02:00", None, False),
+    ]
+    skipped, fires, *_ = body["items"]
+    assert (skipped["window"], skipped["runs_at"]) == (None, None)
+    assert fires["window"] == {"from": "2026-03-29", "to": "2026-03-29"}
+    assert fires["at"] == "2026-03-29T01:00:00.000Z" < fires["runs_at"] < "2026-03-29T01:01"
+
+
+async def test_a_schedule_can_be_looked_at_before_it_is_deployed(admin: httpx.AsyncClient) -> None:
+    wanted = {"schedule": "0 * * * *", "end_at": "2026-01-01T01:30:00Z", "from": "2026-01-01T00:30:00Z", "n": 5}
+    told = await admin.post("/schedule/preview", json=wanted)
+    assert [tick["at"] for tick in told.json()["items"]] == ["2026-01-01T01:00:00.000Z"]
+    for field, wrong in (("n", 0), ("from", "now"), ("schedule", "61 * * * *"), ("calendar", {"exclude": ["x"]})):
+        refused = await admin.post("/schedule/preview", json={**wanted, field: wrong})
+        assert is_error(refused, 400, "invalid_request")["details"][0]["field"].startswith(field)
+    is_error(await admin.post("/schedule/preview", json={"timezone": "UTC"}), 400, "invalid_request")
+
+
+async def test_a_dag_without_a_schedule_has_no_ticks(admin: httpx.AsyncClient) -> None:
+    await define(admin, schedule=None)
+    told = await admin.get("/dags/sales_gdp/schedule/preview")
+    assert told.json() == {"timezone": None, "paused": False, "items": []}
+    is_error(await admin.get("/dags/zz/schedule/preview"), 404, "not_found")
+    for query in ("n=0", "n=201", "n=x", "from=2026-01-01"):
+        is_error(await admin.get(f"/dags/sales_gdp/schedule/preview?{query}"), 400, "invalid_request")
+
+
 # -- who may ask
 
 
@@ -288,7 +329,10 @@ async def test_the_contracts_example_of_an_error(admin: httpx.AsyncClient) -> No
     (errors.Broken("x"), 500, "internal_error", "internal error"),
     (ZeroDivisionError("x"), 500, "internal_error", "internal error"),
 ])  # fmt: skip
-@pytest.mark.parametrize(("method", "path", "scope"), [each for each in EVERY_PATH if "deploy" not in each[1]])
+@pytest.mark.parametrize(
+    ("method", "path", "scope"),
+    [each for each in EVERY_PATH if "deploy" not in each[1] and each[1] != "/schedule/preview"],
+)
 async def test_a_failing_gateway_is_told_without_its_reasons(
     connect: Connect, gateway: FakeGateway, method: str, path: str, scope: str,
     error: Exception, status: int, code: str, message: str,
@@ -329,6 +373,22 @@ async def test_a_definition_is_answered_as_the_seed_does_plus_its_version(admin:
     assert (await define(admin, sla_s=60)).json()["version"] == 2
     is_error(await define(admin, version=1), 409, "version_conflict")
     assert (await define(admin, version=2)).status_code == 200
+
+
+async def test_rules_branches_and_teardowns_are_read_back_and_bad_ones_named(admin: httpx.AsyncClient) -> None:
+    tasks = [
+        {"id": "up", "branch": False},
+        {"id": "way", "depends_on": ["up"], "branch": True, "trigger_rule": "none_failed"},
+        {"id": "down", "depends_on": ["way"], "teardown_of": ["up"], "on_failure_fail_run": True},
+    ]
+    assert (await define(admin, tasks=tasks)).status_code == 200
+    up, way, down = (await admin.get("/dags/sales_gdp")).json()["tasks"]
+    assert not {"branch", "trigger_rule", "teardown_of", "on_failure_fail_run"} & set(up)
+    assert (way["branch"], way["trigger_rule"]) == (True, "none_failed")
+    assert (down["teardown_of"], down["on_failure_fail_run"]) == (["up"], True)
+    bad = [{"id": "up", "trigger_rule": "some"}, {"id": "down", "teardown_of": [1]}]
+    body = is_error(await define(admin, tasks=bad), 400, "invalid_request")
+    assert {detail["field"] for detail in body["details"]} == {"tasks/0/trigger_rule", "tasks/1/teardown_of/0"}
 
 
 async def test_absent_tasks_are_kept_and_empty_ones_clear(admin: httpx.AsyncClient) -> None:
@@ -690,6 +750,20 @@ async def test_the_last_id_of_a_terminal_run_is_204(admin: httpx.AsyncClient, ga
         assert (response.status_code, response.content) == (204, b"")
         assert "x-ratelimit-limit" in response.headers
     assert (await events(admin, run_id, headers={"Last-Event-ID": "0"})).status_code == 200
+
+
+async def test_a_stream_that_is_no_longer_kept_points_to_the_run(
+    admin: httpx.AsyncClient, gateway: FakeGateway
+) -> None:
+    run_id = await start(admin)
+    gateway.broken = errors.HistoryGone(run_id, 41)
+    response = await events(admin, run_id, headers={"Last-Event-ID": "7"})
+    is_error(response, 410, "gone")
+    path = f"{BASE}/runs/{run_id}"
+    assert response.headers["link"] == f'<{path}>; rel="current"'
+    body = response.json()
+    assert body["message"] == f"events of run {run_id} up to 41 are no longer kept"
+    assert body["details"] == [{"field": "after", "message": f"the run as it is now: GET {path}"}]
 
 
 async def test_a_stream_of_nothing_or_nobody_is_json(admin: httpx.AsyncClient, connect: Connect) -> None:

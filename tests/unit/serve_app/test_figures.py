@@ -7,8 +7,10 @@ from serve_app.health import exposition
 from serve_app.ports import Observation
 
 
-def text(counters: dict[str, int], load: dict[str, int] | None = None) -> list[str]:
-    return exposition(families(counters, load)).decode().splitlines()
+def text(
+    counters: dict[str, int], load: dict[str, int] | None = None, outside: dict[str, int] | None = None
+) -> list[str]:
+    return exposition(families(counters, load, outside)).decode().splitlines()
 
 
 def test_ends_are_labelled_as_the_surface_names_them() -> None:
@@ -25,6 +27,12 @@ def test_a_histogram_sums_its_buckets_up() -> None:
     assert 'run_latency_seconds_bucket{dag="d",le="1.0"} 3.0' in lines
     assert 'run_latency_seconds_bucket{dag="d",le="+Inf"} 4.0' in lines
     assert 'run_latency_seconds_sum{dag="d"} 5.5' in lines
+
+
+def test_jobs_that_were_queued_again_are_told_by_their_reason() -> None:
+    lines = text({"pipeline_jobs_lost_total|@ci": 2, "pipeline_jobs_retried_total|@ci": 3})
+    assert 'pipeline_jobs_lost_total{dag="@ci"} 2.0' in lines
+    assert 'pipeline_jobs_retried_total{dag="@ci"} 3.0' in lines
 
 
 def test_requests_of_all_replicas_add_up() -> None:
@@ -44,3 +52,22 @@ def test_what_waits_is_told_when_the_scheduler_can_say() -> None:
     assert "orchestrator_active_workers 2.0" in lines
     assert "orchestrator_task_queue_length 7.0" in lines
     assert not [line for line in text({}) if line.startswith("orchestrator_active_workers ")]
+
+
+def test_what_the_gateway_says_adds_up_with_what_the_scheduler_says() -> None:
+    scheduler, gateway = {"workers": 2, "waiting_tasks": 7}, {"active_workers": 3, "task_queue_length": 1, "jobs": 9}
+    both, alone = text({}, scheduler, gateway), text({}, None, gateway)
+    assert ("orchestrator_active_workers 5.0" in both, "orchestrator_active_workers 3.0" in alone) == (True, True)
+    assert ("orchestrator_task_queue_length 8.0" in both, "orchestrator_live_jobs 9.0" in both) == (True, True)
+    assert len([line for line in both if line.startswith("orchestrator_active_workers ")]) == 1
+
+
+def test_jobs_are_counted_by_blueprint_and_timed_together() -> None:
+    base = "orchestrator_job_duration_seconds|"
+    counters = {f"{base}le|0.5": 2, f"{base}sum_ms": 800, f"{base}count": 3}
+    lines = text(counters | {"orchestrator_jobs_total|flow": 3, "orchestrator_jobs_failed_total|flow": 1})
+    assert 'orchestrator_jobs_total{blueprint="flow"} 3.0' in lines
+    assert 'orchestrator_jobs_failed_total{blueprint="flow"} 1.0' in lines
+    assert 'orchestrator_job_duration_seconds_bucket{le="0.5"} 2.0' in lines
+    assert "orchestrator_job_duration_seconds_sum 0.8" in lines
+    assert "orchestrator_job_duration_seconds_count 3.0" in lines

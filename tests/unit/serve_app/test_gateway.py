@@ -148,7 +148,7 @@ async def test_a_schedule_starts_at_its_definition_or_change(world: World) -> No
     at_two = datetime(2026, 1, 3, 2, tzinfo=UTC)
     assert (await world.gateway.dag("t", "d")).next_run_at == at_two
     row = world.journal.dag_rows["t", "d"]
-    row.next_fire_ms -= 86_400_000
+    row.next_fire_ms = row.next_due_ms = row.next_fire_ms - 86_400_000
     await world.define(schedule="0 2 * * *", sla_s=5)
     assert (await world.gateway.dag("t", "d")).next_run_at == at_two - timedelta(days=1), "what is due stays due"
     await world.define(schedule="0 3 * * *")
@@ -205,21 +205,19 @@ async def test_a_manual_run_is_created_once_per_window_and_each_time_without_one
     assert view.sla_deadline == NOW + timedelta(seconds=60)
 
 
-async def test_a_run_that_begins_while_it_is_read_is_not_shown_queued_with_tasks_that_ran(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_state_and_tasks_of_a_run_are_of_one_instant(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.define()
     run_id = (await world.trigger()).run_id
-    read = world.journal.tasks
+    look = world.journal.look
 
-    async def read_late(wanted: str) -> dict[str, str]:
-        monkeypatch.undo()
+    async def look_and_end(wanted: str) -> Any:
+        seen = await look(wanted)
         await world.end(wanted)
-        return await read(wanted)
+        return seen
 
-    monkeypatch.setattr(world.journal, "tasks", read_late)
+    monkeypatch.setattr(world.journal, "look", look_and_end)
     view = await world.gateway.run("t", run_id)
-    assert (view.state, view.tasks) == ("succeeded", {"extract": "succeeded", "transform": "succeeded"})
+    assert (view.state, view.tasks) == ("queued", {"extract": "pending", "transform": "pending"})
 
 
 async def test_creations_that_wait_share_one_step(world: World) -> None:
@@ -581,3 +579,21 @@ async def test_waiting_for_a_run_of_another_tenant_is_refused() -> None:
     run_id = (await world.gateway.trigger("t", Trigger(dag_id="d"), None)).run_id
     with pytest.raises(NotFound):
         await world.gateway.wait("other", run_id, 5)
+
+
+# rates
+
+
+async def test_replicas_count_the_requests_of_a_caller_together(world: World) -> None:
+    replicas = [world.gateway, Gateway(world.journal, world.stage, SetClock())]
+    waits = [await replica.live_runs.ask_leave("k", 3, 60.0) for _ in range(2) for replica in replicas]
+    assert waits[:3] == [0, 0, 0]
+    assert 59 <= waits[3] <= 60
+    assert await world.gateway.live_runs.ask_leave("other", 3, 60.0) == 0
+
+
+async def test_a_request_is_not_held_up_when_the_journal_cannot_tell(world: World) -> None:
+    assert await world.gateway.live_runs.ask_leave("k", 1, 60.0) == 0
+    world.journal.failing = [False]
+    assert await world.gateway.live_runs.ask_leave("k", 1, 60.0) == 0
+    assert await world.gateway.live_runs.ask_leave("k", 1, 60.0) > 0

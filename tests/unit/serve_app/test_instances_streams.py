@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import socket
+import contextlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import orjson
 import pytest
-import uvicorn
 import websockets
 from starlette.types import ASGIApp, Message
 from websockets.asyncio.client import connect as connect_socket
@@ -22,6 +20,7 @@ from orchestrator.errors import JournalUnavailable
 from serve_app.app import build_app
 from serve_app.auth import Tokens
 from serve_app.options import ServerOptions
+from tests.asgi_server import listening
 from tests.asgi_sockets import Refused, dial, talk
 from tests.fakes_gateway import FakeClock, FakeGateway
 from tests.fakes_instances import FakeInstances
@@ -65,7 +64,7 @@ def caller(app: ASGIApp) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://localhost")
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def lifespan(app: ASGIApp) -> AsyncIterator[None]:
     """The application lives as long as the block."""
     said: asyncio.Queue[Message] = asyncio.Queue()
@@ -415,18 +414,6 @@ async def test_an_outage_is_no_unknown_instance(
 
 
 # -- on the wire
-
-
-@asynccontextmanager
-async def listening(app: ASGIApp) -> AsyncIterator[str]:
-    """The application behind a real server on a free port of this machine: host and port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="on"))
-        serving = asyncio.create_task(server.serve([listener]))
-        # connections wait in the listener's backlog until it serves
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        await serving
 
 
 async def test_on_the_wire_a_refused_handshake_is_http_403(app: ASGIApp) -> None:

@@ -1,11 +1,11 @@
-"""Token buckets, sliding windows, occupancy."""
+"""Token buckets, occupancy."""
 
 from __future__ import annotations
 
 import pytest
 
 from orchestrator.errors import Invalid
-from serve_app.limits import Allowance, Buckets, Occupancy, SlidingWindows
+from serve_app.limits import Allowance, Buckets, Occupancy
 
 
 def test_a_burst_passes_and_the_next_request_waits() -> None:
@@ -49,50 +49,6 @@ def test_replicas_share_rate_and_burst() -> None:
 def test_a_limit_of_nothing_is_refused(rate: float, burst: int) -> None:
     with pytest.raises(Invalid):
         Buckets(rate, burst)
-
-
-# -- sliding windows
-
-
-def asked(windows: SlidingWindows, *at_s: float, key: str = "k") -> list[int]:
-    return [windows.take(key, each) for each in at_s]
-
-
-def test_in_no_span_of_the_window_more_than_the_most_pass() -> None:
-    windows = SlidingWindows(3, 60)
-    assert asked(windows, 0, 20, 40, 59.9) == [0, 0, 0, 1]
-    assert asked(windows, 60, 60, 79.5, 80) == [0, 20, 1, 0]
-
-
-def test_what_is_refused_does_not_count() -> None:
-    windows = SlidingWindows(1, 10)
-    assert asked(windows, 0, 9, 9.5, 10) == [0, 1, 1, 0]
-
-
-def test_keys_do_not_share_a_window() -> None:
-    windows = SlidingWindows(1, 10)
-    assert [asked(windows, 1, key=each) for each in ("a", "b", "a")] == [[0], [0], [9 + 1]]
-
-
-def test_a_key_that_has_not_asked_for_a_window_is_forgotten() -> None:
-    windows = SlidingWindows(5, 10)
-    for number in range(1000):
-        windows.take(f"stranger {number}", 100.0)
-    asked(windows, 105.0)
-    asked(windows, 111.0)
-    assert set(windows._of) == {"k"}
-    assert asked(windows, 111, 111, 111, 111) == [0, 0, 0, 4]
-
-
-def test_replicas_share_what_a_window_allows() -> None:
-    assert SlidingWindows(120, 60, replicas=2).most == 60
-    assert SlidingWindows(1, 60, replicas=2).most == 1
-
-
-@pytest.mark.parametrize(("most", "window_s"), [(0, 60), (-1, 60), (1, 0), (1, -1)])
-def test_a_window_of_nothing_is_refused(most: int, window_s: float) -> None:
-    with pytest.raises(Invalid):
-        SlidingWindows(most, window_s)
 
 
 # -- occupancy

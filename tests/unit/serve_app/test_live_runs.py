@@ -152,6 +152,25 @@ def test_what_is_unknown_or_somebody_elses_does_not_exist() -> None:
     World(0).play_with(course)
 
 
+def test_a_cancelled_run_tears_down_behind_what_its_follower_sees() -> None:
+    async def course(world: World) -> None:
+        tasks = (a_task("up"), *(a_task(f"w{n}", "up") for n in range(9)), a_task("down", "w8", teardown_of=("up",)))
+        run_id = await created(world, tasks=tasks)
+        await reaches(world, run_id, "running")
+        while "task.completed" not in await kinds(world, run_id):  # noqa: ASYNC110 # nobody tells
+            await asyncio.sleep(0.01)
+        await live(world).cancel(TENANT, run_id)
+        with pytest.raises(AlreadyEnded) as ended:
+            await live(world).cancel(TENANT, run_id)
+        assert ended.value.state == "cancelling"
+        await reaches(world, run_id, "cancelled")
+        told = await kinds(world, run_id)
+        assert told[-3:] == ["task.started", "task.completed", "canceled"]
+        assert told.count("task.completed") < len(tasks)
+
+    World(0).play_with(course)
+
+
 def test_a_run_is_cancelled_once_and_takes_checkpoints_afterwards() -> None:
     async def course(world: World) -> None:
         run_id = await created(world, tasks=(a_task("a"), a_task("b", "a")))

@@ -286,3 +286,16 @@ async def test_a_stream_counts_as_one_request(connect: Connect) -> None:
         await post(client, run_id, "x")
         await stream.event()
         is_error(await client.get(f"/runs/{run_id}"), 429, "rate_limited")
+
+
+# -- what is no longer kept
+
+
+async def test_a_stream_that_is_resumed_too_late_points_to_the_run(connect: Connect, live_runs: FakeLiveRuns) -> None:
+    client = connect(None)
+    run_id = await create(client)
+    live_runs.broken = errors.HistoryGone(run_id, 41)
+    for _ in range(STREAMS_MAX + 1):
+        response = await client.get(f"/runs/{run_id}/events")
+        assert response.json() == {"error": "gone", "details": ["/lastEventId later checkpoints are no longer kept"]}
+        assert (response.status_code, response.headers["link"]) == (410, f'</runs/{run_id}>; rel="current"')

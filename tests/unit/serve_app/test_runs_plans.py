@@ -98,6 +98,17 @@ async def test_a_bare_node_is_a_noop_with_the_contracts_defaults(
     assert task == TaskSpec("a", "core.noop", retries=0, retry_delay_s=1, retry_cap_s=60, timeout_s=3600)
 
 
+async def test_nodes_have_rules_branches_and_teardowns(client: httpx.AsyncClient, live_runs: FakeLiveRuns) -> None:
+    up, down = await tasks(
+        client,
+        live_runs,
+        {"id": "up", "trigger_rule": "always"},
+        {"id": "down", "teardown_of": ["up"], "on_failure_fail_run": True},
+    )
+    assert up.trigger_rule == "always"
+    assert (down.depends_on, down.teardown_of, down.on_failure_fail_run) == (("up",), ("up",), True)
+
+
 async def test_a_node_says_what_its_task_is(client: httpx.AsyncClient, live_runs: FakeLiveRuns) -> None:
     given = {
         "id": "a", "type": "core.sleep", "params": {"seconds": 1}, "retries": 20, "retry_delay_s": 90, "timeout_s": 5,

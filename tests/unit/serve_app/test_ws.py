@@ -20,7 +20,9 @@ from serve_app.ws import (
     KEEP_NEWEST,
     TRANSITIONS,
     Happening,
+    Hear,
     Manner,
+    Replaced,
     Session,
     State,
     converse,
@@ -44,7 +46,7 @@ def test_every_state_has_a_row_and_nothing_leads_out_of_closed() -> None:
 def test_every_way_to_closed_has_a_code_of_its_meaning() -> None:
     ways = {what for row in TRANSITIONS.values() for what, to in row.items() if to is State.CLOSED}
     assert ways == set(CODES)
-    assert {CODES[each] for each in ways} == {1000, 1011, 1012, 1013, None}
+    assert {CODES[each] for each in ways} == {1000, 1008, 1011, 1012, 1013, None}
 
 
 def test_what_waits_still_goes_out_after_the_source_has_ended() -> None:
@@ -128,19 +130,20 @@ class Source:
 class Server:
     """An application with one socket over one source."""
 
-    def __init__(self, manner: Manner) -> None:
+    def __init__(self, manner: Manner, hear: Hear | None = None) -> None:
         self.source = Source()
+        self._hear: dict[str, Hear] = {} if hear is None else {"hear": hear}
         self.draining = asyncio.Event()
         self.app: ASGIApp = Router([WebSocketRoute("/", self._serve)])
         self._manner = manner
 
     async def _serve(self, socket: WebSocket) -> None:
         await socket.accept()
-        await converse(socket, self.source.texts(), self._manner, self.draining)
+        await converse(socket, self.source.texts(), self._manner, self.draining, **self._hear)
 
 
-async def opened(manner: Manner = SMALL) -> tuple[Server, Dialled]:
-    server = Server(manner)
+async def opened(manner: Manner = SMALL, hear: Hear | None = None) -> tuple[Server, Dialled]:
+    server = Server(manner, hear)
     return server, await talk(server.app, "/")
 
 
@@ -168,6 +171,44 @@ async def test_whatever_the_client_says_is_ignored(said: dict[str, object]) -> N
     client.say(**said)
     server.source.give("b")
     assert await client.text() == "b"
+
+
+async def test_texts_that_the_client_says_are_heard_in_order_and_one_at_a_time() -> None:
+    heard: list[str] = []
+    may_go_on = asyncio.Event()
+
+    async def hear(text: str) -> None:
+        heard.append(text)
+        await may_go_on.wait()
+
+    _, client = await opened(hear=hear)
+    client.say(bytes=b"not a text")
+    for each in "abc":
+        client.say(text=each)
+    await settled()
+    assert heard == ["a"]
+    may_go_on.set()
+    await settled()
+    assert heard == ["a", "b", "c"]
+
+
+async def test_hearing_that_breaks_ends_the_session(caplog: pytest.LogCaptureFixture) -> None:
+    async def hear(_: str) -> None:
+        raise ZeroDivisionError
+
+    _, client = await opened(hear=hear)
+    client.say(text="a")
+    assert await client.rest() == ([], 1011)
+    assert "hearing a socket's client broke" in caplog.text
+
+
+async def test_a_replaced_socket_is_closed_with_1008() -> None:
+    server, client = await opened()
+    server.source.give("a")
+    assert await client.text() == "a"
+    server.source.give(Replaced())
+    assert await client.rest() == ([], 1008)
+    assert server.source.closed
 
 
 async def test_a_client_that_leaves_is_told_nothing_and_leaves_nothing_behind() -> None:

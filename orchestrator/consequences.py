@@ -1,0 +1,142 @@
+"""What the change of some tasks means for those that wait for them: who will not run after all, and who may again.
+
+    changes ──▶ dependents, in the order of the graph ──trigger rule──▶ skipped | upstream_failed | pending again
+
+Each task is looked at once, when all it waits for is as it will be, so what follows is the same however the changes
+came about. Tasks that have started keep what they came to; so do those that a person, a branch or their own code
+skipped.
+One step costs what changes, plus the dependents of that. Nothing here changes the run.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+from orchestrator import events as e
+from orchestrator.run import Run
+from orchestrator.task import FAILURES, TERMINAL, TaskState
+from orchestrator.trigger import Verdict, judge, judge_teardown, worth
+
+
+class Standing(NamedTuple):
+    """Where a task is, and if it is skipped who did that (as in TaskSkipped)."""
+
+    state: TaskState
+    by: str = ""
+
+
+PENDING = Standing(TaskState.PENDING)
+_RULED_OUT = {
+    Verdict.SKIP: Standing(TaskState.SKIPPED, "rule"),
+    Verdict.GIVE_UP: Standing(TaskState.UPSTREAM_FAILED),
+}
+_OPEN = frozenset({TaskState.PENDING, TaskState.RETRYING})
+#: what the rule of a task made of it, and may unmake
+_DERIVED = frozenset(_RULED_OUT.values())
+
+
+class Prospect:
+    """A run as it will be after some changes and all that follows from them."""
+
+    __slots__ = ("_run", "_tallies", "changes", "following")
+
+    def __init__(self, run: Run, changes: Mapping[int, Standing]) -> None:
+        self._run = run
+        #: position -> where it will be
+        self.changes = dict(changes)
+        #: those of them that follow, in the order of the graph
+        self.following: list[int] = []
+        self._tallies: dict[int, int] = {}
+        self._follow()
+
+    def _follow(self) -> None:
+        ranks = self._run.compiled.ranks
+        queue: list[tuple[int, int]] = []
+        met: set[int] = set()
+
+        def meet(positions: Iterable[int]) -> None:
+            for position in positions:
+                if position not in met:
+                    met.add(position)
+                    heapq.heappush(queue, (ranks[position], position))
+
+        for position, after in self.changes.items():
+            meet(self._tell(position, self._now(position), after))
+        meet(position for position, after in self.changes.items() if after.state in _OPEN)
+        while queue:
+            _, position = heapq.heappop(queue)
+            before = self._at(position)
+            after = self._ruled(position, before)
+            if after != before:
+                self.changes[position] = after
+                self.following.append(position)
+                meet(self._tell(position, before, after))
+
+    def _now(self, position: int) -> Standing:
+        task = self._run.tasks[position]
+        return Standing(task.state, task.skipped_by if task.state is TaskState.SKIPPED else "")
+
+    def _at(self, position: int) -> Standing:
+        return self.changes.get(position) or self._now(position)
+
+    def _tell(self, position: int, before: Standing, after: Standing) -> tuple[int, ...]:
+        """Dependents whose tally is another one now."""
+        change = worth(*after) - worth(*before)
+        if not change:
+            return ()
+        children = self._run.compiled.graph.children[position]
+        for child in children:
+            self._tallies[child] = self._tallies.get(child, self._run.waits[child]) + change
+        return children
+
+    def _ruled(self, position: int, before: Standing) -> Standing:
+        if before.state not in _OPEN and before not in _DERIVED:
+            return before
+        verdict = self._verdict(position)
+        if verdict in _RULED_OUT:
+            return _RULED_OUT[verdict]
+        return PENDING if before in _DERIVED else before
+
+    def _verdict(self, position: int) -> Verdict:
+        compiled = self._run.compiled
+        tally = self._tallies.get(position, self._run.waits[position])
+        setups = compiled.setups.get(position)
+        if setups is None:
+            return judge(compiled.specs[position].trigger_rule, len(compiled.graph.parents[position]), tally)
+        return judge_teardown(tally, [worth(*self._at(setup)) for setup in setups])
+
+    # ── what to make of it ──
+
+    @property
+    def open(self) -> int:
+        """Tasks that will not be terminal."""
+        states = [(self._run.tasks[i].state, after.state) for i, after in self.changes.items()]
+        return self._run.open + sum((before in TERMINAL) - (after in TERMINAL) for before, after in states)
+
+    @property
+    def failed(self) -> int:
+        """Tasks that will have failed, and whose failure fails the run."""
+        out = self._run.failed
+        for position, after in self.changes.items():
+            change = (after.state in FAILURES) - (self._run.tasks[position].state in FAILURES)
+            out += change if change and self._run.compiled.decides(position) else 0
+        return out
+
+    def events(self, at: datetime) -> list[e.Event]:
+        """What follows, as events."""
+        out: list[e.Event] = []
+        for position in self.following:
+            name = self._run.compiled.graph.names[position]
+            match self.changes[position].state:
+                case TaskState.PENDING:
+                    out.append(e.TaskReset(at=at, task=name))
+                case TaskState.SKIPPED:
+                    out.append(e.TaskSkipped(at=at, task=name, by="rule"))
+                case _:
+                    if self._run.tasks[position].state is TaskState.SKIPPED:
+                        out.append(e.TaskReset(at=at, task=name))
+                    out.append(e.TaskUpstreamFailed(at=at, task=name))
+        return out

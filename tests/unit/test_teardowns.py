@@ -1,0 +1,164 @@
+"""Setups and teardowns: what was set up is torn down, whatever happened between, also when the run is cancelled."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator import run as runs
+from orchestrator.errors import Conflict
+from tests.builders import Story, a_task
+from tests.invariants import check_history, check_owed, check_replay
+
+
+def cluster(run_timeout_s: float | None = None, **teardown: object) -> Story:
+    """up -> {a, b} -> c -> down: the author names only the last task before the teardown."""
+    return Story(
+        a_task("up"),
+        a_task("a", "up"),
+        a_task("b", "up"),
+        a_task("c", "a", "b"),
+        a_task("down", "c", teardown_of=("up",), **teardown),
+        run_timeout_s=run_timeout_s,
+    ).start()
+
+
+def checked(story: Story) -> Story:
+    check_history(story.events, lambda version: story.compiled(version).definition)
+    check_replay(story.run, story.replayed())
+    check_owed(story.run)
+    return story
+
+
+def test_a_teardown_runs_last_when_all_goes_well() -> None:
+    story = cluster().ok("up", "a", "b", "c")
+    assert story.ready == ["down"]
+    assert checked(story.ok("down")).run.state == "succeeded"
+
+
+def test_a_teardown_waits_for_everything_between_also_what_its_author_did_not_name() -> None:
+    story = cluster().ok("up").begin("b").fail("a")
+    assert story.states == {"up": "succeeded", "a": "failed", "b": "running", "c": "upstream_failed", "down": "pending"}
+    assert story.ready == []
+    assert story.ok("b").ready == ["down"]
+    assert checked(story.ok("down")).run.state == "failed"
+    assert story.run.error == "a: Boom"
+
+
+def test_what_was_not_set_up_is_not_torn_down() -> None:
+    assert checked(cluster().fail("up")).states["down"] == "upstream_failed"
+    story = cluster().begin("up")
+    story.do(story.report("up", "skipped"))
+    assert checked(story).states["down"] == "skipped"
+    assert story.run.state == "succeeded"
+
+
+def test_a_teardown_does_not_decide_what_becomes_of_the_run() -> None:
+    story = checked(cluster().ok("up", "a", "b", "c").fail("down"))
+    assert (story.run.state, story.run.error) == ("succeeded", None)
+
+
+def test_a_teardown_decides_when_its_author_says_so() -> None:
+    story = checked(cluster(on_failure_fail_run=True).ok("up", "a", "b", "c").fail("down"))
+    assert (story.run.state, story.run.error) == ("failed", "down: Boom")
+
+
+def test_a_teardown_that_failed_can_be_retried_after_the_run_succeeded() -> None:
+    story = cluster().ok("up", "a", "b", "c").fail("down")
+    assert story.kinds(runs.RetryTask("down")) == ["run_revived", "task_reset"]
+    assert story.ready == ["down"]
+    assert checked(story.ok("down")).run.state == "succeeded"
+
+
+def test_a_cancelled_run_tears_down_what_it_has_set_up() -> None:
+    story = cluster().ok("up").begin("a", "b")
+    assert story.kinds(runs.Cancel()) == ["run_cancelling", "task_cancelled", "task_cancelled", "task_cancelled"]
+    assert [abort.task for abort in story.aborts] == ["a", "b"]
+    assert (checked(story).run.state, story.ready) == ("cancelling", ["down"])
+    assert story.kinds(runs.Cancel()) == []
+    assert checked(story.ok("down")).run.state == "cancelled"
+
+
+def test_a_cancelled_run_that_has_set_nothing_up_ends_at_once() -> None:
+    assert cluster().begin("up").kinds(runs.Cancel())[-1] == "run_cancelled"
+    story = cluster().ok("up", "a", "b", "c").fail("down", error="gone")
+    assert story.run.state == "succeeded"
+
+
+def test_a_failing_teardown_ends_a_cancelled_run_too() -> None:
+    story = cluster().ok("up")
+    story.do(runs.Cancel())
+    assert checked(story.fail("down")).run.state == "cancelled"
+
+
+def test_a_paused_run_that_is_cancelled_tears_down() -> None:
+    story = cluster().ok("up")
+    story.do(runs.Pause())
+    story.do(runs.Cancel())
+    assert (story.ready, runs.going(story.run)) == (["down"], True)
+
+
+def test_a_run_that_takes_too_long_tears_down_what_it_has_set_up() -> None:
+    story = cluster(run_timeout_s=60.0).ok("up").begin("a")
+    story.do(runs.Pause())
+    assert story.kinds(runs.TimeOut()) == ["run_overdue", "task_cancelled", "task_cancelled", "task_cancelled"]
+    assert (checked(story).run.state, story.ready, runs.deadline(story.run)) == ("running", ["down"], None)
+    for command in (runs.RetryFailed(), runs.SkipTask("a"), runs.TimeOut()):
+        with pytest.raises(Conflict):
+            story.do(command)
+    story.ok("down")
+    assert (checked(story).run.state, story.run.error) == ("timed_out", "RunTimedOut: longer than 60.0 s")
+    story.do(runs.RetryTask("a"))
+    assert checked(story).states == dict.fromkeys(("up", "a", "b", "c", "down"), "pending")
+    assert (story.run.overdue, story.run.state) == (None, "running")
+
+
+def test_a_run_that_takes_too_long_can_be_cancelled_while_it_tears_down() -> None:
+    story = cluster().ok("up")
+    story.do(runs.TimeOut())
+    assert story.kinds(runs.Cancel()) == ["run_cancelling"]
+    assert checked(story.ok("down")).run.state == "cancelled"
+
+
+def test_while_it_winds_up_a_run_takes_no_other_command() -> None:
+    story = cluster().ok("up")
+    story.do(runs.Cancel())
+    for command in (runs.RetryTask("a"), runs.RetryFailed(), runs.SkipTask("a"), runs.TimeOut(), runs.Pause()):
+        with pytest.raises(Conflict):
+            story.do(command)
+    assert runs.deadline(story.run) is None
+    assert story.kinds(runs.SkipTask("down")) == ["task_skipped", "run_cancelled"]
+
+
+def test_a_task_is_retried_with_its_setup_once_that_is_gone() -> None:
+    story = cluster().ok("up").fail("a").ok("b", "down")
+    assert story.run.state == "failed"
+    story.do(runs.RetryTask("a"))
+    assert story.states == {"up": "pending", "a": "pending", "b": "succeeded", "c": "pending", "down": "pending"}
+    assert checked(story.ok("up", "a", "c", "down")).run.state == "succeeded"
+
+
+def test_a_task_is_retried_without_its_setup_while_that_stands() -> None:
+    story = cluster().ok("up").begin("b").fail("a")
+    story.do(runs.RetryTask("a"))
+    assert checked(story).states["up"] == "succeeded"
+
+
+def test_nothing_is_retried_while_its_teardown_is_under_way() -> None:
+    story = cluster().ok("up").fail("a").ok("b").begin("down")
+    with pytest.raises(Conflict, match="down of run run_1 is under way"):
+        story.do(runs.RetryTask("a"))
+
+
+def test_teardowns_end_one_inside_the_other() -> None:
+    story = Story(
+        a_task("net"),
+        a_task("vm", "net"),
+        a_task("work", "vm"),
+        a_task("vm_down", "work", teardown_of=("vm",)),
+        a_task("net_down", "vm_down", teardown_of=("net",)),
+    ).start()
+    story.ok("net", "vm").begin("work")
+    story.do(runs.Cancel())
+    assert story.ready == ["vm_down"]
+    assert story.ok("vm_down").ready == ["net_down"]
+    assert checked(story.ok("net_down")).run.state == "cancelled"
