@@ -8,9 +8,7 @@ that a restart by Ray runs. Everything is detached and restarted for ever; retri
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,14 +17,11 @@ from zlib import crc32
 import ray
 from ray.exceptions import RayError
 
-from actors import embedded
+from actors import embedded, process
 from actors.attempt_log import RedisLogSink
-from actors.batched import Batched, answer_all
+from actors.batched import Batched
 from actors.clock import Clock
-from actors.core_worker import CoreWorker
 from actors.directory import TELL_S, RayPeers
-from actors.handlers_actor import HandlersActor
-from actors.jobs_holder import JobsHolder
 from actors.journal import Journal
 from actors.kubernetes_actor import KubernetesActor
 from actors.kubernetes_cluster import Cluster
@@ -43,21 +38,15 @@ from actors.names import (
     worker_name,
 )
 from actors.orchestrator_actor import OrchestratorActor
-from actors.pipelines_holder import PipelinesHolder
 from actors.plan_keeper import PlanKeeper
 from actors.plan_store import PlanStore
 from actors.retention import Retention
 from actors.run_actor import RunActor
-from actors.runner_actor import runner
 from actors.scheduler_actor import SchedulerActor
 from actors.settings import Settings
 from actors.supervisor import Supervisor
-from actors.webhook_desk import WebhookDesk
-from actors.webhook_post import WebhookPost
-from actors.webhooks import Webhooks, mail_of, webhook_secrets
 from actors.worker_actor import CONTROL_METHODS, WorkerActor
-from orchestrator import codec, remote
-from orchestrator.blueprint import Outcome, Visit
+from orchestrator import codec
 from orchestrator.errors import ActorUnreachable, Unavailable
 
 #: seconds the cast may take to be there
@@ -72,10 +61,7 @@ CONTROL_THREADS = 2
 EXCHANGES_MAX = 1_000_000
 #: requests that the gateway has at a time
 REQUESTS_MAX = 100_000
-#: seconds a visit may take beyond the time that a handler has: it may wait for room among others
-VISIT_PATIENCE_S = 60.0
 
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _CONTROL: dict[str, Any] = {
     "namespace": NAMESPACE,
     "lifetime": "detached",
@@ -87,29 +73,17 @@ _CONTROL: dict[str, Any] = {
 }
 
 
-def _exit() -> None:
-    """End this process at once; Ray starts it again, and it recovers from the journal."""
-    logging.shutdown()
-    os._exit(1)
-
-
-def _settle_process() -> None:
-    """Log to Ray's files, and let collections pass over what was imported: it stays, and there is a lot of it."""
-    logging.basicConfig(level=os.environ.get("ORCHESTRATOR_LOG_LEVEL", "WARNING"), format=_LOG_FORMAT)
-    gc.freeze()
-
-
 class _OwnerOfRuns(RunActor):
     """A RunActor, of whichever kind, as a Ray actor."""
 
     async def __init__(self, name: str, settings: dict[str, Any]) -> None:  # type: ignore[misc]  # Ray awaits it
-        _settle_process()
+        process.settle()
         made = Settings.from_dict(settings)
         super().__init__(name, Journal(made.journal_url), RayPeers(), Clock(), made)
         self.start()
 
     def on_crash(self) -> None:
-        _exit()
+        process.end()
 
     def __repr__(self) -> str:
         return self.name
@@ -127,13 +101,13 @@ class SchedulerProcess(SchedulerActor):
     """The scheduler as a Ray actor."""
 
     async def __init__(self, name: str, settings: dict[str, Any]) -> None:  # type: ignore[misc]  # Ray awaits it
-        _settle_process()
+        process.settle()
         made = Settings.from_dict(settings)
         super().__init__(Journal(made.journal_url), RayPeers(), Clock(), made)
         self.start()
 
     def on_crash(self) -> None:
-        _exit()
+        process.end()
 
     def __repr__(self) -> str:
         return SCHEDULER
@@ -143,7 +117,7 @@ class SupervisorProcess(Supervisor):
     """The supervisor as a Ray actor."""
 
     async def __init__(self, name: str, settings: dict[str, Any]) -> None:  # type: ignore[misc]  # Ray awaits it
-        _settle_process()
+        process.settle()
         made = Settings.from_dict(settings)
         journal, peers = Journal(made.journal_url), RayPeers()
         super().__init__(RayStage(made), peers, journal.ping, made)
@@ -162,129 +136,23 @@ class KubernetesProcess(KubernetesActor):
     """The actor that runs attempts as Kubernetes Jobs, as a Ray actor."""
 
     async def __init__(self, name: str, settings: dict[str, Any]) -> None:  # type: ignore[misc]  # Ray awaits it
-        _settle_process()
+        process.settle()
         made = Settings.from_dict(settings)
         super().__init__(Cluster(made), RedisLogSink(made.journal_url), Clock(), made)
         self.start()
 
     def on_crash(self) -> None:
-        _exit()
+        process.end()
 
     def __repr__(self) -> str:
         return KUBERNETES
-
-
-class GatewayProcess:
-    """What holds jobs, CI jobs and the outbox of webhooks, as a Ray actor: parts of their own in one event loop."""
-
-    async def __init__(self, _name: str, settings: dict[str, Any]) -> None:  # type: ignore[misc]  # Ray awaits it
-        _settle_process()
-        made = Settings.from_dict(settings)
-        journal, clock = Journal(made.journal_url), Clock()
-        post = WebhookPost(made.private_webhooks)
-        self._webhooks = Webhooks(journal, clock, post, webhook_secrets(made), made.webhook_max_attempts)
-        self._jobs = JobsHolder(journal, clock, made, RayHandlers(made.blueprint_handler_timeout_s), mail_of)
-        self._pipelines = PipelinesHolder(journal, clock, made)
-        for part in (self._webhooks, self._jobs, self._pipelines):
-            part.on_crash = _exit  # type: ignore[method-assign]
-            part.start()
-        core = CoreWorker(self._ask_jobs, clock)
-        self._core = asyncio.get_running_loop().create_task(core.run())
-        self._core.add_done_callback(_exit_on_error)
-
-    async def _ask_jobs(self, request: remote.Request) -> remote.Answer:
-        return codec.decode_answer(await self._jobs.ask(codec.encode_request(request)))
-
-    async def jobs(self, blob: bytes) -> bytes:
-        """Requests of the jobs surface, as `batched.py` sends them."""
-        return await answer_all(blob, self._jobs.ask)
-
-    async def pipelines(self, blob: bytes) -> bytes:
-        """Requests of the pipelines surface and of in-cluster runners, as `batched.py` sends them."""
-        return await answer_all(blob, self._pipelines.ask)
-
-    async def webhooks(self, blob: bytes) -> bytes:
-        """Requests about webhooks, as `batched.py` sends them."""
-        return await answer_all(blob, WebhookDesk(self._webhooks).ask)
-
-    async def ping(self) -> int:
-        """Number of jobs and CI jobs held, once recovered."""
-        return await self._jobs.ping() + await self._pipelines.ping()
-
-    def __repr__(self) -> str:
-        return GATEWAY
-
-
-class RayHandlers:
-    """`handler_visits.Handlers` over Ray."""
-
-    def __init__(self, timeout_s: float) -> None:
-        self._peers = RayPeers()
-        self._patience_s = timeout_s + VISIT_PATIENCE_S
-
-    async def visit(self, visit: Visit) -> Outcome:
-        """What it came to. Raises ActorUnreachable when the handlers' process died, or takes too long for it."""
-        blob = await self._peers.ask(HANDLERS, "visit", codec.encode_visits([visit]), self._patience_s)
-        [outcome] = codec.decode_outcomes(blob)
-        return outcome
-
-
-class HandlersProcess(HandlersActor):
-    """What runs handlers of blueprints in Python, as a Ray actor."""
-
-    async def __init__(self, _name: str, settings: dict[str, Any]) -> None:  # type: ignore[misc]  # Ray awaits it
-        _settle_process()
-        made = Settings.from_dict(settings)
-        super().__init__(
-            Journal(made.journal_url),
-            Path(made.blueprints_dir),
-            made.path("artifacts"),
-            timeout_s=made.blueprint_handler_timeout_s,
-            concurrent_max=made.executor_max_concurrent_jobs,
-        )
-        self.start()
-
-    def on_crash(self) -> None:
-        _exit()
-
-    def __repr__(self) -> str:
-        return HANDLERS
-
-
-class RunnerProcess:
-    """An in-cluster runner of CI jobs as a Ray actor."""
-
-    async def __init__(self, name: str, settings: dict[str, Any]) -> None:  # type: ignore[misc]  # Ray awaits it
-        _settle_process()
-        made, peers = Settings.from_dict(settings), RayPeers()
-        self._name = name
-
-        async def ask(requests: bytes) -> bytes:
-            return await peers.ask(GATEWAY, "pipelines", requests)
-
-        loop = runner(name, Batched(ask).ask, Clock(), made.pipelines_process_backend)
-        self._working = asyncio.get_running_loop().create_task(loop.run())
-        self._working.add_done_callback(_exit_on_error)
-
-    async def ping(self) -> int:
-        """It is there."""
-        return 1
-
-    def __repr__(self) -> str:
-        return self._name
-
-
-def _exit_on_error(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        logging.getLogger(__name__).critical("a runner or worker failed", exc_info=task.exception())
-        _exit()
 
 
 class WorkerProcess(WorkerActor):
     """A worker as a Ray actor: one thread for user code, a few for questions meanwhile."""
 
     def __init__(self, name: str, pool: str, settings: dict[str, Any]) -> None:
-        _settle_process()
+        process.settle()
         super().__init__(name, settings, notes=RayNotes())
         self._where = f"{name} ({pool})"
 
@@ -383,12 +251,8 @@ class RayStage:
             _create(SchedulerProcess, name, self._settings)
         elif name == KUBERNETES:
             _create(KubernetesProcess, name, self._settings, concurrency=EXCHANGES_MAX)
-        elif name == GATEWAY:
-            _create(GatewayProcess, name, self._settings, concurrency=REQUESTS_MAX)
-        elif name == HANDLERS:
-            _create(HandlersProcess, name, self._settings)
-        elif name.startswith(RUNNER):
-            _create(RunnerProcess, name, self._settings)
+        elif name in (GATEWAY, HANDLERS) or name.startswith(RUNNER):
+            _create_outside(name, self._settings)
         elif instance_of(name):
             _create(OrchestratorProcess, name, self._settings)
         else:
@@ -406,9 +270,17 @@ class RayStage:
         embedded.ensure_running(self._settings.home)
 
 
-def _create(process: type, name: str, settings: Settings, concurrency: int = 10_000) -> Any:
-    made: Any = ray.remote(process).options(name=name, max_concurrency=concurrency, **_CONTROL)
+def _create(kind: type, name: str, settings: Settings, concurrency: int = 10_000) -> Any:
+    made: Any = ray.remote(kind).options(name=name, max_concurrency=concurrency, **_CONTROL)
     return made.remote(name, settings.to_dict())
+
+
+def _create_outside(name: str, settings: Settings) -> Any:
+    from actors import gateway_processes as kinds
+
+    if name == GATEWAY:
+        return _create(kinds.GatewayProcess, name, settings, concurrency=REQUESTS_MAX)
+    return _create(kinds.HandlersProcess if name == HANDLERS else kinds.RunnerProcess, name, settings)
 
 
 def _create_worker(name: str, pool: str, settings: Settings) -> Any:
@@ -421,7 +293,7 @@ def start(settings: Settings) -> None:
     """The whole cast exists and answers. Raises Unavailable when it does not within START_S."""
     RayStage(settings).end(HANDLERS)  # one that outlived its server has the code of then
     handles = [_create(SupervisorProcess, SUPERVISOR, settings), _create(SchedulerProcess, SCHEDULER, settings)]
-    handles.append(_create(GatewayProcess, GATEWAY, settings, concurrency=REQUESTS_MAX))
+    handles.append(_create_outside(GATEWAY, settings))
     handles += [_create(RunActorProcess, run_actor_name(n), settings) for n in range(settings.run_actors_max)]
     handles += [_create_worker(worker_name("default", n), "default", settings) for n in range(settings.worker_count)]
     pings = [handle.ping.remote() for handle in handles]

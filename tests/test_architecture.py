@@ -66,6 +66,11 @@ def test_who_writes_workflows_does_not_load_the_client() -> None:
     assert not {"httpx", "orchestrator.client", "asyncio"} & set(loaded)
 
 
+def test_processes_that_are_not_the_gateway_load_nothing_of_it() -> None:
+    loaded = python("import actors.spawn, sys; print(*sys.modules)").split()
+    assert not {"actors.jobs_holder", "actors.pipelines_holder", "cryptography", "lupa"} & set(loaded)
+
+
 def test_settings_are_light_to_import() -> None:
     loaded = python("import actors.settings, actors.clock, sys; print(*sys.modules)").split()
     assert not {"pydantic", "ray", "redis", "networkx", "croniter", "yaml", "rich", "typer"} & set(loaded)
