@@ -53,6 +53,9 @@ _LAST_WORDS_S = 0.3
 CONNECTIONS_MAX = 20_000
 _OTHER_FILES = 200
 _FILES_MAX = 65_536
+#: where ports of the proxy's own are looked for, and how often
+_PORTS = range(20_000, 32_000)
+_PORT_TRIES = 100
 
 #: tells one line of progress
 Say = Callable[[str], None]
@@ -464,10 +467,20 @@ def _wait(holds: Callable[[], bool], patience_s: float, otherwise: str | Callabl
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, from below those that the system gives to outgoing connections.
+
+    Seconds pass until it is used, and meanwhile Ray opens many of those.
+    """
+    clock = Clock()
+    for _ in range(_PORT_TRIES):
+        port = _PORTS.start + int(clock.jitter() * len(_PORTS))
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise Unavailable(f"no free port among {_PORTS.start} to {_PORTS.stop - 1}")
 
 
 @contextmanager

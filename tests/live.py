@@ -14,6 +14,7 @@ import functools
 import hashlib
 import json
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -203,11 +204,12 @@ def tokens_file(home: Path) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A TCP port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port nobody listens on now, and that no outgoing connection gets in the seconds until it is used."""
+    for port in random.sample(range(10_000, 20_000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no free port")
 
 
 def processes(home: Path) -> list[Process]:
