@@ -15,6 +15,7 @@ KUBERNETES = "kubernetes"
 GATEWAY = "gateway-0"
 #: owners of the runs it holds: parts of it, each with its own inbox and turns
 JOBS, PIPELINES, WEBHOOKS = f"{GATEWAY}.jobs", f"{GATEWAY}.pipelines", f"{GATEWAY}.webhooks"
+GATEWAY_PARTS = (JOBS, PIPELINES, WEBHOOKS)
 #: runs handlers of blueprints, which are user code
 HANDLERS = "handlers-0"
 #: before the number of an in-cluster runner

@@ -884,5 +884,9 @@ class ControlPlane(Protocol):
         ...
 
     async def gateway(self, ward: str, request: bytes, patience_s: float = 5.0) -> bytes:
-        """A request to the gateway's `jobs`, `pipelines` or `webhooks`, and its answer."""
+        """A request to the gateway's `jobs`, `pipelines` or `webhooks`, and its answer; it is started if need be."""
+        ...
+
+    async def gateway_exists(self) -> bool:
+        """Whether it was started; nobody had work for it before."""
         ...
