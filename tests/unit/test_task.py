@@ -16,6 +16,7 @@ from tests.builders import AT, a_task, a_value
 
 TASK_EVENTS = [
     e.TaskStarted(AT, "a", 1, "w", "i"),
+    e.TaskExpanded(AT, "a", 1),
     e.TaskReturned(AT, "a", 1),
     e.TaskSucceeded(AT, "a", 1),
     e.TaskRetrying(AT, "a", 1, AT, "Boom"),
