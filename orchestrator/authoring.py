@@ -235,7 +235,9 @@ class _Draft:
         if isinstance(source, Param):
             return source.encoded()
         if any(isinstance(element, _RunTime) for element in source):
-            raise Invalid("a list to map over is known, or one task returns it: its elements cannot be outputs or params")
+            raise Invalid(
+                "a list to map over is known, or one task returns it: its elements cannot be outputs or params"
+            )
         return _constant(list(source))
 
     def _own(self, output: Output) -> str:
@@ -327,8 +329,8 @@ class MappedTask:
         if len(lists) != 1:
             named = ", ".join(map(repr, lists)) or "none"
             raise Invalid(
-                f"{self._function!r}: expand takes one list, or output or param that will be one, not {named}; what is the "
-                "same for all instances goes into partial(), and a product of lists is made by a task"
+                f"{self._function!r}: expand takes one list, or output or param that will be one, not {named}; "
+                "what is the same for all instances goes into partial(), and a product of lists is made by a task"
             )
         constant = {**self._constant, **{name: value for name, value in arguments.items() if name not in lists}}
         return self._function._mapped(constant, lists[0], arguments[lists[0]])

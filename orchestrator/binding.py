@@ -41,9 +41,7 @@ _TEMPLATE = re.compile(r"\{\{\s*(from|to|run_id|dag_id|map_index)\s*\}\}")
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def facts(
-    run_id: str, dag_id: str, window: tuple[str, str] | None, map_index: int | None = None
-) -> dict[str, str]:
+def facts(run_id: str, dag_id: str, window: tuple[str, str] | None, map_index: int | None = None) -> dict[str, str]:
     """What templates can tell about a run, and about an instance of a mapped task."""
     told = {"run_id": run_id, "dag_id": dag_id}
     if window is not None:

@@ -199,8 +199,8 @@ class TaskSkipped(Event, frozen=True, tag="task_skipped"):
 
     task: str
     reason: str | None = None
-    #: "" = a person; `task` = its own code; `branch` = a branch did not choose it; `rule` = its trigger rule; `map` = the
-    #: map that it is an instance of was skipped
+    #: "" = a person; `task` = its own code; `branch` = a branch did not choose it; `rule` = its trigger rule;
+    #: `map` = the map that it is an instance of is skipped
     by: str = ""
 
 

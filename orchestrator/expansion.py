@@ -61,7 +61,9 @@ def _expanded(run: Run, position: int, now: datetime) -> e.TaskExpanded:
 def _check_room(run: Run, table: Table | None, count: int) -> None:
     new = max(0, count - len(table.positions) if table else count)
     if len(run.hosts) + new > RUN_INSTANCES_MAX:
-        raise WrongList(f"all maps of a run can have {RUN_INSTANCES_MAX} instances; with {count} more there would be more")
+        raise WrongList(
+            f"all maps of a run can have {RUN_INSTANCES_MAX} instances; with {count} more there would be more"
+        )
 
 
 def _closed(run: Run, position: int, table: Table, now: datetime) -> e.Event:

@@ -184,7 +184,6 @@ def expand(run: Run, event: e.TaskExpanded) -> None:
     """The map runs: its instances are tasks of the run, and offered."""
     position = run.compiled.graph.index[event.task]
     apply_to_task(run.tasks[position], event)
-    run.running += 1
     run.unfolding.discard(position)
     table = run.maps.get(position)
     if table is None:

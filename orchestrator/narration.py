@@ -125,7 +125,6 @@ class Narrator:
             told |= {"by": event.by, "reason": event.reason}
         return told
 
-
     def _begin_afresh(self, event: e.TaskExpanded) -> None:
         """Instances of a list that is another one now."""
         if event.kept or event.attempt == 1:

@@ -168,9 +168,7 @@ class Compiled:
 
     def decides(self, position: int) -> bool:
         """Does its failure fail the run?"""
-        return position < self.size and (
-            position not in self.setups or self.specs[position].on_failure_fail_run
-        )
+        return position < self.size and (position not in self.setups or self.specs[position].on_failure_fail_run)
 
     def with_instances(self, position: int, names: Sequence[str], runnable: bool) -> Compiled:
         """The same for one run, with instances of the mapped task at `position` behind what is there."""
@@ -480,6 +478,7 @@ class Run:
         self.due: list[tuple[datetime, int, int]] = []
         #: tasks that are not terminal
         self.open = len(self.tasks)
+        #: attempts that run; a map that is running has none
         self.running = 0
         #: tasks that failed or timed out, and whose failure fails the run
         self.failed = 0
@@ -612,7 +611,7 @@ def _apply_to_task(run: Run, event: _TaskEvent) -> None:
         if run.agenda is None:
             return  # nobody else is concerned
     elif before is TaskState.RUNNING:
-        run.running -= 1
+        run.running -= position not in run.maps
     ended = (after in TERMINAL) - (before in TERMINAL)
     run.open -= ended
     if run.agenda is not None:

@@ -105,7 +105,7 @@ def decide(run: Run, command: Command, now: datetime) -> list[e.Event]:
 
 
 def proceed(run: Run, now: datetime) -> list[e.Event]:
-    """What a mapped task does by itself; to be asked again after each step until it says nothing, see `expansion.py`."""
+    """What a mapped task does by itself; ask again after each step until it says nothing (`expansion.py`)."""
     event = expansion.next_step(run, now)
     if event is None or isinstance(event, e.TaskExpanded):
         return [] if event is None else [event]

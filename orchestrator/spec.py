@@ -7,8 +7,8 @@ All three ways in end in `parse_dag`, so a bound holds everywhere or nowhere. Wh
 section 1 of the dags contract, with these additive keys: of a DAG `isolation`, `run_timeout_s` and those of
 its schedule (`calendar`, `start_at`, `end_at`, `jitter_s`; `overlap` also takes `cancel_previous`); of a
 task `inputs`, `retry_cap_s`, `pool`, `trigger_rule`, `branch`, `teardown_of`, `on_failure_fail_run`
-(docs/graphs.md tells them), `expand`, `max_active`, `tolerated_failures` (docs/mapping.md). Unknown keys are ignored. What a later version will do (callbacks, SLAs of
-tasks, pools) is refused by name until it does.
+(docs/graphs.md tells them), `expand`, `max_active`, `tolerated_failures` (docs/mapping.md). Unknown keys are ignored.
+What a later version will do (callbacks, SLAs of tasks, pools) is refused by name until it does.
 
 pydantic is imported here and in no other module of the core.
 """
@@ -380,7 +380,16 @@ def _task_json(task: TaskSpec) -> dict[str, Any]:
         "priority": task.priority,
     }
     plain = TaskSpec(id="")
-    for key in ("inputs", "retry_cap_s", "pool", "trigger_rule", "branch", "on_failure_fail_run", "expand", "max_active"):
+    for key in (
+        "inputs",
+        "retry_cap_s",
+        "pool",
+        "trigger_rule",
+        "branch",
+        "on_failure_fail_run",
+        "expand",
+        "max_active",
+    ):
         if getattr(task, key) != getattr(plain, key):
             body[key] = getattr(task, key)
     if task.tolerated_failures:

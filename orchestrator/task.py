@@ -142,9 +142,7 @@ def settle(spec: TaskSpec, task: Task, report: Report, now: datetime, jitter: fl
     """The event that a report of the running attempt amounts to. Raises StaleAttempt."""
     fence(spec, task, report.attempt)
     if report.outcome == "ok":
-        return e.TaskSucceeded(
-            at=now, task=spec.id, attempt=report.attempt, value=report.value, length=report.length
-        )
+        return e.TaskSucceeded(at=now, task=spec.id, attempt=report.attempt, value=report.value, length=report.length)
     if report.outcome == "skipped":
         return e.TaskSkipped(at=now, task=spec.id, reason=report.error, by="task")
     error = report.error or report.outcome

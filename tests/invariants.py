@@ -238,7 +238,7 @@ class History:
 
     def decides(self, name: str) -> bool:
         """Does its failure fail the run?"""
-        return not name.endswith("]") and not self.specs[name].teardown_of or self.specs[name].on_failure_fail_run
+        return (not name.endswith("]") and not self.specs[name].teardown_of) or self.specs[name].on_failure_fail_run
 
     def ready(self, name: str) -> bool:
         """Does its rule hold; of a plan: is every dependency done, or one whose failure does not matter?"""
@@ -365,6 +365,14 @@ class History:
         """The instances that a map has now."""
         return [f"{name}[{index}]" for index in range(self.maps.get(name) or 0)]
 
+    def has_room(self, name: str) -> bool:
+        """Does the limit of its map let an instance start? Of any other task: yes."""
+        if not name.endswith("]"):
+            return True
+        running = [one for one in self.instances(host_of(name)) if self.tasks[one] == "running"]
+        limit = self.specs[host_of(name)].max_active
+        return limit is None or len(running) < limit
+
     def _check_expansion(self, event: e.TaskExpanded, where: str) -> None:
         name = event.task
         assert self.specs[name].expand, f"{where}: no map"
@@ -423,10 +431,7 @@ class History:
         assert event.attempt > self.started.get(event.task, 0), f"I2 {where}: attempt {event.attempt} again"
         winds_up = self.conduct is not None or bool(self.specs[event.task].teardown_of)
         last = winds_up and self.state == "cancelling"
-        if event.task.endswith("]"):
-            beside = [one for one in self.instances(host_of(event.task)) if self.tasks[one] == "running"]
-            limit = self.specs[host_of(event.task)].max_active
-            assert limit is None or len(beside) < limit, f"I7 {where}: started beside {beside}"
+        assert self.has_room(event.task), f"I7 {where}: started beside as many instances as its map may have"
         assert winds_up or not self.overdue, f"I3 {where}: started after the limit of its run"
         assert self.state == "running" or last, f"I3 {where}: started while the run is {self.state}"
         waits = {parent for parent in self.needs[event.task] if self.tasks[parent] not in DONE}
@@ -473,7 +478,6 @@ class History:
                 assert all(self.specs[name].teardown_of for name in left), f"I10 {self.run_id}: {left} still open"
         if self.conduct is not None and self.state in ("running", "cancelling"):
             assert self.batch, f"I9 {self.run_id}: {self.state} without a batch: {self.tasks}"
-
 
     def _maps_rest(self) -> None:
         for name in (name for name, spec in self.specs.items() if spec.expand):

@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.bench [--only PART ...] [--repeat 5] [--large]
 
-Parts: chain, fan, map (a 10,000-wide map of Python functions, then a reduce), bulk, singly, backfill, latency, recovery (a killed process to the next task start), plain (plain
-Ray tasks of the same numbers), footprint (ready, idle CPU, memory), baseline (the same of Ray and Serve with
-nothing of ours; not run by default). `--large` adds fan-outs of 10,000, 20,000 and 50,000 tasks with the memory of
-the RunActors. Prints a table and updates `latest.json`.
+Parts: chain, fan, map (a map of Python functions over a list made at run time, then a reduce), bulk, singly, backfill,
+latency, recovery (a killed process to the next task start), plain (plain Ray tasks of the same numbers), footprint
+(ready, idle CPU, memory), baseline (the same of Ray and Serve with nothing of ours; not run by default). `--large` adds
+fan-outs of 10,000, 20,000 and 50,000 tasks with the memory of the RunActors. Prints a table and updates `latest.json`.
 """
 
 from __future__ import annotations

@@ -128,7 +128,6 @@ def _check_values(player: Player) -> None:
             continue
         name = run.compiled.graph.names[position]
         expected = [
-            values[one] if player.history.tasks[one] == "succeeded" else None
-            for one in player.history.instances(name)
+            values[one] if player.history.tasks[one] == "succeeded" else None for one in player.history.instances(name)
         ]
         assert [msgspec.json.decode(value.inline) for value in mapped.gathered(run, position)] == expected

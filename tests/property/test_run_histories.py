@@ -65,7 +65,8 @@ class Player:
     def _check_counters(self) -> None:
         states = [task.state for task in self.run.tasks]
         assert self.run.open == sum(state not in TERMINAL for state in states)
-        assert self.run.running == states.count(TaskState.RUNNING)
+        maps = [states[i] for i in self.run.compiled.maps]
+        assert self.run.running == states.count(TaskState.RUNNING) - maps.count(TaskState.RUNNING)
         failed = [i for i, state in enumerate(states) if state in (TaskState.FAILED, TaskState.TIMED_OUT)]
         assert self.run.failed == sum(self.history.decides(self.run.compiled.graph.names[i]) for i in failed)
         assert (self.run.finished_at is not None) == (self.run.state in ENDED)

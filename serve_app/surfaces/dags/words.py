@@ -213,9 +213,7 @@ def map_instances(view: MapView) -> Json:
         "state": TASK_WORDS[view.state],
         "total": view.total,
         "counts": tally,
-        "items": [
-            {"map_index": each.index, "task": each.task, "state": TASK_WORDS[each.state]} for each in view.items
-        ],
+        "items": [{"map_index": each.index, "task": each.task, "state": TASK_WORDS[each.state]} for each in view.items],
     }
 
 
