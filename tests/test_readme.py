@@ -54,7 +54,8 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 GUIDE = "".join(
-    (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("surfaces.md", "schedules.md", "graphs.md", "mapping.md")
+    (ROOT / "docs" / name).read_text(encoding="utf-8")
+    for name in ("surfaces.md", "schedules.md", "graphs.md", "mapping.md")
 )
 TEXT = README + GUIDE.replace("](../", "](")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.S | re.M)
@@ -131,7 +132,7 @@ def test_the_guide_tells_all_trigger_rules() -> None:
 
 def test_the_ways_to_say_over_what_a_task_is_mapped_are_read() -> None:
     _, text = blocks("yaml")
-    definition = from_yaml('dag_id: d\nowner: o\ntasks:\n- {id: pages}\n' + text)
+    definition = spec.from_yaml("dag_id: d\nowner: o\ntasks:\n- {id: pages}\n" + text)
     assert [type(next(iter(task.expand.values()))) for task in definition.tasks[1:]] == [str, list, dict]
 
 

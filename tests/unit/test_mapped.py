@@ -309,7 +309,9 @@ def test_a_pause_holds_instances_back() -> None:
 
 def _around(second: object) -> Story:
     """setup makes the list of a map that fails; its teardown has run; a retry makes it again, and it is `second`."""
-    story = Story(TaskSpec(id="list"), a_map(), TaskSpec(id="down", depends_on=("work",), teardown_of=("list",))).start()
+    story = Story(
+        TaskSpec(id="list"), a_map(), TaskSpec(id="down", depends_on=("work",), teardown_of=("list",))
+    ).start()
     listed(story, [1, 2, 3])
     story.ok("work[0]", "work[2]").fail("work[1]").ok("down")
     story.do(runs.RetryTask("work"))
