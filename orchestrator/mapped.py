@@ -11,7 +11,7 @@ Two designs were open. (1) Instances become tasks of the run when the map expand
 a compact table of instances. This is (1): an instance has a position, a `Task` and a `TaskSpec` of its own, behind
 those of the definition, in a copy of `Compiled` that belongs to the run (`Compiled.with_instances`). So attempts,
 fences, retries, losses, checkpoints, logs, skip, cancel and replay hold for an instance because they hold for a task,
-and no step of a run without maps costs anything. Price: about 0.5 KB of memory per instance while its run is in memory.
+and no step of a run without maps costs anything. Price: about 0.7 KB of memory per instance while its run is in memory.
 
 An instance waits for nothing but its map: it may start while that is `running`. It has no dependents but its map, which
 decides when all have ended (`expansion.py`). A map that is reset expands anew: when the list is the same its instances
