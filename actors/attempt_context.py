@@ -60,6 +60,16 @@ class AttemptContext:
         return self._work.assignment.task
 
     @property
+    def map_index(self) -> int | None:
+        part = self._work.assignment.mapped
+        return part.index if part else None
+
+    @property
+    def map_id(self) -> str | None:
+        part = self._work.assignment.mapped
+        return part.map or None if part else None
+
+    @property
     def attempt(self) -> int:
         return self._work.assignment.attempt
 

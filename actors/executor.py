@@ -11,7 +11,7 @@ import traceback
 
 import msgspec
 
-from actors.artifacts import INLINE_MAX, Artifacts
+from actors.artifacts import INLINE_MAX, INSTANCE_INLINE_MAX, Artifacts
 from actors.attempt import LiveAttempt
 from actors.attempt_log import AttemptLog, LogSink, Shipper, capturing
 from actors.entrypoints import Entrypoints
@@ -48,10 +48,10 @@ class Executor:
     def _run_fully(self, task: Assignment, run: RunContext | None, attempt: LiveAttempt) -> Report:
         started_s = time.perf_counter()
         log = AttemptLog(task.run_id, task.task, task.attempt, self._shipper)
-        value, error = Value(), None
+        value, length, error = Value(), None, None
         try:
             with capturing(log):
-                value = self._outcome(task, run, attempt, log)
+                value, length = self._outcome(task, run, attempt, log)
         except BaseException as caught:
             error = caught
         reason = attempt.end()
@@ -73,9 +73,12 @@ class Executor:
                 permanent=permanent,
                 took_s=took_s,
             )
-        return Report(task.run_id, task.task, task.attempt, "ok", value, took_s=took_s)
+        return Report(task.run_id, task.task, task.attempt, "ok", value, took_s=took_s, length=length)
 
-    def _outcome(self, task: Assignment, run: RunContext | None, attempt: LiveAttempt, log: AttemptLog) -> Value:
+    def _outcome(
+        self, task: Assignment, run: RunContext | None, attempt: LiveAttempt, log: AttemptLog
+    ) -> tuple[Value, int | None]:
+        """What it returned; of a list that is not inline its length."""
         kind = KINDS.get(task.type)
         if kind is None:
             raise PermanentFailure(f"no worker here runs tasks of type {task.type!r}")
@@ -84,7 +87,10 @@ class Executor:
         attempt.check()
         try:
             returned = kind(Work(task, run, attempt, log, self._shop))
-            return self._shop.artifacts.keep(task.run_id, task.task, task.attempt, returned)
+            inline_max = INLINE_MAX if task.mapped is None or task.mapped.index is None else INSTANCE_INLINE_MAX
+            value = self._shop.artifacts.keep(task.run_id, task.task, task.attempt, returned, inline_max)
+            is_list = value.artifact is not None and isinstance(returned, list | tuple)
+            return value, len(returned) if is_list else None  # type: ignore[arg-type]  # a list has a length
         except BaseException as error:
             if task.type == "python" and attempt.reason is None and not isinstance(error, Skip):
                 log.write(_trace(error))
@@ -95,7 +101,7 @@ def _at_once(task: Assignment, run: RunContext | None) -> Value | None:
     """The value of a task that needs no work; None when it does."""
     if task.type == "core.noop":
         return _EMPTY
-    if task.type != "core.echo" or run is None or run.params or task.inputs:
+    if task.type != "core.echo" or run is None or run.params or task.inputs or task.mapped:
         return None
     params = bytes(task.params)
     if len(params) > INLINE_MAX or b"{{" in params or b'"$' in params:

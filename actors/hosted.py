@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from orchestrator import backfill as backfills
-from orchestrator import codec, plan_run, run_decisions
+from orchestrator import codec, mapped, plan_run, run_decisions
 from orchestrator import events as e
 from orchestrator import run as runs
 from orchestrator.backfill import Backfill
@@ -24,6 +24,7 @@ from orchestrator.task import TaskState
 _LETTER = {TaskState(state): letter for state, letter in TASK_LETTERS.items()}
 _AFTER_EVENT = {
     e.TaskStarted: "r",
+    e.TaskExpanded: "r",
     e.TaskSucceeded: "d",
     e.TaskRetrying: "e",
     e.TaskReturned: "p",
@@ -114,7 +115,10 @@ class HostedRun:
             return aborts + self._take(plan_run.proceed(self.run, now))
         if isinstance(command, plan_run.ShutDown | plan_run.MarkTask):
             raise Conflict(f"run {self.run.run_id} is not of a plan")
-        return self._take(run_decisions.decide(self.run, command, now))
+        aborts = self._take(run_decisions.decide(self.run, command, now))
+        while self.run.unfolding and (events := run_decisions.proceed(self.run, now)):
+            aborts += self._take(events)
+        return aborts
 
     def _take(self, events: list[e.Event]) -> list[runs.Abort]:
         run = self.run
@@ -130,6 +134,8 @@ class HostedRun:
             letter = _AFTER_EVENT.get(kind)
             if letter is not None:
                 self._letters[event.task] = letter  # type: ignore[attr-defined]  # every event in that table has a task
+                if kind is e.TaskExpanded:
+                    self._letters |= mapped.letters(run, event)  # type: ignore[arg-type]  # it is one
             elif isinstance(event, e.TaskFailed):
                 self._letters[event.task] = "t" if event.timed_out else "f"
             elif isinstance(event, e.RunRestarted):

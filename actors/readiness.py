@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from actors.crew import BATCH_MAX, TARGET_S, Crew, Seat
 from actors.hosted import HostedRun
 from actors.names import KUBERNETES
+from orchestrator import mapped
 from orchestrator import run as runs
 from orchestrator.messages import Assignment, RunContext, Value
 
@@ -136,6 +137,7 @@ def assignment(run: runs.Run, position: int) -> Assignment:
     inputs = {}
     for parameter, producer in spec.inputs.items():
         inputs[parameter] = run.values.get(run.compiled.graph.index[producer], Value())
+    part = mapped.part_of(run, position, inputs) if run.compiled.maps else None
     return Assignment(
         run.run_id,
         spec.id,
@@ -146,6 +148,7 @@ def assignment(run: runs.Run, position: int) -> Assignment:
         inputs,
         spec.timeout_s,
         task.checkpoint,
+        part,
     )
 
 

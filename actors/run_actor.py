@@ -466,7 +466,7 @@ class RunActor(Living):
     def _settle(self, turn: _Turn, report: Report) -> None:
         hosted = self._step_if_current(turn, report.run_id, runs.Settle(report, self._clock.jitter()))
         if hosted is not None:
-            position = hosted.run.compiled.graph.index[report.task]
+            position = hosted.run.position(report.task)
             self._crew.took(hosted.run.compiled.keys[position], report.took_s)
 
     def _handle_gone(self, turn: _Turn, message: Gone) -> None:

@@ -8,7 +8,7 @@ Nothing runs when the `@dag` function is called for its definition: every task c
 back its `Output`, which stands for a value that will exist. An output among the arguments, also within
 lists and dicts, makes a dependency that passes data; `a >> b` and `b.after(a)` make one for order only. A task starts
 when all it depends on has succeeded, or as its `trigger_rule` says; a `@task.branch` returns the ids of the dependents
-that go on; `b.teardown_of(a)` makes `b` undo what `a` set up.
+that go on; `b.teardown_of(a)` makes `b` undo what `a` set up; `double.expand(n=numbers())` runs it for each element.
 Parameters of the `@dag` function are the run's params, with its defaults. Everything else among the
 arguments is a constant and must be JSON. `binding.py` tells the encoding and undoes it on the worker.
 
@@ -57,6 +57,10 @@ class TaskOptions(TypedDict, total=False):
     branch: bool
     #: of a teardown: its failure fails the run
     on_failure_fail_run: bool
+    #: of a mapped task: how many of its instances run at a time
+    max_active: int
+    #: of a mapped task: how many of its instances may fail, as a number or as `"5%"`
+    tolerated_failures: int | str
 
 
 class NamedTaskOptions(TaskOptions, total=False):
@@ -172,7 +176,9 @@ class _Draft:
     #: task id -> the ids it depends on, each once
     needs: dict[str, dict[str, None]] = field(default_factory=dict)
 
-    def add(self, name: str, body: Mapping[str, Any], arguments: Mapping[str, Any]) -> Output:
+    def add(
+        self, name: str, body: Mapping[str, Any], arguments: Mapping[str, Any], expand: Mapping[str, Any] | None = None
+    ) -> Output:
         task_id = self._unused(name)
         inputs: dict[str, str] = {}
         params: dict[str, Any] = {}
@@ -182,6 +188,8 @@ class _Draft:
                 params[key] = {FIXED: encoded} if self._only_shares_name(key, value) else encoded
         self.needs[task_id] = dict.fromkeys(inputs.values())
         self.tasks[task_id] = {"id": task_id, **body, "params": params, "inputs": inputs}
+        for key, source in (expand or {}).items():
+            self.tasks[task_id]["expand"] = {escaped(key): self._source(task_id, source)}
         return Output(task_id, self)
 
     def order(self, later: Output, earlier: Iterable[Output]) -> None:
@@ -219,6 +227,19 @@ class _Draft:
             return {key: self._encoded(item, path(where, key), inputs) for key, item in value.items()}
         return value
 
+    def _source(self, task_id: str, source: Any) -> Any:
+        """What a task is mapped over, as JSON."""
+        if isinstance(source, Output):
+            self.needs[task_id][self._own(source)] = None
+            return source.task_id
+        if isinstance(source, Param):
+            return source.encoded()
+        if any(isinstance(element, _RunTime) for element in source):
+            raise Invalid(
+                "a list to map over is known, or one task returns it: its elements cannot be outputs or params"
+            )
+        return _constant(list(source))
+
     def _own(self, output: Output) -> str:
         if not isinstance(output, Output):
             raise Invalid(f"only tasks of this DAG can come before a task, not {output!r}")
@@ -253,6 +274,27 @@ class TaskFunction:
         body = {"entrypoint": _entrypoint(self.function), **self._options}
         return draft.add(self.name, body, self._by_name(args, kwargs))
 
+    def partial(self, **constant: Any) -> MappedTask:
+        """The arguments that all instances of a mapped task have in common; `expand` follows."""
+        return MappedTask(self, constant)
+
+    def expand(self, **arguments: Any) -> Any:
+        """The task, once for each element of one argument: a list, the output of a task or a param of the DAG.
+
+        Other arguments are the same for all. The value is the list of what the instances return, in the list's order.
+        Outside a DAG the function is called for each.
+        """
+        return MappedTask(self, {}).expand(**arguments)
+
+    def _mapped(self, constant: Mapping[str, Any], name: str, source: Any) -> Any:
+        draft = _draft.get()
+        if draft is None:
+            return [self.function(**constant, **{name: element}) for element in source]
+        body = {"entrypoint": _entrypoint(self.function), **self._options}
+        given = self._by_name((), {**constant, name: None})
+        del given[name]
+        return draft.add(self.name, body, given, {name: source})
+
     def _by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         try:
             given = self._takes.bind(*args, **kwargs).arguments
@@ -268,6 +310,30 @@ class TaskFunction:
         """What callers give: all but the context."""
         has = signature(self.function) or inspect.signature(lambda **_: None)
         return has.replace(parameters=[one for one in has.parameters.values() if one.name != CONTEXT])
+
+
+class MappedTask:
+    """A task function with the arguments that are the same for all its instances."""
+
+    def __init__(self, function: TaskFunction, constant: Mapping[str, Any]) -> None:
+        self._function = function
+        self._constant = constant
+
+    def partial(self, **constant: Any) -> MappedTask:
+        """More of them."""
+        return MappedTask(self._function, {**self._constant, **constant})
+
+    def expand(self, **arguments: Any) -> Any:
+        """As `TaskFunction.expand`."""
+        lists = [name for name, value in arguments.items() if isinstance(value, Output | Param | list | tuple)]
+        if len(lists) != 1:
+            named = ", ".join(map(repr, lists)) or "none"
+            raise Invalid(
+                f"{self._function!r}: expand takes one list, or output or param that will be one, not {named}; "
+                "what is the same for all instances goes into partial(), and a product of lists is made by a task"
+            )
+        constant = {**self._constant, **{name: value for name, value in arguments.items() if name not in lists}}
+        return self._function._mapped(constant, lists[0], arguments[lists[0]])
 
 
 class _Task:

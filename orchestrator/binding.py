@@ -10,7 +10,8 @@ Authoring writes this encoding, a definition stores it as JSON, the worker undoe
    merely has the same name as a parameter of the DAG. For `bash` and `http` they replace nothing: whoever
    may start a run must not choose the command, or where a stored header is sent.
 2. `{"$param": name, "default": value}`, at any depth, becomes the run's param, else the default.
-3. In strings, at any depth, `{{ from }}`, `{{ to }}`, `{{ run_id }}`, `{{ dag_id }}` are filled in.
+3. In strings, at any depth, `{{ from }}`, `{{ to }}`, `{{ run_id }}`, `{{ dag_id }}` are filled in, and in an instance
+   of a mapped task `{{ map_index }}`.
 4. Each input's value is put at its path: object keys and list positions with slashes between (JSON pointer
    without its first slash; `~1` is a slash in a key, `~0` a tilde). Nothing in it is looked at.
 
@@ -36,15 +37,17 @@ FIXED = "$fixed"
 #: types whose params only `$param` can change
 GUARDED = frozenset({"bash", "http"})
 
-_TEMPLATE = re.compile(r"\{\{\s*(from|to|run_id|dag_id)\s*\}\}")
+_TEMPLATE = re.compile(r"\{\{\s*(from|to|run_id|dag_id|map_index)\s*\}\}")
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def facts(run_id: str, dag_id: str, window: tuple[str, str] | None) -> dict[str, str]:
-    """What templates can tell about a run."""
+def facts(run_id: str, dag_id: str, window: tuple[str, str] | None, map_index: int | None = None) -> dict[str, str]:
+    """What templates can tell about a run, and about an instance of a mapped task."""
     told = {"run_id": run_id, "dag_id": dag_id}
     if window is not None:
         told["from"], told["to"] = window
+    if map_index is not None:
+        told["map_index"] = str(map_index)
     return told
 
 
@@ -175,7 +178,8 @@ def _rendered(value: Any, told: Mapping[str, str]) -> Any:
 
 def _fact(name: str, told: Mapping[str, str]) -> str:
     if name not in told:
-        raise PermanentFailure(f"the params use {{{{ {name} }}}}, but the run has no window")
+        missing = "the task is not mapped" if name == "map_index" else "the run has no window"
+        raise PermanentFailure(f"the params use {{{{ {name} }}}}, but {missing}")
     return told[name]
 
 

@@ -25,6 +25,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from orchestrator import events as e
+from orchestrator import mapped
 from orchestrator.definition import Conduct, TaskSpec
 from orchestrator.task import FAILURES, SATISFIED, TERMINAL, TaskState, fence
 
@@ -204,6 +205,8 @@ def wind_up(run: Run) -> None:
 def offer(run: Run, position: int) -> None:
     """The task may start: in a plan with the next batch, unless it is of the present one."""
     if not run.compiled.runnable[position]:
+        if run.compiled.maps:
+            mapped.offer(run, position)
         return
     if run.agenda is not None and position not in run.agenda.batch:
         if not run.waits[position]:

@@ -33,6 +33,7 @@ _RULED_OUT = {
     Verdict.SKIP: Standing(TaskState.SKIPPED, "rule"),
     Verdict.GIVE_UP: Standing(TaskState.UPSTREAM_FAILED),
 }
+_CARRIED = frozenset({TaskState.PENDING, TaskState.SKIPPED, TaskState.UPSTREAM_FAILED})
 _OPEN = frozenset({TaskState.PENDING, TaskState.RETRYING})
 #: what the rule of a task made of it, and may unmake
 _DERIVED = frozenset(_RULED_OUT.values())
@@ -63,6 +64,8 @@ class Prospect:
                     met.add(position)
                     heapq.heappush(queue, (ranks[position], position))
 
+        for position, after in list(self.changes.items()) if self._run.maps else ():
+            self._carry(position, after)
         for position, after in self.changes.items():
             meet(self._tell(position, self._now(position), after))
         meet(position for position, after in self.changes.items() if after.state in _OPEN)
@@ -74,6 +77,21 @@ class Prospect:
                 self.changes[position] = after
                 self.following.append(position)
                 meet(self._tell(position, before, after))
+                if self._run.maps:
+                    self._carry(position, after)
+
+    def _carry(self, position: int, after: Standing) -> None:
+        """Instances that have not ended go with their map when that will not run; and come back with it."""
+        table = self._run.maps.get(position)
+        if table is None or after.state not in _CARRIED:
+            return
+        with_it = Standing(after.state, "map" if after.state is TaskState.SKIPPED else "")
+        for i in table.live:
+            before = self._at(i)
+            back = after == PENDING and (before.state is TaskState.UPSTREAM_FAILED or before.by == "map")
+            if back or (after != PENDING and before.state not in TERMINAL):
+                self.changes[i] = with_it
+                self.following.append(i)
 
     def _now(self, position: int) -> Standing:
         task = self._run.tasks[position]
@@ -94,6 +112,8 @@ class Prospect:
 
     def _ruled(self, position: int, before: Standing) -> Standing:
         if before.state not in _OPEN and before not in _DERIVED:
+            return before
+        if position >= self._run.compiled.size:
             return before
         verdict = self._verdict(position)
         if verdict in _RULED_OUT:
@@ -134,7 +154,7 @@ class Prospect:
                 case TaskState.PENDING:
                     out.append(e.TaskReset(at=at, task=name))
                 case TaskState.SKIPPED:
-                    out.append(e.TaskSkipped(at=at, task=name, by="rule"))
+                    out.append(e.TaskSkipped(at=at, task=name, by=self.changes[position].by))
                 case _:
                     if self._run.tasks[position].state is TaskState.SKIPPED:
                         out.append(e.TaskReset(at=at, task=name))

@@ -50,6 +50,14 @@ class TaskContext(Protocol):
         """The id of the task within its DAG."""
 
     @property
+    def map_index(self) -> int | None:
+        """Of an instance of a mapped task: which element of the list it is for, from 0. None for any other task."""
+
+    @property
+    def map_id(self) -> str | None:
+        """Of an instance of a mapped task: the id of that task. None for any other task."""
+
+    @property
     def attempt(self) -> int:
         """1 for the first start; grows with every start and never repeats within the run."""
 

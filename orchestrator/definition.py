@@ -89,6 +89,13 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     teardown_of: tuple[str, ...] = ()
     #: of a teardown: its failure fails the run
     on_failure_fail_run: bool = False
+    #: of a mapped task: path of one parameter -> what it runs for each element of (`mapped.py`): the id of a task that
+    #: returns a list, a list, or `{"$param": name}`
+    expand: dict[str, Any] = msgspec.field(default_factory=dict)
+    #: of a mapped task: how many of its instances run at a time; None = as many as there are slots
+    max_active: int | None = None
+    #: of a mapped task: how many instances may fail, as a number or as `5%`
+    tolerated_failures: int | str = 0
 
 
 class Calendar(msgspec.Struct, frozen=True, omit_defaults=True):

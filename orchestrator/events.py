@@ -145,6 +145,18 @@ class TaskStarted(Event, frozen=True, tag="task_started"):
     incarnation: str = ""
 
 
+class TaskExpanded(Event, frozen=True, tag="task_expanded"):
+    """The map runs: `count` instances of it, `task[0]` and so on, are tasks of the run. `attempt` counts expansions."""
+
+    task: str
+    attempt: int
+    count: int = 0
+    #: the list is the one of the expansion before: instances keep what they came to, but for those that were reset
+    kept: bool = False
+    #: why it cannot be mapped over; it fails at once
+    error: str | None = None
+
+
 class TaskReturned(Event, frozen=True, tag="task_returned"):
     """The worker gave the attempt back without having started it; the task is pending again."""
 
@@ -158,6 +170,8 @@ class TaskSucceeded(Event, frozen=True, tag="task_succeeded"):
     task: str
     attempt: int
     value: Value | None = None
+    #: elements of a list whose value is not inline
+    length: int | None = None
 
 
 class TaskRetrying(Event, frozen=True, tag="task_retrying"):
@@ -185,7 +199,8 @@ class TaskSkipped(Event, frozen=True, tag="task_skipped"):
 
     task: str
     reason: str | None = None
-    #: "" = a person; `task` = its own code; `branch` = a branch did not choose it; `rule` = its trigger rule
+    #: "" = a person; `task` = its own code; `branch` = a branch did not choose it; `rule` = its trigger rule;
+    #: `map` = the map that it is an instance of is skipped
     by: str = ""
 
 
@@ -338,6 +353,7 @@ AnyEvent = (
     | RunRestarted
     | RunRevived
     | TaskStarted
+    | TaskExpanded
     | TaskReturned
     | TaskSucceeded
     | TaskRetrying

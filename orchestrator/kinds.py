@@ -52,7 +52,7 @@ def _broken(rule: _Rule, task: TaskSpec) -> Fault | None:
 
 
 def _comes_later(param: str, task: TaskSpec) -> bool:
-    return is_placeholder(own(task.params.get(param))) or escaped(param) in task.inputs
+    return is_placeholder(own(task.params.get(param))) or escaped(param) in task.inputs or escaped(param) in task.expand
 
 
 def _is_sleep(value: Any) -> bool:

@@ -38,6 +38,18 @@ class RunContext(msgspec.Struct, frozen=True, array_like=True):
     params: dict[str, Any]
 
 
+class MapPart(msgspec.Struct, frozen=True, array_like=True):
+    """What an assignment has to do with mapped tasks: it is an instance of one, or takes lists that some returned."""
+
+    #: of an instance: the mapped task, and which element it is for
+    map: str = ""
+    index: int | None = None
+    #: of an instance: path of the input that is the whole list; None = it is the element
+    picks: str | None = None
+    #: parameter name -> a list, value by value
+    lists: dict[str, tuple[Value, ...]] = {}
+
+
 class Assignment(msgspec.Struct, frozen=True, array_like=True):
     """One attempt of one task."""
 
@@ -54,6 +66,7 @@ class Assignment(msgspec.Struct, frozen=True, array_like=True):
     #: last checkpoint of an earlier attempt, None = none; given as Raw JSON, read as its value, because
     #: msgspec refuses to read `Raw | None`
     last_checkpoint: Any = None
+    mapped: MapPart | None = None
 
 
 class Value(msgspec.Struct, frozen=True, array_like=True):
@@ -94,6 +107,8 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     permanent: bool = False
     #: run time of the user code, seconds
     took_s: float = 0.0
+    #: elements of a list whose value is not inline
+    length: int | None = None
 
 
 class JobOrder(msgspec.Struct, frozen=True, array_like=True):

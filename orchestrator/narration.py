@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from orchestrator import events as e
+from orchestrator.mapped import index_in, map_of
 from orchestrator.views import Frame
 
 _RUN_STATES: dict[type[e.Event], str] = {
@@ -34,6 +35,7 @@ _RUN_STATES: dict[type[e.Event], str] = {
 }
 _TASK_STATES: dict[type[e.Event], str] = {
     e.TaskStarted: "running",
+    e.TaskExpanded: "running",
     e.TaskReturned: "pending",
     e.TaskSucceeded: "succeeded",
     e.TaskRetrying: "retrying",
@@ -112,11 +114,24 @@ class Narrator:
         attempt = getattr(event, "attempt", attempt)
         self._tasks[event.task] = (after, attempt)
         told: dict[str, Any] = {"task": event.task, "from": before, "to": after, "attempt": attempt}
+        if (index := index_in(event.task)) is not None:
+            told["map_index"] = index
+        if isinstance(event, e.TaskExpanded):
+            self._begin_afresh(event)
+            told["instances"] = event.count
         if isinstance(event, e.TaskFailed | e.TaskRetrying):
             told["error"] = event.error
         if isinstance(event, e.TaskSkipped) and event.by:
             told |= {"by": event.by, "reason": event.reason}
         return told
+
+    def _begin_afresh(self, event: e.TaskExpanded) -> None:
+        """Instances of a list that is another one now."""
+        if event.kept or event.attempt == 1:
+            return
+        for name, (_, attempt) in self._tasks.items():
+            if name.endswith("]") and map_of(name) == event.task:
+                self._tasks[name] = ("pending", attempt)
 
 
 def _window_changed(event: e.WindowChanged) -> dict[str, Any]:

@@ -29,14 +29,14 @@ from __future__ import annotations
 
 import copy
 import heapq
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 import msgspec
 
-from orchestrator import conduct, trigger
+from orchestrator import conduct, mapped, trigger
 from orchestrator import events as e
 from orchestrator.conduct import Agenda, Rules
 from orchestrator.definition import IN_CLUSTER_TYPES, Definition, TaskSpec
@@ -99,12 +99,14 @@ class Compiled:
         "first",
         "graph",
         "keys",
+        "maps",
         "params",
         "ruled",
         "rules",
         "runnable",
         "scopes",
         "setups",
+        "size",
         "specs",
         "version",
     )
@@ -113,6 +115,10 @@ class Compiled:
         self.definition = definition
         self.version = version
         self.specs: tuple[TaskSpec, ...] = definition.tasks
+        #: tasks of the definition; behind them come instances of mapped tasks
+        self.size = len(self.specs)
+        #: positions of mapped tasks
+        self.maps = frozenset(i for i, spec in enumerate(self.specs) if spec.expand)
         self.graph: Graph = compile_graph(definition.tasks)
         #: of a plan
         self.rules: Rules | None = None
@@ -123,8 +129,8 @@ class Compiled:
             f"{definition.dag_id}:{spec.id if self.rules else spec.entrypoint or spec.type}"
             for spec in definition.tasks
         )
-        #: per task: is there anybody who can run its type?
-        self.runnable = tuple(spec.type in IN_CLUSTER_TYPES for spec in definition.tasks)
+        #: per task: is there anybody who can run its type? A mapped task is not run itself
+        self.runnable = tuple(spec.type in IN_CLUSTER_TYPES and not spec.expand for spec in definition.tasks)
         #: each task's own params, as JSON text
         self.params = tuple(msgspec.Raw(_JSON.encode(spec.params)) for spec in definition.tasks)
         #: some task has another trigger rule than the default, is a branch or a teardown
@@ -162,7 +168,23 @@ class Compiled:
 
     def decides(self, position: int) -> bool:
         """Does its failure fail the run?"""
-        return position not in self.setups or self.specs[position].on_failure_fail_run
+        return position < self.size and (position not in self.setups or self.specs[position].on_failure_fail_run)
+
+    def with_instances(self, position: int, names: Sequence[str], runnable: bool) -> Compiled:
+        """The same for one run, with instances of the mapped task at `position` behind what is there."""
+        out, graph, n = copy.copy(self), self.graph, len(names)
+        plain = msgspec.structs.replace(self.specs[position], depends_on=(), trigger_rule="all_success", expand={})
+        index = dict(graph.index) if len(self.specs) == self.size else graph.index
+        index.update(zip(names, range(len(self.specs), len(self.specs) + n), strict=True))
+        out.specs = (*self.specs, *(msgspec.structs.replace(plain, id=name) for name in names))
+        out.graph = Graph(
+            (*graph.names, *names), index, (*graph.parents, *((),) * n), (*graph.children, *((),) * n), graph.roots
+        )
+        out.keys += (self.keys[position],) * n
+        out.params += (self.params[position],) * n
+        out.runnable += (runnable,) * n
+        out._ranks = out._as_jobs = None
+        return out
 
     @property
     def as_jobs(self) -> Compiled:
@@ -170,12 +192,12 @@ class Compiled:
         if self._as_jobs is None:
             self._as_jobs = copy.copy(self)
             self._as_jobs.keys = tuple(f"job:{key}" for key in self.keys)
-            self._as_jobs.runnable = (True,) * len(self.specs)
+            self._as_jobs.runnable = tuple(not spec.expand for spec in self.specs)
         return self._as_jobs
 
 
 def _is_ruled(spec: TaskSpec) -> bool:
-    return spec.trigger_rule != "all_success" or spec.branch or bool(spec.teardown_of)
+    return spec.trigger_rule != "all_success" or spec.branch or bool(spec.teardown_of) or bool(spec.expand)
 
 
 # ── commands ──────────────────────────────────────────────────────────────────────────────────────
@@ -373,7 +395,10 @@ class Run:
         "forgotten",
         "going_since",
         "heard_at",
+        "hosts",
         "kubernetes",
+        "lengths",
+        "maps",
         "open",
         "overdue",
         "params",
@@ -391,6 +416,7 @@ class Run:
         "state",
         "tasks",
         "tenant",
+        "unfolding",
         "values",
         "verdict",
         "version",
@@ -452,6 +478,7 @@ class Run:
         self.due: list[tuple[datetime, int, int]] = []
         #: tasks that are not terminal
         self.open = len(self.tasks)
+        #: attempts that run; a map that is running has none
         self.running = 0
         #: tasks that failed or timed out, and whose failure fails the run
         self.failed = 0
@@ -459,6 +486,13 @@ class Run:
         self.passed_over = 0
         #: position -> return value, for dependents
         self.values: dict[int, Value] = {}
+        #: position -> elements of a list whose value is not inline
+        self.lengths: dict[int, int] = {}
+        #: position of a mapped task that has expanded -> its instances; and per instance the position of its map
+        self.maps: dict[int, mapped.Table] = {}
+        self.hosts: list[int] = []
+        #: mapped tasks that may expand, or whose instances have all ended (`expansion.py`)
+        self.unfolding = {i for i in self.compiled.first if i in self.compiled.maps} if self.compiled.maps else set()
         for name, attempt in self.past_attempts.items():
             position = graph.index.get(name)
             if position is not None:
@@ -504,6 +538,8 @@ def apply(run: Run, event: e.Event) -> None:
             _apply_to_task(run, event)
         case e.TaskCheckpointed():
             run.tasks[run.position(event.task)].checkpoint = event.data
+        case e.TaskExpanded():
+            mapped.expand(run, event)
         case e.TaskProgressed() | e.ToolStarted() | e.ToolCompleted():
             return
         case e.BatchFormed():
@@ -575,16 +611,20 @@ def _apply_to_task(run: Run, event: _TaskEvent) -> None:
         if run.agenda is None:
             return  # nobody else is concerned
     elif before is TaskState.RUNNING:
-        run.running -= 1
+        run.running -= position not in run.maps
     ended = (after in TERMINAL) - (before in TERMINAL)
     run.open -= ended
     if run.agenda is not None:
         conduct.keep(run, run.agenda, position, before, event)
+    elif position >= run.compiled.size:
+        mapped.keep(run, position, before, event)
     elif ended or after is TaskState.SKIPPED:
         trigger.tell_dependents(run, position, before, by)
     if isinstance(event, e.TaskSucceeded):
         if event.value is not None and run.compiled.graph.children[position] and run.agenda is None:
             run.values[position] = event.value
+            if event.length is not None:
+                run.lengths[position] = event.length
     elif isinstance(event, e.TaskRetrying):
         if run.agenda is None or event.lost:
             heapq.heappush(run.due, (event.due, position, task.attempt))
@@ -676,7 +716,7 @@ def aborted(run: Run, event: e.Event) -> Abort | None:
     if isinstance(event, e.TaskSkipped) and event.by == "task":
         return None  # its attempt has reported so
     task = run.tasks[run.compiled.graph.index[event.task]]
-    if task.state is not TaskState.RUNNING:
+    if task.state is not TaskState.RUNNING or not task.worker:  # a map has none
         return None
     return Abort(event.task, task.attempt, task.worker)
 
@@ -688,7 +728,7 @@ def owed(run: Run) -> list[Effect]:
     out: list[Effect] = [
         Await(name, task.attempt, task.worker, task.incarnation)
         for name, task in zip(run.compiled.graph.names, run.tasks, strict=True)
-        if task.state is TaskState.RUNNING
+        if task.state is TaskState.RUNNING and task.worker  # a map has none
     ]
     if run.ready and going(run):
         out.append(Dispatch(len(run.ready)))
@@ -716,6 +756,7 @@ def _sort_out(run: Run) -> None:
         return
     run.ready.clear()
     run.due.clear()
+    mapped.begin_sorting(run)
     agenda = run.agenda
     for position, task in enumerate(run.tasks):
         if task.state is TaskState.PENDING and holds(run, position):

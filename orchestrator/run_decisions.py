@@ -13,7 +13,7 @@ from datetime import datetime
 
 import msgspec
 
-from orchestrator import conduct
+from orchestrator import conduct, expansion
 from orchestrator import events as e
 from orchestrator.branches import WrongChoice, not_chosen
 from orchestrator.consequences import PENDING, Prospect, Standing
@@ -102,6 +102,15 @@ def decide(run: Run, command: Command, now: datetime) -> list[e.Event]:
             if run.state not in ENDED:
                 raise Conflict(f"run {run.run_id} is still {run.state}")
             return [e.RunRestarted(at=now, dag_version=command.dag_version)]
+
+
+def proceed(run: Run, now: datetime) -> list[e.Event]:
+    """What a mapped task does by itself; ask again after each step until it says nothing (`expansion.py`)."""
+    event = expansion.next_step(run, now)
+    if event is None or isinstance(event, e.TaskExpanded):
+        return [] if event is None else [event]
+    assert isinstance(event, e.TaskSucceeded | e.TaskFailed)
+    return _ended(run, run.compiled.graph.index[event.task], event)
 
 
 def _start(run: Run, now: datetime) -> list[e.Event]:
@@ -276,7 +285,7 @@ def _retry(run: Run, name: str, now: datetime) -> list[e.Event]:
         raise Conflict(
             f"task {name} of run {run.run_id} is {task.state}; only a failed or cancelled task can be retried"
         )
-    cause = _failed_ancestor(run, position) if task.state is TaskState.UPSTREAM_FAILED else None
+    cause = _failed_ancestor(run, expansion.host_of(run, position)) if task.state is TaskState.UPSTREAM_FAILED else None
     if cause is not None:
         raise Conflict(f"task {name} waits for task {cause}, which stays failed; retry that one")
     return _reset(run, {position}, now)
@@ -284,8 +293,7 @@ def _retry(run: Run, name: str, now: datetime) -> list[e.Event]:
 
 def _retry_failed(run: Run, now: datetime) -> list[e.Event]:
     _must_not_wind_up(run)
-    again = FAILURES | {TaskState.CANCELLED}
-    positions = {i for i, task in enumerate(run.tasks) if task.state in again}
+    positions = expansion.failed_in_run(run)
     if run.state is RunState.QUEUED or not positions:
         raise Conflict(f"run {run.run_id} has no failed task")
     return _reset(run, positions, now)
@@ -294,7 +302,9 @@ def _retry_failed(run: Run, now: datetime) -> list[e.Event]:
 def _reset(run: Run, positions: set[int], now: datetime) -> list[e.Event]:
     """Those tasks and what failed because of them are pending again; a terminal run goes on."""
     positions |= _cut_off(run)
-    positions |= _set_up_again(run, positions)
+    positions = expansion.with_maps(run, positions)
+    again = _set_up_again(run, positions)
+    positions |= again | expansion.set_up_anew(run, again)
     return _again(run, dict.fromkeys(positions, PENDING), [], now)
 
 
@@ -321,6 +331,8 @@ def _skip(run: Run, name: str, now: datetime) -> list[e.Event]:
     if over or state in (TaskState.SUCCEEDED, TaskState.CANCELLED):
         raise Conflict(f"task {name} of run {run.run_id} is {state} and the run is {run.state}; it cannot be skipped")
     changes = dict.fromkeys(_cut_off(run), PENDING) | {position: Standing(TaskState.SKIPPED)}
+    if (host := expansion.judged_again(run, position)) is not None:
+        changes[host] = PENDING
     return _again(run, changes, [e.TaskSkipped(at=now, task=name)], now)
 
 
@@ -341,7 +353,7 @@ def _cut_off(run: Run) -> set[int]:
     """What the end of the run cut off: when the run goes on, it goes on with all of that."""
     if run.state not in (RunState.CANCELLED, RunState.TIMED_OUT):
         return set()
-    return {i for i, task in enumerate(run.tasks) if task.state is TaskState.CANCELLED}
+    return {i for i, task in enumerate(run.tasks) if task.state is TaskState.CANCELLED and expansion.cut_off(run, i)}
 
 
 def _revived(run: Run, now: datetime) -> list[e.Event]:

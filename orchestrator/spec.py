@@ -7,8 +7,8 @@ All three ways in end in `parse_dag`, so a bound holds everywhere or nowhere. Wh
 section 1 of the dags contract, with these additive keys: of a DAG `isolation`, `run_timeout_s` and those of
 its schedule (`calendar`, `start_at`, `end_at`, `jitter_s`; `overlap` also takes `cancel_previous`); of a
 task `inputs`, `retry_cap_s`, `pool`, `trigger_rule`, `branch`, `teardown_of`, `on_failure_fail_run`
-(docs/graphs.md tells them). Unknown keys are ignored. What a later version will do (callbacks, SLAs of
-tasks, pools) is refused by name until it does.
+(docs/graphs.md tells them), `expand`, `max_active`, `tolerated_failures` (docs/mapping.md). Unknown keys are ignored.
+What a later version will do (callbacks, SLAs of tasks, pools) is refused by name until it does.
 
 pydantic is imported here and in no other module of the core.
 """
@@ -23,12 +23,13 @@ from typing import Annotated, Any
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from orchestrator import graph, kinds
+from orchestrator import graph, kinds, map_form
 from orchestrator.binding import own, place
 from orchestrator.dates import instant_text, parse_instant
 from orchestrator.definition import Calendar, Catchup, Definition, Isolation, Overlap, TaskSpec, TriggerRule
 from orchestrator.errors import Invalid, PermanentFailure
 from orchestrator.faults import DEPTH_MAX, Fault, json_fault, refusal
+from orchestrator.mapped import INSTANCES_MAX
 
 TASKS_MAX = 50_000
 #: teardowns of a DAG, and setups of a teardown
@@ -75,6 +76,11 @@ class TaskBody(BaseModel):
     teardown_of: list[TaskId] = Field(default_factory=list, max_length=SETUPS_MAX)
     #: of a teardown: its failure fails the run
     on_failure_fail_run: bool = False
+    #: path of one parameter -> what the task runs for each element of (see `map_form.py`)
+    expand: dict[Annotated[str, StringConstraints(min_length=1, max_length=1000)], Any] = Field(default_factory=dict)
+    #: of a mapped task: how many of its instances run at a time, and how many may fail
+    max_active: int | None = Field(default=None, ge=1, le=INSTANCES_MAX)
+    tolerated_failures: Annotated[int, Field(ge=0, le=INSTANCES_MAX)] | str = 0
 
 
 class CalendarBody(BaseModel):
@@ -289,6 +295,9 @@ def _task(position: int, task: TaskBody) -> TaskSpec:
         branch=task.branch,
         teardown_of=tuple(task.teardown_of),
         on_failure_fail_run=task.on_failure_fail_run,
+        expand=task.expand,
+        max_active=task.max_active,
+        tolerated_failures=task.tolerated_failures,
     )
 
 
@@ -302,6 +311,7 @@ def _check_meaning(definition: Definition) -> None:
         for field, problem in (*kinds.faults(task), *_misplaced(task))
     ]
     faults += _misused_teardowns(definition.tasks)
+    faults += map_form.misused(definition.tasks)
     if faults:
         raise refusal(faults)
     graph.check(definition.tasks)
@@ -333,17 +343,22 @@ def _misused_teardowns(tasks: tuple[TaskSpec, ...]) -> Iterator[Fault]:
 
 def _misplaced(task: TaskSpec) -> Iterator[Fault]:
     """Inputs whose path leads nowhere in the params, or through another input."""
-    if not any("/" in path for path in task.inputs):
+    paths = (*task.inputs, *task.expand)
+    if not any("/" in path for path in paths):
         return
     params = {name: copy.deepcopy(own(value)) for name, value in task.params.items()}
-    for path in sorted(task.inputs, key=lambda path: path.count("/")):
+    for path in sorted(paths, key=lambda path: path.count("/")):
         if path.count("/") >= DEPTH_MAX:
-            yield f"inputs/{path}", f"is deeper than {DEPTH_MAX} levels"
+            yield f"{_key(task, path)}/{path}", f"is deeper than {DEPTH_MAX} levels"
             return
         try:
             place(params, {path: ...})
         except PermanentFailure:
-            yield f"inputs/{path}", "has no place in the params"
+            yield f"{_key(task, path)}/{path}", "has no place in the params"
+
+
+def _key(task: TaskSpec, path: str) -> str:
+    return "inputs" if path in task.inputs else "expand"
 
 
 def _with_all_needs(task: TaskSpec) -> TaskSpec:
@@ -365,9 +380,20 @@ def _task_json(task: TaskSpec) -> dict[str, Any]:
         "priority": task.priority,
     }
     plain = TaskSpec(id="")
-    for key in ("inputs", "retry_cap_s", "pool", "trigger_rule", "branch", "on_failure_fail_run"):
+    for key in (
+        "inputs",
+        "retry_cap_s",
+        "pool",
+        "trigger_rule",
+        "branch",
+        "on_failure_fail_run",
+        "expand",
+        "max_active",
+    ):
         if getattr(task, key) != getattr(plain, key):
             body[key] = getattr(task, key)
+    if task.tolerated_failures:
+        body["tolerated_failures"] = task.tolerated_failures
     if task.teardown_of:
         body["teardown_of"] = list(task.teardown_of)
     return body

@@ -7,7 +7,8 @@
        └──reset── failed | timed_out | upstream_failed | cancelled   (by hand)
 
     pending | running | retrying ──▶ skipped | cancelled ;  pending | retrying ──▶ upstream_failed
-    succeeded ──reset──▶ pending      (a setup, when what it set up is needed again)
+    succeeded ──reset──▶ pending      (a setup, when what it set up is needed again; a map, when an instance is retried)
+    pending ──expanded──▶ running     (a map, which runs as long as an instance of it is open: `mapped.py`)
 
 Of a plan, people also mark tasks as done in any state, and reset skipped and retrying ones.
 
@@ -66,6 +67,7 @@ TRANSITIONS: Mapping[TaskState, Mapping[type[e.Event], TaskState]] = {
     _S.PENDING: _MARKED
     | {
         e.TaskStarted: _S.RUNNING,
+        e.TaskExpanded: _S.RUNNING,
         e.TaskSkipped: _S.SKIPPED,
         e.TaskUpstreamFailed: _S.UPSTREAM_FAILED,
         e.TaskCancelled: _S.CANCELLED,
@@ -140,7 +142,7 @@ def settle(spec: TaskSpec, task: Task, report: Report, now: datetime, jitter: fl
     """The event that a report of the running attempt amounts to. Raises StaleAttempt."""
     fence(spec, task, report.attempt)
     if report.outcome == "ok":
-        return e.TaskSucceeded(at=now, task=spec.id, attempt=report.attempt, value=report.value)
+        return e.TaskSucceeded(at=now, task=spec.id, attempt=report.attempt, value=report.value, length=report.length)
     if report.outcome == "skipped":
         return e.TaskSkipped(at=now, task=spec.id, reason=report.error, by="task")
     error = report.error or report.outcome
@@ -173,6 +175,8 @@ def apply(task: Task, event: e.Event) -> None:
             task.due = None
         case e.TaskSucceeded():
             task.due = None
+        case e.TaskExpanded():
+            task.attempt, task.started_at = event.attempt, event.at
         case e.TaskRetrying():
             task.due = event.due
             task.losses += event.lost

@@ -31,7 +31,7 @@ from collections.abc import Iterable
 from enum import Enum, auto
 from typing import TYPE_CHECKING, assert_never
 
-from orchestrator import conduct
+from orchestrator import conduct, mapped
 from orchestrator.definition import TriggerRule
 from orchestrator.task import TERMINAL, TaskState
 
@@ -119,6 +119,8 @@ def judge_teardown(tally: int, setups: Iterable[int]) -> Verdict:
 
 def verdict(run: Run, position: int) -> Verdict:
     """What the trigger rule of a task of a DAG says."""
+    if position >= run.compiled.size:
+        return _START if mapped.goes(run, position) else _WAIT
     setups = run.compiled.setups.get(position)
     if setups is None:
         rule = run.compiled.specs[position].trigger_rule

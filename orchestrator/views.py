@@ -82,6 +82,29 @@ class RunView(msgspec.Struct, frozen=True):
     counts: Counts | None = None
 
 
+class MapInstance(msgspec.Struct, frozen=True):
+    """One instance of a mapped task. `state` is a core task state."""
+
+    index: int
+    task: str
+    state: str
+
+
+class MapView(msgspec.Struct, frozen=True):
+    """A mapped task of a run, with a page of its instances."""
+
+    run_id: str
+    task: str
+    #: core task state of the map
+    state: str
+    #: None = it has not expanded yet
+    total: int | None
+    #: core task state -> instances in it
+    counts: dict[str, int]
+    items: tuple[MapInstance, ...]
+    next_cursor: str | None = None
+
+
 class Trigger(msgspec.Struct, frozen=True, kw_only=True):
     """A request for a manual run or a backfill, already validated in form."""
 

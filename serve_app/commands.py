@@ -324,6 +324,31 @@ def runs_logs(
             time.sleep(1.0)
 
 
+@command(runs, "instances")
+def runs_instances(
+    session: Session,
+    run_id: RunId,
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A mapped task.")],
+    state: Annotated[str | None, typer.Option(help="Only instances in this state.")] = None,
+) -> None:
+    """List the instances of a mapped task; their ids go wherever a task's id does."""
+    with session.api() as api:
+        cursor: str | None = None
+        while True:
+            page = api.get(f"/runs/{run_id}/tasks/{task}/instances", state=state, cursor=cursor, limit=200)
+            for each in page["items"]:
+                if session.as_json:
+                    screen.print_json_line(each)
+                else:
+                    print(f"{each['task']:<24}  {each['state']}")
+            cursor = page["next_cursor"]
+            if cursor is None:
+                break
+        if not session.as_json:
+            told = ", ".join(f"{number} {name}" for name, number in page["counts"].items())
+            print(f"{page['task']} is {page['state']}: {told or 'no instances'}")
+
+
 def _print_log(session: Session, chunk: Json, printed: dict[tuple[str, int], int]) -> None:
     """Prints what is new in `chunk`; `printed` holds how much of each attempt has been."""
     key = (chunk["task"], chunk["attempt"])

@@ -52,6 +52,7 @@ from orchestrator.views import (
     Frame,
     Idempotency,
     LogChunk,
+    MapView,
     Page,
     Plan,
     RunChanged,
@@ -60,7 +61,7 @@ from orchestrator.views import (
     Triggered,
     WorkerView,
 )
-from serve_app import figures, rendering
+from serve_app import figures, map_instances, rendering
 from serve_app.asking import ask
 from serve_app.creations import Creations
 from serve_app.dag_book import DagBook
@@ -391,8 +392,20 @@ class Gateway:
 
     async def _check_task(self, row: RunRow, task: str) -> None:
         definition = await self._book.version(row.tenant, row.dag_id, row.dag_version)
-        if all(spec.id != task for spec in definition.tasks):
-            raise NotFound("task", task)
+        map_instances.check_task(definition, task)
+
+    @within(DEADLINE_S)
+    async def map_instances(
+        self, tenant: str, run_id: str, task: str, *, states: tuple[str, ...] | None, cursor: str | None, limit: int
+    ) -> MapView:
+        """A mapped task and a page of its instances. Raises NotFound; Invalid when it is not mapped."""
+        found = await self._journal.look(run_id)
+        row = _shown(found[0] if found else None, tenant, run_id)
+        await self._check_task(row, task)
+        map_instances.check_mapped(await self._book.version(row.tenant, row.dag_id, row.dag_version), task)
+        if row.run_type == "backfill":
+            raise Invalid("the instances of a backfill are those of its windows", (("run_id", "is a backfill"),))
+        return map_instances.view(run_id, task, found[1] if found else {}, states, int(cursor or -1), limit)
 
     # streams and logs
 

@@ -31,6 +31,7 @@ from orchestrator.views import (
     LiveRunView,
     LiveRunWanted,
     LogChunk,
+    MapView,
     Page,
     Plan,
     PlanView,
@@ -143,6 +144,11 @@ class Gateway(Protocol):
 
     async def skip_task(self, tenant: str, run_id: str, task: str, idem: Idempotency | None) -> RunChanged:
         """Dependents proceed as if the task were done."""
+
+    async def map_instances(
+        self, tenant: str, run_id: str, task: str, *, states: tuple[str, ...] | None, cursor: str | None, limit: int
+    ) -> MapView:
+        """A mapped task and its instances by index; `states` are core words, None = any. A cursor is an index."""
 
     async def open_events(self, tenant: str, run_id: str, after: int | None) -> AsyncIterator[Sequence[Frame]] | None:
         """Events after `after` (None = all), then live, in the chunks in which they come.

@@ -91,6 +91,8 @@ class Story:
         if self.run.agenda is None:
             assert not isinstance(command, plan_run.ShutDown | plan_run.MarkTask), "not of a plan"
             new = self._take(run_decisions.decide(self.run, command, self.now))
+            while more := run_decisions.proceed(self.run, self.now):
+                new += self._take(more)
         else:
             new = self._take(plan_run.decide(self.run, command, self.now))
             new += self._take(plan_run.proceed(self.run, self.now))

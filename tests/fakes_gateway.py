@@ -25,6 +25,7 @@ from orchestrator.views import (
     Frame,
     Idempotency,
     LogChunk,
+    MapView,
     Page,
     Plan,
     RunChanged,
@@ -34,6 +35,7 @@ from orchestrator.views import (
     WindowView,
     WorkerView,
 )
+from serve_app import map_instances
 from serve_app.ports import Expect, Observation
 
 T = TypeVar("T")
@@ -76,6 +78,8 @@ class FakeGateway:
     frames: dict[tuple[str, str], list[Frame]] = field(default_factory=dict)
     #: (tenant, run id, task) -> output
     output: dict[tuple[str, str, str], list[LogChunk]] = field(default_factory=dict)
+    #: (tenant, run id) -> letters as the journal has them, of runs with mapped tasks
+    letters: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     #: set by a test to hold back every mutation
     gate: asyncio.Event | None = None
     mutations: int = 0
@@ -232,6 +236,14 @@ class FakeGateway:
         if run.state in TERMINAL and after is not None and after >= last:
             return None
         return _stream([frame for frame in frames if (frame.seq or after or 0) > (after or 0) or frame.seq is None])
+
+    async def map_instances(
+        self, tenant: str, run_id: str, task: str, *, states: tuple[str, ...] | None, cursor: str | None, limit: int
+    ) -> MapView:
+        self._check()
+        self._task_state(tenant, run_id, task)
+        letters = self.letters.get((tenant, run_id), {})
+        return map_instances.view(run_id, task, letters, states, int(cursor or -1), limit)
 
     async def logs(self, tenant: str, run_id: str, task: str, attempt: int | None) -> list[LogChunk]:
         self._check()

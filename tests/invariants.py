@@ -34,6 +34,7 @@ from orchestrator import run as runs
 from orchestrator.backfill import Backfill
 from orchestrator.conduct import Agenda
 from orchestrator.definition import Conduct, Definition, TaskSpec
+from orchestrator.mapped import Table
 from orchestrator.ports import TASK_LETTERS, EventBatch, RunRow
 from orchestrator.run import Run
 from orchestrator.task import Task
@@ -63,6 +64,11 @@ def seen(state: str, by: str = "") -> str:
     if state == "skipped":
         return PASSED if by else GOOD
     return GOOD if state == "succeeded" else BAD if state in TASK_TERMINAL else OPEN
+
+
+def host_of(name: str) -> str:
+    """The map of an instance."""
+    return name[: name.index("[")]
 
 
 def at_the_end(rule: str, ends: Sequence[str]) -> str:
@@ -126,6 +132,8 @@ class History:
         self.driven = False
         #: of a plan: how it is worked through, and the tasks that the present batch still has to do
         self.conduct: Conduct | None = None
+        #: mapped task -> how many instances it has now; None = it cannot be mapped over what it was given
+        self.maps: dict[str, int | None] = {}
         self.tolerates: dict[str, set[str]] = {}
         self.batch: set[str] = set()
         self.iteration = 0
@@ -201,6 +209,7 @@ class History:
         self.conduct = definition.conduct
         self.by.clear()
         self.due.clear()
+        self.maps.clear()
 
     def _count_start(self, attempt: int) -> None:
         assert attempt == self.attempts + 1, f"{self.run_id}: start {attempt} after {self.attempts}"
@@ -216,6 +225,9 @@ class History:
 
     def _ruling(self, name: str) -> str:
         """What its trigger rule makes of a task of a DAG."""
+        if name.endswith("]"):
+            host = self.tasks[host_of(name)]
+            return {"running": STARTS, "skipped": SKIPPED, "upstream_failed": UPSTREAM_FAILED}.get(host, WAITS)
         ends = [seen(self.tasks[parent], self.by.get(parent, "")) for parent in sorted(self.needs[name])]
         setups = [seen(self.tasks[setup], self.by.get(setup, "")) for setup in self.specs[name].teardown_of]
         if not setups:
@@ -226,7 +238,7 @@ class History:
 
     def decides(self, name: str) -> bool:
         """Does its failure fail the run?"""
-        return not self.specs[name].teardown_of or self.specs[name].on_failure_fail_run
+        return (not name.endswith("]") and not self.specs[name].teardown_of) or self.specs[name].on_failure_fail_run
 
     def ready(self, name: str) -> bool:
         """Does its rule hold; of a plan: is every dependency done, or one whose failure does not matter?"""
@@ -284,7 +296,11 @@ class History:
         where = f"{self.run_id}/{name} at version {self.version}"
         before = self.tasks[name]
         match event:
+            case e.TaskExpanded():
+                self._check_expansion(event, where)
+                self._expand(event)
             case e.TaskStarted():
+                assert not self.specs[name].expand, f"{where}: a map was started"
                 self._check_start(event, where)
                 self.tasks[name] = "running"
                 self.started[name] = event.attempt
@@ -295,6 +311,8 @@ class History:
                     key = (name, event.attempt)
                     self.accepted[key] = self.accepted.get(key, 0) + 1
                     assert self.accepted[key] == 1, f"I2 {where}: two results of attempt {event.attempt}"
+                if self.specs[name].expand:
+                    self._check_end_of_map(event, where)
                 self.tasks[name] = _AFTER_RESULT[type(event)]
                 if isinstance(event, e.TaskFailed) and event.timed_out:
                     self.tasks[name] = "timed_out"
@@ -325,6 +343,11 @@ class History:
                     resettable.add("skipped")
                 if any(name in {task.id, *task.teardown_of} for task in self.specs.values() if task.teardown_of):
                     resettable.add("succeeded")  # set up, or torn down, again
+                if self.specs[name].expand:
+                    resettable.add("succeeded")  # one of its instances goes on
+                if name.endswith("]"):
+                    resettable |= {"succeeded", "skipped"} if self._sets_up(host_of(name)) else set()
+                    resettable |= {"skipped"} if self.by.get(name) == "map" else set()
                 assert before in resettable, f"I1 {where}: reset while {before}"
                 self.tasks[name] = "pending"
             case e.TaskMarked():
@@ -335,6 +358,58 @@ class History:
             case _:
                 raise AssertionError(f"{where}: a run has no {event}")
 
+    def _sets_up(self, name: str) -> bool:
+        return any(name in task.teardown_of for task in self.specs.values())
+
+    def instances(self, name: str) -> list[str]:
+        """The instances that a map has now."""
+        return [f"{name}[{index}]" for index in range(self.maps.get(name) or 0)]
+
+    def has_room(self, name: str) -> bool:
+        """Does the limit of its map let an instance start? Of any other task: yes."""
+        if not name.endswith("]"):
+            return True
+        running = [one for one in self.instances(host_of(name)) if self.tasks[one] == "running"]
+        limit = self.specs[host_of(name)].max_active
+        return limit is None or len(running) < limit
+
+    def _check_expansion(self, event: e.TaskExpanded, where: str) -> None:
+        name = event.task
+        assert self.specs[name].expand, f"{where}: no map"
+        assert self.tasks[name] == "pending", f"I2 {where}: expanded while {self.tasks[name]}"
+        assert event.attempt > self.started.get(name, 0), f"I2 {where}: expansion {event.attempt} again"
+        assert self.state in ("running", "paused"), f"I3 {where}: expanded while the run is {self.state}"
+        assert not self.overdue, f"I3 {where}: expanded after the limit of its run"
+        assert self.ready(name), f"I3 {where}: expanded too early"
+        assert not (event.error and event.count), f"{where}: {event}"
+        if event.kept:
+            assert self.maps[name] == event.count, f"{where}: {self.maps[name]} instances kept, now {event.count}"
+        running = [one for one in self.instances(name) if self.tasks[one] == "running"]
+        assert not running, f"I2 {where}: expanded beside {running}"
+
+    def _expand(self, event: e.TaskExpanded) -> None:
+        name = event.task
+        self.tasks[name], self.started[name] = "running", event.attempt
+        if not event.kept:
+            for one in self.instances(name):
+                del self.tasks[one], self.specs[one], self.needs[one]
+                self.by.pop(one, None)
+            self.maps[name] = None if event.error else event.count
+            for one in self.instances(name):
+                self.tasks[one], self.needs[one] = "pending", set()
+                self.specs[one] = TaskSpec(id=one, retries=self.specs[name].retries)
+
+    def _check_end_of_map(self, event: e.Event, where: str) -> None:
+        """It ends when all instances have, and fails when too many of them did."""
+        name: str = event.task  # type: ignore[attr-defined]  # it is about a task
+        ends = [self.tasks[one] for one in self.instances(name)]
+        assert TASK_TERMINAL.issuperset(ends), f"I6 {where}: {event} with {ends}"
+        assert not {"cancelled", "upstream_failed"} & set(ends), f"I6 {where}: {event} with {ends}"
+        limit, failed = self.specs[name].tolerated_failures, ends.count("failed") + ends.count("timed_out")
+        most = limit if isinstance(limit, int) else len(ends) * int(limit[:-1]) // 100
+        fails = self.maps[name] is None or failed > most
+        assert isinstance(event, e.TaskFailed if fails else e.TaskSucceeded), f"I6 {where}: {event} with {ends}"
+
     def _check_skip(self, event: e.TaskSkipped, before: str, where: str) -> None:
         """Whoever skips it may."""
         match event.by:
@@ -344,6 +419,8 @@ class History:
                 branches = [name for name in self.needs[event.task] if self.specs[name].branch]
                 assert any(self.tasks[name] == "succeeded" for name in branches), f"{where}: no branch has ended"
                 assert before in ("pending", "retrying"), f"I1 {where}: skipped by a branch while {before}"
+            case "map":
+                assert self.tasks[host_of(event.task)] == "skipped", f"I3 {where}: skipped with its map, which is not"
             case "rule":
                 assert before in ("pending", "retrying", "upstream_failed"), f"I1 {where}: ruled out while {before}"
                 assert self._ruling(event.task) == SKIPPED, f"I3 {where}: {self._ruling(event.task)}"
@@ -354,14 +431,15 @@ class History:
         assert event.attempt > self.started.get(event.task, 0), f"I2 {where}: attempt {event.attempt} again"
         winds_up = self.conduct is not None or bool(self.specs[event.task].teardown_of)
         last = winds_up and self.state == "cancelling"
+        assert self.has_room(event.task), f"I7 {where}: started beside as many instances as its map may have"
         assert winds_up or not self.overdue, f"I3 {where}: started after the limit of its run"
         assert self.state == "running" or last, f"I3 {where}: started while the run is {self.state}"
         waits = {parent for parent in self.needs[event.task] if self.tasks[parent] not in DONE}
         assert self.ready(event.task), f"I3 {where}: started before {sorted(waits)}"
         if self.conduct is not None:
             assert event.task in self.batch, f"I3 {where}: started outside its batch {sorted(self.batch)}"
-            beside = [s for s in self.conduct.sequences if event.task in s]
-            overlap = [n for s in beside for n in s if n != event.task and self.tasks[n] == "running"]
+            sequences = [s for s in self.conduct.sequences if event.task in s]
+            overlap = [n for s in sequences for n in s if n != event.task and self.tasks[n] == "running"]
             assert not overlap, f"I3 {where}: started beside {overlap}, which is of its sequence"
             assert self._its_turn(event.task), f"I3 {where}: started out of its sequence"
         if before == "retrying":
@@ -392,12 +470,22 @@ class History:
             waiting = [name for name, state in self.tasks.items() if state in ("pending", "retrying")]
             lost = {name: self._ruling(name) for name in waiting if self._ruling(name) not in (STARTS, WAITS)}
             assert not lost, f"I3 {self.run_id}: waiting for ever: {lost}"
+            if self.state in ("running", "paused") and not self.overdue:
+                self._maps_rest()
             if self.state == "cancelling" or (self.overdue and self.state in ("running", "paused")):
                 left = [name for name, state in self.tasks.items() if state not in TASK_TERMINAL]
                 assert left, f"I6 {self.run_id}: {self.state}, all tasks ended"
                 assert all(self.specs[name].teardown_of for name in left), f"I10 {self.run_id}: {left} still open"
         if self.conduct is not None and self.state in ("running", "cancelling"):
             assert self.batch, f"I9 {self.run_id}: {self.state} without a batch: {self.tasks}"
+
+    def _maps_rest(self) -> None:
+        for name in (name for name, spec in self.specs.items() if spec.expand):
+            going = [one for one in self.instances(name) if self.tasks[one] not in TASK_TERMINAL]
+            where = f"I9 {self.run_id}/{name}"
+            assert self.tasks[name] != "running" or going, f"{where}: running with all instances ended"
+            assert self.tasks[name] != "pending" or not self.ready(name), f"{where}: it could expand"
+            assert self.tasks[name] not in TASK_TERMINAL or not going, f"{where}: ended before {going}"
 
 
 _AFTER_RESULT = {
@@ -433,6 +521,8 @@ def check_row(row: RunRow, letters: Mapping[str, str], history: History) -> None
     assert row.attempts == history.attempts, f"I4 {row.run_id}: row {row.attempts} attempts, events {history.attempts}"
     assert row.dag_version == history.dag_version, f"I4 {row.run_id}: row of version {row.dag_version}"
     told = {name: letters.get(name, "p") for name in history.tasks}
+    counts = {name: letters.get(f"{name}[]", "0") for name in history.maps}
+    assert counts == {name: str(n or 0) for name, n in history.maps.items()}, f"I4 {row.run_id}: {counts}"
     assert told == {name: TASK_LETTERS[state] for name, state in history.tasks.items()}, f"I4 {row.run_id}: {told}"
     if row.state in RUN_TERMINAL:
         assert row.owner == "", f"{row.run_id} is {row.state} and still owned by {row.owner}"
@@ -467,11 +557,17 @@ def check_backfill(events: Sequence[e.Event]) -> str:
 def check_replay(live: Run, replayed: Run) -> None:
     """I4: every slot of the run and of each of its tasks."""
     for slot in Run.__slots__:
-        if slot in ("compiled_by_version", "tasks", "ready", "due", "agenda"):
+        if slot in ("compiled_by_version", "compiled", "tasks", "ready", "due", "agenda", "maps", "unfolding"):
             continue
         assert getattr(live, slot) == getattr(replayed, slot), f"I4 {slot}"
     for slot in Agenda.__slots__ if live.agenda is not None else ():
         assert getattr(live.agenda, slot) == getattr(replayed.agenda, slot), f"I4 agenda.{slot}"
+    for slot in ("definition", "version", "graph", "specs", "keys", "runnable"):
+        assert getattr(live.compiled, slot) == getattr(replayed.compiled, slot), f"I4 compiled.{slot}"
+    assert live.maps.keys() == replayed.maps.keys(), "I4 maps"
+    for position, table in live.maps.items():
+        for slot in set(Table.__slots__) - {"active", "waiting"}:
+            assert getattr(table, slot) == getattr(replayed.maps[position], slot), f"I4 map.{slot}"
     for name, mine, other in zip(live.compiled.graph.names, live.tasks, replayed.tasks, strict=True):
         for slot in Task.__slots__:
             assert getattr(mine, slot) == getattr(other, slot), f"I4 {name}.{slot}"
@@ -486,7 +582,9 @@ def _due(run: Run) -> list[tuple[datetime, int, int]]:
 
 
 def _startable(run: Run) -> list[tuple[int, int]]:
-    return sorted({entry for entry in run.ready if runs.startable(run, entry[1])})
+    """Without instances of a map with a limit: which of them it offers first is nobody's business."""
+    limited = {i for table in run.maps.values() if table.max_active is not None for i in table.positions}
+    return sorted({entry for entry in run.ready if runs.startable(run, entry[1]) and entry[1] not in limited})
 
 
 def check_replayed_backfill(live: Backfill, replayed: Backfill) -> None:

@@ -18,7 +18,7 @@ TASKS_MAX = 7
 
 @st.composite
 def definitions(
-    draw: st.DrawFn, tasks_min: int = 0, tasks_max: int = TASKS_MAX, ruled: bool | None = None
+    draw: st.DrawFn, tasks_min: int = 0, tasks_max: int = TASKS_MAX, ruled: bool | None = None, mapped: bool = False
 ) -> Definition:
     """A DAG whose tasks depend on some of those before them, by whatever rule; some are branches or teardowns."""
     size = draw(st.integers(tasks_min, tasks_max))
@@ -38,6 +38,8 @@ def definitions(
     limit = draw(st.sampled_from([None, None, 60.0]))
     if draw(st.booleans()) if ruled is None else ruled:
         tasks = draw(_ruled(tasks))
+    if mapped:
+        tasks = draw(_mapped(tasks))
     return Definition(dag_id="d", owner="team", tasks=tuple(tasks), run_timeout_s=limit)
 
 
@@ -60,6 +62,27 @@ def _ruled(draw: st.DrawFn, tasks: list[TaskSpec]) -> list[TaskSpec]:
                 teardown_of=tuple(f"t{i}" for i in sorted(setups)),
                 on_failure_fail_run=draw(st.booleans()),
                 retries=draw(st.integers(0, 1)),
+            )
+        )
+    return out
+
+
+@st.composite
+def _mapped(draw: st.DrawFn, tasks: list[TaskSpec]) -> list[TaskSpec]:
+    """The same with some of them mapped, over what one of their dependencies returns or over what is known."""
+    out = []
+    for task in tasks:
+        if task.branch or task.teardown_of or draw(st.integers(0, 2)) == 0:
+            out.append(task)
+            continue
+        known = [["a", {"b": 1}], [], {"$param": "p", "default": [1, 2, 3]}]
+        source = draw(st.sampled_from([*task.depends_on, *task.depends_on, *known]))
+        out.append(
+            msgspec.structs.replace(
+                task,
+                expand={"item": source},
+                max_active=draw(st.sampled_from([None, 1, 2])),
+                tolerated_failures=draw(st.sampled_from([0, 0, 1, "50%", "100%"])),
             )
         )
     return out

@@ -54,7 +54,8 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 GUIDE = "".join(
-    (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("surfaces.md", "schedules.md", "graphs.md")
+    (ROOT / "docs" / name).read_text(encoding="utf-8")
+    for name in ("surfaces.md", "schedules.md", "graphs.md", "mapping.md")
 )
 TEXT = README + GUIDE.replace("](../", "](")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.S | re.M)
@@ -129,8 +130,19 @@ def test_the_guide_tells_all_trigger_rules() -> None:
     assert set(told) == set(get_args(TriggerRule))
 
 
+def test_the_ways_to_say_over_what_a_task_is_mapped_are_read() -> None:
+    _, text = blocks("yaml")
+    definition = spec.from_yaml("dag_id: d\nowner: o\ntasks:\n- {id: pages}\n" + text)
+    assert [type(next(iter(task.expand.values()))) for task in definition.tasks[1:]] == [str, list, dict]
+
+
+def test_the_guides_mapped_task_gets_its_list_from_another(examples: dict[str, Definition]) -> None:
+    (measured,) = [task for task in examples["lengths"].tasks if task.expand]
+    assert (measured.expand, measured.max_active, measured.tolerated_failures) == ({"word": "words"}, 50, "5%")
+
+
 def test_the_yaml_example_is_a_dag_over_the_code_shown(examples: dict[str, Definition]) -> None:
-    (text,) = blocks("yaml")
+    text, _ = blocks("yaml")
     report = spec.from_yaml(text)
     assert edges(report) == {"fetch": set(), "check": set(), "publish": {"fetch", "check"}}
     shown = {task.entrypoint for definition in examples.values() for task in definition.tasks}

@@ -206,7 +206,17 @@ def give(kind: str) -> Any:
         "generator": (i for i in ()),
         "surrogate": "\ud800",
         "tuple": (1, (2, "b")),
+        "lists": [[1, 2], datetime.date(2026, 1, 2), [5, 6]],
     }[kind]
+
+
+def grow(x: Any) -> Any:
+    x.append("grown")
+    return x
+
+
+def mapped_as(ctx: Any) -> Any:
+    return [ctx.task_id, ctx.map_id, ctx.map_index]
 
 
 def take(x: Any) -> str:

@@ -74,7 +74,9 @@ class Clients:
         rng = self.rng
         for name in ("a", "b", "cron"):
             tasks = (
-                _with_rules(rng, _random_tasks(rng)) if name != "cron" else (TaskSpec(id="tick", retry_delay_s=0.2),)
+                _with_maps(rng, _with_rules(rng, _random_tasks(rng)))
+                if name != "cron"
+                else (TaskSpec(id="tick", retry_delay_s=0.2),)
             )
             definition = Definition(
                 dag_id=name,
@@ -255,6 +257,8 @@ class Clients:
         names = [task.id for task in self.definitions[row.dag_id].tasks]
         kind = rng.choice(("cancel", "cancel", "pause", "retry_task", "retry_task", "skip_task", "retry_run"))
         task = rng.choice(names) if names else "none"
+        if any(spec.id == task and spec.expand for spec in self.definitions[row.dag_id].tasks) and rng.random() < 0.5:
+            task = f"{task}[{rng.randint(0, 3)}]"
 
         def call(gateway: Gateway, key: Idempotency) -> Awaitable[RunChanged]:
             match kind:
@@ -401,6 +405,24 @@ def _random_tasks(rng: Random) -> tuple[TaskSpec, ...]:
             )
         )
     return tuple(tasks)
+
+
+def _with_maps(rng: Random, tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:
+    """The same, in every other DAG with some of them mapped. What tasks return has three elements."""
+    if rng.random() < 0.5:
+        return tasks
+    out = []
+    for task in tasks:
+        if not (task.branch or task.teardown_of) and rng.random() < 0.5:
+            source: object = rng.choice([*task.depends_on, *task.depends_on, ["x", "y"], [], {"$param": "none"}])
+            if any(other.id == source and other.branch for other in tasks):
+                source = ["x"]
+            limit, tolerated = rng.choice((None, 1, 2)), rng.choice((0, 1, "100%"))
+            task = msgspec.structs.replace(
+                task, expand={"item": source}, max_active=limit, tolerated_failures=tolerated
+            )
+        out.append(task)
+    return tuple(out)
 
 
 def _with_rules(rng: Random, tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:

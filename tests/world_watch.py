@@ -11,7 +11,7 @@ from collections.abc import Callable
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.definition import Definition
-from orchestrator.messages import Assignment, RunContext
+from orchestrator.messages import Assignment, RunContext, Value
 from tests.fakes_journal import MemoryJournal
 from tests.invariants import EARLY, History, check_backfill, check_row, check_versions
 from tests.virtual_time import START, WorldClock
@@ -119,10 +119,26 @@ class Watcher:
         for name, producer in spec.inputs.items() if spec and waited else ():
             if specs[producer].branch:
                 continue  # its value is what it chose
+            if specs[producer].expand:
+                self._check_list(where, task, name, producer, history)
+                continue
             accepted = [n for (t, n) in history.accepted if t == producer]
             allowed = [value_of((task.run_id, producer, n)) for n in accepted]
             if history.tasks.get(producer) == "succeeded" and task.inputs[name] not in allowed:
                 self.failures.append(f"{where}: {name} is {task.inputs[name]}")
+
+    def _check_list(self, where: str, task: Assignment, name: str, producer: str, history: History) -> None:
+        """What a mapped task returned is what its instances did, in order; null where they did not."""
+        given = task.mapped.lists[name] if task.mapped else ()
+        names = history.instances(producer)
+        if len(given) != len(names):
+            self.failures.append(f"{where}: {name} has {len(given)} values of {len(names)} instances")
+        for instance, value in zip(names, given, strict=False):
+            accepted = [n for (t, n) in history.accepted if t == instance]
+            allowed = [value_of((task.run_id, instance, n)) for n in accepted]
+            done = history.tasks[instance] == "succeeded"
+            if (value not in allowed) if done else (value != Value()):
+                self.failures.append(f"{where}: {name} has {value} of {instance}")
 
     async def look_forever(self) -> None:
         """I9: work that could go on, and nobody who does it."""
@@ -161,7 +177,7 @@ class Watcher:
                 for name, state in history.tasks.items():
                     if history.conduct is not None and name not in history.batch:
                         continue
-                    if state == "pending" and history.ready(name):
+                    if state == "pending" and history.ready(name) and history.has_room(name):
                         return f"{run_id}/{name} is ready and {self._idle_worker()} is idle"
         return ""
 

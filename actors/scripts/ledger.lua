@@ -177,7 +177,12 @@ local function move(r, after, version, quiet)
   r.st = after
 end
 
--- the tasks' counters of watching backfills; `pairs_` is a list of {task, letter}
+-- the tasks' counters of watching backfills; `pairs_` is a list of {task, letter}. Instances of mapped tasks (`work[3]`)
+-- are not counted, nor is how many there are (`work[]`)
+local function counted(task)
+  return string.byte(task, -1) ~= 93
+end
+
 local function count_tasks(r, pairs_)
   if r.wb == '' or #pairs_ == 0 then
     return
@@ -192,8 +197,10 @@ local function count_tasks(r, pairs_)
       local key = 'bft:' .. watcher
       for n, task in ipairs(names) do
         local was, is = old[n] or 'p', pairs_[first + n - 1][2]
-        if was ~= 'p' then add(key, task .. '|' .. was, -1) end
-        if is ~= 'p' then add(key, task .. '|' .. is, 1) end
+        if counted(task) then
+          if was ~= 'p' then add(key, task .. '|' .. was, -1) end
+          if is ~= 'p' then add(key, task .. '|' .. is, 1) end
+        end
       end
     end
   end
@@ -205,7 +212,7 @@ local function reset_tasks(r)
     local old = call('HGETALL', 'tk:' .. r.id)
     for watcher in string.gmatch(r.wb, '%S+') do
       for n = 1, #old, 2 do
-        if old[n + 1] ~= 'p' then add('bft:' .. watcher, old[n] .. '|' .. old[n + 1], -1) end
+        if old[n + 1] ~= 'p' and counted(old[n]) then add('bft:' .. watcher, old[n] .. '|' .. old[n + 1], -1) end
       end
     end
   end

@@ -103,6 +103,7 @@ class Dags(_Bound):
     retry_task = _blocking(dags.retry_task)
     skip_task = _blocking(dags.skip_task)
     logs = _blocking(dags.logs)
+    map_instances = _iterating(dags.map_instances)
     events = _iterating(dags.events)
     history = _iterating(dags.history)
 
@@ -130,6 +131,7 @@ class AsyncDags(_AsyncBound):
     retry_task = _awaited(dags.retry_task)
     skip_task = _awaited(dags.skip_task)
     logs = _awaited(dags.logs)
+    map_instances = _streaming(dags.map_instances)
     events = _streaming(dags.events)
     history = _streaming(dags.history)
 

@@ -30,6 +30,7 @@ from orchestrator.client.shapes import (
     DagsDagDefined,
     DagsDagView,
     DagsLog,
+    DagsMapInstance,
     DagsPlan,
     DagsPreview,
     DagsRun,
@@ -197,6 +198,13 @@ def retry_task(run_id: str, task: str) -> Script[DagsTaskChanged]:
 def skip_task(run_id: str, task: str) -> Script[DagsTaskChanged]:
     """Dependents proceed as if the task were done."""
     return _post(path("/runs/{}/tasks/{}/skip", run_id, task))
+
+
+def map_instances(run_id: str, task: str, *, state: str | None = None) -> Stream[DagsMapInstance]:
+    """Instances of a mapped task by index, page by page; with `state` only those in it. Ids such as `work[3]` are
+    accepted wherever a task's is.
+    """
+    return _pages(path("/runs/{}/tasks/{}/instances", run_id, task), state=state)
 
 
 def logs(run_id: str, task: str, attempt: int | None = None) -> Script[list[DagsLog]]:

@@ -192,6 +192,14 @@ class DagsTaskChanged(TypedDict):
     attempts: int
 
 
+class DagsMapInstance(TypedDict):
+    """One instance of a mapped task; `task` is its id."""
+
+    map_index: int
+    task: str
+    state: str
+
+
 class DagsLog(TypedDict):
     """Captured output of one attempt."""
 

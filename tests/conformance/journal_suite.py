@@ -588,6 +588,10 @@ class JournalSuite:
         await owner.commit(append(two, 2, state="succeeded", tasks=(("b", "d"),)))
         assert await journal.child_counts(made.run_id) == {"skipped": 1, "succeeded": 1, "queued": 1}
         assert await journal.child_tasks(made.run_id) == {"a": {"d": 1}, "b": {"d": 1}}
+        letters = (("a", "d"), ("a[]", "2"), ("a[0]", "d"))
+        await owner.commit(append(two, 3, tasks=letters))
+        assert await journal.child_tasks(made.run_id) == {"a": {"d": 1}, "b": {"d": 1}}, "no instances of mapped tasks"
+        assert await journal.tasks(two) == {"b": "d", **dict(letters)}
         adopted = await journal.summary(two)
         assert adopted is not None
         assert (adopted.parent, adopted.watchers) == ("", (made.run_id,))

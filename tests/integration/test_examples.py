@@ -46,6 +46,16 @@ def test_hello_dag_greets(live: Server, api: Api) -> None:
     assert "Hello, Ray!" in latest_log(live, api, "hello", "say")
 
 
+def test_map_and_reduce_tolerates_the_station_that_sends_nonsense(live: Server, api: Api) -> None:
+    run(live, "map_and_reduce")
+    assert "19 of 20 stations: S00" in latest_log(live, api, "map_and_reduce", "report")
+    assert "number 3 of warmest" in latest_log(live, api, "map_and_reduce", "warmest%5B3%5D")
+    run_id = api.runs(dag_id="map_and_reduce")[0]["run_id"]
+    failed = live.cli("runs", "instances", run_id, "warmest", "--state", "failed").stdout.splitlines()
+    assert failed[0].split() == ["warmest[4]", "failed"]
+    assert failed[-1] == "warmest is done: 19 done, 1 failed"
+
+
 def test_office_hours_shows_what_the_calendar_skips(live: Server, api: Api) -> None:
     told = " ".join(run(live, "office_hours").split())
     assert "skipped: excluded" in told

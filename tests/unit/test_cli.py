@@ -281,6 +281,17 @@ def test_logs_name_the_task_and_its_attempt(call: Any, stub: Stub) -> None:
     assert call("runs", "logs", "run_1")[1] == "a/2 | one\na/2 | two\n"
 
 
+def test_instances_are_listed_page_by_page_with_a_summary(call: Any, stub: Stub) -> None:
+    page = {"task": "w", "state": "running", "total": 2, "counts": {"done": 1, "pending": 1}, "next_cursor": None}
+    items = [{"map_index": n, "task": f"w[{n}]", "state": state} for n, state in enumerate(("done", "pending"))]
+    stub.on("GET", "/runs/run_1/tasks/w/instances?limit=200", {**page, "items": items})
+    lines = call("runs", "instances", "run_1", "w")[1].splitlines()
+    assert [line.split() for line in lines[:2]] == [["w[0]", "done"], ["w[1]", "pending"]]
+    assert lines[2] == "w is running: 1 done, 1 pending"
+    _, out, _ = call("runs", "instances", "run_1", "w", "--json")
+    assert [json.loads(line) for line in out.splitlines()] == items
+
+
 @pytest.mark.parametrize(
     ("arguments", "path", "body"),
     [

@@ -63,6 +63,26 @@ def test_a_skip_that_no_person_made_says_whose_it_is() -> None:
     assert (own["by"], own["reason"]) == ("task", "no rows")
 
 
+def test_the_states_of_an_instance_carry_its_index() -> None:
+    frames = told(
+        e.RunCreated(AT, "run_1", "t", "d", 1, "manual"),
+        e.TaskExpanded(AT, "work", 1, 12),
+        e.TaskStarted(AT, "work[11]", 1, "w"),
+        e.TaskSucceeded(AT, "work[11]", 1),
+        e.TaskReset(AT, "work"),
+        e.TaskExpanded(AT, "work", 2, 12),
+        e.TaskStarted(AT, "work[11]", 2, "w"),
+    )
+    assert [(f["from"], f["to"], f.get("map_index"), f.get("instances")) for f in frames[1:]] == [
+        ("pending", "running", None, 12),
+        ("pending", "running", 11, None),
+        ("running", "succeeded", 11, None),
+        ("running", "pending", None, None),
+        ("pending", "running", None, 12),
+        ("pending", "running", 11, None),
+    ]
+
+
 def test_a_restart_makes_every_task_pending_and_keeps_its_attempts() -> None:
     frames = told(
         e.RunCreated(AT, "run_1", "t", "d", 1, "manual"),

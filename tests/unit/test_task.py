@@ -15,6 +15,7 @@ from orchestrator.task import LOSSES_MAX, TERMINAL, TRANSITIONS, Task, TaskState
 from tests.builders import AT, a_task, a_value
 
 TASK_EVENTS = [
+    e.TaskExpanded(AT, "a", 1),
     e.TaskStarted(AT, "a", 1, "w", "i"),
     e.TaskReturned(AT, "a", 1),
     e.TaskSucceeded(AT, "a", 1),
@@ -104,7 +105,7 @@ def test_a_replaced_attempt_is_refused(attempt: int) -> None:
         lose(a_task("a"), task, attempt, AT)
 
 
-@pytest.mark.parametrize("event", TASK_EVENTS[1:-1], ids=lambda event: event.__struct_config__.tag)
+@pytest.mark.parametrize("event", TASK_EVENTS[2:-1], ids=lambda event: event.__struct_config__.tag)
 def test_an_attempt_that_has_ended_is_refused(event: e.Event) -> None:
     task = Task() if isinstance(event, e.TaskUpstreamFailed) else running()
     apply(task, event)

@@ -85,6 +85,12 @@ def operations() -> dict[str, Json]:
         "run_events": _stream(),
         "retry_task": _command((_run_id(), _task()), m.DagsTaskChanged),
         "skip_task": _command((_run_id(), _task()), m.DagsTaskChanged),
+        "map_instances": _get(
+            (_run_id(), _task(), _query("state", {"enum": list(parse.TASK_STATES)}), *_paging()),
+            m.DagsMapInstances,
+            Kind.INVALID,
+            Kind.NOT_FOUND,
+        ),
         "task_logs": _get((_run_id(), _task(), _attempt()), m.DagsLogList, Kind.INVALID, Kind.NOT_FOUND),
         "list_workers": _get((), m.DagsWorkerList),
         "scale_workers": _post((), m.DagsScale, m.DagsWorkerList, problems=(Kind.INVALID, Kind.CONFLICT)),
@@ -200,7 +206,7 @@ def _run_id() -> Json:
 
 
 def _task() -> Json:
-    return _path("task", parse.TASK_ID, "extract")
+    return _path("task", parse.ANY_TASK_ID, "extract")
 
 
 def _worker_id() -> Json:

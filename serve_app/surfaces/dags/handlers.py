@@ -227,6 +227,16 @@ class Handlers:
         """Skip a task: dependents proceed as if it were done"""
         return await self._command_task(request, principal, self._gateway.skip_task)
 
+    async def map_instances(self, request: Request, principal: Principal) -> Response:
+        """List the instances of a mapped task by index"""
+        states, cursor, limit = parse.instances_query(request.query_params)
+        run_id, task = _path_id(request, "run", "run_id"), _path_id(request, "task", "task")
+        found = await self._gateway.map_instances(
+            principal.tenant, run_id, task, states=states, cursor=cursor, limit=limit
+        )
+        next_cursor = paging.cursor_text("instances", found.next_cursor)
+        return _answer({**words.map_instances(found), "next_cursor": next_cursor})
+
     async def task_logs(self, request: Request, principal: Principal) -> Response:
         """Fetch what a task printed"""
         attempt = parse.attempt_query(request.query_params)

@@ -319,6 +319,26 @@ class DagsTaskChanged(BaseModel):
     attempts: int
 
 
+class DagsMapInstance(BaseModel):
+    """One instance of a mapped task; `task` is its id."""
+
+    map_index: int
+    task: str
+    state: TaskState
+
+
+class DagsMapInstances(BaseModel):
+    """A mapped task with a page of its instances; `total` is null until it has its list."""
+
+    run_id: str
+    task: str
+    state: TaskState
+    total: int | None
+    counts: dict[TaskState, int]
+    items: list[DagsMapInstance]
+    next_cursor: str | None
+
+
 class DagsLog(BaseModel):
     """Captured output of one attempt."""
 

@@ -42,10 +42,12 @@ _RUN_TYPES = ("manual", "backfill")
 _REPROCESS = ("none", "failed", "completed")
 _ON_VERSION = ("current", "pinned")
 
+#: of a task, or of an instance of a mapped one
+ANY_TASK_ID = TASK_ID + r"(\[\d{1,4}\])?"
 _FORMS = MappingProxyType(
     {
         kind: re.compile(form, re.ASCII)
-        for kind, form in {"dag": DAG_ID, "task": TASK_ID, "run": RUN_ID, "worker": WORKER_ID}.items()
+        for kind, form in {"dag": DAG_ID, "task": ANY_TASK_ID, "run": RUN_ID, "worker": WORKER_ID}.items()
     }
 )
 _IF_MATCH = re.compile(r'(?:W/)?(?:"(\d{1,15})"|(\d{1,15}))', re.ASCII)
@@ -63,6 +65,21 @@ RUN_STATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 LISTED_RUN_TYPES = MappingProxyType({each: each for each in ("manual", "backfill", "scheduled")})
+
+
+#: state of an instance in a query -> core states
+TASK_STATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "pending": ("pending",),
+        "running": ("running",),
+        "retrying": ("retrying",),
+        "done": ("succeeded",),
+        "failed": ("failed", "timed_out"),
+        "cancelled": ("cancelled",),
+        "skipped": ("skipped",),
+        "upstream_failed": ("upstream_failed",),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +189,15 @@ def page_query(of: str, query: Mapping[str, str]) -> PageQuery:
     """`cursor` and `limit` of the list `of`."""
     limit = whole_number("limit", query.get("limit"), 1, 200) or 50
     return PageQuery(cursor=paging.cursor_of(of, query.get("cursor")), limit=limit)
+
+
+def instances_query(query: Mapping[str, str]) -> tuple[tuple[str, ...] | None, str | None, int]:
+    """`state` as core states, `cursor` as an index, and `limit`."""
+    states = word("state", query.get("state"), TASK_STATES)
+    where = page_query("instances", query)
+    if where.cursor is not None and not re.fullmatch(r"\d{1,4}", where.cursor, re.ASCII):
+        raise Invalid("bad cursor", (("cursor", "not a cursor of instances"),))
+    return states, where.cursor, where.limit
 
 
 def dags_query(query: Mapping[str, str]) -> tuple[bool | None, str | None]:

@@ -54,6 +54,7 @@ ENDPOINTS = (
     ("GET", "/runs/{run_id}/events", "client", "run_events"),
     ("POST", "/runs/{run_id}/tasks/{task}/retry", "client", "retry_task"),
     ("POST", "/runs/{run_id}/tasks/{task}/skip", "client", "skip_task"),
+    ("GET", "/runs/{run_id}/tasks/{task}/instances", "client", "map_instances"),
     ("GET", "/runs/{run_id}/tasks/{task}/logs", "client", "task_logs"),
     ("GET", "/workers", "client", "list_workers"),
     ("POST", "/workers/scale", "admin", "scale_workers"),

@@ -24,6 +24,7 @@ from orchestrator.views import (
     Frame,
     LastDropped,
     LogChunk,
+    MapView,
     Plan,
     RunChanged,
     RunView,
@@ -199,6 +200,21 @@ def task_changed(answer: RunChanged, task: str) -> Json:
     """Answer to a command on a task; `attempts` are the run's."""
     state = TASK_WORDS[answer.task_state or "pending"]
     return {"run_id": answer.run_id, "task": task, "state": state, "attempts": answer.attempts}
+
+
+def map_instances(view: MapView) -> Json:
+    """A mapped task with a page of its instances."""
+    tally: dict[str, int] = {}
+    for state, number in view.counts.items():
+        tally[TASK_WORDS[state]] = tally.get(TASK_WORDS[state], 0) + number
+    return {
+        "run_id": view.run_id,
+        "task": view.task,
+        "state": TASK_WORDS[view.state],
+        "total": view.total,
+        "counts": tally,
+        "items": [{"map_index": each.index, "task": each.task, "state": TASK_WORDS[each.state]} for each in view.items],
+    }
 
 
 def log(chunk: LogChunk) -> Json:

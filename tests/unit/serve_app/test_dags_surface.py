@@ -683,6 +683,29 @@ async def test_logs_of_a_task_by_attempt(admin: httpx.AsyncClient, gateway: Fake
         is_error(await admin.get(path, params={"attempt": bad}), 400, "invalid_request")
 
 
+async def test_instances_of_a_mapped_task_by_page_and_state(admin: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    run_id = await start(admin)
+    letters = {
+        "extract": "r",
+        "extract[]": "4",
+        "extract[0]": "d",
+        "extract[2]": "f",
+        "extract[3]": "t",
+        "extract[9]": "d",
+    }
+    gateway.letters["default", run_id] = letters
+    path = f"/runs/{run_id}/tasks/extract/instances"
+    first = (await admin.get(path, params={"limit": 2})).json()
+    assert (first["state"], first["total"], first["counts"]) == ("running", 4, {"done": 1, "pending": 1, "failed": 2})
+    assert first["items"][1] == {"map_index": 1, "task": "extract[1]", "state": "pending"}
+    second = (await admin.get(path, params={"limit": 2, "cursor": first["next_cursor"]})).json()
+    assert ([each["map_index"] for each in second["items"]], second["next_cursor"]) == ([2, 3], None)
+    failed = (await admin.get(path, params={"state": "failed"})).json()
+    assert [each["task"] for each in failed["items"]] == ["extract[2]", "extract[3]"]
+    for bad in ({"state": "odd"}, {"limit": 0}, {"cursor": "zzz"}):
+        is_error(await admin.get(path, params=bad), 400, "invalid_request")
+
+
 # -- events
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -448,6 +449,26 @@ async def test_output_is_found_by_the_attempts_there_were(world: World) -> None:
     assert [c.attempt for c in await world.gateway.logs("t", run, "extract", 2)] == [2]
     with pytest.raises(NotFound):
         await world.gateway.logs("t", run, "nope", None)
+
+
+async def test_instances_are_asked_for_by_their_map_and_known_by_their_ids(world: World) -> None:
+    work = TaskSpec(id="work", expand={"item": [1, 2]})
+    definition = Definition(dag_id="mapped", owner="o", tasks=(work, TaskSpec(id="plain")))
+    await world.gateway.define_dag("t", definition, keep_tasks=False, expect=None, idem=None)
+    run = (await world.gateway.trigger("t", Trigger(dag_id="mapped"), None)).run_id
+    owner = await Owner(world.journal).start()
+    tasks = (("work", "r"), ("work[]", "2"), ("work[1]", "d"))
+    await owner.commit(Append(run_id=run, expected=1, count=0, tasks=tasks))
+    assert (await world.gateway.run("t", run)).tasks == {"work": "running", "plain": "pending"}
+    ask = partial(world.gateway.map_instances, "t", run, states=None, cursor=None, limit=10)
+    found = await ask("work")
+    assert [(each.task, each.state) for each in found.items] == [("work[0]", "pending"), ("work[1]", "succeeded")]
+    assert await world.gateway.logs("t", run, "work[1]", 1) == []
+    for task, error in (("plain", Invalid), ("work[1]", Invalid), ("plain[0]", NotFound), ("none", NotFound)):
+        with pytest.raises(error):
+            await ask(task)
+    with pytest.raises(NotFound):
+        await world.gateway.map_instances("u", run, "work", states=None, cursor=None, limit=10)
 
 
 async def test_nothing_follows_a_run_that_ended_and_was_read(world: World) -> None:
