@@ -15,6 +15,7 @@ from actors.crew import BATCH_MAX, TARGET_S, Crew, Seat
 from actors.hosted import HostedRun
 from actors.names import KUBERNETES
 from orchestrator import run as runs
+from orchestrator import waits
 from orchestrator.messages import Assignment, RunContext, Value
 
 #: seconds a task of these types takes, known beforehand
@@ -146,6 +147,7 @@ def assignment(run: runs.Run, position: int) -> Assignment:
         inputs,
         spec.timeout_s,
         task.checkpoint,
+        waits.sleeps(run, position),
     )
 
 

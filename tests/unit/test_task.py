@@ -25,6 +25,8 @@ TASK_EVENTS = [
     e.TaskUpstreamFailed(AT, "a"),
     e.TaskCancelled(AT, "a"),
     e.TaskReset(AT, "a"),
+    e.TaskWaiting(AT, "a", 1, e.Wait("time", AT)),
+    e.TaskSuspended(AT, "a", 1, AT, 1),
 ]
 
 

@@ -69,7 +69,7 @@ class Handlers:
             principal.tenant, definition, keep_tasks=not tasks_given, expect=expect, idem=idem
         )
         defined = await unhindered(work)
-        return _answer(words.dag_defined(defined), replayed=defined.replayed)
+        return answer(words.dag_defined(defined), replayed=defined.replayed)
 
     async def list_dags(self, request: Request, principal: Principal) -> Response:
         """List DAGs by id"""
@@ -79,17 +79,17 @@ class Handlers:
             principal.tenant, paused=paused, owner=owner, cursor=where.cursor, limit=where.limit
         )
         items = [words.dag(each) for each in page.items]
-        return _answer({"items": items, "next_cursor": paging.cursor_text("dags", page.next_cursor)})
+        return answer({"items": items, "next_cursor": paging.cursor_text("dags", page.next_cursor)})
 
     async def get_dag(self, request: Request, principal: Principal) -> Response:
         """Fetch a DAG"""
-        view = await self._gateway.dag(principal.tenant, _path_id(request, "dag", "dag_id"))
-        return _answer(words.dag(view))
+        view = await self._gateway.dag(principal.tenant, path_id(request, "dag", "dag_id"))
+        return answer(words.dag(view))
 
     async def preview_dag(self, request: Request, principal: Principal) -> Response:
         """Show when the schedule of a DAG fires next, and what its calendar skips"""
         n, start = parse.preview_query(request.query_params)
-        view = await self._gateway.dag(principal.tenant, _path_id(request, "dag", "dag_id"))
+        view = await self._gateway.dag(principal.tenant, path_id(request, "dag", "dag_id"))
         return await self._preview(principal.tenant, view.definition, n, start, paused=view.paused)
 
     async def preview_schedule(self, request: Request, principal: Principal) -> Response:
@@ -102,10 +102,10 @@ class Handlers:
     ) -> Response:
         timetable = fires.timetable_of(definition, tenant)
         if timetable is None:
-            return _answer(words.ticks(None, (), paused))
+            return answer(words.ticks(None, (), paused))
         # a rare schedule has a long way to go
         found = await asyncio.to_thread(fires.preview, timetable, start or self._clock.now(), n)
-        return _answer(words.ticks(timetable, found, paused))
+        return answer(words.ticks(timetable, found, paused))
 
     async def pause_dag(self, request: Request, principal: Principal) -> Response:
         """Pause a DAG: nothing of it starts"""
@@ -118,7 +118,7 @@ class Handlers:
     async def deploy_dag(self, request: Request, principal: Principal) -> Response:
         """Define a DAG that the operator's command line compiled on the server"""
         body = await self._optional_json(request)
-        dag_id = _path_id(request, "dag", "dag_id")
+        dag_id = path_id(request, "dag", "dag_id")
         # what the operator deploys is the operator's: to other tenants it does not exist
         if principal.tenant != DEFAULT_TENANT:
             raise NotFound("deployed dag", dag_id)
@@ -127,15 +127,15 @@ class Handlers:
         idem = idempotency(request, principal.tenant, body)
         work = self._gateway.define_dag(principal.tenant, definition, keep_tasks=False, expect=None, idem=idem)
         defined = await unhindered(work)
-        return _answer(words.dag_defined(defined), replayed=defined.replayed)
+        return answer(words.dag_defined(defined), replayed=defined.replayed)
 
     async def _switch_dag(self, request: Request, principal: Principal, switch: Switch) -> Response:
         body = await self._optional_json(request)
         why = parse.reason(body)
-        dag_id = _path_id(request, "dag", "dag_id")
+        dag_id = path_id(request, "dag", "dag_id")
         idem = idempotency(request, principal.tenant, body)
         switched = await unhindered(switch(principal.tenant, dag_id, why, idem))
-        return _answer(words.dag_defined(switched), replayed=switched.replayed)
+        return answer(words.dag_defined(switched), replayed=switched.replayed)
 
     # -- runs
 
@@ -146,10 +146,10 @@ class Handlers:
             require(principal, "admin")
         wanted = parse.trigger_request(body)
         if wanted.dry_run:
-            return _answer(words.plan(await self._gateway.plan(principal.tenant, wanted.trigger)))
+            return answer(words.plan(await self._gateway.plan(principal.tenant, wanted.trigger)))
         idem = idempotency(request, principal.tenant, body)
         done = await unhindered(self._gateway.trigger(principal.tenant, wanted.trigger, idem))
-        return _answer(words.triggered(done), replayed=done.replayed)
+        return answer(words.triggered(done), replayed=done.replayed)
 
     async def trigger_batch(self, request: Request, principal: Principal) -> Response:
         """Trigger many manual runs in one durable step"""
@@ -161,18 +161,18 @@ class Handlers:
         answers, replayed = await unhindered(work)
         following = iter(answers)
         outcomes = [next(following) if isinstance(each, Trigger) else each for each in entries]
-        return _answer({"runs": [_batch_item(each) for each in outcomes]}, replayed=replayed)
+        return answer({"runs": [_batch_item(each) for each in outcomes]}, replayed=replayed)
 
     async def list_runs(self, request: Request, principal: Principal) -> Response:
         """List runs, newest first"""
         wanted = parse.runs_query(request.query_params)
         where = parse.page_query("runs", request.query_params)
         if wanted is None:
-            return _answer({"items": [], "next_cursor": None})
+            return answer({"items": [], "next_cursor": None})
         pages = await asyncio.gather(*(self._runs(principal.tenant, wanted, each, where) for each in wanted.states))
         page = paging.merged(pages, where.limit)
         items = [words.run_in_list(each) for each in page.items]
-        return _answer({"items": items, "next_cursor": paging.cursor_text("runs", page.next_cursor)})
+        return answer({"items": items, "next_cursor": paging.cursor_text("runs", page.next_cursor)})
 
     async def _runs(
         self, tenant: str, wanted: parse.RunsQuery, state: str | None, where: parse.PageQuery
@@ -190,10 +190,10 @@ class Handlers:
     async def get_run(self, request: Request, principal: Principal) -> Response:
         """Fetch a run, at once or when it has ended"""
         wait_s = whole_number("wait_s", request.query_params.get("wait_s"), 0, parse.MOST_WAIT_S)
-        run_id = _path_id(request, "run", "run_id")
+        run_id = path_id(request, "run", "run_id")
         if wait_s:
             await self._gateway.wait(principal.tenant, run_id, wait_s)
-        return _answer(words.run(await self._gateway.run(principal.tenant, run_id)))
+        return answer(words.run(await self._gateway.run(principal.tenant, run_id)))
 
     async def cancel_run(self, request: Request, principal: Principal) -> Response:
         """Cancel a run, or every window of a backfill that is not over"""
@@ -213,9 +213,9 @@ class Handlers:
 
     async def _command_run(self, request: Request, principal: Principal, command: RunCommand) -> Response:
         body = await self._optional_json(request)
-        run_id = _path_id(request, "run", "run_id")
+        run_id = path_id(request, "run", "run_id")
         changed = await unhindered(command(principal.tenant, run_id, idempotency(request, principal.tenant, body)))
-        return _answer(words.run_changed(changed), replayed=changed.replayed)
+        return answer(words.run_changed(changed), replayed=changed.replayed)
 
     # -- tasks of a run
 
@@ -230,22 +230,22 @@ class Handlers:
     async def task_logs(self, request: Request, principal: Principal) -> Response:
         """Fetch what a task printed"""
         attempt = parse.attempt_query(request.query_params)
-        run_id, task = _path_id(request, "run", "run_id"), _path_id(request, "task", "task")
+        run_id, task = path_id(request, "run", "run_id"), path_id(request, "task", "task")
         chunks = await self._gateway.logs(principal.tenant, run_id, task, attempt)
-        return _answer({"items": [words.log(each) for each in chunks]})
+        return answer({"items": [words.log(each) for each in chunks]})
 
     async def _command_task(self, request: Request, principal: Principal, command: TaskCommand) -> Response:
         body = await self._optional_json(request)
-        run_id, task = _path_id(request, "run", "run_id"), _path_id(request, "task", "task")
+        run_id, task = path_id(request, "run", "run_id"), path_id(request, "task", "task")
         idem = idempotency(request, principal.tenant, body)
         changed = await unhindered(command(principal.tenant, run_id, task, idem))
-        return _answer(words.task_changed(changed, task), replayed=changed.replayed)
+        return answer(words.task_changed(changed, task), replayed=changed.replayed)
 
     # -- events
 
     async def run_events(self, request: Request, principal: Principal) -> Response:
         """Follow a run as server-sent events"""
-        run_id = _path_id(request, "run", "run_id")
+        run_id = path_id(request, "run", "run_id")
         after = sse.cursor(request.headers.get("last-event-id"), request.query_params.get("after"))
         frames = await self._gateway.open_events(principal.tenant, run_id, after)
         if frames is None:
@@ -268,19 +268,19 @@ class Handlers:
 
     async def list_workers(self, _: Request, __: Principal) -> Response:
         """List worker slots"""
-        return _answer({"items": [words.worker(each) for each in await self._gateway.workers()]})
+        return answer({"items": [words.worker(each) for each in await self._gateway.workers()]})
 
     async def scale_workers(self, request: Request, _: Principal) -> Response:
         """Set the number of worker slots of a pool"""
         pool, n = parse.scale(await self._json(request))
         workers = await unhindered(self._gateway.scale_workers(pool, n))
-        return _answer({"items": [words.worker(each) for each in workers]})
+        return answer({"items": [words.worker(each) for each in workers]})
 
     async def drain_worker(self, request: Request, _: Principal) -> Response:
         """Let a worker finish what it has and give it nothing more"""
         await self._optional_json(request)
-        worker = await unhindered(self._gateway.drain_worker(_path_id(request, "worker", "worker_id")))
-        return _answer(words.worker(worker))
+        worker = await unhindered(self._gateway.drain_worker(path_id(request, "worker", "worker_id")))
+        return answer(words.worker(worker))
 
     async def _json(self, request: Request) -> object:
         return await json_body(request, self._options.max_body_bytes)
@@ -295,12 +295,12 @@ def require(principal: Principal, scope: str) -> None:
         raise Forbidden(scope)
 
 
-def _answer(body: Mapping[str, Any], *, replayed: bool = False) -> Response:
+def answer(body: Mapping[str, Any], *, replayed: bool = False) -> Response:
     headers = {"Idempotent-Replay": "true"} if replayed else None
     return Response(orjson.dumps(body), media_type=JSON, headers=headers)
 
 
-def _path_id(request: Request, kind: str, name: str) -> str:
+def path_id(request: Request, kind: str, name: str) -> str:
     return parse.known_form(kind, request.path_params[name])
 
 

@@ -292,6 +292,9 @@ class DagsRun(DagsRunSummary):
 
     windows: list[DagsRunWindow] | None = None
     windows_truncated: bool | None = None
+    waiting_for: dict[str, Any] | None = Field(
+        None, description="task -> what it waits for without a worker, as a `DagsWaitingFor`"
+    )
 
 
 class DagsRunList(BaseModel):
