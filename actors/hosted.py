@@ -91,7 +91,7 @@ class HostedRun:
         #: monotonic seconds since when it only waits; None = it does not
         self.idle_since_s: float | None = None
         #: tasks whose approvals were opened, voted on or closed
-        self.asked: set[str] = set()
+        self.asked: dict[str, None] = {}
         self._settled()
 
     def _settled(self) -> None:
@@ -165,12 +165,13 @@ class HostedRun:
 
     def _look_at_approval(self, event: e.Event) -> None:
         """Before it is applied."""
-        if isinstance(event, e.TaskWaiting | e.VoteCast):
-            self.asked.add(event.task)
+        if isinstance(event, e.TaskWaiting):
+            if event.wait.kind == "approval":
+                self.asked[event.task] = None
         elif self.run.standby is not None and (task := getattr(event, "task", None)) is not None:
             open_ = self.run.standby.open.get(self.run.compiled.graph.index[task])
             if open_ is not None and open_.wait.kind == "approval":
-                self.asked.add(task)
+                self.asked[task] = None
 
     def append(self) -> Append:
         """Everything since the last commit."""

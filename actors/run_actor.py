@@ -597,6 +597,7 @@ class RunActor(Living):
 
     def _doubt(self, turn: _Turn, run_id: str, result: CommitResult) -> None:
         """The journal did not take what this turn did to a run: read it again, and handle its messages again."""
+        kept = turn.touched[run_id].idem if run_id in turn.touched else None
         self._forget(run_id)
         if result.owner == self.name and run_id not in self._parked:
             self._parked[run_id] = []
@@ -606,7 +607,7 @@ class RunActor(Living):
             message.tries += 1
             if result.status == "refused" and isinstance(message, Admitted):
                 self._decline(message.admission)
-            elif result.status in ("replayed", "conflict") and isinstance(message, Asked):
+            elif result.status in ("replayed", "conflict") and isinstance(message, Asked) and _is_of(message, kept):
                 answer(message.answer, replayed(result))
             elif result.status == "missing" or message.tries >= TRIES_MAX:
                 refuse(message, f"run {run_id} is {result.status} here; its owner is {result.owner or 'nobody'}")
@@ -741,6 +742,12 @@ class RunActor(Living):
         wanted = self._ready or self._parked  # a seat that came along with an admission waits for its run to be read
         self._reporter.released(self._crew.vacate() if wanted else self._crew.leave_idle())
         self._reporter.look()
+
+
+def _is_of(message: Asked, kept: StoredReply | None) -> bool:
+    """Is the answer under that key the one to this command? Others may have been in the same turn."""
+    idem = message.command.idem
+    return kept is not None and idem is not None and idem.key == kept.key
 
 
 def _letting_go(hosted: Hosted, wake_at_ms: int | None) -> Append:

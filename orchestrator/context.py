@@ -83,7 +83,7 @@ class TaskContext(Protocol):
         """The same until an instant, which has a zone. One that has passed is no sleep."""
 
     def publish(self, name: str, value: Any) -> None:
-        """`value` (JSON) is what the run answers to who asks for `name`; durable when this returns, the last one counts.
+        """`value` (JSON) is what the run answers to who asks for `name`: the last one, durable when this returns.
 
         Raises TaskCancelled when the attempt was replaced.
         """

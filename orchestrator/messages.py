@@ -142,7 +142,8 @@ class Note(msgspec.Struct, frozen=True, array_like=True):
     run_id: str
     task: str
     attempt: int
-    #: checkpoint | progress | publish (`data` is a Published) | tool_started (a ToolCall) | tool_completed (a ToolAnswer)
+    #: checkpoint | progress | publish (`data` is a Published) | tool_started (a ToolCall) | tool_completed (its answer,
+    #: a ToolAnswer)
     kind: str
     data: msgspec.Raw = msgspec.Raw(b"null")
 

@@ -65,7 +65,7 @@ def inbox(actor: str) -> str:
 
 
 def approvals_of(tenant: str) -> str:
-    """Kind of the records of a tenant's open approvals (`views.ApprovalView`); hints, see `actors/approval_board.py`."""
+    """Kind of the records of a tenant's open approvals (`views.ApprovalView`): hints, see actors/approval_board.py."""
     return f"approvals/{tenant}"
 
 
@@ -886,7 +886,7 @@ class CommandReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     before: str = ""
     version: int = 0
     replayed: bool = False
-    #: conflict | not_found | invalid | not_allowed | moved (it belongs to somebody else: nothing was done) | unavailable
+    #: conflict | not_found | invalid | not_allowed | unavailable | moved (it is somebody else's: nothing was done)
     refused: str | None = None
     message: str = ""
 

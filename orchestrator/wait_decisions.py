@@ -163,13 +163,21 @@ def proceed(run: Run, now: datetime) -> list[e.Event]:
     if standby.timers and standby.timers[0][0] <= now:
         position = standby.timers[0][1]
         return _elapse(run, position, standby.open[position], now)
-    for name in standby.awaiting.keys() & standby.signals.keys():
+    if (name := _wanted(standby)) is not None:
         return _consume(run, standby, name, now)
     while standby.entering:
         _, position = heapq.heappop(standby.entering)
         if startable(run, position):
             return [_enter(run, position, now)]
     return []
+
+
+def _wanted(standby: Standby) -> str | None:
+    """The first name of which a signal is kept and a task waits; costs the smaller number of names."""
+    awaiting, signals = standby.awaiting, standby.signals
+    if len(awaiting) <= len(signals):
+        return next((name for name in awaiting if name in signals), None)
+    return next((name for name in signals if name in awaiting), None)
 
 
 def _enter(run: Run, position: int, now: datetime) -> e.Event:

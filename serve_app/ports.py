@@ -191,9 +191,7 @@ class Waiting(Protocol):
     ) -> SignalSent:
         """The run has the signal, durably; one with the `signal_id` of an earlier one is that one. Raises Conflict."""
 
-    async def decide(
-        self, tenant: str, run_id: str, task: str, ballot: Ballot, idem: Idempotency | None
-    ) -> RunChanged:
+    async def decide(self, tenant: str, run_id: str, task: str, ballot: Ballot, idem: Idempotency | None) -> RunChanged:
         """The vote counts, durably. Raises Conflict when it is late, Invalid (the choice), NotAllowed."""
 
     async def approvals(self, tenant: str, *, dag_id: str | None, run_id: str | None) -> list[ApprovalView]:

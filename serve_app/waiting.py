@@ -62,9 +62,7 @@ class Waiting:
         return SignalSent(run_id, reply.state, name, reply.signal_id or given, reply.replayed)
 
     @within(DEADLINE_S)
-    async def decide(
-        self, tenant: str, run_id: str, task: str, ballot: Ballot, idem: Idempotency | None
-    ) -> RunChanged:
+    async def decide(self, tenant: str, run_id: str, task: str, ballot: Ballot, idem: Idempotency | None) -> RunChanged:
         """The vote counts, durably. Raises NotFound, Conflict (it is late), Invalid, NotAllowed."""
         reply = await self._obeyed(tenant, Command(kind="vote", run_id=run_id, task=task, vote=ballot, idem=idem))
         return RunChanged(run_id, reply.state, reply.attempts, reply.task_state, reply.replayed)

@@ -330,7 +330,9 @@ class History:
                 if isinstance(event, e.TaskRetrying):
                     self.due[name] = event
             case e.VoteCast():
-                assert (before, self.started[name]) == ("waiting", event.attempt), f"I12 {where}: {event} while {before}"
+                assert (before, self.started[name]) == ("waiting", event.attempt), (
+                    f"I12 {where}: {event} while {before}"
+                )
                 assert event.at < self.waits[name].until, f"I12 {where}: {event} after its expiry"
                 self.votes.setdefault((name, event.attempt), {})[event.by] = event.choice
             case e.VoteRefused():
@@ -341,9 +343,7 @@ class History:
                 assert first == [event.number], f"{where}: takes signal {event.number}, the next is {first}"
                 self.signals[event.name].pop(0)
                 self.taken[name] = event.number
-            case (
-                e.TaskCheckpointed() | e.TaskProgressed() | e.ToolStarted() | e.ToolCompleted() | e.ValuePublished()
-            ):
+            case e.TaskCheckpointed() | e.TaskProgressed() | e.ToolStarted() | e.ToolCompleted() | e.ValuePublished():
                 assert (before, self.started[name]) == ("running", event.attempt), f"I12 {where}: {event}"
             case e.TaskSkipped():
                 done = ("succeeded",) if self.conduct else ("succeeded", "cancelled")
@@ -560,7 +560,9 @@ def _entering(run: Run) -> list[int]:
 
 def _due(run: Run) -> list[tuple[datetime, int, int]]:
     """Without those that wait no longer, which a wake drops."""
-    waiting = {(position, task.attempt) for position, task in enumerate(run.tasks) if task.state in ("retrying", "suspended")}
+    waiting = {
+        (position, task.attempt) for position, task in enumerate(run.tasks) if task.state in ("retrying", "suspended")
+    }
     return sorted({entry for entry in run.due if entry[1:] in waiting})
 
 

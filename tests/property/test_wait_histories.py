@@ -47,7 +47,9 @@ def random_tasks(rng: Random) -> list[TaskSpec]:
                 params = {"prompt": "?", "quorum": rng.choice((1, 1, 2)), "expires_s": rng.choice((5, 3600))}
                 params["on_expiry"] = rng.choice(("fail", "skip", "approve", "expired"))
         rule = rng.choice(("all_success", "all_success", "all_done", "one_success", "none_failed"))
-        tasks.append(TaskSpec(f"t{n}", kind, above, params=params, trigger_rule=rule, retries=2 * (kind == "core.noop")))
+        tasks.append(
+            TaskSpec(f"t{n}", kind, above, params=params, trigger_rule=rule, retries=2 * (kind == "core.noop"))
+        )
     return tasks
 
 
@@ -98,7 +100,9 @@ class Player:
         told = {name: [msgspec.json.decode(each.data) for each in queue] for name, queue in kept.items()}
         assert told == {name: sent for name, sent in self.sent.items() if sent}
         if self.story.run.state is RunState.RUNNING:
-            assert not [name for name in told if self.waits_for(name)], "a signal is kept although somebody waits for it"
+            assert not [name for name in told if self.waits_for(name)], (
+                "a signal is kept although somebody waits for it"
+            )
 
     def waits_for(self, name: str) -> bool:
         tasks = zip(self.story.run.compiled.specs, self.story.run.tasks, strict=True)
@@ -189,7 +193,20 @@ class Player:
 
 
 _OFTEN = ("signal",) * 6 + ("vote",) * 6 + ("tick",) * 6 + ("work",) * 6 + ("end",) * 5 + ("restart_everything",) * 3
-MOVES = (*_OFTEN, "start", "start", "sleep", "sleep", "pause", "resume", "resume", "skip", "retry", "cancel", "run_again")
+MOVES = (
+    *_OFTEN,
+    "start",
+    "start",
+    "sleep",
+    "sleep",
+    "pause",
+    "resume",
+    "resume",
+    "skip",
+    "retry",
+    "cancel",
+    "run_again",
+)
 
 
 @settings(max_examples=150, deadline=None)

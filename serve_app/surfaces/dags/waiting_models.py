@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from serve_app.surfaces.dags import parse
-from serve_app.surfaces.dags.models import NO_NUL, DagId, Instant, RunState, TaskName
+from serve_app.surfaces.dags.models import NO_NUL, DagId, DagsVote, Instant, RunState, TaskName
 
 
 class DagsSignal(BaseModel):
@@ -39,30 +39,6 @@ class DagsDecision(BaseModel):
     attempt: int | None = Field(
         None, ge=1, le=parse.MOST_ATTEMPTS, description="the attempt it is meant for; another one refuses it"
     )
-
-
-class DagsVote(BaseModel):
-    """A vote that counts."""
-
-    by: str
-    choice: str
-    comment: str | None
-    at: Instant
-
-
-class DagsWaitingFor(BaseModel):
-    """What a task waits for without a worker. `until` ends the wait, whatever comes."""
-
-    kind: str = Field(description="time, signal, approval, or sleep: its own code sleeps")
-    attempt: int
-    since: Instant
-    until: Instant
-    name: str | None = Field(None, description="of a signal")
-    prompt: str | None = Field(None, description="of an approval, like what follows")
-    choices: list[str] | None = None
-    roles: list[str] | None = None
-    quorum: int | None = None
-    votes: list[DagsVote] | None = None
 
 
 class DagsApproval(BaseModel):
