@@ -1,4 +1,4 @@
-"""What waits for the world outlives everything: the shells together on virtual time, with deaths at the worst moments."""
+"""What waits for the world outlives everything: the shells together on virtual time, with deaths in between."""
 
 from __future__ import annotations
 
