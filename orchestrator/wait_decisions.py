@@ -112,6 +112,8 @@ def _vote(run: Run, task: str, ballot: Ballot, now: datetime) -> list[e.Event]:
     if run.compiled.specs[position].type != "core.approval":
         raise Conflict(f"task {task} of run {run.run_id} is no approval")
     open_ = run.standby.open.get(position) if run.standby is not None else None
+    if open_ is None and _counted(run, position, ballot):
+        return []
     if open_ is None or ballot.attempt not in (None, open_.attempt) or now >= open_.wait.until:
         raise _late(run, position, ballot, now)
     wait = open_.wait
@@ -130,6 +132,15 @@ def _vote(run: Run, task: str, ballot: Ballot, now: datetime) -> list[e.Event]:
     if len(votes) + 1 < wait.quorum:
         return [cast]
     return [cast, *_decided(run, position, ballot.choice, [*votes, cast], now)]
+
+
+def _counted(run: Run, position: int, ballot: Ballot) -> bool:
+    """Is it the very vote that counted before its approval was over? Its answer may have got lost."""
+    closed = run.standby.closed.get(position) if run.standby is not None else None
+    if closed is None or ballot.attempt not in (None, closed.attempt):
+        return False
+    vote = closed.votes.get(ballot.by)
+    return vote is not None and (vote.choice, vote.comment) == (ballot.choice, ballot.comment)
 
 
 def _late(run: Run, position: int, ballot: Ballot, now: datetime) -> Conflict:

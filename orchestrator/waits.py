@@ -66,7 +66,19 @@ def _parts(open_: Open) -> tuple[int, e.Wait, dict[str, e.VoteCast]]:
 class Standby:
     """Everything of a run that waits for the world."""
 
-    __slots__ = ("awaiting", "entering", "ids", "kept", "late", "open", "received", "signals", "sleeps", "timers")
+    __slots__ = (
+        "awaiting",
+        "closed",
+        "entering",
+        "ids",
+        "kept",
+        "late",
+        "open",
+        "received",
+        "signals",
+        "sleeps",
+        "timers",
+    )
 
     def __init__(self) -> None:
         #: (-priority, position) of tasks that may begin to wait now
@@ -75,6 +87,8 @@ class Standby:
         self.timers: list[tuple[datetime, int, int]] = []
         #: position -> its wait
         self.open: dict[int, Open] = {}
+        #: position -> its last approval that is over: whoever voted may ask again whether the vote counted
+        self.closed: dict[int, Open] = {}
         #: name of a signal -> positions that wait for it, the longest first
         self.awaiting: dict[str, dict[int, None]] = {}
         #: name -> those that nobody has taken
@@ -151,7 +165,10 @@ def keep_task(run: Run, position: int, before: TaskState, event: e.Event) -> Non
 
 
 def _close(standby: Standby, position: int) -> None:
-    wait = standby.open.pop(position).wait
+    open_ = standby.open.pop(position)
+    wait = open_.wait
+    if open_.votes:
+        standby.closed[position] = open_
     if wait.kind == "signal":
         del standby.awaiting[wait.name][position]
         if not standby.awaiting[wait.name]:

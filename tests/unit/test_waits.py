@@ -261,6 +261,15 @@ def test_a_late_vote_is_refused_and_told_once() -> None:
     checked(story)
 
 
+def test_the_vote_that_decided_may_be_sent_again() -> None:
+    story = Story(an_approval("ask")).start()
+    story.vote("ask", "approve")
+    assert story.run.state is RunState.SUCCEEDED
+    assert story.vote("ask", "approve") == []
+    with pytest.raises(LateVote):
+        checked(story).vote("ask", "reject")
+
+
 def test_a_vote_for_an_earlier_attempt_is_late() -> None:
     story = Story(an_approval("ask", expires_s=5)).start()
     story.wait(5).elapse()

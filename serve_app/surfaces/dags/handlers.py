@@ -8,13 +8,12 @@ the summary of its operation.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -27,15 +26,16 @@ from serve_app import sse
 from serve_app.auth import Principal
 from serve_app.options import ServerOptions
 from serve_app.ports import Clock, Gateway
-from serve_app.problems import Forbidden, problem_of
+from serve_app.problems import problem_of
 from serve_app.requests import idempotency, json_body, optional_json_body, unhindered, whole_number
 from serve_app.surfaces.dags import paging, parse, words
+from serve_app.surfaces.dags.answers import answer as _answer
+from serve_app.surfaces.dags.answers import path_id as _path_id
+from serve_app.surfaces.dags.answers import require
 
 Switch = Callable[[str, str, str | None, Idempotency | None], Coroutine[Any, Any, DagDefined]]
 RunCommand = Callable[[str, str, Idempotency | None], Coroutine[Any, Any, RunChanged]]
 TaskCommand = Callable[[str, str, str, Idempotency | None], Coroutine[Any, Any, RunChanged]]
-
-JSON = "application/json; charset=utf-8"
 
 #: a definition with more tasks than this is checked in a thread, so that other requests go on meanwhile
 _MANY_TASKS = 200
@@ -69,7 +69,7 @@ class Handlers:
             principal.tenant, definition, keep_tasks=not tasks_given, expect=expect, idem=idem
         )
         defined = await unhindered(work)
-        return answer(words.dag_defined(defined), replayed=defined.replayed)
+        return _answer(words.dag_defined(defined), replayed=defined.replayed)
 
     async def list_dags(self, request: Request, principal: Principal) -> Response:
         """List DAGs by id"""
@@ -79,17 +79,17 @@ class Handlers:
             principal.tenant, paused=paused, owner=owner, cursor=where.cursor, limit=where.limit
         )
         items = [words.dag(each) for each in page.items]
-        return answer({"items": items, "next_cursor": paging.cursor_text("dags", page.next_cursor)})
+        return _answer({"items": items, "next_cursor": paging.cursor_text("dags", page.next_cursor)})
 
     async def get_dag(self, request: Request, principal: Principal) -> Response:
         """Fetch a DAG"""
-        view = await self._gateway.dag(principal.tenant, path_id(request, "dag", "dag_id"))
-        return answer(words.dag(view))
+        view = await self._gateway.dag(principal.tenant, _path_id(request, "dag", "dag_id"))
+        return _answer(words.dag(view))
 
     async def preview_dag(self, request: Request, principal: Principal) -> Response:
         """Show when the schedule of a DAG fires next, and what its calendar skips"""
         n, start = parse.preview_query(request.query_params)
-        view = await self._gateway.dag(principal.tenant, path_id(request, "dag", "dag_id"))
+        view = await self._gateway.dag(principal.tenant, _path_id(request, "dag", "dag_id"))
         return await self._preview(principal.tenant, view.definition, n, start, paused=view.paused)
 
     async def preview_schedule(self, request: Request, principal: Principal) -> Response:
@@ -102,10 +102,10 @@ class Handlers:
     ) -> Response:
         timetable = fires.timetable_of(definition, tenant)
         if timetable is None:
-            return answer(words.ticks(None, (), paused))
+            return _answer(words.ticks(None, (), paused))
         # a rare schedule has a long way to go
         found = await asyncio.to_thread(fires.preview, timetable, start or self._clock.now(), n)
-        return answer(words.ticks(timetable, found, paused))
+        return _answer(words.ticks(timetable, found, paused))
 
     async def pause_dag(self, request: Request, principal: Principal) -> Response:
         """Pause a DAG: nothing of it starts"""
@@ -118,7 +118,7 @@ class Handlers:
     async def deploy_dag(self, request: Request, principal: Principal) -> Response:
         """Define a DAG that the operator's command line compiled on the server"""
         body = await self._optional_json(request)
-        dag_id = path_id(request, "dag", "dag_id")
+        dag_id = _path_id(request, "dag", "dag_id")
         # what the operator deploys is the operator's: to other tenants it does not exist
         if principal.tenant != DEFAULT_TENANT:
             raise NotFound("deployed dag", dag_id)
@@ -127,15 +127,15 @@ class Handlers:
         idem = idempotency(request, principal.tenant, body)
         work = self._gateway.define_dag(principal.tenant, definition, keep_tasks=False, expect=None, idem=idem)
         defined = await unhindered(work)
-        return answer(words.dag_defined(defined), replayed=defined.replayed)
+        return _answer(words.dag_defined(defined), replayed=defined.replayed)
 
     async def _switch_dag(self, request: Request, principal: Principal, switch: Switch) -> Response:
         body = await self._optional_json(request)
         why = parse.reason(body)
-        dag_id = path_id(request, "dag", "dag_id")
+        dag_id = _path_id(request, "dag", "dag_id")
         idem = idempotency(request, principal.tenant, body)
         switched = await unhindered(switch(principal.tenant, dag_id, why, idem))
-        return answer(words.dag_defined(switched), replayed=switched.replayed)
+        return _answer(words.dag_defined(switched), replayed=switched.replayed)
 
     # -- runs
 
@@ -146,10 +146,10 @@ class Handlers:
             require(principal, "admin")
         wanted = parse.trigger_request(body)
         if wanted.dry_run:
-            return answer(words.plan(await self._gateway.plan(principal.tenant, wanted.trigger)))
+            return _answer(words.plan(await self._gateway.plan(principal.tenant, wanted.trigger)))
         idem = idempotency(request, principal.tenant, body)
         done = await unhindered(self._gateway.trigger(principal.tenant, wanted.trigger, idem))
-        return answer(words.triggered(done), replayed=done.replayed)
+        return _answer(words.triggered(done), replayed=done.replayed)
 
     async def trigger_batch(self, request: Request, principal: Principal) -> Response:
         """Trigger many manual runs in one durable step"""
@@ -161,18 +161,18 @@ class Handlers:
         answers, replayed = await unhindered(work)
         following = iter(answers)
         outcomes = [next(following) if isinstance(each, Trigger) else each for each in entries]
-        return answer({"runs": [_batch_item(each) for each in outcomes]}, replayed=replayed)
+        return _answer({"runs": [_batch_item(each) for each in outcomes]}, replayed=replayed)
 
     async def list_runs(self, request: Request, principal: Principal) -> Response:
         """List runs, newest first"""
         wanted = parse.runs_query(request.query_params)
         where = parse.page_query("runs", request.query_params)
         if wanted is None:
-            return answer({"items": [], "next_cursor": None})
+            return _answer({"items": [], "next_cursor": None})
         pages = await asyncio.gather(*(self._runs(principal.tenant, wanted, each, where) for each in wanted.states))
         page = paging.merged(pages, where.limit)
         items = [words.run_in_list(each) for each in page.items]
-        return answer({"items": items, "next_cursor": paging.cursor_text("runs", page.next_cursor)})
+        return _answer({"items": items, "next_cursor": paging.cursor_text("runs", page.next_cursor)})
 
     async def _runs(
         self, tenant: str, wanted: parse.RunsQuery, state: str | None, where: parse.PageQuery
@@ -190,10 +190,10 @@ class Handlers:
     async def get_run(self, request: Request, principal: Principal) -> Response:
         """Fetch a run, at once or when it has ended"""
         wait_s = whole_number("wait_s", request.query_params.get("wait_s"), 0, parse.MOST_WAIT_S)
-        run_id = path_id(request, "run", "run_id")
+        run_id = _path_id(request, "run", "run_id")
         if wait_s:
             await self._gateway.wait(principal.tenant, run_id, wait_s)
-        return answer(words.run(await self._gateway.run(principal.tenant, run_id)))
+        return _answer(words.run(await self._gateway.run(principal.tenant, run_id)))
 
     async def cancel_run(self, request: Request, principal: Principal) -> Response:
         """Cancel a run, or every window of a backfill that is not over"""
@@ -213,9 +213,9 @@ class Handlers:
 
     async def _command_run(self, request: Request, principal: Principal, command: RunCommand) -> Response:
         body = await self._optional_json(request)
-        run_id = path_id(request, "run", "run_id")
+        run_id = _path_id(request, "run", "run_id")
         changed = await unhindered(command(principal.tenant, run_id, idempotency(request, principal.tenant, body)))
-        return answer(words.run_changed(changed), replayed=changed.replayed)
+        return _answer(words.run_changed(changed), replayed=changed.replayed)
 
     # -- tasks of a run
 
@@ -230,22 +230,22 @@ class Handlers:
     async def task_logs(self, request: Request, principal: Principal) -> Response:
         """Fetch what a task printed"""
         attempt = parse.attempt_query(request.query_params)
-        run_id, task = path_id(request, "run", "run_id"), path_id(request, "task", "task")
+        run_id, task = _path_id(request, "run", "run_id"), _path_id(request, "task", "task")
         chunks = await self._gateway.logs(principal.tenant, run_id, task, attempt)
-        return answer({"items": [words.log(each) for each in chunks]})
+        return _answer({"items": [words.log(each) for each in chunks]})
 
     async def _command_task(self, request: Request, principal: Principal, command: TaskCommand) -> Response:
         body = await self._optional_json(request)
-        run_id, task = path_id(request, "run", "run_id"), path_id(request, "task", "task")
+        run_id, task = _path_id(request, "run", "run_id"), _path_id(request, "task", "task")
         idem = idempotency(request, principal.tenant, body)
         changed = await unhindered(command(principal.tenant, run_id, task, idem))
-        return answer(words.task_changed(changed, task), replayed=changed.replayed)
+        return _answer(words.task_changed(changed, task), replayed=changed.replayed)
 
     # -- events
 
     async def run_events(self, request: Request, principal: Principal) -> Response:
         """Follow a run as server-sent events"""
-        run_id = path_id(request, "run", "run_id")
+        run_id = _path_id(request, "run", "run_id")
         after = sse.cursor(request.headers.get("last-event-id"), request.query_params.get("after"))
         frames = await self._gateway.open_events(principal.tenant, run_id, after)
         if frames is None:
@@ -268,40 +268,25 @@ class Handlers:
 
     async def list_workers(self, _: Request, __: Principal) -> Response:
         """List worker slots"""
-        return answer({"items": [words.worker(each) for each in await self._gateway.workers()]})
+        return _answer({"items": [words.worker(each) for each in await self._gateway.workers()]})
 
     async def scale_workers(self, request: Request, _: Principal) -> Response:
         """Set the number of worker slots of a pool"""
         pool, n = parse.scale(await self._json(request))
         workers = await unhindered(self._gateway.scale_workers(pool, n))
-        return answer({"items": [words.worker(each) for each in workers]})
+        return _answer({"items": [words.worker(each) for each in workers]})
 
     async def drain_worker(self, request: Request, _: Principal) -> Response:
         """Let a worker finish what it has and give it nothing more"""
         await self._optional_json(request)
-        worker = await unhindered(self._gateway.drain_worker(path_id(request, "worker", "worker_id")))
-        return answer(words.worker(worker))
+        worker = await unhindered(self._gateway.drain_worker(_path_id(request, "worker", "worker_id")))
+        return _answer(words.worker(worker))
 
     async def _json(self, request: Request) -> object:
         return await json_body(request, self._options.max_body_bytes)
 
     async def _optional_json(self, request: Request) -> dict[str, Any]:
         return await optional_json_body(request, self._options.max_body_bytes)
-
-
-def require(principal: Principal, scope: str) -> None:
-    """Raise Forbidden unless the caller has the scope."""
-    if scope not in principal.scopes:
-        raise Forbidden(scope)
-
-
-def answer(body: Mapping[str, Any], *, replayed: bool = False) -> Response:
-    headers = {"Idempotent-Replay": "true"} if replayed else None
-    return Response(orjson.dumps(body), media_type=JSON, headers=headers)
-
-
-def path_id(request: Request, kind: str, name: str) -> str:
-    return parse.known_form(kind, request.path_params[name])
 
 
 async def _parse_dag(body: object) -> tuple[Definition, bool]:

@@ -26,7 +26,8 @@ from serve_app.ports import Clock, Gateway
 from serve_app.problems import Kind, TooManyRequests, Unauthenticated, problem_of
 from serve_app.requests import identity_of
 from serve_app.surfaces.dags import docs, words
-from serve_app.surfaces.dags.handlers import JSON, Handlers, require
+from serve_app.surfaces.dags.answers import JSON, require
+from serve_app.surfaces.dags.handlers import Handlers
 from serve_app.surfaces.dags.waiting_handlers import WaitingHandlers
 
 BASE = "/api/v1/runtime/orchestrator"

@@ -16,7 +16,7 @@ from serve_app.options import ServerOptions
 from serve_app.ports import Waiting
 from serve_app.requests import idempotency, json_body, optional_json_body, unhindered
 from serve_app.surfaces.dags import parse, words
-from serve_app.surfaces.dags.handlers import answer, path_id, require
+from serve_app.surfaces.dags.answers import answer, path_id, require
 
 
 class WaitingHandlers:
