@@ -14,6 +14,7 @@ import msgspec
 from actors.artifacts import INLINE_MAX, INSTANCE_INLINE_MAX, Artifacts
 from actors.attempt import LiveAttempt
 from actors.attempt_log import AttemptLog, LogSink, Shipper, capturing
+from actors.durable_sleep import Suspended
 from actors.entrypoints import Entrypoints
 from actors.guarded_http import GuardedHttp
 from actors.task_kinds import KINDS
@@ -62,6 +63,9 @@ class Executor:
         if isinstance(error, Skip):
             why = one_line(error, Skip)
             return Report(task.run_id, task.task, task.attempt, "skipped", error=why, took_s=took_s)
+        if isinstance(error, Suspended):
+            at = (task.run_id, task.task, task.attempt)
+            return Report(*at, "suspended", error.value(), error=one_line(error, Suspended), took_s=took_s)
         if error is not None:
             permanent = isinstance(error, PermanentFailure)
             return Report(
@@ -92,7 +96,7 @@ class Executor:
             is_list = value.artifact is not None and isinstance(returned, list | tuple)
             return value, len(returned) if is_list else None  # type: ignore[arg-type]  # a list has a length
         except BaseException as error:
-            if task.type == "python" and attempt.reason is None and not isinstance(error, Skip):
+            if task.type == "python" and attempt.reason is None and not isinstance(error, Skip | Suspended):
                 log.write(_trace(error))
             raise
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from orchestrator import backfill as backfills
-from orchestrator import codec, mapped, plan_run, run_decisions
+from orchestrator import codec, mapped, plan_run, run_decisions, wait_decisions
 from orchestrator import events as e
 from orchestrator import run as runs
 from orchestrator.backfill import Backfill
@@ -33,10 +33,16 @@ _AFTER_EVENT = {
     e.TaskUpstreamFailed: "u",
     e.TaskCancelled: "c",
     e.TaskReset: "p",
+    e.TaskWaiting: "w",
+    e.TaskSuspended: "z",
 }
 
 #: an attempt that runs may have to stop because of these
 _STOPS = frozenset({e.TaskCancelled, e.TaskSkipped, e.TaskMarked})
+
+
+#: commands from outside for what waits
+_OUTSIDE = (wait_decisions.Signal, wait_decisions.Vote)
 
 
 def milliseconds(at: datetime) -> int:
@@ -59,6 +65,7 @@ class HostedRun:
         "_reset",
         "_version",
         "admission_epoch",
+        "asked",
         "claimed",
         "claiming",
         "idem",
@@ -84,6 +91,8 @@ class HostedRun:
         self.idem: StoredReply | None = None
         #: monotonic seconds since when it only waits; None = it does not
         self.idle_since_s: float | None = None
+        #: tasks whose approvals were opened, voted on or closed
+        self.asked: dict[str, None] = {}
         self._settled()
 
     def _settled(self) -> None:
@@ -108,17 +117,31 @@ class HostedRun:
         """Does it live here? A run that has ended, or waits for admission, belongs to nobody."""
         return self.claimed and not self.ended
 
-    def step(self, command: plan_run.Command, now: datetime) -> list[runs.Abort]:
+    def step(self, command: plan_run.Command | wait_decisions.Command, now: datetime) -> list[runs.Abort]:
         """Decide and apply; what must stop because of it. Raises what `run_decisions.decide` raises."""
+        if isinstance(command, _OUTSIDE):
+            self._take(wait_decisions.decide(self.run, command, now))
+            return self.proceed(now)
         if self.run.agenda is not None:
             aborts = self._take(plan_run.decide(self.run, command, now))
             return aborts + self._take(plan_run.proceed(self.run, now))
         if isinstance(command, plan_run.ShutDown | plan_run.MarkTask):
             raise Conflict(f"run {self.run.run_id} is not of a plan")
         aborts = self._take(run_decisions.decide(self.run, command, now))
-        while self.run.unfolding and (events := run_decisions.proceed(self.run, now)):
+        return aborts + self.proceed(now)
+
+    def proceed(self, now: datetime) -> list[runs.Abort]:
+        """Whatever follows by itself from where the run stands: maps unfold, and what waits for the world goes on."""
+        aborts: list[runs.Abort] = []
+        while (self.run.unfolding and (events := run_decisions.proceed(self.run, now))) or (
+            self.run.standby is not None and (events := wait_decisions.proceed(self.run, now))
+        ):
             aborts += self._take(events)
         return aborts
+
+    def record(self, event: e.Event) -> None:
+        """Note what changes no state."""
+        self._take([event])
 
     def _take(self, events: list[e.Event]) -> list[runs.Abort]:
         run = self.run
@@ -129,6 +152,8 @@ class HostedRun:
                 abort = runs.aborted(run, event)
                 if abort is not None:
                     aborts.append(abort)
+            if run.standby is not None:
+                self._look_at_approval(event)
             runs.apply(run, event)
             self._events.append(event)
             letter = _AFTER_EVENT.get(kind)
@@ -142,6 +167,16 @@ class HostedRun:
                 self._reset = True
                 self._letters.clear()
         return aborts
+
+    def _look_at_approval(self, event: e.Event) -> None:
+        """Before it is applied."""
+        if isinstance(event, e.TaskWaiting):
+            if event.wait.kind == "approval":
+                self.asked[event.task] = None
+        elif self.run.standby is not None and (task := getattr(event, "task", None)) is not None:
+            open_ = self.run.standby.open.get(self.run.compiled.graph.index[task])
+            if open_ is not None and open_.wait.kind == "approval":
+                self.asked[task] = None
 
     def append(self) -> Append:
         """Everything since the last commit."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from actors.crew import BATCH_MAX, TARGET_S, Crew, Seat
 from actors.hosted import HostedRun
 from actors.names import KUBERNETES
-from orchestrator import mapped
+from orchestrator import mapped, waits
 from orchestrator import run as runs
 from orchestrator.messages import Assignment, RunContext, Value
 
@@ -149,6 +149,7 @@ def assignment(run: runs.Run, position: int) -> Assignment:
         spec.timeout_s,
         task.checkpoint,
         part,
+        waits.sleeps(run, position),
     )
 
 

@@ -30,6 +30,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from actors.approval_board import ApprovalBoard
 from actors.clock import Clock
 from actors.crew import Crew, Ended, Gone, Key
 from actors.hosted import Hosted, HostedBackfill, HostedRun, instant
@@ -61,7 +62,7 @@ from actors.settings import Settings
 from actors.standing import Reporter
 from actors.window_cancel import WindowCanceller
 from orchestrator import backfill as backfills
-from orchestrator import codec, errors, plan_run
+from orchestrator import codec, errors, plan_run, wait_decisions
 from orchestrator import run as runs
 from orchestrator.control import Admission
 from orchestrator.messages import Report
@@ -119,6 +120,7 @@ class RunActor(Living):
         self._settings = settings
         self._reader = Reader(journal)
         self._windows = WindowCanceller(self, journal, peers)
+        self._board = ApprovalBoard(self, journal)
         self._hosted: dict[str, Hosted] = {}
         #: messages for runs that are being read
         self._parked: dict[str, list[RunMessage]] = {}
@@ -313,8 +315,10 @@ class RunActor(Living):
         self._parked[run_id] = [message]
         self._spawn(self._load(run_id))
 
-    def _step(self, turn: _Turn, hosted: HostedRun, command: plan_run.Command) -> None:
-        aborts = hosted.step(command, self._clock.now())
+    def _step(self, turn: _Turn, hosted: HostedRun, command: plan_run.Command | wait_decisions.Command) -> None:
+        self._took_step(turn, hosted, hosted.step(command, self._clock.now()))
+
+    def _took_step(self, turn: _Turn, hosted: HostedRun, aborts: list[runs.Abort]) -> None:
         run_id = hosted.run.run_id
         turn.touched[run_id] = hosted
         turn.aborts.extend((run_id, abort.worker, abort) for abort in aborts)
@@ -358,6 +362,9 @@ class RunActor(Living):
         before, version = str(hosted.machine.state), hosted.machine.version
         try:
             self._obey(turn, hosted, command)
+        except wait_decisions.LateVote as late:
+            self._refuse_late(turn, hosted, message, late)
+            return
         except errors.OrchestratorError as why:
             answer(message.answer, refused(why))
             turn.messages[command.run_id].remove(message)
@@ -368,6 +375,15 @@ class RunActor(Living):
             turn.touched[command.run_id] = hosted
         turn.answers.append((command.run_id, message.answer, lambda: reply))
 
+    def _refuse_late(self, turn: _Turn, hosted: Hosted, message: Asked, late: wait_decisions.LateVote) -> None:
+        """It has no effect, but is told."""
+        if late.told is not None and isinstance(hosted, HostedRun):
+            hosted.record(late.told)
+            turn.touched[message.command.run_id] = hosted
+        else:
+            _log.info("%s", late)
+        turn.answers.append((message.command.run_id, message.answer, lambda: refused(late)))
+
     def _obey(self, turn: _Turn, hosted: Hosted, command: Command) -> None:
         if isinstance(hosted, HostedBackfill):
             if command.kind != "cancel":
@@ -377,7 +393,7 @@ class RunActor(Living):
             return
         match command.kind:
             case "cancel":
-                step: plan_run.Command = runs.Cancel()
+                step: plan_run.Command | wait_decisions.Command = runs.Cancel()
             case "pause":
                 step = runs.Pause()
             case "resume":
@@ -394,6 +410,11 @@ class RunActor(Living):
                 step = runs.RetryFailed()
             case "post" if command.checkpoint is not None:
                 step = runs.Post(command.checkpoint.kind, command.checkpoint.data)
+            case "signal" if command.signal is not None:
+                told = command.signal
+                step = wait_decisions.Signal(told.name, told.data, told.signal_id)
+            case "vote" if command.vote is not None:
+                step = wait_decisions.Vote(command.task or "", command.vote)
             case _:
                 raise errors.Invalid(f"unknown command {command.kind}")
         self._step(turn, hosted, step)
@@ -451,6 +472,10 @@ class RunActor(Living):
             self._step(turn, hosted, runs.GoIdle())
             return
         runs.wake(hosted.run, now)
+        aborts = hosted.proceed(now)
+        if hosted.dirty:
+            self._took_step(turn, hosted, aborts)
+            return
         self._ready.look(hosted)
         self._set_timer(hosted)  # by this clock it may be too early
 
@@ -557,6 +582,8 @@ class RunActor(Living):
                 self._after_step(run_id, hosted)
 
     def _after_step(self, run_id: str, hosted: Hosted) -> None:
+        if isinstance(hosted, HostedRun) and hosted.asked:
+            self._board.show(hosted)
         if not hosted.stays:
             self._forget(run_id)
         elif isinstance(hosted, HostedRun):
@@ -570,6 +597,7 @@ class RunActor(Living):
 
     def _doubt(self, turn: _Turn, run_id: str, result: CommitResult) -> None:
         """The journal did not take what this turn did to a run: read it again, and handle its messages again."""
+        kept = turn.touched[run_id].idem if run_id in turn.touched else None
         self._forget(run_id)
         if result.owner == self.name and run_id not in self._parked:
             self._parked[run_id] = []
@@ -579,7 +607,7 @@ class RunActor(Living):
             message.tries += 1
             if result.status == "refused" and isinstance(message, Admitted):
                 self._decline(message.admission)
-            elif result.status in ("replayed", "conflict") and isinstance(message, Asked):
+            elif result.status in ("replayed", "conflict") and isinstance(message, Asked) and _is_of(message, kept):
                 answer(message.answer, replayed(result))
             elif result.status == "missing" or message.tries >= TRIES_MAX:
                 refuse(message, f"run {run_id} is {result.status} here; its owner is {result.owner or 'nobody'}")
@@ -645,6 +673,7 @@ class RunActor(Living):
             self._hosted[hosted.backfill.run_id] = hosted
             return
         self._hosted[hosted.run.run_id] = hosted
+        self._board.show_all(hosted)
         runs.wake(hosted.run, self._clock.now())
         self._ready.look(hosted)
         self._set_timer(hosted)
@@ -713,6 +742,12 @@ class RunActor(Living):
         wanted = self._ready or self._parked  # a seat that came along with an admission waits for its run to be read
         self._reporter.released(self._crew.vacate() if wanted else self._crew.leave_idle())
         self._reporter.look()
+
+
+def _is_of(message: Asked, kept: StoredReply | None) -> bool:
+    """Is the answer under that key the one to this command? Others may have been in the same turn."""
+    idem = message.command.idem
+    return kept is not None and idem is not None and idem.key == kept.key
 
 
 def _letting_go(hosted: Hosted, wake_at_ms: int | None) -> Append:

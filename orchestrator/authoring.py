@@ -23,7 +23,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -61,6 +61,14 @@ class TaskOptions(TypedDict, total=False):
     max_active: int
     #: of a mapped task: how many of its instances may fail, as a number or as `"5%"`
     tolerated_failures: int | str
+
+
+class WaitOptions(TypedDict, total=False):
+    """Options of a task that waits: it is not tried again by itself, and its limit is among its own arguments."""
+
+    priority: int
+    trigger_rule: TriggerRule
+    branch: bool
 
 
 class NamedTaskOptions(TaskOptions, total=False):
@@ -386,6 +394,68 @@ class _Task:
         if body is not None:
             arguments["body"] = body
         return _drafted("http").add(name, {"type": "http", **options}, arguments)
+
+    def wait(
+        self,
+        name: str,
+        *,
+        until: Any = None,
+        seconds: Any = None,
+        **options: Unpack[WaitOptions],
+    ) -> Output:
+        """A task that waits, without a worker, until an instant (aware, or text) or for so long."""
+        _known(options, WaitOptions)
+        instant = _instant(until, "until") if isinstance(until, datetime) else until
+        return _drafted("wait").add(name, {"type": "core.wait", **options}, _told(until=instant, seconds=seconds))
+
+    def signal(
+        self,
+        name: str,
+        signal: Any = None,
+        *,
+        timeout_s: Any = None,
+        on_timeout: Any = None,
+        **options: Unpack[WaitOptions],
+    ) -> Output:
+        """A task that waits for a signal, of its own name unless another is given; its value is the signal's data."""
+        _known(options, WaitOptions)
+        wanted = name if signal is None else signal
+        arguments = _told(name=wanted, timeout_s=timeout_s, on_timeout=on_timeout)
+        return _drafted("signal").add(name, {"type": "core.signal", **options}, arguments)
+
+    def approval(
+        self,
+        name: str,
+        prompt: Any,
+        *,
+        choices: Sequence[str] | None = None,
+        roles: Sequence[str] | None = None,
+        quorum: Any = None,
+        expires_s: Any = None,
+        on_expiry: Any = None,
+        branches: Mapping[str, Sequence[str]] | None = None,
+        **options: Unpack[WaitOptions],
+    ) -> Output:
+        """A task that waits for people to choose. `branches` makes it a branch: choice -> ids of those that go on."""
+        _known(options, WaitOptions)
+        ways = None if branches is None else {choice: [*names] for choice, names in branches.items()}
+        if ways is not None:
+            options["branch"] = True
+        arguments = _told(
+            prompt=prompt,
+            choices=None if choices is None else [*choices],
+            roles=None if roles is None else [*roles],
+            quorum=quorum,
+            expires_s=expires_s,
+            on_expiry=on_expiry,
+            branches=ways,
+        )
+        return _drafted("approval").add(name, {"type": "core.approval", **options}, arguments)
+
+
+def _told(**arguments: Any) -> dict[str, Any]:
+    """Without what was not given."""
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 task = _Task()

@@ -7,8 +7,8 @@ Authoring writes this encoding, a definition stores it as JSON, the worker undoe
 
 1. The run's params are merged over the task's own, name by name (contract of `POST /runs`). They do not
    replace what `inputs` fill, nor `{"$fixed": value}`, which authoring writes where a task's parameter
-   merely has the same name as a parameter of the DAG. For `bash` and `http` they replace nothing: whoever
-   may start a run must not choose the command, or where a stored header is sent.
+   merely has the same name as a parameter of the DAG. For `bash`, `http` and what waits they replace nothing:
+   whoever may start a run must not choose the command, where a stored header is sent, or who approves.
 2. `{"$param": name, "default": value}`, at any depth, becomes the run's param, else the default.
 3. In strings, at any depth, `{{ from }}`, `{{ to }}`, `{{ run_id }}`, `{{ dag_id }}` are filled in, and in an instance
    of a mapped task `{{ map_index }}`.
@@ -26,6 +26,7 @@ from collections.abc import Callable, Container, Mapping
 from functools import lru_cache
 from typing import Any
 
+from orchestrator.definition import WAITING_TYPES
 from orchestrator.errors import PermanentFailure
 
 #: a task function's parameter of this name gets the TaskContext
@@ -35,7 +36,7 @@ PARAM = "$param"
 #: a value the run's params do not replace
 FIXED = "$fixed"
 #: types whose params only `$param` can change
-GUARDED = frozenset({"bash", "http"})
+GUARDED = frozenset({"bash", "http"}) | WAITING_TYPES
 
 _TEMPLATE = re.compile(r"\{\{\s*(from|to|run_id|dag_id|map_index)\s*\}\}")
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

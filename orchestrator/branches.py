@@ -26,7 +26,7 @@ class WrongChoice(ValueError):
 def not_chosen(run: Run, branch: int, value: Value | None) -> list[int]:
     """Positions of the dependents that do not go on. Raises WrongChoice."""
     ways = ways_of(run, branch)
-    chosen = _chosen(run, ways, value)
+    chosen = _chosen(run, branch, ways, value)
     others = [position for position in ways.values() if position not in chosen]
     if not chosen or not run.compiled.detours(branch):
         return others
@@ -40,8 +40,8 @@ def ways_of(run: Run, branch: int) -> dict[str, int]:
     return {graph.names[child]: child for child in graph.children[branch] if child not in setups}
 
 
-def _chosen(run: Run, ways: dict[str, int], value: Value | None) -> set[int]:
-    if run.kubernetes:
+def _chosen(run: Run, branch: int, ways: dict[str, int], value: Value | None) -> set[int]:
+    if run.kubernetes and branch not in run.compiled.waiting:
         raise WrongChoice("the value of a task that runs as a Kubernetes Job is not kept, so it cannot be a branch")
     names = _names(value)
     unknown = [name for name in names if name not in ways]

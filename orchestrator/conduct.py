@@ -25,7 +25,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from orchestrator import events as e
-from orchestrator import mapped
+from orchestrator import mapped, waits
 from orchestrator.definition import Conduct, TaskSpec
 from orchestrator.task import FAILURES, SATISFIED, TERMINAL, TaskState, fence
 
@@ -41,6 +41,9 @@ WORDS: Mapping[TaskState, str] = {
     TaskState.PENDING: "pending",
     TaskState.RUNNING: "in_progress",
     TaskState.RETRYING: "failed",
+    # neither happens to a task of a plan
+    TaskState.SUSPENDED: "in_progress",
+    TaskState.WAITING: "in_progress",
     TaskState.SUCCEEDED: "completed",
     TaskState.FAILED: "failed",
     TaskState.TIMED_OUT: "failed",
@@ -207,6 +210,8 @@ def offer(run: Run, position: int) -> None:
     if not run.compiled.runnable[position]:
         if run.compiled.maps:
             mapped.offer(run, position)
+        if position in run.compiled.waiting:
+            waits.admit(run, position)
         return
     if run.agenda is not None and position not in run.agenda.batch:
         if not run.waits[position]:

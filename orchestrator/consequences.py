@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from orchestrator import events as e
 from orchestrator.run import Run
-from orchestrator.task import FAILURES, TERMINAL, TaskState
+from orchestrator.task import FAILURES, STARTABLE, TERMINAL, TaskState
 from orchestrator.trigger import Verdict, judge, judge_teardown, worth
 
 
@@ -34,7 +34,7 @@ _RULED_OUT = {
     Verdict.GIVE_UP: Standing(TaskState.UPSTREAM_FAILED),
 }
 _CARRIED = frozenset({TaskState.PENDING, TaskState.SKIPPED, TaskState.UPSTREAM_FAILED})
-_OPEN = frozenset({TaskState.PENDING, TaskState.RETRYING})
+_OPEN = STARTABLE
 #: what the rule of a task made of it, and may unmake
 _DERIVED = frozenset(_RULED_OUT.values())
 

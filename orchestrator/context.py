@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from datetime import datetime
 from typing import Any, Protocol
 
 from orchestrator.definition import Window
@@ -78,6 +79,22 @@ class TaskContext(Protocol):
 
     def last_checkpoint(self) -> Any:
         """What this or an earlier attempt gave to `checkpoint` last; None when nothing was."""
+
+    def sleep(self, seconds: float) -> None:
+        """The task goes on after `seconds`, up to a year, and holds no worker meanwhile; it survives every restart.
+
+        The attempt ends here: the task is called again, with what it gave to `checkpoint` last, on no retry's account.
+        The n-th call since that checkpoint returns at once when its time has come, and keeps its instant until then.
+        """
+
+    def sleep_until(self, instant: datetime) -> None:
+        """The same until an instant, which has a zone. One that has passed is no sleep."""
+
+    def publish(self, name: str, value: Any) -> None:
+        """`value` (JSON) is what the run answers to who asks for `name`: the last one, durable when this returns.
+
+        Raises TaskCancelled when the attempt was replaced.
+        """
 
     def tool(self, name: str, /, **given: Any) -> AbstractContextManager[None]:
         """`with ctx.tool("search", query=q):` tells who follows the run that the task uses a tool, and how that went.

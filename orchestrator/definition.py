@@ -40,6 +40,10 @@ IN_CLUSTER_TYPES = frozenset({"core.noop", "core.echo", "core.sleep", "core.fail
 }
 
 
+#: types that wait for the world, without a worker (`waits.py`)
+WAITING_TYPES = frozenset({"core.wait", "core.signal", "core.approval"})
+
+
 class Container(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a task runs in where each attempt is a Kubernetes Job."""
 

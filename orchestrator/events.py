@@ -57,6 +57,28 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     retried: dict[str, int] = {}
 
 
+class Wait(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a task waits for without a worker. It ends by itself at `until`, whatever comes or does not come."""
+
+    #: time | signal | approval; "" = its params make no sense (`error` says why), and it fails at once
+    kind: str
+    until: datetime
+    #: of a signal
+    name: str = ""
+    #: of an approval
+    prompt: str = ""
+    choices: tuple[str, ...] = ()
+    #: scopes and names of those who may decide; empty = everybody who may command the run
+    roles: tuple[str, ...] = ()
+    #: votes for one choice that decide
+    quorum: int = 1
+    #: what becomes of it at `until`: done | fail | skip | value (`default`) | a choice of the approval
+    at_end: str = "fail"
+    #: JSON
+    default: msgspec.Raw = NO_JSON
+    error: str = ""
+
+
 class RunCreated(Event, frozen=True, tag="run_created"):
     """A run exists and waits for admission."""
 
@@ -228,6 +250,75 @@ class TaskReset(Event, frozen=True, tag="task_reset"):
     task: str
 
 
+class TaskWaiting(Event, frozen=True, tag="task_waiting"):
+    """The task waits for time, a signal or people; it has no worker."""
+
+    task: str
+    attempt: int
+    wait: Wait
+
+
+class TaskSuspended(Event, frozen=True, tag="task_suspended"):
+    """The attempt ended itself to sleep; the task starts again at `until`, on no retry's account."""
+
+    task: str
+    attempt: int
+    until: datetime
+    #: number of the sleep among those since the task's last checkpoint, from 1
+    call: int
+
+
+class SignalReceived(Event, frozen=True, tag="signal_received"):
+    """Somebody sent the run a signal; it is kept until a task takes it."""
+
+    name: str
+    #: of the signals of this life of the run, from 1
+    number: int
+    #: JSON
+    data: msgspec.Raw
+    #: the sender's own; another signal with the same one is the same signal
+    signal_id: str = ""
+
+
+class SignalConsumed(Event, frozen=True, tag="signal_consumed"):
+    """The signal is what the task waited for; nobody else gets it."""
+
+    name: str
+    number: int
+    task: str
+    attempt: int
+
+
+class VoteCast(Event, frozen=True, tag="vote_cast"):
+    """Somebody voted on an approval; their vote before, if any, does not count any more."""
+
+    task: str
+    attempt: int
+    choice: str
+    by: str
+    comment: str | None = None
+
+
+class VoteRefused(Event, frozen=True, tag="vote_refused"):
+    """A vote came too late: it has no effect. Told once for each attempt and voter."""
+
+    task: str
+    #: the one it was meant for
+    attempt: int
+    choice: str
+    by: str
+
+
+class ValuePublished(Event, frozen=True, tag="value_published"):
+    """A running attempt published a value for who asks about the run; the last one of a name counts."""
+
+    task: str
+    attempt: int
+    name: str
+    #: JSON
+    data: msgspec.Raw
+
+
 class BatchFormed(Event, frozen=True, tag="batch_formed"):
     """These tasks of a plan are the next batch; no other one starts before they have ended."""
 
@@ -363,6 +454,13 @@ AnyEvent = (
     | TaskUpstreamFailed
     | TaskCancelled
     | TaskReset
+    | TaskWaiting
+    | TaskSuspended
+    | SignalReceived
+    | SignalConsumed
+    | VoteCast
+    | VoteRefused
+    | ValuePublished
     | BatchFormed
     | ToolStarted
     | ToolCompleted

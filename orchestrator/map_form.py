@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from orchestrator.binding import PARAM
-from orchestrator.definition import TaskSpec
+from orchestrator.definition import WAITING_TYPES, TaskSpec
 from orchestrator.faults import Fault
 from orchestrator.mapped import INSTANCES_MAX
 
@@ -43,6 +43,8 @@ def _faults(task: TaskSpec) -> Iterator[Fault]:
         return
     if len(task.expand) > 1:
         yield "expand", "can have one list only; a task can return the product of several"
+    if task.type in WAITING_TYPES:
+        yield "expand", "a task that waits cannot be mapped"
     if task.branch:
         yield "branch", "a mapped task cannot be a branch"
     if task.teardown_of:

@@ -32,7 +32,7 @@ import msgspec
 
 from orchestrator.definition import IN_CLUSTER_TYPES
 from orchestrator.messages import MapPart, Value
-from orchestrator.task import TERMINAL, Task, TaskState
+from orchestrator.task import STARTABLE, TERMINAL, Task, TaskState
 from orchestrator.task import apply as apply_to_task
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ def keep(run: Run, position: int, before: TaskState, event: e.Event) -> None:
     value: Value | None = getattr(event, "value", None)
     if value is not None and run.compiled.graph.children[host]:
         run.values[position] = value
-    if position in table.active and (after is TaskState.RETRYING or after in TERMINAL):
+    if position in table.active and (after in STARTABLE or after in TERMINAL):
         table.active.discard(position)
         _let_next(run, table)
 
@@ -264,7 +264,7 @@ def _propose(run: Run, position: int) -> None:
 def _let_next(run: Run, table: Table) -> None:
     while table.waiting and len(table.active) < (table.max_active or 1):
         position = heapq.heappop(table.waiting)
-        if goes(run, position) and run.tasks[position].state in (TaskState.PENDING, TaskState.RETRYING):
+        if goes(run, position) and run.tasks[position].state in STARTABLE:
             offer(run, position)
 
 

@@ -15,6 +15,7 @@ tasks that have not started yet back to the caller; the pending exchange then re
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -67,6 +68,8 @@ class Assignment(msgspec.Struct, frozen=True, array_like=True):
     #: msgspec refuses to read `Raw | None`
     last_checkpoint: Any = None
     mapped: MapPart | None = None
+    #: sleeps since that checkpoint: their number -> when they end
+    sleeps: dict[int, datetime] = {}
 
 
 class Value(msgspec.Struct, frozen=True, array_like=True):
@@ -98,8 +101,9 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     run_id: str
     task: str
     attempt: int
-    #: ok | error | cancelled | timed_out | skipped (by its own code)
+    #: ok | error | cancelled | timed_out | skipped, suspended (by its own code)
     outcome: str
+    #: of one that suspended itself: [number of the sleep, instant at which it goes on]
     value: Value = Value()
     #: one line: exception class and message; of a skip the reason
     error: str | None = None
@@ -153,9 +157,17 @@ class Note(msgspec.Struct, frozen=True, array_like=True):
     run_id: str
     task: str
     attempt: int
-    #: checkpoint | progress | tool_started (`data` is a ToolCall) | tool_completed (a ToolAnswer)
+    #: checkpoint | progress | publish (`data` is a Published) | tool_started (a ToolCall) | tool_completed (its answer,
+    #: a ToolAnswer)
     kind: str
     data: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Published(msgspec.Struct, frozen=True):
+    """Data of a Note: a value for who asks about the run."""
+
+    name: str
+    value: msgspec.Raw
 
 
 class ToolCall(msgspec.Struct, frozen=True):

@@ -45,6 +45,8 @@ _TASK_STATES: dict[type[e.Event], str] = {
     e.TaskUpstreamFailed: "upstream_failed",
     e.TaskCancelled: "cancelled",
     e.TaskReset: "pending",
+    e.TaskWaiting: "waiting",
+    e.TaskSuspended: "suspended",
 }
 _NOTES: dict[type[e.Event], str] = {e.TaskCheckpointed: "task_checkpoint", e.TaskProgressed: "task_progress"}
 
@@ -85,6 +87,8 @@ class Narrator:
             return self._frame("task_tool", event, _tool_called(event))
         if isinstance(event, e.BatchFormed):
             return self._frame("batch", event, {"tasks": list(event.tasks), "iteration": event.iteration})
+        if (about := _of_waiting(event)) is not None:
+            return self._frame(about[0], event, about[1])
         assert isinstance(event, e.TaskCheckpointed | e.TaskProgressed)
         told = {"task": event.task, "attempt": event.attempt, "data": msgspec.json.decode(event.data)}
         return self._frame(_NOTES[kind], event, told)
@@ -123,6 +127,10 @@ class Narrator:
             told["error"] = event.error
         if isinstance(event, e.TaskSkipped) and event.by:
             told |= {"by": event.by, "reason": event.reason}
+        if isinstance(event, e.TaskWaiting):
+            told["waiting_for"] = _wait(event.wait)
+        if isinstance(event, e.TaskSuspended):
+            told["waiting_for"] = {"kind": "sleep", "until": instant_text(event.until)}
         return told
 
     def _begin_afresh(self, event: e.TaskExpanded) -> None:
@@ -132,6 +140,37 @@ class Narrator:
         for name, (_, attempt) in self._tasks.items():
             if name.endswith("]") and map_of(name) == event.task:
                 self._tasks[name] = ("pending", attempt)
+
+
+def _wait(wait: e.Wait) -> dict[str, Any]:
+    told: dict[str, Any] = {"kind": wait.kind or "nothing", "until": instant_text(wait.until)}
+    if wait.kind == "signal":
+        told["name"] = wait.name
+    if wait.kind == "approval":
+        told |= {"prompt": wait.prompt, "choices": list(wait.choices), "roles": list(wait.roles)}
+        told["quorum"] = wait.quorum
+    return told
+
+
+def _of_waiting(event: e.Event) -> tuple[str, dict[str, Any]] | None:
+    """Kind and data of a frame about signals, votes and published values."""
+    match event:
+        case e.SignalReceived():
+            told = {"name": event.name, "number": event.number, "signal_id": event.signal_id}
+            return "signal", told | {"data": msgspec.json.decode(event.data)}
+        case e.SignalConsumed():
+            told = {"name": event.name, "number": event.number, "task": event.task, "attempt": event.attempt}
+            return "signal_consumed", told
+        case e.VoteCast():
+            told = {"task": event.task, "attempt": event.attempt, "choice": event.choice, "by": event.by}
+            return "vote", told | {"comment": event.comment}
+        case e.VoteRefused():
+            told = {"task": event.task, "attempt": event.attempt, "choice": event.choice, "by": event.by}
+            return "vote_refused", told
+        case e.ValuePublished():
+            told = {"task": event.task, "attempt": event.attempt, "name": event.name}
+            return "published", told | {"value": msgspec.json.decode(event.data)}
+    return None
 
 
 def _window_changed(event: e.WindowChanged) -> dict[str, Any]:

@@ -41,6 +41,8 @@ TASK_LETTERS = {
     "pending": "p",
     "running": "r",
     "retrying": "e",
+    "suspended": "z",
+    "waiting": "w",
     "succeeded": "d",
     "failed": "f",
     "cancelled": "c",
@@ -60,6 +62,16 @@ FEED = "feed"
 def inbox(actor: str) -> str:
     """The stream of an actor's durable inbox."""
     return f"in:{actor}"
+
+
+def approvals_of(tenant: str) -> str:
+    """Kind of the records of a tenant's open approvals (`views.ApprovalView`): hints, see actors/approval_board.py."""
+    return f"approvals/{tenant}"
+
+
+def approval_key(run_id: str, task: str, attempt: int) -> str:
+    """Key of such a record."""
+    return f"{run_id}/{task}/{attempt}"
 
 
 def place(cursor: str) -> tuple[int, int]:
@@ -821,10 +833,33 @@ class Posted(msgspec.Struct, frozen=True, omit_defaults=True):
     data: msgspec.Raw = NO_JSON
 
 
+class Signalled(msgspec.Struct, frozen=True):
+    """A signal for a run."""
+
+    name: str
+    #: JSON
+    data: msgspec.Raw
+    #: a second one with the same id is the same signal
+    signal_id: str
+
+
+class Ballot(msgspec.Struct, frozen=True):
+    """A vote on an approval."""
+
+    choice: str
+    by: str
+    #: what `by` is, as in `Wait.roles`: scopes and names
+    roles: tuple[str, ...]
+    comment: str | None = None
+    #: the attempt that it is meant for; None = whichever is open
+    attempt: int | None = None
+
+
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller wants of a run or of one of its tasks."""
 
-    #: cancel | pause | resume | retry_task | skip_task | retry_run | post; of plans also shut_down, mark_task
+    #: cancel | pause | resume | retry_task | skip_task | retry_run | post | signal | vote; of plans also shut_down,
+    #: mark_task
     kind: str
     run_id: str
     task: str | None = None
@@ -834,6 +869,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     word: str | None = None
     #: post: the checkpoint
     checkpoint: Posted | None = None
+    signal: Signalled | None = None
+    vote: Ballot | None = None
     idem: Idempotency | None = None
 
 
@@ -843,11 +880,13 @@ class CommandReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     state: str = ""
     attempts: int = 0
     task_state: str | None = None
+    #: of a signal
+    signal_id: str = ""
     #: state and version of the run before
     before: str = ""
     version: int = 0
     replayed: bool = False
-    #: conflict | not_found | moved (it belongs to somebody else: nothing was done) | unavailable
+    #: conflict | not_found | invalid | not_allowed | unavailable | moved (it is somebody else's: nothing was done)
     refused: str | None = None
     message: str = ""
 

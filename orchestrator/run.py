@@ -36,16 +36,17 @@ from enum import StrEnum
 
 import msgspec
 
-from orchestrator import conduct, mapped, trigger
+from orchestrator import conduct, mapped, trigger, waits
 from orchestrator import events as e
 from orchestrator.conduct import Agenda, Rules
-from orchestrator.definition import IN_CLUSTER_TYPES, Definition, TaskSpec
+from orchestrator.definition import IN_CLUSTER_TYPES, WAITING_TYPES, Definition, TaskSpec
 from orchestrator.errors import NotFound
 from orchestrator.graph import Graph, compile_graph, ranks, reached
 from orchestrator.messages import Note, Report, RunContext, Value
-from orchestrator.task import FAILURES, TERMINAL, Task, TaskState
+from orchestrator.task import FAILURES, PARKED, STARTABLE, TERMINAL, Task, TaskState
 from orchestrator.task import apply as apply_to_task
 from orchestrator.trigger import holds
+from orchestrator.waits import Standby
 
 _JSON = msgspec.json.Encoder()
 
@@ -109,6 +110,7 @@ class Compiled:
         "size",
         "specs",
         "version",
+        "waiting",
     )
 
     def __init__(self, definition: Definition, version: int) -> None:
@@ -131,6 +133,8 @@ class Compiled:
         )
         #: per task: is there anybody who can run its type? A mapped task is not run itself
         self.runnable = tuple(spec.type in IN_CLUSTER_TYPES and not spec.expand for spec in definition.tasks)
+        #: positions that wait for the world, without a worker
+        self.waiting = frozenset(i for i, spec in enumerate(self.specs) if spec.type in WAITING_TYPES)
         #: each task's own params, as JSON text
         self.params = tuple(msgspec.Raw(_JSON.encode(spec.params)) for spec in definition.tasks)
         #: some task has another trigger rule than the default, is a branch or a teardown
@@ -192,7 +196,9 @@ class Compiled:
         if self._as_jobs is None:
             self._as_jobs = copy.copy(self)
             self._as_jobs.keys = tuple(f"job:{key}" for key in self.keys)
-            self._as_jobs.runnable = tuple(not spec.expand for spec in self.specs)
+            self._as_jobs.runnable = tuple(
+                i not in self.waiting and not spec.expand for i, spec in enumerate(self.specs)
+            )
         return self._as_jobs
 
 
@@ -412,6 +418,7 @@ class Run:
         "run_type",
         "running",
         "sla_missed",
+        "standby",
         "started_at",
         "state",
         "tasks",
@@ -472,6 +479,11 @@ class Run:
         #: (-priority, position) of tasks that may start now
         self.ready = [(-self.compiled.specs[i].priority, i) for i in self.compiled.first if self.compiled.runnable[i]]
         heapq.heapify(self.ready)
+        #: what waits for the world, and what has come; None = nothing ever did
+        self.standby: Standby | None = None
+        if self.compiled.waiting:
+            for i in self.compiled.waiting.intersection(self.compiled.first):
+                waits.admit(self, i)
         #: of a plan: where it stands; tasks in `ready` are of its present batch then
         self.agenda: Agenda | None = None if self.compiled.rules is None else self._agenda()
         #: (when, position, attempt) of tasks that wait for their next attempt
@@ -537,11 +549,16 @@ def apply(run: Run, event: e.Event) -> None:
         case e.TaskSkipped() | e.TaskUpstreamFailed() | e.TaskCancelled() | e.TaskReset() | e.TaskMarked():
             _apply_to_task(run, event)
         case e.TaskCheckpointed():
-            run.tasks[run.position(event.task)].checkpoint = event.data
+            run.tasks[position := run.position(event.task)].checkpoint = event.data
+            waits.forget_sleeps(run, position)
         case e.TaskExpanded():
             mapped.expand(run, event)
-        case e.TaskProgressed() | e.ToolStarted() | e.ToolCompleted():
+        case e.TaskProgressed() | e.ToolStarted() | e.ToolCompleted() | e.ValuePublished():
             return
+        case e.TaskWaiting() | e.TaskSuspended():
+            _apply_to_task(run, event)
+        case e.SignalReceived() | e.SignalConsumed() | e.VoteCast() | e.VoteRefused():
+            waits.keep(run, event)
         case e.BatchFormed():
             conduct.take_up(run, event)
         case e.RunCancelling():
@@ -578,6 +595,8 @@ def apply(run: Run, event: e.Event) -> None:
                 run.overdue = None
                 run.due.clear()
                 run.ready.clear()
+                if run.standby is not None:
+                    run.standby.rest()
             if isinstance(event, e.RunSucceeded):
                 run.error = None
             elif isinstance(event, e.RunOverdue):
@@ -597,6 +616,8 @@ _TaskEvent = (
     | e.TaskCancelled
     | e.TaskReset
     | e.TaskMarked
+    | e.TaskWaiting
+    | e.TaskSuspended
 )
 
 
@@ -612,6 +633,8 @@ def _apply_to_task(run: Run, event: _TaskEvent) -> None:
             return  # nobody else is concerned
     elif before is TaskState.RUNNING:
         run.running -= position not in run.maps
+    if before is TaskState.WAITING or after is TaskState.WAITING or after is TaskState.SUSPENDED:
+        waits.keep_task(run, position, before, event)
     ended = (after in TERMINAL) - (before in TERMINAL)
     run.open -= ended
     if run.agenda is not None:
@@ -628,6 +651,8 @@ def _apply_to_task(run: Run, event: _TaskEvent) -> None:
     elif isinstance(event, e.TaskRetrying):
         if run.agenda is None or event.lost:
             heapq.heappush(run.due, (event.due, position, task.attempt))
+    elif isinstance(event, e.TaskSuspended):
+        heapq.heappush(run.due, (event.until, position, task.attempt))
     elif isinstance(event, e.TaskReturned):
         conduct.offer(run, position)
     elif isinstance(event, e.TaskReset):
@@ -657,7 +682,7 @@ def winds_up(run: Run) -> bool:
 
 def startable(run: Run, position: int) -> bool:
     """May the task at `position` be handed to a worker now? (I2, I3)"""
-    if run.tasks[position].state not in (TaskState.PENDING, TaskState.RETRYING):
+    if run.tasks[position].state not in STARTABLE:
         return False
     return holds(run, position) if run.compiled.ruled else run.waits[position] == 0
 
@@ -679,11 +704,11 @@ def put_back(run: Run, positions: Iterable[int]) -> None:
 
 
 def wake(run: Run, now: datetime) -> None:
-    """Offer the retrying tasks whose delay is over."""
+    """Offer the retrying and suspended tasks whose delay is over."""
     while run.due and run.due[0][0] <= now:
         _, position, attempt = heapq.heappop(run.due)
         task = run.tasks[position]
-        if task.state is TaskState.RETRYING and task.attempt == attempt:
+        if task.state in PARKED and task.attempt == attempt:
             conduct.offer(run, position)
 
 
@@ -705,7 +730,10 @@ def idle_deadline(run: Run) -> datetime | None:
 
 def next_wake(run: Run) -> datetime | None:
     """The next instant at which something is due without any message, or None."""
-    candidates = (run.due[0][0] if run.due else None, deadline(run), idle_deadline(run))
+    due = run.due[0][0] if run.due else None
+    # a pause holds what waits for the world
+    timers = run.standby.timers if run.standby is not None and run.state is RunState.RUNNING else None
+    candidates = (due, timers[0][0] if timers else None, deadline(run), idle_deadline(run))
     return min((at for at in candidates if at is not None), default=None)
 
 
@@ -757,11 +785,12 @@ def _sort_out(run: Run) -> None:
     run.ready.clear()
     run.due.clear()
     mapped.begin_sorting(run)
+    waits.sort_out(run)
     agenda = run.agenda
     for position, task in enumerate(run.tasks):
         if task.state is TaskState.PENDING and holds(run, position):
             conduct.offer(run, position)
-        elif task.state is TaskState.RETRYING and task.due is not None:
+        elif task.state in PARKED and task.due is not None:
             if agenda is not None and position not in agenda.batch:
                 continue  # it waits for the next batch
             heapq.heappush(run.due, (task.due, position, task.attempt))

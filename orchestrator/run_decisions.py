@@ -19,7 +19,7 @@ from orchestrator.branches import WrongChoice, not_chosen
 from orchestrator.consequences import PENDING, Prospect, Standing
 from orchestrator.definition import TaskSpec
 from orchestrator.errors import Conflict, StaleAttempt
-from orchestrator.messages import Note, ToolAnswer, ToolCall
+from orchestrator.messages import Note, Published, ToolAnswer, ToolCall, Value
 from orchestrator.run import (
     COMPLETED,
     ENDED,
@@ -48,7 +48,7 @@ from orchestrator.run import (
     startable,
     winds_up,
 )
-from orchestrator.task import FAILURES, TERMINAL, TaskState, fence, lose, settle, target
+from orchestrator.task import FAILURES, PARKED, STARTABLE, TERMINAL, TaskState, fence, lose, settle, target
 from orchestrator.trigger import is_owed, success_rules_out
 
 
@@ -161,7 +161,7 @@ def _settle(run: Run, command: Settle, now: datetime) -> list[e.Event]:
         return _ended(run, position, conduct.settle(spec, task, run.agenda.retry_counts[position], report, now))
     event = settle(spec, task, report, now, command.jitter)
     if spec.branch and isinstance(event, e.TaskSucceeded):
-        return _branched(run, position, event)
+        return _branched(run, position, event, event.value)
     return _ended(run, position, event)
 
 
@@ -173,9 +173,20 @@ def _fenced(run: Run, task: str, attempt: int) -> int:
     return position
 
 
+#: the task starts again by itself
+_COMES_BACK = frozenset({e.TaskRetrying, e.TaskSuspended})
+
+
+def finish(run: Run, position: int, event: e.Event, ways: Value | None = None) -> list[e.Event]:
+    """The end of a task that nobody reports, and what follows; of a branch `ways` says how it goes on."""
+    if _spec(run, position).branch and isinstance(event, e.TaskSucceeded):
+        return _branched(run, position, event, event.value if ways is None else ways)
+    return _ended(run, position, event)
+
+
 def _ended(run: Run, position: int, event: e.Event) -> list[e.Event]:
     """`event`, what it means for dependents, and the end of the run if this was the last open task."""
-    if isinstance(event, e.TaskRetrying):
+    if type(event) in _COMES_BACK:
         return [event]
     if run.agenda is not None:
         return [event, *_cut_off_by(run, position, event)]
@@ -185,14 +196,14 @@ def _ended(run: Run, position: int, event: e.Event) -> list[e.Event]:
     return _follow(run, event, {position: _after(run, position, event)}, [event])
 
 
-def _branched(run: Run, position: int, event: e.TaskSucceeded) -> list[e.Event]:
+def _branched(run: Run, position: int, event: e.TaskSucceeded, ways: Value | None) -> list[e.Event]:
     """A branch ended well: the dependents that it does not name are skipped."""
     try:
-        others = not_chosen(run, position, event.value)
+        others = not_chosen(run, position, ways)
     except WrongChoice as wrong:
         error = f"{type(wrong).__name__}: {wrong}"
         return _ended(run, position, e.TaskFailed(at=event.at, task=event.task, attempt=event.attempt, error=error))
-    waiting = [i for i in others if run.tasks[i].state in (TaskState.PENDING, TaskState.RETRYING)]
+    waiting = [i for i in others if run.tasks[i].state in STARTABLE]
     reason = f"branch {event.task} went another way"
     skips = [e.TaskSkipped(at=event.at, task=_spec(run, i).id, reason=reason, by="branch") for i in waiting]
     skipped = dict.fromkeys(waiting, Standing(TaskState.SKIPPED, "branch"))
@@ -229,6 +240,9 @@ def _mark(run: Run, note: Note, now: datetime) -> list[e.Event]:
     _fenced(run, note.task, note.attempt)
     if note.kind in ("tool_started", "tool_completed"):
         return [_called(note, now)]
+    if note.kind == "publish":
+        told = msgspec.json.decode(note.data, type=Published)
+        return [e.ValuePublished(now, note.task, note.attempt, told.name, told.value)]
     event = e.TaskCheckpointed if note.kind == "checkpoint" else e.TaskProgressed
     return [event(at=now, task=note.task, attempt=note.attempt, data=note.data)]
 
@@ -315,7 +329,7 @@ def _set_up_again(run: Run, positions: Iterable[int]) -> set[int]:
         state = run.tasks[teardown].state
         if run.compiled.scopes[teardown].isdisjoint(positions):
             continue
-        if state in (TaskState.RUNNING, TaskState.RETRYING):
+        if state is TaskState.RUNNING or state in PARKED:
             raise Conflict(f"task {run.compiled.graph.names[teardown]} of run {run.run_id} is under way; wait for it")
         if state is TaskState.SUCCEEDED or state in FAILURES:
             out |= {teardown, *(i for i in setups if run.tasks[i].state is TaskState.SUCCEEDED)}

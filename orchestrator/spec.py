@@ -312,6 +312,7 @@ def _check_meaning(definition: Definition) -> None:
     ]
     faults += _misused_teardowns(definition.tasks)
     faults += map_form.misused(definition.tasks)
+    faults = faults or list(_misnamed_ways(definition.tasks))
     if faults:
         raise refusal(faults)
     graph.check(definition.tasks)
@@ -339,6 +340,17 @@ def _misused_teardowns(tasks: tuple[TaskSpec, ...]) -> Iterator[Fault]:
             if name in teardowns or name in branches:
                 kind = "teardown" if name in teardowns else "branch"
                 yield f"{where}/teardown_of/{number}", f"{name!r} is a {kind} and cannot be a setup"
+
+
+def _misnamed_ways(tasks: tuple[TaskSpec, ...]) -> Iterator[Fault]:
+    """Choices of approvals lead to tasks that come directly after them."""
+    for position, task in enumerate(tasks):
+        if task.type != "core.approval" or "branches" not in task.params:
+            continue
+        below = {other.id for other in tasks if task.id in graph.needs(other)}
+        named = {name: choice for choice, names in own(task.params["branches"]).items() for name in names}
+        for name in named.keys() - below:
+            yield f"tasks/{position}/params/branches/{named[name]}", f"{name!r} is not a direct dependent"
 
 
 def _misplaced(task: TaskSpec) -> Iterator[Fault]:

@@ -6,9 +6,13 @@
        │
        └──reset── failed | timed_out | upstream_failed | cancelled   (by hand)
 
-    pending | running | retrying ──▶ skipped | cancelled ;  pending | retrying ──▶ upstream_failed
-    succeeded ──reset──▶ pending      (a setup, when what it set up is needed again; a map, when an instance is retried)
-    pending ──expanded──▶ running     (a map, which runs as long as an instance of it is open: `mapped.py`)
+    running ââsuspendedâââ¶ suspended ââstartedâââ¶ running       (its code sleeps; between two attempts)
+    pending ââwaitingâââ¶ waiting âââ¶ succeeded | failed | timed_out    (it waits for the world, without a worker)
+    pending ââexpandedâââ¶ running     (a map, which runs as long as an instance of it is open: `mapped.py`)
+
+    pending | running | retrying | suspended | waiting âââ¶ skipped | cancelled
+    pending | retrying | suspended âââ¶ upstream_failed
+    succeeded ──reset──▶ pending      (a setup that is needed again; a map of which an instance is retried)
 
 Of a plan, people also mark tasks as done in any state, and reset skipped and retrying ones.
 
@@ -45,6 +49,10 @@ class TaskState(StrEnum):
     RUNNING = "running"
     #: waits for `due`
     RETRYING = "retrying"
+    #: its code sleeps until `due`, without a worker
+    SUSPENDED = "suspended"
+    #: for time, a signal or people (`waits.py`)
+    WAITING = "waiting"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     TIMED_OUT = "timed_out"
@@ -60,6 +68,10 @@ TERMINAL = frozenset({_S.SUCCEEDED, _S.FAILED, _S.TIMED_OUT, _S.CANCELLED, _S.SK
 SATISFIED = frozenset({_S.SUCCEEDED, _S.SKIPPED})
 #: failed by its own doing
 FAILURES = frozenset({_S.FAILED, _S.TIMED_OUT})
+#: between two attempts: it starts again at `due`
+PARKED = frozenset({_S.RETRYING, _S.SUSPENDED})
+#: it starts when its rule holds
+STARTABLE = PARKED | {_S.PENDING}
 
 _MARKED: dict[type[e.Event], TaskState] = {e.TaskMarked: _S.SUCCEEDED}
 _LEFT_ALONE = _MARKED | {e.TaskReset: _S.PENDING, e.TaskSkipped: _S.SKIPPED}
@@ -68,6 +80,7 @@ TRANSITIONS: Mapping[TaskState, Mapping[type[e.Event], TaskState]] = {
     | {
         e.TaskStarted: _S.RUNNING,
         e.TaskExpanded: _S.RUNNING,
+        e.TaskWaiting: _S.WAITING,
         e.TaskSkipped: _S.SKIPPED,
         e.TaskUpstreamFailed: _S.UPSTREAM_FAILED,
         e.TaskCancelled: _S.CANCELLED,
@@ -77,6 +90,7 @@ TRANSITIONS: Mapping[TaskState, Mapping[type[e.Event], TaskState]] = {
         e.TaskReturned: _S.PENDING,
         e.TaskSucceeded: _S.SUCCEEDED,
         e.TaskRetrying: _S.RETRYING,
+        e.TaskSuspended: _S.SUSPENDED,
         e.TaskFailed: _S.FAILED,
         e.TaskSkipped: _S.SKIPPED,
         e.TaskCancelled: _S.CANCELLED,
@@ -85,6 +99,18 @@ TRANSITIONS: Mapping[TaskState, Mapping[type[e.Event], TaskState]] = {
     | {
         e.TaskStarted: _S.RUNNING,
         e.TaskUpstreamFailed: _S.UPSTREAM_FAILED,
+        e.TaskCancelled: _S.CANCELLED,
+    },
+    _S.SUSPENDED: {
+        e.TaskStarted: _S.RUNNING,
+        e.TaskSkipped: _S.SKIPPED,
+        e.TaskUpstreamFailed: _S.UPSTREAM_FAILED,
+        e.TaskCancelled: _S.CANCELLED,
+    },
+    _S.WAITING: {
+        e.TaskSucceeded: _S.SUCCEEDED,
+        e.TaskFailed: _S.FAILED,
+        e.TaskSkipped: _S.SKIPPED,
         e.TaskCancelled: _S.CANCELLED,
     },
     _S.FAILED: _LEFT_ALONE,
@@ -120,7 +146,7 @@ class Task:
         self.failures = 0
         #: attempts lost with their worker since the last reset
         self.losses = 0
-        #: when a retrying task may start again
+        #: when a retrying or suspended task may start again
         self.due: datetime | None = None
         #: who has the running attempt
         self.worker = ""
@@ -145,6 +171,9 @@ def settle(spec: TaskSpec, task: Task, report: Report, now: datetime, jitter: fl
         return e.TaskSucceeded(at=now, task=spec.id, attempt=report.attempt, value=report.value, length=report.length)
     if report.outcome == "skipped":
         return e.TaskSkipped(at=now, task=spec.id, reason=report.error, by="task")
+    if report.outcome == "suspended":
+        call, until = msgspec.json.decode(report.value.inline, type=tuple[int, datetime])
+        return e.TaskSuspended(at=now, task=spec.id, attempt=report.attempt, until=until, call=call)
     error = report.error or report.outcome
     failures = task.failures + 1
     if may_retry(failures, spec.retries, report.permanent):
@@ -181,6 +210,12 @@ def apply(task: Task, event: e.Event) -> None:
             task.due = event.due
             task.losses += event.lost
             task.failures += not event.lost
+        case e.TaskSuspended():
+            task.due = event.until
+        case e.TaskWaiting():
+            task.attempt = event.attempt
+            task.started_at = event.at
+            task.due = None
         case e.TaskReset():
             task.failures = task.losses = 0
             task.due = None

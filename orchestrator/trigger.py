@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from orchestrator import conduct, mapped
 from orchestrator.definition import TriggerRule
-from orchestrator.task import TERMINAL, TaskState
+from orchestrator.task import PARKED, TERMINAL, TaskState
 
 if TYPE_CHECKING:
     from orchestrator.run import Run
@@ -50,6 +50,8 @@ _WORTH = {
     _S.PENDING: 0,
     _S.RUNNING: 0,
     _S.RETRYING: 0,
+    _S.SUSPENDED: 0,
+    _S.WAITING: 0,
     _S.SUCCEEDED: _GOOD,
     _S.SKIPPED: _GOOD,
     _S.FAILED: _FAILED,
@@ -184,7 +186,7 @@ def _tell_one(run: Run, child: int, change: int) -> None:
     task = run.tasks[child]
     if task.state is TaskState.PENDING:
         conduct.offer(run, child)
-    elif task.state is TaskState.RETRYING and task.due is not None:  # a wake that came meanwhile let it drop
+    elif task.state in PARKED and task.due is not None:  # a wake that came meanwhile let it drop
         heapq.heappush(run.due, (task.due, child, task.attempt))
 
 

@@ -57,6 +57,74 @@ class WindowView(msgspec.Struct, frozen=True):
     state: str
 
 
+class VoteView(msgspec.Struct, frozen=True):
+    """A vote on an approval."""
+
+    by: str
+    choice: str
+    comment: str | None
+    at: datetime
+
+
+class WaitView(msgspec.Struct, frozen=True):
+    """What a task waits for without a worker."""
+
+    #: time | signal | approval | sleep (its own code sleeps) | nothing (it is about to fail)
+    kind: str
+    attempt: int
+    since: datetime
+    #: when the wait ends by itself
+    until: datetime
+    #: of a signal
+    name: str = ""
+    #: of an approval
+    prompt: str = ""
+    choices: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    quorum: int = 1
+    votes: tuple[VoteView, ...] = ()
+
+
+class ApprovalView(msgspec.Struct, frozen=True, kw_only=True):
+    """An open approval."""
+
+    run_id: str
+    dag_id: str
+    task: str
+    attempt: int
+    asked_at: datetime
+    expires_at: datetime
+    prompt: str
+    choices: tuple[str, ...]
+    roles: tuple[str, ...]
+    #: votes for one choice that decide
+    quorum: int
+    votes: tuple[VoteView, ...] = ()
+
+
+class PublishedView(msgspec.Struct, frozen=True):
+    """What a run answers to a query."""
+
+    name: str
+    #: JSON
+    value: msgspec.Raw
+    at: datetime | None = None
+    #: who published it; None = the system knows it
+    task: str | None = None
+    attempt: int | None = None
+
+
+class SignalSent(msgspec.Struct, frozen=True):
+    """Answer to a signal."""
+
+    run_id: str
+    #: core run state
+    state: str
+    name: str
+    signal_id: str
+    replayed: bool = False
+
+
 class RunView(msgspec.Struct, frozen=True):
     """One run, as last committed."""
 
@@ -80,6 +148,8 @@ class RunView(msgspec.Struct, frozen=True):
     windows: tuple[WindowView, ...] | None = None
     windows_truncated: bool = False
     counts: Counts | None = None
+    #: task -> what it waits for, of those that wait without a worker; empty in lists
+    waiting_for: dict[str, WaitView] = msgspec.field(default_factory=dict)
 
 
 class MapInstance(msgspec.Struct, frozen=True):

@@ -30,7 +30,7 @@ from actors.vault import Vault
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.blueprint import Blueprint
-from orchestrator.definition import HIDDEN, Definition, content_hash
+from orchestrator.definition import Definition, content_hash
 from orchestrator.errors import Conflict, HistoryGone, Invalid, NotFound, OrchestratorError, Unavailable
 from orchestrator.ports import (
     TERMINAL,
@@ -62,7 +62,7 @@ from orchestrator.views import (
     WorkerView,
 )
 from serve_app import figures, map_instances, rendering
-from serve_app.asking import ask
+from serve_app.asking import KEY_REUSED, ask, shown
 from serve_app.creations import Creations
 from serve_app.dag_book import DagBook
 from serve_app.deadlines import DEADLINE_S, LONG_DEADLINE_S, within
@@ -74,6 +74,7 @@ from serve_app.pipelines import Pipelines
 from serve_app.ports import Expect, Observation
 from serve_app.run_stream import run_frames
 from serve_app.triggers import TRIES, Triggers
+from serve_app.waiting import Waiting
 from serve_app.worker_tokens import KeptTokens
 
 #: DAGs read at once when a list is filtered
@@ -86,7 +87,6 @@ _COMMANDED = {"retry_task": "ftuc", "skip_task": "prefustc", "retry_run": "ftuc"
 _FIGURES_S = 2.0
 _RUN_ID = re.compile(r"run_[0-9A-Za-z]{1,64}")
 _DAG_ID = re.compile(r"[A-Za-z0-9_.-]{1,250}")
-_KEY_REUSED = "this request id was used with another body"
 
 
 class Gateway:
@@ -120,6 +120,8 @@ class Gateway:
         self.live_runs = LiveRuns(
             journal, control, self._book, creations, self._hub, clock, driven_ttl_s, settings.run_retention_s
         )
+        #: signals, approvals, queries
+        self.waiting = Waiting(journal, control, self._book, clock)
         store = PlanStore(Path(settings.plans_root))
         #: the instances surface's part
         self.instances = Instances(journal, control, self._book, creations, self._hub, store, clock, settings)
@@ -264,12 +266,13 @@ class Gateway:
     async def run(self, tenant: str, run_id: str) -> RunView:
         """One run with its tasks and windows. Raises NotFound."""
         found = await self._journal.look(run_id)
-        row, letters = _shown(found[0] if found else None, tenant, run_id), found[1] if found else {}
+        row, letters = shown(found[0] if found else None, tenant, run_id), found[1] if found else {}
         definition = await self._book.version(row.tenant, row.dag_id, row.dag_version)
         names = [task.id for task in definition.tasks]
         view = rendering.run_view(row)
         if row.run_type != "backfill":
-            return msgspec.structs.replace(view, tasks=rendering.task_states(names, letters))
+            waits = await self.waiting.waits(run_id) if rendering.waits(letters) else {}
+            return msgspec.structs.replace(view, tasks=rendering.task_states(names, letters), waiting_for=waits)
         children, counted, letters_by_task = await asyncio.gather(
             self._journal.children(row.run_id, rendering.WINDOWS_SHOWN + 1),
             self._journal.child_counts(row.run_id),
@@ -350,7 +353,7 @@ class Gateway:
         row = await self._row(tenant, run_id)
         if idem is not None and (kept := await self._journal.stored_reply(idem.key)) is not None:
             if kept.fingerprint != idem.fingerprint:
-                raise Conflict(_KEY_REUSED)
+                raise Conflict(KEY_REUSED)
             reply = codec.decode_command_reply(kept.reply)
             return _changed(run_id, msgspec.structs.replace(reply, replayed=True))
         if task is not None:
@@ -400,7 +403,7 @@ class Gateway:
     ) -> MapView:
         """A mapped task and a page of its instances. Raises NotFound; Invalid when it is not mapped."""
         found = await self._journal.look(run_id)
-        row = _shown(found[0] if found else None, tenant, run_id)
+        row = shown(found[0] if found else None, tenant, run_id)
         await self._check_task(row, task)
         map_instances.check_mapped(await self._book.version(row.tenant, row.dag_id, row.dag_version), task)
         if row.run_type == "backfill":
@@ -508,7 +511,7 @@ class Gateway:
             return False
 
     async def _row(self, tenant: str, run_id: str) -> RunRow:
-        return _shown(await self._journal.summary(run_id), tenant, run_id)
+        return shown(await self._journal.summary(run_id), tenant, run_id)
 
     async def _key_is_free(self, idem: Idempotency | None) -> bool:
         """A repetition meets the version it made itself; the journal answers it whatever it expects."""
@@ -554,13 +557,6 @@ def _epoch_ms(at: datetime) -> int:
     return round(at.timestamp() * 1000)
 
 
-def _shown(row: RunRow | None, tenant: str, run_id: str) -> RunRow:
-    """The row, if this surface shows it to that tenant. Raises NotFound."""
-    if row is None or row.tenant != tenant or row.dag_id.startswith(HIDDEN):
-        raise NotFound("run", run_id)
-    return row
-
-
 def _check_expected(dag_id: str, row: DagRow | None, expect: Expect) -> None:
     if row is None:
         raise Conflict(f"DAG {dag_id} does not exist")
@@ -570,7 +566,7 @@ def _check_expected(dag_id: str, row: DagRow | None, expect: Expect) -> None:
 
 def _defined(dag_id: str, written: DagWritten) -> DagDefined:
     if written.status == "conflict":
-        raise Conflict(_KEY_REUSED)
+        raise Conflict(KEY_REUSED)
     return DagDefined(dag_id, written.version, written.paused, replayed=written.status == "replayed")
 
 

@@ -16,8 +16,10 @@ from prometheus_client.core import Metric
 
 from orchestrator.definition import Definition
 from orchestrator.errors import OrchestratorError
+from orchestrator.ports import Ballot
 from orchestrator.views import (
     Acknowledged,
+    ApprovalView,
     CheckpointView,
     DagDefined,
     DagView,
@@ -35,8 +37,10 @@ from orchestrator.views import (
     Page,
     Plan,
     PlanView,
+    PublishedView,
     RunChanged,
     RunView,
+    SignalSent,
     Trigger,
     Triggered,
     WorkerView,
@@ -74,6 +78,10 @@ class Clock(Protocol):
 
 class Gateway(Protocol):
     """Commands in, views and streams out."""
+
+    @property
+    def waiting(self) -> Waiting:
+        """Signals, approvals, queries."""
 
     async def define_dag(
         self, tenant: str, definition: Definition, *, keep_tasks: bool, expect: Expect, idem: Idempotency | None
@@ -179,6 +187,27 @@ class Gateway(Protocol):
 
     async def count_http(self, observations: Sequence[Observation]) -> None:
         """Add this replica's requests to the whole system's histogram."""
+
+
+class Waiting(Protocol):
+    """Signals into runs, votes on their approvals, what runs answer; under the same rules as `Gateway`."""
+
+    async def signal(
+        self, tenant: str, run_id: str, name: str, data: msgspec.Raw, signal_id: str | None, idem: Idempotency | None
+    ) -> SignalSent:
+        """The run has the signal, durably; one with the `signal_id` of an earlier one is that one. Raises Conflict."""
+
+    async def decide(self, tenant: str, run_id: str, task: str, ballot: Ballot, idem: Idempotency | None) -> RunChanged:
+        """The vote counts, durably. Raises Conflict when it is late, Invalid (the choice), NotAllowed."""
+
+    async def approvals(self, tenant: str, *, dag_id: str | None, run_id: str | None) -> list[ApprovalView]:
+        """Open approvals, oldest first."""
+
+    async def query(self, tenant: str, run_id: str, name: str) -> PublishedView:
+        """What the run answers to `name`."""
+
+    async def queries(self, tenant: str, run_id: str) -> list[PublishedView]:
+        """Everything the run answers, by name."""
 
 
 class LiveRuns(Protocol):

@@ -9,12 +9,14 @@ from typing import cast
 from orchestrator import codec
 from orchestrator.definition import RunType, Window
 from orchestrator.events import Counts
-from orchestrator.ports import TASK_STATES, TERMINAL, ChildRow, DagRow, RunRow
+from orchestrator.ports import TASK_LETTERS, TASK_STATES, TERMINAL, ChildRow, DagRow, RunRow
 from orchestrator.views import DagView, LastDropped, RunView, WindowView
 
 #: windows a backfill shows; the rest is listed by `parent_run_id`
 WINDOWS_SHOWN = 1000
 _FAILED = ("failed", "timed_out", "quarantined")
+#: letters of tasks that wait without a worker
+_WAITING = frozenset({TASK_LETTERS["waiting"], TASK_LETTERS["suspended"]})
 _LIVE = ("running", "paused", "waiting", "cancelling")
 
 
@@ -87,6 +89,11 @@ def task_states(names: Sequence[str], letters: Mapping[str, str]) -> dict[str, s
     return {name: TASK_STATES[letters.get(name, "p")] for name in names}
 
 
+def waits(letters: Mapping[str, str]) -> bool:
+    """Does some task wait without a worker?"""
+    return not _WAITING.isdisjoint(letters.values())
+
+
 def backfill_tasks(
     names: Sequence[str], letters: Mapping[str, Mapping[str, int]], counts: Counts, state: str
 ) -> dict[str, str]:
@@ -99,7 +106,7 @@ def _over_windows(letters: Mapping[str, int], windows: int, ended: bool) -> str:
     done = letters.get("d", 0) + letters.get("s", 0)
     if letters.get("f") or letters.get("t"):
         return "failed"
-    if letters.get("r") or letters.get("e"):
+    if any(letters.get(letter) for letter in "rezw"):
         return "running"
     if done >= windows:
         return "succeeded"

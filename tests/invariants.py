@@ -33,12 +33,13 @@ from orchestrator import events as e
 from orchestrator import run as runs
 from orchestrator.backfill import Backfill
 from orchestrator.conduct import Agenda
-from orchestrator.definition import Conduct, Definition, TaskSpec
+from orchestrator.definition import WAITING_TYPES, Conduct, Definition, TaskSpec
 from orchestrator.mapped import Table
 from orchestrator.ports import TASK_LETTERS, EventBatch, RunRow
 from orchestrator.run import Run
 from orchestrator.task import Task
 from orchestrator.views import Frame
+from orchestrator.waits import Standby
 
 TERMINAL_EVENTS: Mapping[type[e.Event], str] = {
     e.RunSucceeded: "succeeded",
@@ -49,6 +50,8 @@ TERMINAL_EVENTS: Mapping[type[e.Event], str] = {
 RUN_TERMINAL = frozenset(TERMINAL_EVENTS.values())
 TASK_TERMINAL = frozenset({"succeeded", "failed", "timed_out", "cancelled", "skipped", "upstream_failed"})
 DONE = frozenset({"succeeded", "skipped"})
+#: not started, or between two attempts
+OPEN_TASKS = frozenset({"pending", "retrying", "suspended"})
 #: a retry may start this much before it is due: clocks of different processes differ
 EARLY = timedelta(milliseconds=50)
 
@@ -121,7 +124,15 @@ class History:
         self.started: dict[str, int] = {}
         #: (task, attempt) whose result was accepted -> events that did
         self.accepted: dict[tuple[str, int], int] = {}
-        self.due: dict[str, e.TaskRetrying] = {}
+        self.due: dict[str, e.TaskRetrying | e.TaskSuspended] = {}
+        #: task -> what it waited for last
+        self.waits: dict[str, e.Wait] = {}
+        #: (task, attempt) -> voter -> choice
+        self.votes: dict[tuple[str, int], dict[str, str]] = {}
+        #: name -> numbers of signals that nobody has taken
+        self.signals: dict[str, list[int]] = {}
+        #: task -> signal that it took and has not ended with yet
+        self.taken: dict[str, int] = {}
         self.restarts = 0
         #: it took too long: only teardowns go on
         self.overdue = False
@@ -177,6 +188,9 @@ class History:
                 self.state = "running"
             case e.SlaMissed():
                 pass
+            case e.SignalReceived():
+                assert self.state not in RUN_TERMINAL, f"I1 {self.run_id}: signalled while {self.state}"
+                self.signals.setdefault(event.name, []).append(event.number)
             case e.RunOverdue():
                 assert self.state in ("running", "paused"), f"{self.run_id}: overdue while {self.state}"
                 self.state, self.overdue = "running", True
@@ -210,6 +224,7 @@ class History:
         self.by.clear()
         self.due.clear()
         self.maps.clear()
+        self.signals.clear()
 
     def _count_start(self, attempt: int) -> None:
         assert attempt == self.attempts + 1, f"{self.run_id}: start {attempt} after {self.attempts}"
@@ -304,6 +319,20 @@ class History:
                 self._check_start(event, where)
                 self.tasks[name] = "running"
                 self.started[name] = event.attempt
+            case e.TaskWaiting():
+                self._check_start(event, where)
+                assert self.specs[name].type in WAITING_TYPES, f"I3 {where}: waits, and is a {self.specs[name].type}"
+                self.tasks[name], self.waits[name] = "waiting", event.wait
+                self.started[name] = event.attempt
+            case e.TaskSuspended():
+                assert (before, self.started[name]) == ("running", event.attempt), f"I12 {where}: {event}"
+                self.tasks[name], self.due[name] = "suspended", event
+            case e.TaskSucceeded() | e.TaskFailed() if before == "waiting":
+                self._check_wait_ends(event, where)
+                self.tasks[name] = _AFTER_RESULT[type(event)]
+                self.accepted[name, event.attempt] = 1
+                if isinstance(event, e.TaskFailed) and event.timed_out:
+                    self.tasks[name] = "timed_out"
             case e.TaskSucceeded() | e.TaskRetrying() | e.TaskFailed() | e.TaskReturned():
                 assert before == "running", f"I12 {where}: {event} while {before}"
                 assert event.attempt == self.started[name], f"I12 {where}: {event}, current is {self.started[name]}"
@@ -318,7 +347,21 @@ class History:
                     self.tasks[name] = "timed_out"
                 if isinstance(event, e.TaskRetrying):
                     self.due[name] = event
-            case e.TaskCheckpointed() | e.TaskProgressed() | e.ToolStarted() | e.ToolCompleted():
+            case e.VoteCast():
+                assert (before, self.started[name]) == ("waiting", event.attempt), (
+                    f"I12 {where}: {event} while {before}"
+                )
+                assert event.at < self.waits[name].until, f"I12 {where}: {event} after its expiry"
+                self.votes.setdefault((name, event.attempt), {})[event.by] = event.choice
+            case e.VoteRefused():
+                assert before != "waiting" or event.attempt < self.started[name] or event.at >= self.waits[name].until
+            case e.SignalConsumed():
+                assert (before, self.started[name]) == ("waiting", event.attempt), f"I12 {where}: {event}"
+                first = self.signals.get(event.name, [])[:1]
+                assert first == [event.number], f"{where}: takes signal {event.number}, the next is {first}"
+                self.signals[event.name].pop(0)
+                self.taken[name] = event.number
+            case e.TaskCheckpointed() | e.TaskProgressed() | e.ToolStarted() | e.ToolCompleted() | e.ValuePublished():
                 assert (before, self.started[name]) == ("running", event.attempt), f"I12 {where}: {event}"
             case e.TaskSkipped():
                 done = ("succeeded",) if self.conduct else ("succeeded", "cancelled")
@@ -330,7 +373,7 @@ class History:
                 self.tasks[name] = "cancelled"
             case e.TaskUpstreamFailed():
                 if self.conduct is None:
-                    assert before in ("pending", "retrying"), f"{where}: upstream failed while {before}"
+                    assert before in OPEN_TASKS, f"{where}: upstream failed while {before}"
                     assert self._ruling(name) == UPSTREAM_FAILED, f"I3 {where}: {self._ruling(name)}"
                 else:
                     assert before == "pending", f"{where}: upstream failed while {before}"
@@ -410,24 +453,38 @@ class History:
         fails = self.maps[name] is None or failed > most
         assert isinstance(event, e.TaskFailed if fails else e.TaskSucceeded), f"I6 {where}: {event} with {ends}"
 
+    def _check_wait_ends(self, event: e.TaskSucceeded | e.TaskFailed, where: str) -> None:
+        """By what it waited for, or by time, and then not before its time."""
+        wait, key = self.waits[event.task], (event.task, event.attempt)
+        assert event.attempt == self.started[event.task], f"I12 {where}: {event}"
+        taken = self.taken.pop(event.task, None)
+        if wait.kind == "signal" and taken is not None:
+            return
+        votes = list(self.votes.get(key, {}).values())
+        if any(votes.count(choice) >= wait.quorum for choice in votes):
+            return
+        assert event.at >= wait.until, f"I3 {where}: ends at {event.at}, its time is {wait.until}"
+
     def _check_skip(self, event: e.TaskSkipped, before: str, where: str) -> None:
         """Whoever skips it may."""
         match event.by:
             case "task":
-                assert before == "running", f"I12 {where}: skipped itself while {before}"
+                assert before in ("running", "waiting"), f"I12 {where}: skipped itself while {before}"
+                if before == "waiting":
+                    assert event.at >= self.waits[event.task].until, f"I3 {where}: given up before its time"
             case "branch":
                 branches = [name for name in self.needs[event.task] if self.specs[name].branch]
                 assert any(self.tasks[name] == "succeeded" for name in branches), f"{where}: no branch has ended"
-                assert before in ("pending", "retrying"), f"I1 {where}: skipped by a branch while {before}"
+                assert before in OPEN_TASKS, f"I1 {where}: skipped by a branch while {before}"
             case "map":
                 assert self.tasks[host_of(event.task)] == "skipped", f"I3 {where}: skipped with its map, which is not"
             case "rule":
-                assert before in ("pending", "retrying", "upstream_failed"), f"I1 {where}: ruled out while {before}"
+                assert before in (*OPEN_TASKS, "upstream_failed"), f"I1 {where}: ruled out while {before}"
                 assert self._ruling(event.task) == SKIPPED, f"I3 {where}: {self._ruling(event.task)}"
 
-    def _check_start(self, event: e.TaskStarted, where: str) -> None:
+    def _check_start(self, event: e.TaskStarted | e.TaskWaiting, where: str) -> None:
         before = self.tasks[event.task]
-        assert before in ("pending", "retrying"), f"I2 {where}: started while {before}"
+        assert before in OPEN_TASKS, f"I2 {where}: started while {before}"
         assert event.attempt > self.started.get(event.task, 0), f"I2 {where}: attempt {event.attempt} again"
         winds_up = self.conduct is not None or bool(self.specs[event.task].teardown_of)
         last = winds_up and self.state == "cancelling"
@@ -442,8 +499,9 @@ class History:
             overlap = [n for s in sequences for n in s if n != event.task and self.tasks[n] == "running"]
             assert not overlap, f"I3 {where}: started beside {overlap}, which is of its sequence"
             assert self._its_turn(event.task), f"I3 {where}: started out of its sequence"
-        if before == "retrying":
-            due = self.due[event.task].due
+        if before in ("retrying", "suspended"):
+            parked = self.due[event.task]
+            due = parked.until if isinstance(parked, e.TaskSuspended) else parked.due
             assert event.at >= due - self._early, f"I3 {where}: retried at {event.at}, due at {due}"
 
     def _check_verdict(self, event: e.Event) -> None:
@@ -467,7 +525,7 @@ class History:
         if self.state in ("running", "paused") and not self.driven:
             assert set(self.tasks.values()) - TASK_TERMINAL, f"I6 {self.run_id}: {self.state}, all tasks ended"
         if self.conduct is None:
-            waiting = [name for name, state in self.tasks.items() if state in ("pending", "retrying")]
+            waiting = [name for name, state in self.tasks.items() if state in OPEN_TASKS]
             lost = {name: self._ruling(name) for name in waiting if self._ruling(name) not in (STARTS, WAITS)}
             assert not lost, f"I3 {self.run_id}: waiting for ever: {lost}"
             if self.state in ("running", "paused") and not self.overdue:
@@ -554,10 +612,16 @@ def check_backfill(events: Sequence[e.Event]) -> str:
     return state
 
 
+#: slots of a run that are compared part by part, or are queues that may hold more than counts
+_APART = frozenset(
+    ("compiled_by_version", "compiled", "tasks", "ready", "due", "agenda", "maps", "unfolding", "standby")
+)
+
+
 def check_replay(live: Run, replayed: Run) -> None:
     """I4: every slot of the run and of each of its tasks."""
     for slot in Run.__slots__:
-        if slot in ("compiled_by_version", "compiled", "tasks", "ready", "due", "agenda", "maps", "unfolding"):
+        if slot in _APART:
             continue
         assert getattr(live, slot) == getattr(replayed, slot), f"I4 {slot}"
     for slot in Agenda.__slots__ if live.agenda is not None else ():
@@ -568,6 +632,8 @@ def check_replay(live: Run, replayed: Run) -> None:
     for position, table in live.maps.items():
         for slot in set(Table.__slots__) - {"active", "waiting"}:
             assert getattr(table, slot) == getattr(replayed.maps[position], slot), f"I4 map.{slot}"
+    if live.standby is not None or replayed.standby is not None:
+        _check_standby(live, replayed)
     for name, mine, other in zip(live.compiled.graph.names, live.tasks, replayed.tasks, strict=True):
         for slot in Task.__slots__:
             assert getattr(mine, slot) == getattr(other, slot), f"I4 {name}.{slot}"
@@ -575,9 +641,30 @@ def check_replay(live: Run, replayed: Run) -> None:
     assert _due(live) == _due(replayed), "I4 due"
 
 
+def _check_standby(live: Run, replayed: Run) -> None:
+    mine, other = live.standby, replayed.standby
+    assert mine is not None, "I4 standby"
+    assert other is not None, "I4 standby"
+    for slot in Standby.__slots__:
+        if slot not in ("entering", "timers"):
+            assert getattr(mine, slot) == getattr(other, slot), f"I4 standby.{slot}"
+    opens = {(open_.wait.until, i, open_.attempt) for i, open_ in mine.open.items()}
+    assert opens <= set(mine.timers), "I8 a wait without a timer"
+    assert opens == set(other.timers), "I4 timers"
+    assert not mine.timers or mine.timers[0] in opens, "a timer of nothing is next"
+    assert _entering(live) == _entering(replayed), "I4 entering"
+
+
+def _entering(run: Run) -> list[int]:
+    entering = run.standby.entering if run.standby is not None else []
+    return sorted({i for _, i in entering if runs.startable(run, i)})
+
+
 def _due(run: Run) -> list[tuple[datetime, int, int]]:
     """Without those that wait no longer, which a wake drops."""
-    waiting = {(position, task.attempt) for position, task in enumerate(run.tasks) if task.state == "retrying"}
+    waiting = {
+        (position, task.attempt) for position, task in enumerate(run.tasks) if task.state in ("retrying", "suspended")
+    }
     return sorted({entry for entry in run.due if entry[1:] in waiting})
 
 

@@ -30,12 +30,13 @@ from orchestrator import spec, webhook
 from orchestrator.blueprint import Blueprint, Dispatch, Outcome, Visit
 from orchestrator.blueprint_graph import to_dot
 from orchestrator.client import Client
-from orchestrator.definition import Definition, TriggerRule
+from orchestrator.definition import WAITING_TYPES, Definition, TriggerRule
 from orchestrator.handler_calls import HandlerCall
 from orchestrator.job_schedule import check_blueprints, parse_schedules
 from orchestrator.load import load
 from orchestrator.pipeline import check_definition
 from orchestrator.remote_tasks import remote_tasks_in
+from orchestrator.wait_params import NAMES
 from serve_app.app import describe
 from serve_app.auth import SCOPES
 from serve_app.cli import app
@@ -55,7 +56,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 GUIDE = "".join(
     (ROOT / "docs" / name).read_text(encoding="utf-8")
-    for name in ("surfaces.md", "schedules.md", "graphs.md", "mapping.md")
+    for name in ("surfaces.md", "schedules.md", "graphs.md", "mapping.md", "waiting.md")
 )
 TEXT = README + GUIDE.replace("](../", "](")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.S | re.M)
@@ -123,6 +124,19 @@ def test_the_guides_branch_has_two_ways_and_a_join(examples: dict[str, Definitio
     ways = {"in_bulk", "one_by_one"}
     assert edges(examples["mail"]) == {"by_size": set(), **{way: {"by_size"} for way in ways}, "tell": ways}
     assert [task.id for task in examples["mail"].tasks if task.branch] == ["by_size"]
+
+
+def test_the_guides_release_waits_for_a_signal_then_people_then_time(examples: dict[str, Definition]) -> None:
+    release = examples["release"]
+    ends = {"monday": {"ask"}, "drop": {"ask"}, "ship": {"monday"}}
+    assert edges(release) == {"build": set(), "tests_passed": set(), "ask": {"build", "tests_passed"}, **ends}
+    assert [task.id for task in release.tasks if task.branch] == ["ask"]
+
+
+def test_the_guide_tells_every_param_of_tasks_that_wait() -> None:
+    tables = GUIDE.partition("| `core.wait` |")[2].partition("- Every wait ends")[0]
+    told = {name for line in tables.splitlines() for name in quoted(line.strip("|").partition("|")[0])}
+    assert told - WAITING_TYPES == NAMES
 
 
 def test_the_guide_tells_all_trigger_rules() -> None:

@@ -253,3 +253,28 @@ def use_tools(ctx: Any, fails: bool = False) -> str:
     except ValueError:
         return "not written"
     return "written"
+
+
+def naps(ctx: Any, naps: list[Any], catches: bool = False) -> None:
+    """Sleeps for spans, until instants as text, and takes checkpoints."""
+    try:
+        for nap in naps:
+            if nap == "checkpoint":
+                ctx.checkpoint(1)
+            elif isinstance(nap, str):
+                ctx.sleep_until(datetime.datetime.fromisoformat(nap))
+            else:
+                ctx.sleep(nap)
+    except Exception:
+        if not catches:
+            raise
+    finally:
+        EVENTS["cleaned up"].set()
+
+
+async def naps_async(ctx: Any) -> None:
+    ctx.sleep(60)
+
+
+def publishes(ctx: Any, word: str, value: Any) -> None:
+    ctx.publish(word, value)

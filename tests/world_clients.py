@@ -19,10 +19,11 @@ from typing import Any, TypeVar, get_args
 import msgspec
 
 from orchestrator import events as e
-from orchestrator.definition import HIDDEN, Definition, TaskSpec, TriggerRule
+from orchestrator.definition import HIDDEN, WAITING_TYPES, Definition, TaskSpec, TriggerRule
 from orchestrator.errors import Refused, Unavailable
 from orchestrator.ids import INSTANCE_PREFIX
 from orchestrator.messages import NO_JSON
+from orchestrator.ports import Ballot
 from orchestrator.views import (
     Acknowledged,
     CheckpointView,
@@ -98,7 +99,7 @@ class Clients:
         """One thing that one client wants."""
         await asyncio.sleep(after_s)
         creations = (self._trigger, self._trigger, self._backfill, self._live_run, self._instance)
-        commands = (self._command, self._command, self._change_mind, self._pause_dag)
+        commands = (self._command, self._command, self._change_mind, self._pause_dag, self._signal, self._vote)
         visit = self.rng.choice((*creations, *commands) if self._runs_of_dags() else creations)
         with suppress(Refused):
             await visit()
@@ -243,6 +244,38 @@ class Clients:
         )
         made = await self._twice(lambda gateway, key: gateway.trigger(TENANT, trigger, key))
         assert made.run_id in self.journal.runs, f"I13 {made.run_id} was accepted and is not there"
+
+    async def _signal(self) -> None:
+        """Early, late, or twice under one id: there is one signal."""
+        run_id = self.rng.choice(self._runs_of_dags())
+        sent = f"s{self.rng.getrandbits(32):x}"
+        name = self.rng.choice(("go", "stop"))
+        data = msgspec.Raw(msgspec.json.encode(sent))
+        asked = self.gateways[: self.rng.choice((1, 2))]
+        call = [partial(g.waiting.signal, TENANT, run_id, name, data, sent, None) for g in asked]
+        answers: list[Any] = await asyncio.gather(*map(self.insist, call), return_exceptions=True)
+        if accepted := [each for each in answers if not isinstance(each, BaseException)]:
+            found = [x for x in self._events(run_id) if isinstance(x, e.SignalReceived) and x.signal_id == sent]
+            assert len(found) == 1, f"I13 signal {sent} of {run_id} was answered {accepted}, and is there {len(found)}"
+        for each in answers:
+            if isinstance(each, BaseException):
+                raise each
+
+    async def _vote(self) -> None:
+        """On something that is open, if anything is; what is listed as open was so a moment ago."""
+        waiting = self.rng.choice(self.gateways).waiting
+        open_ = await self.insist(lambda: waiting.approvals(TENANT, dag_id=None, run_id=None))
+        for view in open_:
+            asked = [x for x in self._events(view.run_id) if isinstance(x, e.TaskWaiting) and x.task == view.task]
+            assert view.attempt in [x.attempt for x in asked], f"{view} is listed, and nobody asked"
+        if not open_:
+            return
+        view = self.rng.choice(open_)
+        by = self.rng.choice(("ada", "bob", "cid"))
+        ballot = Ballot(self.rng.choice(view.choices), by, ("client", by), None, self.rng.choice((None, view.attempt)))
+        await self.insist(lambda: waiting.decide(TENANT, view.run_id, view.task, ballot, None))
+        cast = [x for x in self._events(view.run_id) if isinstance(x, e.VoteCast) and (x.task, x.by) == (view.task, by)]
+        assert cast, f"I13 a vote of {by} on {view.run_id}/{view.task} was accepted and is not in the journal"
 
     async def _pause_dag(self) -> None:
         gateway, dag_id = self.gateways[0], self.rng.choice(("a", "b"))
@@ -392,6 +425,9 @@ def _random_tasks(rng: Random) -> tuple[TaskSpec, ...]:
     for n in range(rng.randint(0 if rng.random() < 0.1 else 1, 5)):
         above = [f"t{i}" for i in range(n) if rng.random() < 0.4]
         inputs = {f"from_{name}": name for name in above if rng.random() < 0.5}
+        if rng.random() < 0.2:
+            tasks.append(_waiting_task(rng, f"t{n}", tuple(above)))
+            continue
         tasks.append(
             TaskSpec(
                 id=f"t{n}",
@@ -425,6 +461,21 @@ def _with_maps(rng: Random, tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]
     return tuple(out)
 
 
+def _waiting_task(rng: Random, name: str, above: tuple[str, ...]) -> TaskSpec:
+    """A task that waits for time, a signal or people, for a few seconds at most."""
+    match rng.choice(("core.wait", "core.signal", "core.approval")):
+        case "core.wait":
+            params: dict[str, Any] = {"seconds": rng.choice((0, 0.3, 3, 9))}
+        case "core.signal":
+            params = {"name": rng.choice(("go", "stop")), "timeout_s": rng.choice((2, 12))}
+            params["on_timeout"] = rng.choice(("fail", "skip", {"value": None}))
+        case _:
+            params = {"prompt": "?", "quorum": rng.choice((1, 2)), "expires_s": rng.choice((2, 12))}
+            params["on_expiry"] = rng.choice(("fail", "skip", "approve", "expired"))
+    kind = "core.wait" if "seconds" in params else "core.signal" if "name" in params else "core.approval"
+    return TaskSpec(id=name, type=kind, depends_on=above, params=params, priority=rng.choice((0, 5)))
+
+
 def _with_rules(rng: Random, tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:
     """The same, in every other DAG with rules, branches and a teardown."""
     if not tasks or rng.random() < 0.5:
@@ -433,7 +484,7 @@ def _with_rules(rng: Random, tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...
     for task in tasks:
         below = [other.id for other in tasks if task.id in other.depends_on]
         task = msgspec.structs.replace(task, trigger_rule=rng.choice(get_args(TriggerRule)))
-        if below and rng.random() < 0.3:
+        if below and task.type not in WAITING_TYPES and rng.random() < 0.3:
             task = msgspec.structs.replace(task, branch=True, params={"ways": below})
         out.append(task)
     if setups := [task.id for task in out if not task.branch]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from orchestrator import codec
 from orchestrator import events as e
-from orchestrator.definition import Definition
+from orchestrator.definition import WAITING_TYPES, Definition
 from orchestrator.messages import Assignment, RunContext, Value
 from tests.fakes_journal import MemoryJournal
 from tests.invariants import EARLY, History, check_backfill, check_row, check_versions
@@ -117,8 +117,8 @@ class Watcher:
             spec is not None and spec.trigger_rule == "all_success"
         )  # others may start before their inputs are there
         for name, producer in spec.inputs.items() if spec and waited else ():
-            if specs[producer].branch:
-                continue  # its value is what it chose
+            if specs[producer].branch or specs[producer].type in WAITING_TYPES:
+                continue  # its value is what it chose, or what it waited for
             if specs[producer].expand:
                 self._check_list(where, task, name, producer, history)
                 continue

@@ -26,6 +26,7 @@ from orchestrator.client.script import (
     path,
 )
 from orchestrator.client.shapes import (
+    DagsApproval,
     DagsBatchItem,
     DagsDagDefined,
     DagsDagView,
@@ -33,9 +34,11 @@ from orchestrator.client.shapes import (
     DagsMapInstance,
     DagsPlan,
     DagsPreview,
+    DagsPublished,
     DagsRun,
     DagsRunChanged,
     DagsRunSummary,
+    DagsSignalSent,
     DagsTaskChanged,
     DagsTriggered,
 )
@@ -205,6 +208,46 @@ def map_instances(run_id: str, task: str, *, state: str | None = None) -> Stream
     accepted wherever a task's is.
     """
     return _pages(path("/runs/{}/tasks/{}/instances", run_id, task), state=state)
+
+
+def signal(
+    run_id: str, name: str, data: Any = None, *, signal_id: str | None = None, key: str | None = None
+) -> Script[DagsSignalSent]:
+    """The run has the signal, durably, for the next task that waits for that name.
+
+    A second one with the same `signal_id`, in this life of the run, is the first one.
+    """
+    return _post(path("/runs/{}/signals/{}", run_id, name), _given(signal_id=signal_id) | {"data": data}, key)
+
+
+def approvals(*, dag_id: str | None = None, run_id: str | None = None) -> Script[list[DagsApproval]]:
+    """Open approvals, oldest first."""
+    return part(get(BASE + "/approvals", dag_id=dag_id, run_id=run_id), "items")
+
+
+def decide(
+    run_id: str,
+    task: str,
+    choice: str,
+    *,
+    comment: str | None = None,
+    by: str | None = None,
+    attempt: int | None = None,
+    key: str | None = None,
+) -> Script[DagsTaskChanged]:
+    """A vote on an approval. `by` names whose it is, which needs scope admin. Raises Conflicting when it is late."""
+    told = _given(choice=choice, comment=comment, by=by, attempt=attempt)
+    return _post(path("/runs/{}/tasks/{}/decision", run_id, task), told, key)
+
+
+def query(run_id: str, name: str) -> Script[DagsPublished]:
+    """What the run's tasks published under a name last; `progress` and `waiting_for` are built in."""
+    return get(path(BASE + "/runs/{}/query/{}", run_id, name))
+
+
+def queries(run_id: str) -> Script[list[DagsPublished]]:
+    """Everything the run answers, by name."""
+    return part(get(path(BASE + "/runs/{}/query", run_id)), "items")
 
 
 def logs(run_id: str, task: str, attempt: int | None = None) -> Script[list[DagsLog]]:

@@ -159,6 +159,31 @@ class DagsRunSummary(TypedDict):
     counts: NotRequired[DagsCounts | None]
 
 
+class DagsVote(TypedDict):
+    """A vote that counts."""
+
+    by: str
+    choice: str
+    comment: str | None
+    at: str
+
+
+class DagsWaitingFor(TypedDict):
+    """What a task waits for without a worker; `until` ends the wait, whatever comes."""
+
+    #: time, signal, approval or sleep
+    kind: str
+    attempt: int
+    since: str
+    until: str
+    name: NotRequired[str | None]
+    prompt: NotRequired[str | None]
+    choices: NotRequired[list[str] | None]
+    roles: NotRequired[list[str] | None]
+    quorum: NotRequired[int | None]
+    votes: NotRequired[list[DagsVote] | None]
+
+
 class DagsRunWindow(TypedDict):
     """One window of a backfill and the run that serves it."""
 
@@ -172,6 +197,8 @@ class DagsRun(DagsRunSummary):
 
     windows: NotRequired[list[DagsRunWindow] | None]
     windows_truncated: NotRequired[bool | None]
+    #: task -> what it waits for without a worker
+    waiting_for: NotRequired[dict[str, DagsWaitingFor] | None]
 
 
 class DagsRunChanged(TypedDict):
@@ -198,6 +225,43 @@ class DagsMapInstance(TypedDict):
     map_index: int
     task: str
     state: str
+
+
+class DagsSignalSent(TypedDict):
+    """The run has the signal."""
+
+    run_id: str
+    name: str
+    signal_id: str
+    state: DagsRunState
+
+
+class DagsApproval(TypedDict):
+    """An approval that waits for votes; one choice with `quorum` votes decides."""
+
+    run_id: str
+    dag_id: str
+    task: str
+    attempt: int
+    prompt: str
+    choices: list[str]
+    #: scopes and names of who may vote; empty = everybody
+    roles: list[str]
+    quorum: int
+    asked_at: str
+    expires_at: str
+    votes: list[DagsVote]
+
+
+class DagsPublished(TypedDict):
+    """What a run answers to a query."""
+
+    run_id: str
+    name: str
+    value: Any
+    task: str | None
+    attempt: int | None
+    at: str | None
 
 
 class DagsLog(TypedDict):

@@ -84,6 +84,18 @@ def test_rules_and_cleanup_takes_both_ways_and_leaves_nothing(live: Server, api:
     assert {each["warn"] for each in tasks} == {"skipped"}
 
 
+def test_waiting_goes_on_with_a_signal_a_decision_and_time(live: Server, api: Api) -> None:
+    out = run(live, "waiting")
+    assert "rows" in out
+    assert "load 4 rows?" in out
+    assert "attempt 1 begins" in out
+    assert "attempt 2 begins" in out
+    assert "load/2 | loaded" in out
+    newest = api.runs(dag_id="waiting")[0]
+    ways = api.run(newest["run_id"])["tasks"]
+    assert (newest["state"], ways["refuse"], ways["load"]) == ("success", "skipped", "done")
+
+
 def test_follow_a_run_resumes_after_its_last_event(live: Server) -> None:
     lines = run(live, "follow_a_run").splitlines()
     cut = lines.index("-- connection lost, back again after 3")

@@ -7,7 +7,7 @@ import inspect
 import subprocess
 import sys
 import types
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -528,3 +528,26 @@ def test_an_instant_without_a_zone_is_refused() -> None:
 
     with pytest.raises(Invalid, match="end_at: give the time zone"):
         nightly.definition()
+
+
+def test_what_waits_is_written_without_a_function() -> None:
+    @dag(owner="me")
+    def waits(day: str = "2026-01-01") -> None:
+        came = task.signal("came", timeout_s=60, on_timeout={"value": 0})
+        ask = task.approval("ask", came, choices=("yes", "no"), quorum=2, branches={"yes": ["wait"], "no": []})
+        task.wait("wait", until=datetime(2026, 1, 2, tzinfo=UTC)).after(ask)
+        task.wait("other", until=day, trigger_rule="all_done").after(ask)
+
+    came, ask, wait, other = waits.definition().tasks
+    assert (came.type, came.params) == (
+        "core.signal",
+        {"name": "came", "timeout_s": 60, "on_timeout": {"value": 0}},
+    )
+    assert (ask.type, ask.branch, ask.inputs) == ("core.approval", True, {"prompt": "came"})
+    assert ask.params["branches"] == {"yes": ["wait"], "no": []}
+    assert (wait.type, wait.params, wait.depends_on) == ("core.wait", {"until": "2026-01-02T00:00:00Z"}, ("ask",))
+    assert other.params == {"until": {"$param": "day", "default": "2026-01-01"}}
+    with pytest.raises(TypeError, match="retries"):
+        dag(lambda: task.wait("w", seconds=1, retries=2)).definition()  # type: ignore[call-arg]
+    with pytest.raises(Invalid, match="inside a @dag function"):
+        task.signal("s")

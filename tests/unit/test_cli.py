@@ -615,3 +615,36 @@ def test_a_help_text_is_shown_as_it_is_written(name: str, command: Any) -> None:
     """Brackets with a word in them are markup, and vanish."""
     texts = [command.help, *(parameter.help for parameter in command.params)]
     assert [text for text in texts if text and rich.markup.render(text).plain != text] == []
+
+
+def test_a_signal_carries_json_or_text_and_an_id(call: Any, stub: Stub) -> None:
+    stub.on("POST", "/runs/r/signals/go", {"run_id": "r", "name": "go", "signal_id": "x", "state": "running"})
+    code, out, _ = call("runs", "signal", "r", "go", "--data", '{"n": 1}', "--id", "x")
+    assert (code, "running" in out) == (0, True)
+    call("runs", "signal", "r", "go", "--data", "not json")
+    call("runs", "signal", "r", "go")
+    assert [body for _, _, body in stub.asked] == [
+        {"data": {"n": 1}, "signal_id": "x"},
+        {"data": "not json"},
+        {"data": None},
+    ]
+
+
+def test_approvals_are_listed_and_decided(call: Any, stub: Stub) -> None:
+    approval = {"run_id": "r", "task": "ask", "prompt": "Well?", "choices": ["yes", "no"], "votes": [1], "quorum": 2}
+    stub.on("GET", "/approvals", {"items": [{**approval, "expires_at": "2026-01-02T03:04:05Z"}]})
+    out = call("approvals", "list")[1]
+    assert [part for part in ("ask", "Well?", "1/2") if part not in out] == []
+    assert json.loads(call("approvals", "list", "--json")[1])["items"][0]["choices"] == ["yes", "no"]
+    stub.on("POST", "/runs/r/tasks/ask/decision", {"run_id": "r", "task": "ask", "state": "done", "attempts": 1})
+    code, out, _ = call("approvals", "decide", "r", "ask", "yes", "--comment", "fine", "--by", "ada")
+    assert (code, "done" in out) == (0, True)
+    assert stub.asked[-1][2] == {"choice": "yes", "comment": "fine", "by": "ada"}
+
+
+def test_a_run_is_asked_for_one_value_or_all(call: Any, stub: Stub) -> None:
+    stub.on("GET", "/runs/r/query/rows", {"name": "rows", "value": [4]})
+    stub.on("GET", "/runs/r/query", {"items": [{"name": "rows", "value": [4]}, {"name": "progress", "value": {}}]})
+    assert "[4]" in call("runs", "query", "r", "rows")[1]
+    assert json.loads(call("runs", "query", "r", "rows", "--json")[1]) == {"name": "rows", "value": [4]}
+    assert "progress" in call("runs", "query", "r")[1]

@@ -120,7 +120,7 @@ def test_a_backfill_tells_of_its_windows() -> None:
 
 def test_every_event_there_is_gives_a_frame() -> None:
     values = {"at": AT, "window": Window("a", "b"), "data": msgspec.Raw(b'{"n":1}'), "due": AT, "deadline": AT}
-    values |= {"until": AT, "through": 0, "attempts": 1, "task_attempts": {}}
+    values |= {"until": AT, "through": 0, "attempts": 1, "task_attempts": {}, "wait": e.Wait("time", AT)}
     for kind in get_args(e.AnyEvent):
         names = [f.name for f in msgspec.structs.fields(kind) if f.required]
         event = kind(**{name: values.get(name, 1 if name in ("attempt", "dag_version") else "x") for name in names})

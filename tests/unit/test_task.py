@@ -25,6 +25,8 @@ TASK_EVENTS = [
     e.TaskMarked(AT, "a"),
     e.TaskUpstreamFailed(AT, "a"),
     e.TaskCancelled(AT, "a"),
+    e.TaskWaiting(AT, "a", 1, e.Wait("time", AT)),
+    e.TaskSuspended(AT, "a", 1, AT, 1),
     e.TaskReset(AT, "a"),
 ]
 
@@ -107,7 +109,8 @@ def test_a_replaced_attempt_is_refused(attempt: int) -> None:
 
 @pytest.mark.parametrize("event", TASK_EVENTS[2:-1], ids=lambda event: event.__struct_config__.tag)
 def test_an_attempt_that_has_ended_is_refused(event: e.Event) -> None:
-    task = Task() if isinstance(event, e.TaskUpstreamFailed) else running()
+    fresh = isinstance(event, e.TaskUpstreamFailed | e.TaskWaiting)
+    task = Task() if fresh else running()
     apply(task, event)
     with pytest.raises(StaleAttempt):
         fence(a_task("a"), task, 1)

@@ -7,11 +7,16 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from orchestrator import published
 from serve_app.problems import STATUS, Kind
 from serve_app.surfaces.dags import models as m
 from serve_app.surfaces.dags import paging, parse, words
+from serve_app.surfaces.dags import waiting_models as w
 
 Json = dict[str, Any]
+
+_ANSWERS = m.ANSWERS | w.ANSWERS
+_BODIES = m.BODIES | w.BODIES
 
 _PROBLEM_EXAMPLES = {
     Kind.INVALID: "to is before from",
@@ -25,6 +30,7 @@ _PROBLEM_EXAMPLES = {
     Kind.UNAVAILABLE: "journal unavailable",
 }
 _ALWAYS = (Kind.UNAUTHENTICATED, Kind.FORBIDDEN, Kind.RATE_LIMITED, Kind.BROKEN, Kind.UNAVAILABLE)
+_OF_READS = (Kind.INVALID, Kind.NOT_FOUND)
 _OF_COMMANDS = (Kind.INVALID, Kind.NOT_FOUND, Kind.CONFLICT)
 
 _SECURITY: list[Json] = [{"DagsToken": []}]
@@ -92,6 +98,17 @@ def operations() -> dict[str, Json]:
             Kind.NOT_FOUND,
         ),
         "task_logs": _get((_run_id(), _task(), _attempt()), m.DagsLogList, Kind.INVALID, Kind.NOT_FOUND),
+        "decide": _post((_run_id(), _task()), w.DagsDecision, m.DagsTaskChanged, problems=_OF_COMMANDS),
+        "signal": _post(
+            (_run_id(), _path("name", parse.SIGNAL_NAME, "data_ready")),
+            w.DagsSignal,
+            w.DagsSignalSent,
+            problems=_OF_COMMANDS,
+            body_required=False,
+        ),
+        "query": _get((_run_id(), _path("name", published.NAME.pattern, "rows")), w.DagsPublished, *_OF_READS),
+        "queries": _get((_run_id(),), w.DagsPublishedList, *_OF_READS),
+        "list_approvals": _get((_query("dag_id"), _query("run_id")), w.DagsApprovalList),
         "list_workers": _get((), m.DagsWorkerList),
         "scale_workers": _post((), m.DagsScale, m.DagsWorkerList, problems=(Kind.INVALID, Kind.CONFLICT)),
         "drain_worker": _command((_worker_id(),), m.DagsWorker),
@@ -100,7 +117,7 @@ def operations() -> dict[str, Json]:
 
 def components() -> Json:
     """Schemas and the security scheme that the operations refer to."""
-    every = [each for each in vars(m).values() if _is_model(each)]
+    every = dict.fromkeys(each for module in (m, w) for each in vars(module).values() if _is_model(each))
     template = "#/components/schemas/{model}"
     _, definitions = models_json_schema([(each, "validation") for each in every], ref_template=template)
     scheme = {"type": "http", "scheme": "bearer", "description": "a token with scope client or admin"}
@@ -125,7 +142,7 @@ def _post(
     problems: tuple[Kind, ...],
     body_required: bool = True,
 ) -> Json:
-    examples = {name: {"value": value} for name, value in m.BODIES[body].items()}
+    examples = {name: {"value": value} for name, value in _BODIES[body].items()}
     content = {"application/json": {"schema": _ref(body), "examples": examples}}
     described = _operation((*parameters, _REQUEST_ID), answers, problems, _HEADERS | _REPLAY)
     return {**described, "requestBody": {"required": body_required, "content": content}}
@@ -161,8 +178,8 @@ def _operation(
 ) -> Json:
     schemas = [_ref(each) for each in answers]
     content: Json = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}
-    if answers[0] in m.ANSWERS:
-        content["example"] = m.ANSWERS[answers[0]]
+    if answers[0] in _ANSWERS:
+        content["example"] = _ANSWERS[answers[0]]
     success = {
         "description": (answers[0].__doc__ or "").strip(),
         "headers": headers,

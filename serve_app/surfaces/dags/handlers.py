@@ -8,13 +8,12 @@ the summary of its operation.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -27,15 +26,16 @@ from serve_app import sse
 from serve_app.auth import Principal
 from serve_app.options import ServerOptions
 from serve_app.ports import Clock, Gateway
-from serve_app.problems import Forbidden, problem_of
+from serve_app.problems import problem_of
 from serve_app.requests import idempotency, json_body, optional_json_body, unhindered, whole_number
 from serve_app.surfaces.dags import paging, parse, words
+from serve_app.surfaces.dags.answers import answer as _answer
+from serve_app.surfaces.dags.answers import path_id as _path_id
+from serve_app.surfaces.dags.answers import require
 
 Switch = Callable[[str, str, str | None, Idempotency | None], Coroutine[Any, Any, DagDefined]]
 RunCommand = Callable[[str, str, Idempotency | None], Coroutine[Any, Any, RunChanged]]
 TaskCommand = Callable[[str, str, str, Idempotency | None], Coroutine[Any, Any, RunChanged]]
-
-JSON = "application/json; charset=utf-8"
 
 #: a definition with more tasks than this is checked in a thread, so that other requests go on meanwhile
 _MANY_TASKS = 200
@@ -297,21 +297,6 @@ class Handlers:
 
     async def _optional_json(self, request: Request) -> dict[str, Any]:
         return await optional_json_body(request, self._options.max_body_bytes)
-
-
-def require(principal: Principal, scope: str) -> None:
-    """Raise Forbidden unless the caller has the scope."""
-    if scope not in principal.scopes:
-        raise Forbidden(scope)
-
-
-def _answer(body: Mapping[str, Any], *, replayed: bool = False) -> Response:
-    headers = {"Idempotent-Replay": "true"} if replayed else None
-    return Response(orjson.dumps(body), media_type=JSON, headers=headers)
-
-
-def _path_id(request: Request, kind: str, name: str) -> str:
-    return parse.known_form(kind, request.path_params[name])
 
 
 async def _parse_dag(body: object) -> tuple[Definition, bool]:

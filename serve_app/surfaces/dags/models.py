@@ -258,6 +258,30 @@ class DagsBatchDone(BaseModel):
     runs: list[DagsBatchItem]
 
 
+class DagsVote(BaseModel):
+    """A vote that counts."""
+
+    by: str
+    choice: str
+    comment: str | None
+    at: Instant
+
+
+class DagsWaitingFor(BaseModel):
+    """What a task waits for without a worker. `until` ends the wait, whatever comes."""
+
+    kind: str = Field(description="time, signal, approval, or sleep: its own code sleeps")
+    attempt: int
+    since: Instant
+    until: Instant
+    name: str | None = Field(None, description="of a signal")
+    prompt: str | None = Field(None, description="of an approval, like what follows")
+    choices: list[str] | None = None
+    roles: list[str] | None = None
+    quorum: int | None = None
+    votes: list[DagsVote] | None = None
+
+
 class DagsRunWindow(BaseModel):
     """One window of a backfill and the run that serves it."""
 
@@ -292,6 +316,9 @@ class DagsRun(DagsRunSummary):
 
     windows: list[DagsRunWindow] | None = None
     windows_truncated: bool | None = None
+    waiting_for: dict[str, DagsWaitingFor] | None = Field(
+        None, description="task -> what it waits for without a worker"
+    )
 
 
 class DagsRunList(BaseModel):

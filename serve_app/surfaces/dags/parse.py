@@ -13,9 +13,12 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import cast
 
-from orchestrator import dates, spec, windows
+import orjson
+
+from orchestrator import dates, published, spec, windows
 from orchestrator.definition import Definition, RunType
 from orchestrator.errors import Conflict, Invalid, NotFound
+from orchestrator.faults import json_fault
 from orchestrator.views import Trigger
 from serve_app.ports import Expect
 from serve_app.requests import Fields, object_of, whole_number, word
@@ -25,6 +28,7 @@ DAG_ID = spec.DAG_ID.removeprefix("^").removesuffix("$")
 TASK_ID = spec.TASK_ID.removeprefix("^").removesuffix("$")
 #: runs born on another surface keep that surface's id
 RUN_ID = r"[A-Za-z0-9_.:-]{1,128}"
+SIGNAL_NAME = r"[A-Za-z0-9_.:-]{1,128}"
 WORKER_ID = r"[A-Za-z0-9_.:-]{1,250}"
 
 MOST_RUNS_IN_BATCH = 10_000
@@ -36,6 +40,9 @@ MOST_ATTEMPTS = 10**9
 #: seconds a request for a run may wait for its end
 MOST_WAIT_S = 60
 MOST_VERSIONS = 10**15
+#: bytes of the data of a signal, as JSON
+MOST_SIGNAL_BYTES = 65_536
+LONGEST_COMMENT = 1000
 
 _OF_SCHEDULES = ("dag_id", "schedule", "timezone", "calendar", "start_at", "end_at", "jitter_s")
 _RUN_TYPES = ("manual", "backfill")
@@ -47,7 +54,14 @@ ANY_TASK_ID = TASK_ID + r"(\[\d{1,4}\])?"
 _FORMS = MappingProxyType(
     {
         kind: re.compile(form, re.ASCII)
-        for kind, form in {"dag": DAG_ID, "task": ANY_TASK_ID, "run": RUN_ID, "worker": WORKER_ID}.items()
+        for kind, form in {
+            "dag": DAG_ID,
+            "task": ANY_TASK_ID,
+            "run": RUN_ID,
+            "worker": WORKER_ID,
+            "signal": SIGNAL_NAME,
+            "query": published.NAME.pattern,
+        }.items()
     }
 )
 _IF_MATCH = re.compile(r'(?:W/)?(?:"(\d{1,15})"|(\d{1,15}))', re.ASCII)
@@ -109,6 +123,17 @@ class RunsQuery:
     parent_run_id: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """A vote."""
+
+    choice: str
+    comment: str | None
+    #: for whom, when the caller names somebody
+    by: str | None
+    attempt: int | None
+
+
 def known_form(kind: str, given: str) -> str:
     """`given` itself. Raises NotFound when nothing of that kind can have such an id."""
     if not _FORMS[kind].fullmatch(given):
@@ -161,6 +186,36 @@ def reason(body: object) -> str | None:
     text = fields.text("reason")
     fields.check()
     return text
+
+
+def signal_request(body: dict[str, object]) -> tuple[bytes, str | None]:
+    """Data, as JSON, and id of a signal."""
+    fields = Fields(body)
+    signal_id = fields.text("signal_id", shortest=1, longest=128)
+    if (fault := json_fault({"data": body.get("data")})) is not None:
+        fields.wrong(*fault)
+    fields.check()
+    data = orjson.dumps(body.get("data"))
+    if len(data) > MOST_SIGNAL_BYTES:
+        fields.wrong("data", f"at most {MOST_SIGNAL_BYTES} bytes of JSON expected")
+    fields.check()
+    return data, signal_id
+
+
+def decision_request(body: object) -> Decision:
+    """A body of POST …/decision."""
+    fields = Fields(body)
+    choice = fields.text("choice", required=True, shortest=1, longest=128)
+    comment = fields.text("comment", longest=LONGEST_COMMENT)
+    by = fields.text("by", shortest=1, longest=200)
+    attempt = fields.whole("attempt", 1, MOST_ATTEMPTS)
+    fields.check()
+    return Decision(choice=choice or "", comment=comment, by=by, attempt=attempt)
+
+
+def approvals_query(query: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """`dag_id` and `run_id`."""
+    return query.get("dag_id"), query.get("run_id")
 
 
 def scale(body: object) -> tuple[str, int]:

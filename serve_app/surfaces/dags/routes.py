@@ -26,7 +26,9 @@ from serve_app.ports import Clock, Gateway
 from serve_app.problems import Kind, TooManyRequests, Unauthenticated, problem_of
 from serve_app.requests import identity_of
 from serve_app.surfaces.dags import docs, words
-from serve_app.surfaces.dags.handlers import JSON, Handlers, require
+from serve_app.surfaces.dags.answers import JSON, require
+from serve_app.surfaces.dags.handlers import Handlers
+from serve_app.surfaces.dags.waiting_handlers import WaitingHandlers
 
 BASE = "/api/v1/runtime/orchestrator"
 
@@ -56,6 +58,11 @@ ENDPOINTS = (
     ("POST", "/runs/{run_id}/tasks/{task}/skip", "client", "skip_task"),
     ("GET", "/runs/{run_id}/tasks/{task}/instances", "client", "map_instances"),
     ("GET", "/runs/{run_id}/tasks/{task}/logs", "client", "task_logs"),
+    ("POST", "/runs/{run_id}/tasks/{task}/decision", "client", "decide"),
+    ("POST", "/runs/{run_id}/signals/{name}", "client", "signal"),
+    ("GET", "/runs/{run_id}/query", "client", "queries"),
+    ("GET", "/runs/{run_id}/query/{name}", "client", "query"),
+    ("GET", "/approvals", "client", "list_approvals"),
     ("GET", "/workers", "client", "list_workers"),
     ("POST", "/workers/scale", "admin", "scale_workers"),
     ("POST", "/workers/{worker_id}/drain", "admin", "drain_worker"),
@@ -74,6 +81,7 @@ class DagsSurface:
         self, gateway: Gateway, tokens: Tokens, options: ServerOptions, clock: Clock, draining: asyncio.Event
     ) -> None:
         self._handlers = Handlers(gateway, options, clock, draining)
+        self._waiting = WaitingHandlers(gateway.waiting, options)
         self._tokens = tokens
         self._limit = f"{options.rate_limit_rps:g} requests per second per tenant"
         self._clock = clock
@@ -101,7 +109,7 @@ class DagsSurface:
         return _with_allowance(_problem(request, error), self._buckets.untouched)
 
     def _route(self, method: str, path: str, scope: str, name: str, described: words.Json) -> PlainRoute:
-        handler: Handler = getattr(self._handlers, name)
+        handler: Handler = getattr(self._waiting, name, None) or getattr(self._handlers, name)
         return PlainRoute(
             BASE + path,
             self._guarded(handler, scope),

@@ -3,8 +3,10 @@
 core run    queued  running paused waiting  succeeded  failed timed_out quarantined  cancelling cancelled
 here        queued  running                 success    failed                        cancelled
 
-core task   pending running retrying succeeded  failed timed_out  skipped upstream_failed cancelled
-here        pending running retrying done       failed            skipped upstream_failed cancelled
+core task   pending running suspended waiting retrying succeeded  failed timed_out  skipped upstream_failed cancelled
+here        pending running                   retrying done       failed            skipped upstream_failed cancelled
+
+Tasks that wait without a worker are `running`; what they wait for is in `waiting_for`.
 """
 
 from __future__ import annotations
@@ -14,11 +16,15 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
+import orjson
+
 from orchestrator import spec
 from orchestrator.definition import Window
 from orchestrator.events import Counts
 from orchestrator.fires import Tick, Timetable
+from orchestrator.standing import vote_json, wait_json
 from orchestrator.views import (
+    ApprovalView,
     DagDefined,
     DagView,
     Frame,
@@ -26,8 +32,10 @@ from orchestrator.views import (
     LogChunk,
     MapView,
     Plan,
+    PublishedView,
     RunChanged,
     RunView,
+    SignalSent,
     Triggered,
     WorkerView,
 )
@@ -57,6 +65,8 @@ TASK_WORDS = MappingProxyType(
         "pending": "pending",
         "running": "running",
         "retrying": "retrying",
+        "suspended": "running",
+        "waiting": "running",
         "succeeded": "done",
         "failed": "failed",
         "timed_out": "failed",
@@ -187,6 +197,8 @@ def run_in_list(view: RunView) -> Json:
         body["paused"] = True
     if view.counts is not None:
         body["counts"] = counts(view.counts)
+    if view.waiting_for:
+        body["waiting_for"] = {task: wait_json(wait, instant) for task, wait in view.waiting_for.items()}
     return body
 
 
@@ -214,6 +226,41 @@ def map_instances(view: MapView) -> Json:
         "total": view.total,
         "counts": tally,
         "items": [{"map_index": each.index, "task": each.task, "state": TASK_WORDS[each.state]} for each in view.items],
+    }
+
+
+def signal_sent(answer: SignalSent) -> Json:
+    """Answer to a signal."""
+    state = RUN_WORDS[answer.state]
+    return {"run_id": answer.run_id, "name": answer.name, "signal_id": answer.signal_id, "state": state}
+
+
+def approval(view: ApprovalView) -> Json:
+    """An open approval."""
+    return {
+        "run_id": view.run_id,
+        "dag_id": view.dag_id,
+        "task": view.task,
+        "attempt": view.attempt,
+        "prompt": view.prompt,
+        "choices": list(view.choices),
+        "roles": list(view.roles),
+        "quorum": view.quorum,
+        "asked_at": instant(view.asked_at),
+        "expires_at": instant(view.expires_at),
+        "votes": [vote_json(vote, instant) for vote in view.votes],
+    }
+
+
+def published(view: PublishedView, run_id: str) -> Json:
+    """What a run answers to a query."""
+    return {
+        "run_id": run_id,
+        "name": view.name,
+        "value": orjson.loads(bytes(view.value)),
+        "task": view.task,
+        "attempt": view.attempt,
+        "at": _instant_or_none(view.at),
     }
 
 

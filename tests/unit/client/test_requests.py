@@ -83,6 +83,8 @@ def test_a_backfill_says_only_what_was_asked_for(client: Both, wire: Wire) -> No
         ("dags.retry", ("r",), f"POST {BASE}/runs/r/retry", {}),
         ("dags.retry_task", ("r", "t"), f"POST {BASE}/runs/r/tasks/t/retry", {}),
         ("dags.skip_task", ("r", "t"), f"POST {BASE}/runs/r/tasks/t/skip", {}),
+        ("dags.signal", ("r", "go"), f"POST {BASE}/runs/r/signals/go", {"data": None}),
+        ("dags.decide", ("r", "t", "yes"), f"POST {BASE}/runs/r/tasks/t/decision", {"choice": "yes"}),
         ("dags.trigger_many", ([{"dag_id": "d"}],), f"POST {BASE}/runs/batch", {"runs": [{"dag_id": "d"}]}),
         ("runs.cancel", ("R",), "DELETE /runs/R", None),
         ("instances.resume", ("o",), "POST /api/orchestrators/o/resume", None),
@@ -110,6 +112,9 @@ def test_a_command_is_one_request(
     [
         ("dags.run", ("r",), f"GET {BASE}/runs/r", RUN, RUN),
         ("dags.logs", ("r", "t"), f"GET {BASE}/runs/r/tasks/t/logs", {"items": [1]}, [1]),
+        ("dags.approvals", (), f"GET {BASE}/approvals", {"items": [1]}, [1]),
+        ("dags.query", ("r", "rows"), f"GET {BASE}/runs/r/query/rows", {"value": 4}, {"value": 4}),
+        ("dags.queries", ("r",), f"GET {BASE}/runs/r/query", {"items": [1]}, [1]),
         ("runs.get", ("R",), "GET /runs/R", {"run": {"id": "R"}}, {"id": "R"}),
         ("runs.checkpoints", ("R",), "GET /runs/R/checkpoints", {"checkpoints": [1]}, [1]),
         ("runs.plan", (), "POST /runs", {"plan": {"steps": ["a"]}}, ["a"]),
