@@ -67,7 +67,7 @@ def test_what_is_written_comes_back_and_plain_tasks_have_no_more_keys() -> None:
         ({"expand": {"a": [1], "b": [2]}}, "tasks/1/expand"),
         ({"expand": {"x/y": [1]}, "params": {"x": 1}}, "tasks/1/expand/x/y"),
         ({"expand": {"item": "list"}, "inputs": {"item": "list"}}, "tasks/1/expand/item"),
-        ({"expand": {"seconds": [1]}, "type": "core.wait"}, "tasks/1/expand"),
+        ({"expand": {"seconds": [1]}, "type": "core.wait", "params": {"seconds": 1}}, "tasks/1/expand"),
         ({"expand": {"item": [1]}, "branch": True}, "tasks/1/branch"),
         ({"expand": {"item": [1]}, "teardown_of": ["list"]}, "tasks/1/teardown_of"),
         ({"expand": {"item": [1]}, "tolerated_failures": "5"}, "tasks/1/tolerated_failures"),
