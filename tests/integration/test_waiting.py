@@ -22,6 +22,7 @@ def test_a_signal_an_approval_and_a_wait_outlive_sigkill_of_everything() -> None
             task("first", kind="core.sleep", params={"seconds": 1}),
             task("signal", "first", kind="core.signal", params={"name": "go"}),
             task("ask", kind="core.approval", params={"prompt": "Well?", "quorum": 2}),
+            task("hold", kind="core.signal", params={"name": "end"}),
             task("wait", kind="core.wait", params={"until": until.isoformat().replace("+00:00", "Z")}),
         )
         run_id = api.trigger(name)["run_id"]
@@ -40,11 +41,12 @@ def test_a_signal_an_approval_and_a_wait_outlive_sigkill_of_everything() -> None
         answered(api.post(f"/runs/{run_id}/tasks/ask/decision", {"choice": "approve", "by": "bob"}))
         late = api.post(f"/runs/{run_id}/tasks/ask/decision", {"choice": "reject", "by": "cid"})
         assert late.status_code == 409, late.text
+        answered(api.post(f"/runs/{run_id}/signals/end"))
         end = api.wait(run_id, timeout_s=60)
         assert (end["state"], set(end["tasks"].values())) == ("success", {"done"})
         assert datetime.now(UTC) >= until
         frames = api.events(run_id)
         kinds = [frame.event for frame in frames]
-        assert [kinds.count(kind) for kind in ("signal", "signal_consumed", "vote", "vote_refused")] == [1, 1, 2, 1]
+        assert [kinds.count(kind) for kind in ("signal", "signal_consumed", "vote", "vote_refused")] == [2, 2, 2, 1]
         [woken] = [f for f in frames if f.event == "task_state" and (f.data["task"], f.data["to"]) == ("wait", "done")]
         assert datetime.fromisoformat(woken.data["ts"]) >= until.replace(microsecond=until.microsecond // 1000 * 1000)

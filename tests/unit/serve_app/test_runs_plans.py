@@ -196,7 +196,10 @@ async def test_a_cycle_is_told_by_its_path(client: httpx.AsyncClient, names: str
     ({"nodes": nodes("a", params=[])}, ["/nodes/0/params must be a valid dictionary"]),
     ({"nodes": nodes("a", params={"n": 2**64})}, ["/nodes/0/params/n does not fit in 64 bits"]),
     ({"nodes": nodes("a", type="core.nope")},
-     ["/nodes/0/type unknown type 'core.nope'; the core types are core.noop, core.echo, core.sleep, core.fail"]),
+     ["/nodes/0/type unknown type 'core.nope'; the core types are core.noop, core.echo, core.sleep, core.fail, "
+      "core.approval, core.signal, core.wait"]),
+    ({"nodes": [{"id": "a", "type": "core.signal", "params": {"name": "go"}}]},
+     ["/nodes/0/type is for DAGs: nobody could reach it in this run"]),
     ({"nodes": [*nodes("a"), *nodes("b", type="core.sleep", params={"seconds": -1})]},
      ["/nodes/1/params/seconds must be a number from 0 to 3600"]),
     ({"nodes": nodes("a", type="core.sleep")},
