@@ -208,10 +208,10 @@ def wind_up(run: Run) -> None:
 def offer(run: Run, position: int) -> None:
     """The task may start: in a plan with the next batch, unless it is of the present one."""
     if not run.compiled.runnable[position]:
-        if run.compiled.maps:
-            mapped.offer(run, position)
         if position in run.compiled.waiting:
             waits.admit(run, position)
+        elif position in run.compiled.maps or position >= run.compiled.size:
+            mapped.offer(run, position)
         return
     if run.agenda is not None and position not in run.agenda.batch:
         if not run.waits[position]:
