@@ -54,6 +54,8 @@ class Assignment(msgspec.Struct, frozen=True, array_like=True):
     #: last checkpoint of an earlier attempt, None = none; given as Raw JSON, read as its value, because
     #: msgspec refuses to read `Raw | None`
     last_checkpoint: Any = None
+    #: longest silence of the attempt; None = it need not say anything
+    heartbeat_timeout_s: float | None = None
 
 
 class Value(msgspec.Struct, frozen=True, array_like=True):
@@ -85,7 +87,7 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     run_id: str
     task: str
     attempt: int
-    #: ok | error | cancelled | timed_out | skipped (by its own code)
+    #: ok | error | cancelled | timed_out | stalled (it was silent too long) | skipped (by its own code)
     outcome: str
     value: Value = Value()
     #: one line: exception class and message; of a skip the reason
@@ -94,6 +96,8 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     permanent: bool = False
     #: run time of the user code, seconds
     took_s: float = 0.0
+    #: what was raised: its classes and marks (`failures.py`), most specific first
+    raised: tuple[str, ...] = ()
 
 
 class JobOrder(msgspec.Struct, frozen=True, array_like=True):

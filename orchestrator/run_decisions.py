@@ -13,7 +13,7 @@ from datetime import datetime
 
 import msgspec
 
-from orchestrator import conduct
+from orchestrator import conduct, deadlines
 from orchestrator import events as e
 from orchestrator.branches import WrongChoice, not_chosen
 from orchestrator.consequences import PENDING, Prospect, Standing
@@ -26,6 +26,7 @@ from orchestrator.run import (
     FAILED,
     Begin,
     Cancel,
+    CheckDeadlines,
     Command,
     GiveBack,
     GoIdle,
@@ -90,8 +91,9 @@ def decide(run: Run, command: Command, now: datetime) -> list[e.Event]:
         case Post():
             return _post(run, command, now)
         case MissSla():
-            told = run.state in ENDED or run.sla_missed
-            return [] if told else [e.SlaMissed(at=now, deadline=command.deadline)]
+            return _miss_sla(run, command, now)
+        case CheckDeadlines():
+            return _check_deadlines(run, now)
         case RetryTask():
             return _retry(run, command.task, now)
         case RetryFailed():
@@ -250,6 +252,30 @@ def _time_out(run: Run, now: datetime) -> list[e.Event]:
     if owed := _owed_teardowns(run):
         return [e.RunOverdue(at=now, error=error), *cancel_open(run, now, owed)]
     return [*cancel_open(run, now), e.RunTimedOut(at=now, error=error)]
+
+
+def _miss_sla(run: Run, command: MissSla, now: datetime) -> list[e.Event]:
+    """It is told once, and cancels the run where the definition says so."""
+    if run.state in ENDED or run.sla_missed:
+        return []
+    missed = e.SlaMissed(at=now, deadline=command.deadline)
+    cancels = "cancel" in run.compiled.definition.on_sla_miss and not winds_up(run)
+    return [missed, *_cancel(run, now)] if cancels else [missed]
+
+
+def _check_deadlines(run: Run, now: datetime) -> list[e.Event]:
+    """What is too late by now, and what follows from that; nothing when it is too early, or does not matter any more."""
+    if run.state in ENDED or winds_up(run):
+        return []
+    limit = deadlines.admit_by(run)
+    if limit is not None and limit <= now:
+        error = f"QueueTimeout: not admitted within {run.compiled.definition.queue_timeout_s:g} s"
+        return [*cancel_open(run, now), e.RunTimedOut(at=now, error=error, reason="queued")]
+    misses, ends = deadlines.verdicts(run, now)
+    if not ends:
+        return misses
+    out = [*misses, *ends.values()]
+    return _follow(run, out[-1], dict.fromkeys(ends, Standing(TaskState.TIMED_OUT)), out)
 
 
 def _owed_teardowns(run: Run) -> set[str]:

@@ -7,6 +7,7 @@
        └──reset── failed | timed_out | upstream_failed | cancelled   (by hand)
 
     pending | running | retrying ──▶ skipped | cancelled ;  pending | retrying ──▶ upstream_failed
+    pending | running | retrying ──failed──▶ timed_out                 (too late, see `deadlines.py`)
     succeeded ──reset──▶ pending      (a setup, when what it set up is needed again)
 
 Of a plan, people also mark tasks as done in any state, and reset skipped and retrying ones.
@@ -31,7 +32,7 @@ from orchestrator import events as e
 from orchestrator.definition import TaskSpec
 from orchestrator.errors import StaleAttempt
 from orchestrator.messages import Report
-from orchestrator.retry import delay, may_retry
+from orchestrator.retry import allowance, delay, may_retry
 
 #: a task that was lost with its worker this often is failed
 LOSSES_MAX = 3
@@ -60,6 +61,9 @@ SATISFIED = frozenset({_S.SUCCEEDED, _S.SKIPPED})
 #: failed by its own doing
 FAILURES = frozenset({_S.FAILED, _S.TIMED_OUT})
 
+#: outcome of an attempt that timed out -> what was too long: all of it, or a silence of it
+TIMEOUTS: Mapping[str, str] = {"timed_out": "run", "stalled": "heartbeat"}
+
 _MARKED: dict[type[e.Event], TaskState] = {e.TaskMarked: _S.SUCCEEDED}
 _LEFT_ALONE = _MARKED | {e.TaskReset: _S.PENDING, e.TaskSkipped: _S.SKIPPED}
 TRANSITIONS: Mapping[TaskState, Mapping[type[e.Event], TaskState]] = {
@@ -69,6 +73,7 @@ TRANSITIONS: Mapping[TaskState, Mapping[type[e.Event], TaskState]] = {
         e.TaskSkipped: _S.SKIPPED,
         e.TaskUpstreamFailed: _S.UPSTREAM_FAILED,
         e.TaskCancelled: _S.CANCELLED,
+        e.TaskFailed: _S.FAILED,
     },
     _S.RUNNING: _MARKED
     | {
@@ -84,6 +89,7 @@ TRANSITIONS: Mapping[TaskState, Mapping[type[e.Event], TaskState]] = {
         e.TaskStarted: _S.RUNNING,
         e.TaskUpstreamFailed: _S.UPSTREAM_FAILED,
         e.TaskCancelled: _S.CANCELLED,
+        e.TaskFailed: _S.FAILED,
     },
     _S.FAILED: _LEFT_ALONE,
     _S.TIMED_OUT: _LEFT_ALONE,
@@ -145,11 +151,13 @@ def settle(spec: TaskSpec, task: Task, report: Report, now: datetime, jitter: fl
         return e.TaskSkipped(at=now, task=spec.id, reason=report.error, by="task")
     error = report.error or report.outcome
     failures = task.failures + 1
-    if may_retry(failures, spec.retries, report.permanent):
-        due = now + delay(spec.retry_delay_s, spec.retry_cap_s, failures, jitter)
-        return e.TaskRetrying(at=now, task=spec.id, attempt=report.attempt, due=due, error=error)
-    timed_out = report.outcome == "timed_out"
-    return e.TaskFailed(at=now, task=spec.id, attempt=report.attempt, error=error, timed_out=timed_out)
+    reason = TIMEOUTS.get(report.outcome)
+    retries, delay_s = allowance(spec, report)
+    if may_retry(failures, retries, permanent=False):
+        due = now + delay(delay_s, spec.retry_cap_s, failures, jitter)
+        return e.TaskRetrying(at=now, task=spec.id, attempt=report.attempt, due=due, error=error, reason=reason)
+    timed_out = reason is not None
+    return e.TaskFailed(at=now, task=spec.id, attempt=report.attempt, error=error, timed_out=timed_out, reason=reason)
 
 
 def lose(spec: TaskSpec, task: Task, attempt: int, now: datetime) -> e.Event:
