@@ -146,6 +146,7 @@ def assignment(run: runs.Run, position: int) -> Assignment:
         inputs,
         spec.timeout_s,
         task.checkpoint,
+        spec.heartbeat_timeout_s,
     )
 
 

@@ -13,7 +13,7 @@ It waits for a worker from the moment it could start, after a pause from the res
 of this counts. Who uses none of it pays one look at `Compiled.timed` a step.
 
 Two designs were open for how long a task has been ready: find it out when it matters, from the ends of all it waits
-for, or note it when it happens. The first goes wrong where a trigger rule does not wait for all; hence the second, which
+for, or note it when it happens. The first goes wrong where a trigger rule does not wait for all; hence the second: it
 costs a heap entry for each task that has such a limit.
 """
 
@@ -64,7 +64,7 @@ def line_up_anew(run: Run, at: datetime) -> None:
     leave(run)
     for position in run.compiled.queue_limits:
         task = run.tasks[position]
-        if _could_start(run, position) and (task.due is None or task.due <= at):
+        if run.could_start(position) and (task.due is None or task.due <= at):
             line_up(run, position, at)
 
 
@@ -74,19 +74,13 @@ def leave(run: Run) -> None:
     run.late.clear()
 
 
-def _could_start(run: Run, position: int) -> bool:
-    from orchestrator.run import startable
-
-    return startable(run, position)
-
-
 def _first_late(run: Run) -> datetime | None:
     """When the first in line has waited too long; those that wait no longer are dropped."""
     while run.late:
         at, position = run.late[0]
         since = run.waiting.get(position)
         if since is not None and since + timedelta(seconds=run.compiled.queue_limits[position]) == at:
-            if _could_start(run, position):
+            if run.could_start(position):
                 return at
             del run.waiting[position]
         heapq.heappop(run.late)
@@ -150,7 +144,7 @@ def verdicts(run: Run, now: datetime) -> tuple[list[e.Event], dict[int, e.Event]
         for position, since in run.waiting.items():
             limit_s = run.compiled.queue_limits[position]
             late = position not in ends and since + timedelta(seconds=limit_s) <= now
-            if late and _could_start(run, position):
+            if late and run.could_start(position):
                 ends[position] = _end(run, position, now, f"QueueTimeout: no worker took it within {limit_s:g} s")
     return misses, ends
 

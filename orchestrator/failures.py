@@ -19,9 +19,10 @@ NAME_MAX = 200
 TIMEOUT_NAMES = ("TimeoutError", "OSError", "Exception", "BaseException")
 
 
-def name_of(kind: type[BaseException]) -> str:
-    """What policies call the class."""
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+def name_of(kind: type[BaseException], module: str = "") -> str:
+    """What policies call the class; `module` is where workers find it, if that is elsewhere."""
+    module = module or kind.__module__
+    name = kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
     return name[:NAME_MAX]
 
 

@@ -514,6 +514,10 @@ class Run:
             raise NotFound("task", task)
         return position
 
+    def could_start(self, position: int) -> bool:
+        """`startable`, for who knows the run only."""
+        return startable(self, position)
+
     def context(self, owner: str) -> RunContext:
         """What a worker is told about the run."""
         window = (self.window.start, self.window.end) if self.window else None
@@ -549,7 +553,7 @@ def apply(run: Run, event: e.Event) -> None:
         case e.SlaMissed(task=None):
             run.sla_missed = True
         case e.SlaMissed():
-            run.judged.add(run.position(event.task))
+            run.judged.add(run.compiled.graph.index[event.task or ""])
         case e.HistoryRemoved():
             run.version, run.state, run.attempts = event.through + 1, RunState(event.state), event.attempts
             run.past_attempts, run.finished_at, run.forgotten = event.task_attempts, event.until, True
@@ -706,10 +710,16 @@ def idle_deadline(run: Run) -> datetime | None:
     return max(run.going_since, run.heard_at or run.going_since) + timedelta(seconds=limit)
 
 
+def next_deadline(run: Run) -> datetime | None:
+    """When something of it is too late (`deadlines.py`), or None."""
+    if not run.compiled.timed or run.state in ENDED or winds_up(run):
+        return None
+    return deadlines.next_at(run)
+
+
 def next_wake(run: Run) -> datetime | None:
     """The next instant at which something is due without any message, or None."""
-    late = deadlines.next_at(run) if run.compiled.timed and not winds_up(run) and run.state not in ENDED else None
-    candidates = (run.due[0][0] if run.due else None, deadline(run), idle_deadline(run), late)
+    candidates = (run.due[0][0] if run.due else None, deadline(run), idle_deadline(run), next_deadline(run))
     return min((at for at in candidates if at is not None), default=None)
 
 

@@ -264,7 +264,7 @@ def _miss_sla(run: Run, command: MissSla, now: datetime) -> list[e.Event]:
 
 
 def _check_deadlines(run: Run, now: datetime) -> list[e.Event]:
-    """What is too late by now, and what follows from that; nothing when it is too early, or does not matter any more."""
+    """What is too late by now, and what follows from that."""
     if run.state in ENDED or winds_up(run):
         return []
     limit = deadlines.admit_by(run)

@@ -244,8 +244,6 @@ def test_a_cycle_is_told_as_the_contract_shows() -> None:
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        (dag(callback_url="https://example.org/x"), "callback_url"),
-        (dag(a_task(sla_s=5)), "tasks/0/sla_s"),
         (dag(a_task(pool="gpu")), "tasks/0/pool"),
     ],
 )
