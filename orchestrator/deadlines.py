@@ -53,7 +53,7 @@ def wake_ms(definition: Definition, now_ms: int) -> int | None:
 def line_up(run: Run, position: int, since: datetime | None = None) -> None:
     """The task could start, since then or the last event; nothing for one without a limit, or in line already."""
     limit_s = run.compiled.queue_limits.get(position)
-    if limit_s is None or position in run.waiting:
+    if limit_s is None or position in run.waiting or run.state == "queued":
         return
     run.waiting[position] = since or run.told_at
     heapq.heappush(run.late, (run.waiting[position] + timedelta(seconds=limit_s), position))

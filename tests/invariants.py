@@ -133,9 +133,20 @@ class History:
         self.failed: set[str] = set()
         #: tasks that somebody else did
         self.marked: set[str] = set()
+        #: when it was queued last; SLAs told since ("" = of the run, over all its lives), and tasks reset after theirs
+        self.queued_at = datetime.max
+        self.missed: set[str] = set()
+        self.forgiven: set[str] = set()
+        #: task -> since when it could start and did not
+        self.ready_since: dict[str, datetime] = {}
 
     def feed(self, event: e.Event) -> None:
         """One more event."""
+        self._feed(event)
+        if any(spec.queue_timeout_s for spec in self.specs.values()):
+            self._note_ready(event)
+
+    def _feed(self, event: e.Event) -> None:
         self.version += 1
         if isinstance(event, e.CheckpointPosted):
             return  # by whoever follows the run, whatever state it is in
@@ -148,6 +159,7 @@ class History:
                 assert self.version == 1, f"I5 {self.run_id}: created twice"
                 self.run_id, self.state = event.run_id, "queued"
                 self._fresh(event.dag_version)
+                self.queued_at = event.at
             case e.RunStarted():
                 assert self.state == "queued", f"I1 {self.run_id}: started while {self.state}"
                 self._count_start(event.attempt)
@@ -161,6 +173,7 @@ class History:
                 self.state = "queued"
                 self.restarts += 1
                 self._fresh(event.dag_version)
+                self.queued_at = event.at
             case e.RunPaused():
                 assert self.state == "running", f"{self.run_id}: paused while {self.state}"
                 self.state = "paused"
@@ -168,7 +181,7 @@ class History:
                 assert self.state == "paused", f"{self.run_id}: resumed while {self.state}"
                 self.state = "running"
             case e.SlaMissed():
-                pass
+                self._check_miss(event)
             case e.RunOverdue():
                 assert self.state in ("running", "paused"), f"{self.run_id}: overdue while {self.state}"
                 self.state, self.overdue = "running", True
@@ -201,6 +214,62 @@ class History:
         self.conduct = definition.conduct
         self.by.clear()
         self.due.clear()
+        self.missed &= {""}
+        self.forgiven.clear()
+
+    def sla_of(self, name: str) -> datetime | None:
+        """The deadline of a task."""
+        sla_s = self.specs[name].sla_s
+        return None if sla_s is None else self.queued_at + timedelta(seconds=sla_s)
+
+    def overdue_slas(self, now: datetime) -> set[str]:
+        """Tasks that are late and have not been told of."""
+        found = set()
+        for name, state in self.tasks.items():
+            deadline = self.sla_of(name)
+            known = name in self.missed or name in self.forgiven
+            if deadline is not None and deadline <= now and state not in TASK_TERMINAL and not known:
+                found.add(name)
+        return found
+
+    def _check_miss(self, event: e.SlaMissed) -> None:
+        where, name = f"SLA {self.run_id}/{event.task}", event.task or ""
+        assert self.state not in RUN_TERMINAL, f"{where}: told after the end"
+        assert name not in self.missed, f"{where}: told twice"
+        assert event.deadline <= event.at, f"{where}: told too early"
+        if name:
+            assert event.deadline == self.sla_of(name), f"{where}: {event.deadline}, should be {self.sla_of(name)}"
+            assert name in self.overdue_slas(event.at), f"{where}: it is {self.tasks[name]}"
+        self.missed.add(name)
+
+    def _note_ready(self, event: e.Event) -> None:
+        """Who could start now and is not begun; looked at after every event, for all."""
+        if isinstance(event, e.RunResumed | e.RunStarted | e.RunRevived):
+            self.ready_since.clear()
+        for name, state in self.tasks.items():
+            since = self.due[name].due if state == "retrying" else event.at
+            if state not in ("pending", "retrying") or self.state not in ("running", "paused") or not self.ready(name):
+                self.ready_since.pop(name, None)
+            elif self.state == "running":
+                at = max(since, event.at) if isinstance(event, e.RunResumed | e.RunRevived) else since
+                self.ready_since.setdefault(name, at)
+
+    def queued_too_long(self, now: datetime) -> set[str]:
+        """Tasks that have waited longer for a worker than they may."""
+        limits = {name: spec.queue_timeout_s for name, spec in self.specs.items() if spec.queue_timeout_s is not None}
+        waits = {name: now - since for name, since in self.ready_since.items() if name in limits}
+        return {name for name, waited in waits.items() if waited >= timedelta(seconds=limits[name])}
+
+    def _check_too_late(self, event: e.TaskFailed, where: str) -> None:
+        """It ended without a report."""
+        before = self.tasks[event.task]
+        assert event.timed_out, f"{where}: {event} is no time-out"
+        assert before not in TASK_TERMINAL, f"I1 {where}: {event} while {before}"
+        if event.reason == "sla":
+            assert event.task in self.missed, f"{where}: cancelled before its SLA was missed"
+            assert "cancel" in self.specs[event.task].on_sla_miss, f"{where}: cancelled although nobody asked"
+        else:
+            assert event.task in self.queued_too_long(event.at), f"{where}: {self.ready_since} at {event.at}"
 
     def _count_start(self, attempt: int) -> None:
         assert attempt == self.attempts + 1, f"{self.run_id}: start {attempt} after {self.attempts}"
@@ -288,6 +357,9 @@ class History:
                 self._check_start(event, where)
                 self.tasks[name] = "running"
                 self.started[name] = event.attempt
+            case e.TaskFailed(reason="sla" | "queued"):
+                self._check_too_late(event, where)
+                self.tasks[name] = "timed_out"
             case e.TaskSucceeded() | e.TaskRetrying() | e.TaskFailed() | e.TaskReturned():
                 assert before == "running", f"I12 {where}: {event} while {before}"
                 assert event.attempt == self.started[name], f"I12 {where}: {event}, current is {self.started[name]}"
@@ -326,6 +398,9 @@ class History:
                 if any(name in {task.id, *task.teardown_of} for task in self.specs.values() if task.teardown_of):
                     resettable.add("succeeded")  # set up, or torn down, again
                 assert before in resettable, f"I1 {where}: reset while {before}"
+                deadline = self.sla_of(name)
+                if deadline is not None and deadline <= event.at:
+                    self.forgiven.add(name)
                 self.tasks[name] = "pending"
             case e.TaskMarked():
                 assert self.conduct is not None, f"{where}: marked, in a run of no plan"
@@ -467,7 +542,7 @@ def check_backfill(events: Sequence[e.Event]) -> str:
 def check_replay(live: Run, replayed: Run) -> None:
     """I4: every slot of the run and of each of its tasks."""
     for slot in Run.__slots__:
-        if slot in ("compiled_by_version", "tasks", "ready", "due", "agenda"):
+        if slot in ("compiled_by_version", "tasks", "ready", "due", "agenda", "sla_seen", "waiting", "late"):
             continue
         assert getattr(live, slot) == getattr(replayed, slot), f"I4 {slot}"
     for slot in Agenda.__slots__ if live.agenda is not None else ():
@@ -477,12 +552,19 @@ def check_replay(live: Run, replayed: Run) -> None:
             assert getattr(mine, slot) == getattr(other, slot), f"I4 {name}.{slot}"
     assert _startable(live) == _startable(replayed), "I4 ready"
     assert _due(live) == _due(replayed), "I4 due"
+    assert _waiting(live) == _waiting(replayed), "I4 waiting"
+    assert runs.next_deadline(live) == runs.next_deadline(replayed), "I4 next deadline"
 
 
 def _due(run: Run) -> list[tuple[datetime, int, int]]:
     """Without those that wait no longer, which a wake drops."""
     waiting = {(position, task.attempt) for position, task in enumerate(run.tasks) if task.state == "retrying"}
     return sorted({entry for entry in run.due if entry[1:] in waiting})
+
+
+def _waiting(run: Run) -> dict[int, datetime]:
+    """Without those that cannot start any more, which a look drops."""
+    return {position: since for position, since in run.waiting.items() if runs.startable(run, position)}
 
 
 def _startable(run: Run) -> list[tuple[int, int]]:
