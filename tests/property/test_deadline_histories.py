@@ -5,6 +5,8 @@ The oracle is `tests/invariants.py`, which looks at every task after every event
 
 from __future__ import annotations
 
+from random import Random
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,3 +83,19 @@ def test_who_reads_the_run_again_at_any_moment_is_late_for_nothing(
             runs.wake(player.run, player.story.now)
         player.play(move)
         player.look()
+
+
+#: much fails, and people have it tried again
+_LIVELY = ("begin", "begin", "permanent", "retry_task", "retry_task", "wait", "ok", "pause", "resume", "lose")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32), timed(definitions(tasks_min=2)))
+def test_deadlines_hold_through_failures_and_retries_by_hand(seed: int, definition: Definition) -> None:
+    rng = Random(seed)
+    for _ in range(10):
+        player = Watched(definition, definition)
+        player.play(Move("start", 0, 0))
+        for _ in range(40):
+            player.play(Move(rng.choice(_LIVELY), rng.randrange(64), rng.randrange(4)))
+            player.look()
