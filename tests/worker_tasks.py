@@ -243,3 +243,20 @@ def use_tools(ctx: Any, fails: bool = False) -> str:
     except ValueError:
         return "not written"
     return "written"
+
+
+def beat(name: str, ctx: Any) -> None:
+    """Gives signs of life until it is let end, then none."""
+    EVENTS[f"{name} started"].set()
+    while not EVENTS[f"{name} may end"].is_set():
+        ctx.heartbeat()
+    while not ctx.cancelled:
+        pass
+
+
+class TooWarm(ValueError):
+    pass
+
+
+def raise_too_warm() -> None:
+    raise TooWarm("41 degrees")
