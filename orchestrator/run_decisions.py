@@ -114,7 +114,7 @@ def _start(run: Run, now: datetime) -> list[e.Event]:
         return [started, *_driven_end(run.verdict, now)]
     if run.plan is not None:
         return [started, *conduct.begins_with(run.plan, run.compiled.graph.names, now)]
-    return [started] if run.open else [started, e.RunSucceeded(at=now)]
+    return [started] if run.open else [started, _end(run, started, run.failed)]
 
 
 def _post(run: Run, command: Post, now: datetime) -> list[e.Event]:
