@@ -74,7 +74,9 @@ class Clients:
         rng = self.rng
         for name in ("a", "b", "cron"):
             tasks = (
-                _with_deadlines(_with_rules(rng, _random_tasks(rng))) if name != "cron" else (TaskSpec(id="tick", retry_delay_s=0.2),)
+                _with_deadlines(_with_rules(rng, _random_tasks(rng)))
+                if name != "cron"
+                else (TaskSpec(id="tick", retry_delay_s=0.2),)
             )
             definition = Definition(
                 dag_id=name,

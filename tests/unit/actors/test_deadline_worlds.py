@@ -167,10 +167,14 @@ def test_the_callback_is_owed_for_every_end_of_runs_windows_and_backfills() -> N
         assert sorted(payloads) == sorted([run_id, backfill, *children])
         assert len(told(world)) == 4
         assert {payload["event"] for payload in payloads.values()} == {"run.success"}
-        first = {"from": "2026-02-01", "to": "2026-02-01"}
         assert payloads[children[0]] == {
-            "event": "run.success", "dag_id": "d", "run_id": children[0], "state": "success", "window": first, "attempts": 1
-        }  # fmt: skip
+            "event": "run.success",
+            "dag_id": "d",
+            "run_id": children[0],
+            "state": "success",
+            "window": {"from": "2026-02-01", "to": "2026-02-01"},
+            "attempts": 1,
+        }
         assert payloads[backfill]["window"] == {"from": "2026-02-01", "to": "2026-02-02"}
         assert {notice.url for notice, _ in told(world)} == {URL}
 
