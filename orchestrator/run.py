@@ -688,7 +688,9 @@ def wake(run: Run, now: datetime) -> None:
     while run.due and run.due[0][0] <= now:
         _, position, attempt = heapq.heappop(run.due)
         task = run.tasks[position]
-        if task.state is TaskState.RETRYING and task.attempt == attempt:
+        if task.state is not TaskState.RETRYING or task.attempt != attempt:
+            continue
+        if run.agenda is not None or startable(run, position):  # else it is due again once its rule holds
             if run.compiled.queue_limits:
                 deadlines.line_up(run, position, task.due)
             conduct.offer(run, position)
