@@ -68,8 +68,8 @@ def decide(run: Run, command: Command, now: datetime) -> list[e.Event]:
             position = _fenced(run, command.task, command.attempt)
             return _ended(run, position, lose(_spec(run, position), run.tasks[position], command.attempt, now))
         case GiveBack():
-            _fenced(run, command.task, command.attempt)
-            return [e.TaskReturned(at=now, task=command.task, attempt=command.attempt)]
+            position = _fenced(run, command.task, command.attempt)
+            return _ended(run, position, e.TaskReturned(at=now, task=command.task, attempt=command.attempt))
         case Mark():
             return _mark(run, command.note, now)
         case Pause():
@@ -168,8 +168,9 @@ def _fenced(run: Run, task: str, attempt: int) -> int:
 
 def _ended(run: Run, position: int, event: e.Event) -> list[e.Event]:
     """`event`, what it means for dependents, and the end of the run if this was the last open task."""
-    if isinstance(event, e.TaskRetrying):
-        return [event]
+    again = isinstance(event, e.TaskRetrying | e.TaskReturned)
+    if again and (run.agenda is not None or not run.compiled.ruled):
+        return [event]  # else its rule may not hold any more
     if run.agenda is not None:
         return [event, *_cut_off_by(run, position, event)]
     plain = not run.compiled.ruled and not run.passed_over
