@@ -89,6 +89,11 @@ class AttemptContext:
     def log(self) -> logging.Logger:
         return _log
 
+    def heartbeat(self) -> None:
+        """A sign of life; costs next to nothing. Raises TaskCancelled when the attempt is over."""
+        self._work.attempt.alive()
+        self._work.attempt.check()
+
     def checkpoint(self, data: Any) -> None:
         """`data` is durable when this returns.
 
@@ -96,9 +101,10 @@ class AttemptContext:
         Unavailable when it could not be made durable within CHECKPOINT_S.
         """
         raw = _plain(data, "a checkpoint")
-        self._work.attempt.check()
+        self.heartbeat()
         with self._work.attempt.shielded():
             self._send_until(time.monotonic() + CHECKPOINT_S, "checkpoint", raw)
+        self._work.attempt.alive()
         self._last = raw
         self._sleeps.forget()
 
@@ -126,7 +132,7 @@ class AttemptContext:
 
     def progress(self, fraction: float, message: str = "") -> None:
         """Tell how far the task is; dropped when told too often or when nobody answers. Raises TaskCancelled."""
-        self._work.attempt.check()
+        self.heartbeat()
         now_s = time.monotonic()
         if fraction < 1 and now_s - self._told_progress_s < PROGRESS_EVERY_S:
             return
@@ -145,7 +151,7 @@ class AttemptContext:
         """A tool call, told durably when it begins and when it ends. Raises as `checkpoint` does."""
         self._calls += 1
         call = self._calls
-        self._work.attempt.check()
+        self.heartbeat()
         self._tell_call("tool_started", ToolCall(call, name, msgspec.Raw(msgspec.json.encode(summarised(given)))))
         started_s, success = time.monotonic(), False
         try:

@@ -190,6 +190,14 @@ class BatchBook:
                 return self._cancel_ahead(key, reason)
         return live.cancel(reason)
 
+    def silence(self, key: Key) -> float | None:
+        """Seconds since the running attempt gave a sign of life; None = it is not this one that runs."""
+        with self._lock:
+            batch = self._open
+            if batch is None or batch.live is None or _key(batch.tasks[batch.next - 1]) != key:
+                return None
+            return batch.live.silence_s()
+
     def holding(self, name: str, epoch: int | None) -> tuple[list[Key], list[Report]]:
         """What of that owner runs or waits here, and its reports. With `epoch`: nothing older starts from now on."""
         with self._lock:

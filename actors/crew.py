@@ -7,7 +7,8 @@ batch takes longer than expected, what has not started in it is taken back (`giv
 waits behind a long task.
 
 Each batch is looked after by one timer: take back, time out (cancel, then kill after a grace), and
-ping a silent worker. Whatever happens ends as a message to the RunActor: `Ended` or `Gone`.
+ping a silent worker. Signs of life of an attempt (`heartbeat_timeout_s`) stay with its worker, which is asked only when
+they may be overdue. Whatever happens ends as a message to the RunActor: `Ended` or `Gone`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from actors.peers import Peers, WorkerGone
 from actors.settings import Settings
@@ -35,16 +36,25 @@ PATIENCE_S = 0.03
 Key = tuple[str, str, int]
 
 
+class Limit(NamedTuple):
+    """How long one attempt may take, and how long it may be silent (None = for ever), seconds."""
+
+    run_s: float
+    silence_s: float | None = None
+
+
 @dataclass(slots=True)
 class Batch:
-    """Attempts sent in one exchange. `open` maps those not settled yet to their time limit, seconds."""
+    """Attempts sent in one exchange. `open` maps those not settled yet to their limits."""
 
     number: int
-    open: dict[Key, float]
+    open: dict[Key, Limit]
     sent_s: float
     expected_s: float
-    #: cancelled for overrunning their time limit
-    overdue: set[Key] = field(default_factory=set)
+    #: cancelled for overrunning a limit -> outcome that it is then, `timed_out` or `stalled`
+    overdue: dict[Key, str] = field(default_factory=dict)
+    #: attempt -> when its silence may be too long; asked of its worker then
+    silent_at_s: dict[Key, float] = field(default_factory=dict)
     taken_back: bool = False
     timer: asyncio.TimerHandle | None = None
     pings_missed: int = 0
@@ -78,7 +88,8 @@ class Gone:
     worker: str
     incarnation: str
     lost: tuple[Key, ...]
-    overdue: tuple[Key, ...]
+    #: with the outcome that it is
+    overdue: tuple[tuple[Key, str], ...]
     #: that was held on it; 0 = none
     lease: int = 0
 
@@ -161,8 +172,8 @@ class Crew:
     def send(self, seat: Seat, contexts: Iterable[RunContext], tasks: list[Assignment], expected_s: float) -> None:
         """Send a batch; its attempts are durable as started."""
         self._number += 1
-        open_ = {(task.run_id, task.task, task.attempt): task.timeout_s for task in tasks}
-        batch = Batch(self._number, open_, _now(), expected_s)
+        open_ = {(t.run_id, t.task, t.attempt): Limit(t.timeout_s, t.heartbeat_timeout_s) for t in tasks}
+        batch = _batch(self._number, open_, expected_s)
         behind = bool(seat.batches)
         seat.batches[batch.number] = batch
         acks = tuple(self._acks.pop(seat.worker, ()))
@@ -170,12 +181,13 @@ class Crew:
         self._spawn(self._exchange(seat, batch, codec.encode_exchange(exchange)))
         self._look_again(seat, batch, expected_s + PATIENCE_S if behind or len(tasks) > 1 else self._next_look_s(batch))
 
-    def collect(self, worker: str, incarnation: str, lease: int, keys: dict[Key, float]) -> None:
+    def collect(self, worker: str, incarnation: str, lease: int, keys: dict[Key, Limit]) -> None:
         """Take over attempts that run at a worker since before our time: wait for their end with an empty batch."""
         self.seat(worker, incarnation, lease)
         seat = self.seats[worker]
         self._number += 1
-        batch = Batch(self._number, dict(keys), _now(), 0.0, taken_back=True)
+        batch = _batch(self._number, dict(keys), 0.0)
+        batch.taken_back = True
         seat.batches[batch.number] = batch
         self._spawn(
             self._exchange(seat, batch, codec.encode_exchange(Exchange(self._owner, self._epoch, batch.number, (), ())))
@@ -241,11 +253,14 @@ class Crew:
         elif not seat.batches:
             return
         lost: list[Key] = []
-        overdue: list[Key] = []
+        overdue: list[tuple[Key, str]] = []
         for batch in seat.batches.values():
             _stop(batch)
             for key in batch.open:
-                (overdue if key in batch.overdue else lost).append(key)
+                if key in batch.overdue:
+                    overdue.append((key, batch.overdue[key]))
+                else:
+                    lost.append(key)
         seat.batches.clear()
         self._post(Gone(seat.worker, seat.incarnation, tuple(lost), tuple(overdue), seat.lease if held else 0))
 
@@ -263,6 +278,8 @@ class Crew:
             if not batch.taken_back:
                 await self._take_back(seat, batch)
             self._time_out(seat, batch)
+            if batch.silent_at_s:
+                await self._listen(seat, batch)
             if _now() - batch.sent_s >= self._ping_s:
                 await self._peers.control(seat.worker, "ping")
             batch.pings_missed = 0
@@ -276,9 +293,10 @@ class Crew:
             self._look_again(seat, batch, self._next_look_s(batch))
 
     def _next_look_s(self, batch: Batch) -> float:
-        elapsed = _now() - batch.sent_s
-        limits = [limit - elapsed for key, limit in batch.open.items() if key not in batch.overdue]
-        return max(0.01, min([self._ping_s, *limits]))
+        now = _now()
+        elapsed = now - batch.sent_s
+        limits = [limit.run_s - elapsed for key, limit in batch.open.items() if key not in batch.overdue]
+        return max(0.01, min([self._ping_s, *limits, *(at - now for at in batch.silent_at_s.values())]))
 
     async def _take_back(self, seat: Seat, batch: Batch) -> None:
         batch.taken_back = True
@@ -291,14 +309,42 @@ class Crew:
     def _time_out(self, seat: Seat, batch: Batch) -> None:
         elapsed = _now() - batch.sent_s
         for key, limit in batch.open.items():
-            if elapsed >= limit and key not in batch.overdue:
-                batch.overdue.add(key)
-                self._spawn(self._cancel(seat.worker, key, "timed_out"))
+            if elapsed >= limit.run_s and key not in batch.overdue:
+                self._overrun(seat, batch, key, "timed_out")
+
+    def _overrun(self, seat: Seat, batch: Batch, key: Key, outcome: str) -> None:
+        batch.overdue[key] = outcome
+        batch.silent_at_s.pop(key, None)
+        self._spawn(self._cancel(seat.worker, key, outcome))
+
+    async def _listen(self, seat: Seat, batch: Batch) -> None:
+        """Attempts that may have been silent for too long: ask their worker for how long they have been."""
+        for key, at_s in list(batch.silent_at_s.items()):
+            limit_s = batch.open[key].silence_s if key in batch.open else None
+            if limit_s is None:
+                batch.silent_at_s.pop(key, None)
+            elif at_s <= _now():
+                silent_s = await self._peers.control(seat.worker, "silence", *key)
+                if key not in batch.open or key in batch.overdue:
+                    continue
+                if silent_s is not None and silent_s >= limit_s:
+                    self._overrun(seat, batch, key, "stalled")
+                else:  # None: it has not begun, or has just ended
+                    batch.silent_at_s[key] = _now() + max(0.01, limit_s - (silent_s or 0.0))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _batch(number: int, open_: dict[Key, Limit], expected_s: float) -> Batch:
+    now = _now()
+    batch = Batch(number, open_, now, expected_s)
+    for key, limit in open_.items():
+        if limit.silence_s is not None:
+            batch.silent_at_s[key] = now + limit.silence_s
+    return batch
 
 
 def _has_room(seat: Seat) -> bool:

@@ -21,6 +21,7 @@ from actors.task_kinds import KINDS
 from actors.work import NoteSink, Shop, TaskFailed, ThreadLoop, Work
 from orchestrator.error_line import one_line
 from orchestrator.errors import PermanentFailure, Skip
+from orchestrator.failures import names_of
 from orchestrator.messages import Assignment, Report, RunContext, Value
 
 #: packages whose frames lead to user code
@@ -76,6 +77,7 @@ class Executor:
                 error=one_line(error, TaskFailed),
                 permanent=permanent,
                 took_s=took_s,
+                raised=names_of(error, getattr(error, "marks", ())),
             )
         return Report(task.run_id, task.task, task.attempt, "ok", value, took_s=took_s, length=length)
 
@@ -114,6 +116,8 @@ def _at_once(task: Assignment, run: RunContext | None) -> Value | None:
 
 
 def _why(reason: str, task: Assignment) -> str:
+    if reason == "stalled":
+        return f"HeartbeatTimeout: no sign of life for {task.heartbeat_timeout_s or 0:g} s"
     return f"timed out after {task.timeout_s:g} s" if reason == "timed_out" else reason
 
 

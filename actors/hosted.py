@@ -11,15 +11,17 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from orchestrator import backfill as backfills
-from orchestrator import codec, mapped, plan_run, run_decisions, wait_decisions
+from orchestrator import codec, deadlines, mapped, plan_run, run_decisions, run_notice, wait_decisions
 from orchestrator import events as e
 from orchestrator import run as runs
 from orchestrator.backfill import Backfill
+from orchestrator.definition import Window
 from orchestrator.dispatch import rank_of
 from orchestrator.errors import Conflict
 from orchestrator.ports import TASK_LETTERS, Append, StoredReply
 from orchestrator.run import ENDED, Run, RunState
 from orchestrator.task import TaskState
+from orchestrator.webhook import Notice
 
 _LETTER = {TaskState(state): letter for state, letter in TASK_LETTERS.items()}
 _AFTER_EVENT = {
@@ -38,7 +40,9 @@ _AFTER_EVENT = {
 }
 
 #: an attempt that runs may have to stop because of these
-_STOPS = frozenset({e.TaskCancelled, e.TaskSkipped, e.TaskMarked})
+_STOPS = frozenset({e.TaskCancelled, e.TaskSkipped, e.TaskMarked, e.TaskFailed})
+#: somebody outside may want to be told of these
+_NEWS = frozenset({*run_notice.ENDS, e.SlaMissed})
 
 
 #: commands from outside for what waits
@@ -68,10 +72,13 @@ class HostedRun:
         "asked",
         "claimed",
         "claiming",
+        "counts",
         "idem",
         "idle_since_s",
+        "notices",
         "rank",
         "run",
+        "sla_missed",
         "sla_ms",
     )
 
@@ -99,6 +106,10 @@ class HostedRun:
         self._events: list[e.Event] = []
         self._letters: dict[str, str] = {}
         self._reset = False
+        #: who missed an SLA: "" = the run, else a task; what is to be counted and told with that, and of its end
+        self.sla_missed: list[str] = []
+        self.counts: list[tuple[str, int]] = []
+        self.notices: list[Notice] = []
         self._before = (self.run.state, self.run.attempts)
         self._version = self.run.version
 
@@ -163,6 +174,8 @@ class HostedRun:
                     self._letters |= mapped.letters(run, event)  # type: ignore[arg-type]  # it is one
             elif isinstance(event, e.TaskFailed):
                 self._letters[event.task] = "t" if event.timed_out else "f"
+            elif kind in _NEWS:
+                self._note(event)
             elif isinstance(event, e.RunRestarted):
                 self._reset = True
                 self._letters.clear()
@@ -177,6 +190,16 @@ class HostedRun:
             open_ = self.run.standby.open.get(self.run.compiled.graph.index[task])
             if open_ is not None and open_.wait.kind == "approval":
                 self.asked[task] = None
+
+    def _note(self, event: e.Event) -> None:
+        """What goes out with the commit of `event`, which was applied last."""
+        notice = run_notice.of_run(self.run, event)
+        if notice is not None:
+            self.notices.append(notice)
+        if isinstance(event, e.SlaMissed) and "mark" in deadlines.actions(self.run, event):
+            self.sla_missed.append(event.task or "")
+            family = "sla_breaches_total" if event.task is None else "task_sla_breaches_total"
+            self.counts.append((f"{family}|{self.run.dag_id}", 1))
 
     def append(self) -> Append:
         """Everything since the last commit."""
@@ -197,9 +220,16 @@ class HostedRun:
             tasks=tuple(self._letters.items()),
             tasks_reset=self._reset,
             passive=run.state is RunState.QUEUED,
+            wake_at_ms=self._wake_ms() if run.state is RunState.QUEUED else None,
             scheduler_epoch=self.admission_epoch,
+            sla_missed=tuple(self.sla_missed),
             idem=self.idem,
         )
+
+    def _wake_ms(self) -> int | None:
+        """When a run that goes back to the queue is to be looked at again."""
+        at = runs.next_wake(self.run)
+        return None if at is None else milliseconds(at)
 
     def committed(self) -> None:
         """The last `append` is durable."""
@@ -216,10 +246,31 @@ class HostedRun:
 class HostedBackfill:
     """One backfill in memory."""
 
-    __slots__ = ("_before", "_events", "_version", "backfill", "cancelling", "claimed", "idem", "seen")
+    __slots__ = (
+        "_before",
+        "_events",
+        "_version",
+        "backfill",
+        "callback_url",
+        "cancelling",
+        "claimed",
+        "idem",
+        "notices",
+        "seen",
+        "window",
+    )
 
-    def __init__(self, backfill: Backfill, seen: dict[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        backfill: Backfill,
+        seen: dict[str, int] | None = None,
+        callback_url: str | None = None,
+        window: Window | None = None,
+    ) -> None:
         self.backfill = backfill
+        #: who is to be told of its end, and about what it is
+        self.callback_url = callback_url
+        self.window = window
         self.idem: StoredReply | None = None
         #: child -> version of it that is known: news that are not newer are old
         self.seen: dict[str, int] = seen or {}
@@ -231,6 +282,7 @@ class HostedBackfill:
 
     def _settled(self) -> None:
         self._events: list[e.Event] = []
+        self.notices: list[Notice] = []
         self._before = (self.backfill.state, self.backfill.attempts)
         self._version = self.backfill.version
 
@@ -254,6 +306,13 @@ class HostedBackfill:
         for event in backfills.decide(self.backfill, command, now):
             backfills.apply(self.backfill, event)
             self._events.append(event)
+            if self.callback_url is not None and type(event) in run_notice.ENDS:
+                self.notices.append(self._notice(self.callback_url, run_notice.ENDS[type(event)]))
+
+    def _notice(self, url: str, state: str) -> Notice:
+        it = self.backfill
+        where = (it.tenant, it.dag_id, it.run_id)
+        return run_notice.notice(url, f"run.{state}", *where, state, self.window, it.attempts, it.version, {})
 
     def append(self) -> Append:
         """Everything since the last commit."""

@@ -150,6 +150,7 @@ def assignment(run: runs.Run, position: int) -> Assignment:
         task.checkpoint,
         part,
         waits.sleeps(run, position),
+        spec.heartbeat_timeout_s,
     )
 
 

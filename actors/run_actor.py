@@ -32,8 +32,8 @@ import msgspec
 
 from actors.approval_board import ApprovalBoard
 from actors.clock import Clock
-from actors.crew import Crew, Ended, Gone, Key
-from actors.hosted import Hosted, HostedBackfill, HostedRun, instant
+from actors.crew import Crew, Ended, Gone, Key, Limit
+from actors.hosted import Hosted, HostedBackfill, HostedRun, instant, milliseconds
 from actors.kubernetes_seat import KubernetesSeat
 from actors.living import Living
 from actors.mail import (
@@ -54,7 +54,7 @@ from actors.mail import (
     replayed,
     reply_to,
 )
-from actors.names import KUBERNETES
+from actors.names import KUBERNETES, WEBHOOKS
 from actors.peers import Peers, WorkerGone
 from actors.readiness import ReadyRuns, Sending, assignments
 from actors.reading import Reader
@@ -74,6 +74,7 @@ from orchestrator.ports import (
     CommitResult,
     Entry,
     Journal,
+    Mail,
     StoredReply,
     TimerFired,
     WindowNews,
@@ -105,8 +106,6 @@ class _Turn:
     jobs: list[tuple[HostedRun, list[int]]] = field(default_factory=list)
     answers: list[tuple[str, asyncio.Future[Any], Callable[[], Any]]] = field(default_factory=list)
     passive: dict[str, int | None] = field(default_factory=dict)
-    #: metric field -> increment
-    counts: list[tuple[str, int]] = field(default_factory=list)
 
 
 class RunActor(Living):
@@ -225,7 +224,7 @@ class RunActor(Living):
 
     async def _claim_attempts(self) -> None:
         """Find out what became of the attempts that were running when the former incarnation died."""
-        waiting: dict[tuple[str, str], dict[Key, float]] = defaultdict(dict)
+        waiting: dict[tuple[str, str], dict[Key, Limit]] = defaultdict(dict)
         for hosted in self._hosted.values():
             if isinstance(hosted, HostedRun):
                 run = hosted.run
@@ -233,11 +232,12 @@ class RunActor(Living):
                     if isinstance(effect, runs.Await) and effect.worker == KUBERNETES:
                         self._jobs.order(run, [run.position(effect.task)])
                     elif isinstance(effect, runs.Await):
-                        limit = run.compiled.specs[run.position(effect.task)].timeout_s
+                        spec = run.compiled.specs[run.position(effect.task)]
+                        limit = Limit(spec.timeout_s, spec.heartbeat_timeout_s)
                         waiting[effect.worker, effect.incarnation][run.run_id, effect.task, effect.attempt] = limit
         await asyncio.gather(*(self._claim_from(w, i, keys) for (w, i), keys in waiting.items()))
 
-    async def _claim_from(self, worker: str, incarnation: str, keys: dict[Key, float]) -> None:
+    async def _claim_from(self, worker: str, incarnation: str, keys: dict[Key, Limit]) -> None:
         try:
             holding = codec.decode_holding(await self._peers.control(worker, "holding", self.name, self._epoch))
         except WorkerGone as gone:
@@ -330,6 +330,7 @@ class RunActor(Living):
                 self._spawn(self._catch_up(hosted))
             return
         self._check_sla(turn, hosted)
+        self._check_deadlines(turn, hosted)
         if message.admission.only_host:
             self._claim(turn, hosted)
         elif hosted.run.state is RunState.QUEUED and self._holds(hosted.run, message.admission):
@@ -445,10 +446,18 @@ class RunActor(Living):
     def _check_sla(self, turn: _Turn, hosted: HostedRun) -> None:
         if hosted.sla_ms is None or instant(hosted.sla_ms) > self._clock.now():
             return
-        told = hosted.run.sla_missed
         self._step(turn, hosted, runs.MissSla(instant(hosted.sla_ms)))
-        if hosted.run.sla_missed and not told:
-            turn.counts.append((f"sla_breaches_total|{hosted.run.dag_id}", 1))
+
+    def _check_deadlines(self, turn: _Turn, hosted: HostedRun) -> None:
+        """What is too late by now is so; a queued run that was looked at too early is looked at again."""
+        run = hosted.run
+        at = runs.next_deadline(run)
+        if at is None:
+            return
+        if at <= self._clock.now():
+            self._step(turn, hosted, runs.CheckDeadlines())
+        elif run.state is RunState.QUEUED:
+            turn.passive[run.run_id] = milliseconds(at)
 
     def _handle_observed(self, turn: _Turn, hosted: Hosted, message: Observed) -> None:
         assert isinstance(hosted, HostedBackfill)
@@ -476,6 +485,7 @@ class RunActor(Living):
         if hosted.dirty:
             self._took_step(turn, hosted, aborts)
             return
+        self._check_deadlines(turn, hosted)
         self._ready.look(hosted)
         self._set_timer(hosted)  # by this clock it may be too early
 
@@ -500,9 +510,8 @@ class RunActor(Living):
             self._reporter.released([(message.worker, message.lease)])
         for run_id, task, attempt in message.lost:
             self._step_if_current(turn, run_id, runs.Lose(task, attempt))
-        for run_id, task, attempt in message.overdue:
-            report = Report(run_id, task, attempt, "timed_out", error="TaskTimedOut: did not stop in time")
-            self._settle(turn, report)
+        for (run_id, task, attempt), outcome in message.overdue:
+            self._settle(turn, Report(run_id, task, attempt, outcome, error="TaskTimedOut: did not stop in time"))
 
     def _step_if_current(self, turn: _Turn, run_id: str, command: runs.Command) -> HostedRun | None:
         """Apply what a worker told, unless a newer attempt, or the end of the run, has overtaken it (I12)."""
@@ -539,13 +548,19 @@ class RunActor(Living):
                 turn=self._turn,
                 appends=tuple(appends),
                 cursor=self._cursor,
-                counts=tuple(turn.counts),
+                counts=tuple(count for hosted in dirty if isinstance(hosted, HostedRun) for count in hosted.counts),
+                mail=tuple(mail for hosted in dirty if hosted.notices for mail in self._mail_of(hosted)),
             )
             results = await self.insist(lambda: self._journal.commit(commit))
             failed = self._take_results(turn, dirty, results)
         else:
             failed = {}
         self._perform(turn, failed)
+
+    def _mail_of(self, hosted: Hosted) -> list[Mail]:
+        """For the outbox of webhooks, if the append of the run is applied."""
+        notices = [codec.encode_mail(self.name, codec.encode_notice(notice)) for notice in hosted.notices]
+        return [Mail(WEBHOOKS, item, hosted.machine.run_id) for item in notices]
 
     def _take_results(self, turn: _Turn, dirty: list[Hosted], results: list[CommitResult]) -> dict[str, CommitResult]:
         failed: dict[str, CommitResult] = {}
@@ -665,7 +680,9 @@ class RunActor(Living):
             turn.touched[message.run_id] = hosted  # an append without events claims it
         for waiting in parked:
             self._handle(turn, waiting)
-        if not hosted.stays and not hosted.dirty:  # somebody else may change it now
+        if (
+            not hosted.stays and not hosted.dirty and message.run_id not in turn.passive
+        ):  # somebody else may change it now
             self._forget(message.run_id)
 
     def _adopt(self, hosted: Hosted) -> None:

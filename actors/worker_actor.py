@@ -29,9 +29,9 @@ from orchestrator import codec
 from orchestrator.messages import Exchange, Holding, Settled
 
 #: methods that must answer while `exchange` is busy
-CONTROL_METHODS = ("give_back", "cancel", "holding", "ping", "where")
+CONTROL_METHODS = ("give_back", "cancel", "holding", "ping", "silence", "where")
 #: words for `cancel`: the outcome to report
-REASONS = ("cancelled", "timed_out")
+REASONS = ("cancelled", "timed_out", "stalled")
 
 
 class WorkerActor:
@@ -81,10 +81,14 @@ class WorkerActor:
         return codec.encode_settled(Settled(self._name, self._incarnation, newest, tuple(reports), tuple(untouched)))
 
     def cancel(self, run_id: str, task: str, attempt: int, reason: str) -> bool:
-        """Stop an attempt (`cancelled`, `timed_out`). True when its report will say so: the first reason given."""
+        """Stop an attempt, for one of REASONS. True when its report will say so: the first reason given."""
         if reason not in REASONS:
             raise ValueError(f"unknown reason {reason!r}")
         return self._book.cancel((run_id, task, attempt), reason)
+
+    def silence(self, run_id: str, task: str, attempt: int) -> float | None:
+        """Seconds since the attempt gave a sign of life, or began; None = it does not run here now."""
+        return self._book.silence((run_id, task, attempt))
 
     def holding(self, owner: str, epoch: int | None = None) -> bytes:
         """What is here of an owner that lost its memory (messages.Holding).

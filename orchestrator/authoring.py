@@ -32,8 +32,9 @@ from types import ModuleType
 from typing import Any, NoReturn, TypedDict, TypeVar, Unpack, overload
 
 from orchestrator.binding import CONTEXT, FIXED, PARAM, escaped, path, signature
-from orchestrator.definition import Catchup, Definition, Isolation, Overlap, TriggerRule
+from orchestrator.definition import Catchup, Definition, Isolation, Overlap, SlaAction, TriggerRule
 from orchestrator.errors import Invalid
+from orchestrator.failures import name_of
 
 Function = Callable[..., Any]
 
@@ -42,13 +43,32 @@ Later = TypeVar("Later", bound="Output | Iterable[Output]")
 DEFAULT_OWNER = "default"
 
 
+class RetryPolicyOption(TypedDict, total=False):
+    """How failures of some classes are tried again; the first that fits counts."""
+
+    exceptions: Iterable[type[BaseException] | str]
+    retries: int
+    retry_delay_s: float
+
+
 class TaskOptions(TypedDict, total=False):
     """Options of one task; section 1 of the dags contract gives bounds and defaults."""
 
     retries: int
     retry_delay_s: float
     retry_cap_s: float
+    #: classes, or their names as in `failures.py`
+    retry_on: Iterable[type[BaseException] | str]
+    no_retry_on: Iterable[type[BaseException] | str]
+    retry_policies: Iterable[RetryPolicyOption]
+    #: of `task.bash`, and of `task.http`: `503`, `"5xx"`
+    retry_exit_codes: Iterable[int]
+    retry_statuses: Iterable[int | str]
     timeout_s: float
+    queue_timeout_s: float
+    heartbeat_timeout_s: float
+    sla_s: int
+    on_sla_miss: Iterable[SlaAction]
     priority: int
     pool: str
     #: when it starts, given how the tasks it depends on have ended
@@ -104,7 +124,10 @@ class DagOptions(TypedDict, total=False):
     jitter_s: float
     max_active_runs: int
     sla_s: int | None
+    on_sla_miss: Iterable[SlaAction]
     run_timeout_s: float | None
+    queue_timeout_s: float | None
+    callback_url: str | None
     isolation: Isolation
     #: the first line of the function's docstring unless given
     description: str
@@ -270,7 +293,7 @@ class TaskFunction:
         #: the function that was decorated
         self.function = function
         self.name = options.get("name", function.__name__)
-        self._options = {key: value for key, value in options.items() if key != "name"}
+        self._options = _as_written({key: value for key, value in options.items() if key != "name"})
 
     def __repr__(self) -> str:
         return f"task {self.name!r}"
@@ -376,7 +399,7 @@ class _Task:
         """A task that runs a shell line. What it needs from params and outputs comes to it through `env`."""
         _known(options, TaskOptions)
         arguments = {"command": command} | ({"env": dict(env)} if env else {})
-        return _drafted("bash").add(name, {"type": "bash", **options}, arguments)
+        return _drafted("bash").add(name, {"type": "bash", **_as_written(options)}, arguments)
 
     def http(
         self,
@@ -393,7 +416,7 @@ class _Task:
         arguments = {"url": url, "method": method} | ({"headers": dict(headers)} if headers else {})
         if body is not None:
             arguments["body"] = body
-        return _drafted("http").add(name, {"type": "http", **options}, arguments)
+        return _drafted("http").add(name, {"type": "http", **_as_written(options)}, arguments)
 
     def wait(
         self,
@@ -487,6 +510,8 @@ class Dag:
             told["tags"] = list(self._options["tags"])
         if calendar := self._options.get("calendar"):
             told["calendar"] = {name: [_day(each) for each in days] for name, days in calendar.items()}  # type: ignore[attr-defined]  # TypedDict.items loses them
+        if "on_sla_miss" in told:
+            told["on_sla_miss"] = list(self._options["on_sla_miss"])
         for name in ("start_at", "end_at"):
             if isinstance(at := told.get(name), datetime):
                 told[name] = _instant(at, name)
@@ -561,6 +586,28 @@ def _importable(module: str) -> str:
     if spec := getattr(main, "__spec__", None):
         return str(spec.name)
     return PurePath(getattr(main, "__file__", None) or module).stem
+
+
+def _as_written(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as they stand in JSON: classes by their names, lists as lists."""
+    told = dict(options)
+    for key in ("retry_on", "no_retry_on"):
+        if key in told:
+            told[key] = _named(told[key])
+    if "retry_policies" in told:
+        told["retry_policies"] = [
+            {**policy, "exceptions": _named(policy.get("exceptions", ()))} for policy in told["retry_policies"]
+        ]
+    for key in ("retry_exit_codes", "on_sla_miss"):
+        if key in told:
+            told[key] = list(told[key])
+    if "retry_statuses" in told:
+        told["retry_statuses"] = [str(status) for status in told["retry_statuses"]]
+    return told
+
+
+def _named(kinds: Iterable[type[BaseException] | str]) -> list[str]:
+    return [kind if isinstance(kind, str) else name_of(kind, _importable(kind.__module__)) for kind in kinds]
 
 
 def _day(day: date | str) -> str:

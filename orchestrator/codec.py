@@ -405,7 +405,7 @@ def pack(step: Any) -> bytes:
 
 def pack_commit(commit: p.Commit) -> bytes:
     c = commit
-    mail = [(letter.actor, letter.item.decode()) for letter in c.mail]
+    mail = [(letter.actor, letter.item.decode(), letter.about) for letter in c.mail]
     return pack((c.owner, c.epoch, c.turn, [_append(a) for a in c.appends], c.cursor, c.counts, mail))
 
 
@@ -416,7 +416,8 @@ def pack_creations(creations: Sequence[p.Creation]) -> bytes:
 def pack_backfill(backfill: p.NewBackfill) -> bytes:
     b = backfill
     windows = [
-        (w.window_key, w.run_id, w.action, w.event.decode(), w.before, w.dag_version, w.sla_ms) for w in b.windows
+        (w.window_key, w.run_id, w.action, w.event.decode(), w.before, w.dag_version, w.sla_ms, w.wake_ms)
+        for w in b.windows
     ]
     return pack(
         (
@@ -498,6 +499,7 @@ def _append(a: p.Append) -> tuple[Any, ...]:
         a.scheduler_epoch,
         _stored(a.idem),
         a.schema,
+        a.sla_missed,
     )
 
 
@@ -524,6 +526,7 @@ def _new_run(n: p.NewRun) -> tuple[Any, ...]:
         n.owner,
         n.parent,
         n.schema,
+        n.wake_ms,
     )
 
 

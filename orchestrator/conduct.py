@@ -24,8 +24,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from orchestrator import deadlines, mapped, waits
 from orchestrator import events as e
-from orchestrator import mapped, waits
 from orchestrator.definition import Conduct, TaskSpec
 from orchestrator.task import FAILURES, SATISFIED, TERMINAL, TaskState, fence
 
@@ -207,6 +207,8 @@ def wind_up(run: Run) -> None:
 
 def offer(run: Run, position: int) -> None:
     """The task may start: in a plan with the next batch, unless it is of the present one."""
+    if run.compiled.queue_limits:
+        deadlines.line_up(run, position)
     if not run.compiled.runnable[position]:
         if position in run.compiled.waiting:
             waits.admit(run, position)

@@ -74,6 +74,12 @@ class TaskContext(Protocol):
     def log(self) -> Log:
         """The log of this attempt."""
 
+    def heartbeat(self) -> None:
+        """A sign of life, for a task with `heartbeat_timeout_s`; so is everything else that is told here.
+
+        Raises TaskCancelled when the attempt is over.
+        """
+
     def checkpoint(self, data: Any) -> None:
         """`data` (JSON) is durable when this returns. Raises TaskCancelled when the attempt was replaced."""
 

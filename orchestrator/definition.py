@@ -28,6 +28,10 @@ TriggerRule = Literal[
     "always",
 ]
 
+#: what a missed SLA leads to, beside its event (`deadlines.py`)
+SlaAction = Literal["mark", "event", "webhook", "cancel"]
+MARK: tuple[SlaAction, ...] = ("mark",)
+
 
 #: what the id of a definition begins with that is nobody's DAG: `@kind` or `@kind/name`
 HIDDEN = "@"
@@ -63,6 +67,16 @@ class Conduct(msgspec.Struct, frozen=True, omit_defaults=True):
     sequences: tuple[tuple[str, ...], ...] = ()
 
 
+class RetryPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Of failures of some classes: how often and after how long they are tried again (`retry.py`)."""
+
+    #: names as in `failures.py`; one of them is enough
+    exceptions: tuple[str, ...]
+    #: None = as the task says
+    retries: int | None = None
+    retry_delay_s: float | None = None
+
+
 class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """One node of the graph."""
 
@@ -80,6 +94,7 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     retry_delay_s: float = 5.0
     retry_cap_s: float = 300.0
     timeout_s: float = 3600.0
+    #: from when its run was queued; None = it has no deadline
     sla_s: int | None = None
     priority: int = 0
     pool: str = "default"
@@ -100,6 +115,20 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     max_active: int | None = None
     #: of a mapped task: how many instances may fail, as a number or as `5%`
     tolerated_failures: int | str = 0
+    on_sla_miss: tuple[SlaAction, ...] = MARK
+    #: it fails when it could start and no worker takes it for so long; None = it waits
+    queue_timeout_s: float | None = None
+    #: an attempt that gives no sign of life for so long is ended; None = none is asked for
+    heartbeat_timeout_s: float | None = None
+    #: names as in `failures.py`: only failures of these are tried again (empty = of all), and those of these never
+    retry_on: tuple[str, ...] = ()
+    no_retry_on: tuple[str, ...] = ()
+    #: the first that fits counts
+    retry_policies: tuple[RetryPolicy, ...] = ()
+    #: of a `bash` task: only these are tried again; empty = all
+    retry_exit_codes: tuple[int, ...] = ()
+    #: of an `http` task: `503`, `5xx`; only these are tried again; empty = those that may go away
+    retry_statuses: tuple[str, ...] = ()
 
 
 class Calendar(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -141,6 +170,9 @@ class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
     end_at: str | None = None
     #: a fire is late by a share of this, always the same for the same fire, and never by as much as until the next one
     jitter_s: float = 0.0
+    on_sla_miss: tuple[SlaAction, ...] = MARK
+    #: a run that is not admitted for so long ends as timed out; None = it waits
+    queue_timeout_s: float | None = None
 
 
 class Window(msgspec.Struct, frozen=True, rename={"start": "from", "end": "to"}, array_like=False):

@@ -140,9 +140,10 @@ class RunOverdue(Event, frozen=True, tag="run_overdue"):
 
 
 class RunTimedOut(Event, frozen=True, tag="run_timed_out"):
-    """Terminal: the run exceeded its own limit."""
+    """Terminal: the run exceeded its own limit (`run`), or was not admitted in time (`queued`)."""
 
     error: str
+    reason: str = "run"
 
 
 class RunRestarted(Event, frozen=True, tag="run_restarted"):
@@ -205,15 +206,19 @@ class TaskRetrying(Event, frozen=True, tag="task_retrying"):
     error: str
     #: lost attempts do not use up retries
     lost: bool = False
+    #: of an attempt that timed out: run | heartbeat
+    reason: str | None = None
 
 
 class TaskFailed(Event, frozen=True, tag="task_failed"):
-    """Terminal for the task: no attempts left."""
+    """Terminal for the task: no attempts left, or it was too late for one."""
 
     task: str
     attempt: int
     error: str
     timed_out: bool = False
+    #: of one that timed out: run | heartbeat | queued | sla; journals before this was told say nothing: run
+    reason: str | None = None
 
 
 class TaskSkipped(Event, frozen=True, tag="task_skipped"):
@@ -373,9 +378,11 @@ class CheckpointPosted(Event, frozen=True, tag="checkpoint_posted"):
 
 
 class SlaMissed(Event, frozen=True, tag="sla_missed"):
-    """The run was not over at its deadline. Changes no state."""
+    """The run, or one of its tasks, was not over at its deadline. Changes no state; what follows has its own events."""
 
     deadline: datetime
+    #: None = the run
+    task: str | None = None
 
 
 class HistoryRemoved(Event, frozen=True, tag="history_removed"):

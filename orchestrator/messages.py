@@ -70,6 +70,8 @@ class Assignment(msgspec.Struct, frozen=True, array_like=True):
     mapped: MapPart | None = None
     #: sleeps since that checkpoint: their number -> when they end
     sleeps: dict[int, datetime] = {}
+    #: longest silence of the attempt; None = it need not say anything
+    heartbeat_timeout_s: float | None = None
 
 
 class Value(msgspec.Struct, frozen=True, array_like=True):
@@ -101,7 +103,7 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     run_id: str
     task: str
     attempt: int
-    #: ok | error | cancelled | timed_out | skipped, suspended (by its own code)
+    #: ok | error | cancelled | timed_out | stalled (it was silent too long) | skipped, suspended (by its own code)
     outcome: str
     #: of one that suspended itself: [number of the sleep, instant at which it goes on]
     value: Value = Value()
@@ -113,6 +115,8 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     took_s: float = 0.0
     #: elements of a list whose value is not inline
     length: int | None = None
+    #: what was raised: its classes and marks (`failures.py`), most specific first
+    raised: tuple[str, ...] = ()
 
 
 class JobOrder(msgspec.Struct, frozen=True, array_like=True):

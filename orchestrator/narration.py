@@ -79,7 +79,7 @@ class Narrator:
         if isinstance(event, e.HistoryRemoved):
             return self._history_removed(event)
         if isinstance(event, e.SlaMissed):
-            return self._frame("sla_missed", event, {"deadline": instant_text(event.deadline), "task": None})
+            return self._frame("sla_missed", event, {"deadline": instant_text(event.deadline), "task": event.task})
         if isinstance(event, e.CheckpointPosted):
             posted = {"kind": event.kind, **({"data": msgspec.json.decode(event.data)} if event.data else {})}
             return self._frame("checkpoint", event, posted)
@@ -110,6 +110,8 @@ class Narrator:
         told: dict[str, Any] = {"from": before, "to": self.state, "attempts": self._attempts}
         if isinstance(event, e.RunFailed | e.RunOverdue | e.RunTimedOut):
             told["error"] = event.error
+        if isinstance(event, e.RunTimedOut):
+            told["timed_out"] = event.reason
         return told
 
     def _task_changed(self, event: Any) -> dict[str, Any]:
@@ -125,6 +127,8 @@ class Narrator:
             told["instances"] = event.count
         if isinstance(event, e.TaskFailed | e.TaskRetrying):
             told["error"] = event.error
+            if event.reason or after == "timed_out":
+                told["timed_out"] = event.reason or "run"
         if isinstance(event, e.TaskSkipped) and event.by:
             told |= {"by": event.by, "reason": event.reason}
         if isinstance(event, e.TaskWaiting):

@@ -51,6 +51,8 @@ TASK_LETTERS = {
     "upstream_failed": "u",
 }
 TASK_STATES = {letter: state for state, letter in TASK_LETTERS.items()}
+#: missed SLAs that a row tells of
+SLAS_SHOWN = 100
 #: bounds of the run latency histogram, seconds
 LATENCY_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 
@@ -115,6 +117,8 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     wake_at_ms: int | None = None
     #: an admission: refused unless this is the scheduler's epoch and the DAG is not paused
     scheduler_epoch: int | None = None
+    #: SLAs that were missed: of the run "", of a task its id
+    sla_missed: tuple[str, ...] = ()
     #: when the key is already taken the append is not applied and the stored reply is answered
     idem: StoredReply | None = None
     #: version of the meaning of `events`; runs of some kinds have events, and a number, of their own
@@ -126,6 +130,8 @@ class Mail(msgspec.Struct, frozen=True):
 
     actor: str
     item: bytes
+    #: not "": it goes out only if what the commit appends to this run is applied
+    about: str = ""
 
 
 class Commit(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,6 +180,8 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     #: Window.key(), or "" for a run that is never merged
     window_key: str = ""
     sla_ms: int | None = None
+    #: durable timer `wake` of the run, also of one that is restarted
+    wake_ms: int | None = None
     #: none | failed | completed: which terminal runs of the window are restarted
     reprocess: str = "none"
     #: batch of the one event RunRestarted; needed unless reprocess is none
@@ -248,6 +256,8 @@ class NewWindow(msgspec.Struct, frozen=True, kw_only=True):
     #: restart: version it goes on with
     dag_version: int = 0
     sla_ms: int | None = None
+    #: create, restart: durable timer `wake` of the run
+    wake_ms: int | None = None
 
 
 class NewBackfill(msgspec.Struct, frozen=True, kw_only=True):
@@ -418,6 +428,8 @@ class RunRow(msgspec.Struct, frozen=True):
     holder: str = ""
     #: version of its HistoryRemoved: of the events before it only the first is kept; 0 = all are
     removed: int = 0
+    #: SLAs that were missed since it was queued last: of the run "", of a task its id; at most the first SLAS_SHOWN
+    sla_missed: tuple[str, ...] = ()
 
     @property
     def window(self) -> Window | None:

@@ -1,6 +1,6 @@
 """One run: the tasks of one DAG version, once, for one window.
 
-    queued ──started──▶ running ◀──paused / resumed──▶ paused
+    queued ──started──▶ running ◀──paused / resumed──▶ paused            (queued ──▶ timed_out: not admitted in time)
       ▲                    │  │
       │                    └──┴─────▶ succeeded | failed | timed_out | cancelled
       │                                  │
@@ -36,7 +36,7 @@ from enum import StrEnum
 
 import msgspec
 
-from orchestrator import conduct, mapped, trigger, waits
+from orchestrator import conduct, deadlines, mapped, trigger, waits
 from orchestrator import events as e
 from orchestrator.conduct import Agenda, Rules
 from orchestrator.definition import IN_CLUSTER_TYPES, WAITING_TYPES, Definition, TaskSpec
@@ -78,7 +78,7 @@ _ENDS: dict[type[e.Event], RunState] = {
 }
 _AGAIN: dict[type[e.Event], RunState] = {e.RunRestarted: _S.QUEUED, e.RunRevived: _S.RUNNING}
 TRANSITIONS: Mapping[RunState, Mapping[type[e.Event], RunState]] = {
-    _S.QUEUED: {e.RunStarted: _S.RUNNING, e.RunCancelled: _S.CANCELLED},
+    _S.QUEUED: {e.RunStarted: _S.RUNNING, e.RunCancelled: _S.CANCELLED, e.RunTimedOut: _S.TIMED_OUT},
     _S.RUNNING: _ENDS | {e.RunPaused: _S.PAUSED, e.RunOverdue: _S.RUNNING, e.RunCancelling: _S.CANCELLING},
     _S.PAUSED: _ENDS | {e.RunResumed: _S.RUNNING, e.RunOverdue: _S.RUNNING, e.RunCancelling: _S.CANCELLING},
     _S.CANCELLING: {e.RunCancelled: _S.CANCELLED},
@@ -102,13 +102,16 @@ class Compiled:
         "keys",
         "maps",
         "params",
+        "queue_limits",
         "ruled",
         "rules",
         "runnable",
         "scopes",
         "setups",
         "size",
+        "slas",
         "specs",
+        "timed",
         "version",
         "waiting",
     )
@@ -152,6 +155,11 @@ class Compiled:
         if self.ruled:
             parents = self.graph.parents
             self.first = tuple(i for i, s in enumerate(self.specs) if not parents[i] or s.trigger_rule == "always")
+        #: (seconds, position) of tasks with an SLA, the first to be over first; position -> seconds it may wait for a
+        #: worker; is any of this, or a limit on its own wait, to be watched?
+        self.slas = sorted((float(spec.sla_s), i) for i, spec in enumerate(self.specs) if spec.sla_s is not None)
+        self.queue_limits = {i: s.queue_timeout_s for i, s in enumerate(self.specs) if s.queue_timeout_s is not None}
+        self.timed = bool(self.slas or self.queue_limits or definition.queue_timeout_s is not None)
         self._ranks: list[int] | None = None
         self._detours: dict[int, bool] = {}
         self._as_jobs: Compiled | None = None
@@ -295,6 +303,11 @@ class MissSla:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckDeadlines:
+    """Look which deadlines have passed; what follows from that."""
+
+
+@dataclass(frozen=True, slots=True)
 class RetryTask:
     """Run a failed task again, and what waited for it."""
 
@@ -335,6 +348,7 @@ Command = (
     | GoIdle
     | Post
     | MissSla
+    | CheckDeadlines
     | RetryTask
     | RetryFailed
     | SkipTask
@@ -402,7 +416,10 @@ class Run:
         "going_since",
         "heard_at",
         "hosts",
+        "in_line",
+        "judged",
         "kubernetes",
+        "late",
         "lengths",
         "maps",
         "open",
@@ -412,17 +429,20 @@ class Run:
         "passed_over",
         "past_attempts",
         "plan",
+        "queued_at",
         "queued_version",
         "ready",
         "run_id",
         "run_type",
         "running",
         "sla_missed",
+        "sla_seen",
         "standby",
         "started_at",
         "state",
         "tasks",
         "tenant",
+        "told_at",
         "unfolding",
         "values",
         "verdict",
@@ -447,6 +467,9 @@ class Run:
         self.version = 1
         #: version with which it was queued last
         self.queued_version = 1
+        self.queued_at = created.at
+        #: of the last event
+        self.told_at = created.at
         self.state = RunState.QUEUED
         #: how often it was started
         self.attempts = 0
@@ -496,6 +519,12 @@ class Run:
         self.failed = 0
         #: tasks that were skipped, and not by a person
         self.passed_over = 0
+        #: tasks whose SLA is told, or passed before they were reset; how many deadlines need no more look (a cache)
+        self.judged: set[int] = set()
+        self.sla_seen = 0
+        #: position -> since when it could start, of tasks that wait so long at most; (until when, position) of them
+        self.in_line: dict[int, datetime] = {}
+        self.late: list[tuple[datetime, int]] = []
         #: position -> return value, for dependents
         self.values: dict[int, Value] = {}
         #: position -> elements of a list whose value is not inline
@@ -531,6 +560,10 @@ class Run:
             raise NotFound("task", task)
         return position
 
+    def could_start(self, position: int) -> bool:
+        """`startable`, for who knows the run only."""
+        return startable(self, position)
+
     def context(self, owner: str) -> RunContext:
         """What a worker is told about the run."""
         window = (self.window.start, self.window.end) if self.window else None
@@ -543,6 +576,7 @@ class Run:
 def apply(run: Run, event: e.Event) -> None:
     """Bring `run` to what it is after `event`. Never refuses; a KeyError here is a bug in `decide`."""
     run.version += 1
+    run.told_at = event.at
     match event:
         case e.TaskStarted() | e.TaskSucceeded() | e.TaskRetrying() | e.TaskReturned() | e.TaskFailed():
             _apply_to_task(run, event)
@@ -569,8 +603,10 @@ def apply(run: Run, event: e.Event) -> None:
             run.heard_at = event.at
             if run.state is RunState.QUEUED and event.kind in (COMPLETED, FAILED) and run.verdict is None:
                 run.verdict = event.kind
-        case e.SlaMissed():
+        case e.SlaMissed(task=None):
             run.sla_missed = True
+        case e.SlaMissed():
+            run.judged.add(run.compiled.graph.index[event.task or ""])
         case e.HistoryRemoved():
             run.version, run.state, run.attempts = event.through + 1, RunState(event.state), event.attempts
             run.past_attempts, run.finished_at, run.forgotten = event.task_attempts, event.until, True
@@ -580,13 +616,15 @@ def apply(run: Run, event: e.Event) -> None:
             run.started_at = event.at if isinstance(event, e.RunStarted) else run.started_at
             run.going_since = event.at
             run.finished_at = None
+            if run.compiled.queue_limits:
+                deadlines.line_up_anew(run, event.at)
         case e.RunRestarted():
             run.state = TRANSITIONS[run.state][e.RunRestarted]
             names = run.compiled.graph.names
             last = {n: t.attempt for n, t in zip(names, run.tasks, strict=True) if t.attempt}
             run.past_attempts = run.past_attempts | last
             run.error = run.started_at = run.going_since = run.finished_at = run.heard_at = run.verdict = None
-            run.queued_version = run.version
+            run.queued_version, run.queued_at = run.version, event.at
             run._fresh(event.dag_version)
         case _:
             run.state = TRANSITIONS[run.state][type(event)]
@@ -595,10 +633,13 @@ def apply(run: Run, event: e.Event) -> None:
                 run.overdue = None
                 run.due.clear()
                 run.ready.clear()
+                deadlines.leave(run)
                 if run.standby is not None:
                     run.standby.rest()
             if isinstance(event, e.RunSucceeded):
                 run.error = None
+            elif isinstance(event, e.RunResumed) and run.compiled.queue_limits:
+                deadlines.line_up_anew(run, event.at)
             elif isinstance(event, e.RunOverdue):
                 run.overdue = event.error
             elif isinstance(event, e.RunFailed | e.RunTimedOut):
@@ -627,6 +668,8 @@ def _apply_to_task(run: Run, event: _TaskEvent) -> None:
     before, by = task.state, task.skipped_by
     apply_to_task(task, event)
     after = task.state
+    if run.in_line and after not in STARTABLE:
+        run.in_line.pop(position, None)
     if after is TaskState.RUNNING:
         run.running += 1
         if run.agenda is None:
@@ -656,6 +699,8 @@ def _apply_to_task(run: Run, event: _TaskEvent) -> None:
     elif isinstance(event, e.TaskReturned):
         conduct.offer(run, position)
     elif isinstance(event, e.TaskReset):
+        if run.compiled.slas:
+            deadlines.forgive(run, position, event.at)
         if holds(run, position):
             conduct.offer(run, position)
     elif isinstance(event, e.TaskFailed) and run.error is None and run.compiled.decides(position):
@@ -708,7 +753,11 @@ def wake(run: Run, now: datetime) -> None:
     while run.due and run.due[0][0] <= now:
         _, position, attempt = heapq.heappop(run.due)
         task = run.tasks[position]
-        if task.state in PARKED and task.attempt == attempt:
+        if task.state not in PARKED or task.attempt != attempt:
+            continue
+        if run.agenda is not None or startable(run, position):  # else it is due again once its rule holds
+            if run.compiled.queue_limits:
+                deadlines.line_up(run, position, task.due)
             conduct.offer(run, position)
 
 
@@ -728,18 +777,28 @@ def idle_deadline(run: Run) -> datetime | None:
     return max(run.going_since, run.heard_at or run.going_since) + timedelta(seconds=limit)
 
 
+def next_deadline(run: Run) -> datetime | None:
+    """When something of it is too late (`deadlines.py`), or None."""
+    if not run.compiled.timed or run.state in ENDED or winds_up(run):
+        return None
+    return deadlines.next_at(run)
+
+
 def next_wake(run: Run) -> datetime | None:
     """The next instant at which something is due without any message, or None."""
     due = run.due[0][0] if run.due else None
     # a pause holds what waits for the world
     timers = run.standby.timers if run.standby is not None and run.state is RunState.RUNNING else None
-    candidates = (due, timers[0][0] if timers else None, deadline(run), idle_deadline(run))
+    candidates = (due, timers[0][0] if timers else None, deadline(run), idle_deadline(run), next_deadline(run))
     return min((at for at in candidates if at is not None), default=None)
 
 
 def aborted(run: Run, event: e.Event) -> Abort | None:
     """What must stop because of `event`; ask before applying it."""
-    if not isinstance(event, e.TaskCancelled | e.TaskSkipped | e.TaskMarked):
+    if isinstance(event, e.TaskFailed):
+        if not deadlines.ends_running(run, event):
+            return None
+    elif not isinstance(event, e.TaskCancelled | e.TaskSkipped | e.TaskMarked):
         return None
     if isinstance(event, e.TaskSkipped) and event.by == "task":
         return None  # its attempt has reported so

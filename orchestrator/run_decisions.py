@@ -13,7 +13,7 @@ from datetime import datetime
 
 import msgspec
 
-from orchestrator import conduct, expansion
+from orchestrator import conduct, deadlines, expansion
 from orchestrator import events as e
 from orchestrator.branches import WrongChoice, not_chosen
 from orchestrator.consequences import PENDING, Prospect, Standing
@@ -26,6 +26,7 @@ from orchestrator.run import (
     FAILED,
     Begin,
     Cancel,
+    CheckDeadlines,
     Command,
     GiveBack,
     GoIdle,
@@ -67,8 +68,8 @@ def decide(run: Run, command: Command, now: datetime) -> list[e.Event]:
             position = _fenced(run, command.task, command.attempt)
             return _ended(run, position, lose(_spec(run, position), run.tasks[position], command.attempt, now))
         case GiveBack():
-            _fenced(run, command.task, command.attempt)
-            return [e.TaskReturned(at=now, task=command.task, attempt=command.attempt)]
+            position = _fenced(run, command.task, command.attempt)
+            return _ended(run, position, e.TaskReturned(at=now, task=command.task, attempt=command.attempt))
         case Mark():
             return _mark(run, command.note, now)
         case Pause():
@@ -90,8 +91,9 @@ def decide(run: Run, command: Command, now: datetime) -> list[e.Event]:
         case Post():
             return _post(run, command, now)
         case MissSla():
-            told = run.state in ENDED or run.sla_missed
-            return [] if told else [e.SlaMissed(at=now, deadline=command.deadline)]
+            return _miss_sla(run, command, now)
+        case CheckDeadlines():
+            return _check_deadlines(run, now)
         case RetryTask():
             return _retry(run, command.task, now)
         case RetryFailed():
@@ -121,7 +123,7 @@ def _start(run: Run, now: datetime) -> list[e.Event]:
         return [started, *_driven_end(run.verdict, now)]
     if run.plan is not None:
         return [started, *conduct.begins_with(run.plan, run.compiled.graph.names, now)]
-    return [started] if run.open else [started, e.RunSucceeded(at=now)]
+    return [started] if run.open else [started, _end(run, started, run.failed)]
 
 
 def _post(run: Run, command: Post, now: datetime) -> list[e.Event]:
@@ -174,7 +176,7 @@ def _fenced(run: Run, task: str, attempt: int) -> int:
 
 
 #: the task starts again by itself
-_COMES_BACK = frozenset({e.TaskRetrying, e.TaskSuspended})
+_COMES_BACK = frozenset({e.TaskRetrying, e.TaskReturned, e.TaskSuspended})
 
 
 def finish(run: Run, position: int, event: e.Event, ways: Value | None = None) -> list[e.Event]:
@@ -186,8 +188,8 @@ def finish(run: Run, position: int, event: e.Event, ways: Value | None = None) -
 
 def _ended(run: Run, position: int, event: e.Event) -> list[e.Event]:
     """`event`, what it means for dependents, and the end of the run if this was the last open task."""
-    if type(event) in _COMES_BACK:
-        return [event]
+    if type(event) in _COMES_BACK and (run.agenda is not None or not run.compiled.ruled):
+        return [event]  # else its rule may not hold any more
     if run.agenda is not None:
         return [event, *_cut_off_by(run, position, event)]
     plain = not run.compiled.ruled and not run.passed_over
@@ -273,6 +275,30 @@ def _time_out(run: Run, now: datetime) -> list[e.Event]:
     if owed := _owed_teardowns(run):
         return [e.RunOverdue(at=now, error=error), *cancel_open(run, now, owed)]
     return [*cancel_open(run, now), e.RunTimedOut(at=now, error=error)]
+
+
+def _miss_sla(run: Run, command: MissSla, now: datetime) -> list[e.Event]:
+    """It is told once, and cancels the run where the definition says so."""
+    if run.state in ENDED or run.sla_missed:
+        return []
+    missed = e.SlaMissed(at=now, deadline=command.deadline)
+    cancels = "cancel" in run.compiled.definition.on_sla_miss and not winds_up(run)
+    return [missed, *_cancel(run, now)] if cancels else [missed]
+
+
+def _check_deadlines(run: Run, now: datetime) -> list[e.Event]:
+    """What is too late by now, and what follows from that."""
+    if run.state in ENDED or winds_up(run):
+        return []
+    limit = deadlines.admit_by(run)
+    if limit is not None and limit <= now:
+        error = f"QueueTimeout: not admitted within {run.compiled.definition.queue_timeout_s:g} s"
+        return [*cancel_open(run, now), e.RunTimedOut(at=now, error=error, reason="queued")]
+    misses, ends = deadlines.verdicts(run, now)
+    if not ends:
+        return misses
+    out = [*misses, *ends.values()]
+    return _follow(run, out[-1], dict.fromkeys(ends, Standing(TaskState.TIMED_OUT)), out)
 
 
 def _owed_teardowns(run: Run) -> set[str]:

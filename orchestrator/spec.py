@@ -23,10 +23,21 @@ from typing import Annotated, Any
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from orchestrator import graph, kinds, map_form
+from orchestrator import graph, kinds, map_form, policies
 from orchestrator.binding import own, place
 from orchestrator.dates import instant_text, parse_instant
-from orchestrator.definition import Calendar, Catchup, Definition, Isolation, Overlap, TaskSpec, TriggerRule
+from orchestrator.definition import (
+    MARK,
+    Calendar,
+    Catchup,
+    Definition,
+    Isolation,
+    Overlap,
+    RetryPolicy,
+    SlaAction,
+    TaskSpec,
+    TriggerRule,
+)
 from orchestrator.errors import Invalid, PermanentFailure
 from orchestrator.faults import DEPTH_MAX, Fault, json_fault, refusal
 from orchestrator.mapped import INSTANCES_MAX
@@ -45,8 +56,24 @@ RULES = ("trigger_rule", "branch", "teardown_of", "on_failure_fail_run")
 _YEAR_S = 366 * 86_400
 _NOT_YET = "is not supported yet"
 
+#: as `failures.py` has them
+EXCEPTION = r"^[A-Za-z_][A-Za-z0-9_]*(\.([A-Za-z_][A-Za-z0-9_]*|<locals>))*$"
+STATUS = r"^([1-9]\d\d|[1-9]xx)$"
+ExceptionName = Annotated[str, StringConstraints(pattern=EXCEPTION, max_length=200)]
+ExceptionNames = Annotated[list[ExceptionName], Field(max_length=50)]
+SlaActions = Annotated[list[SlaAction], Field(min_length=1, max_length=4)]
 TaskId = Annotated[str, StringConstraints(pattern=TASK_ID)]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+
+
+class RetryPolicyBody(BaseModel):
+    """How failures of some classes are tried again."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    exceptions: Annotated[list[ExceptionName], Field(min_length=1, max_length=50)]
+    retries: int | None = Field(default=None, ge=0, le=20)
+    retry_delay_s: float | None = Field(default=None, ge=0, le=_YEAR_S)
 
 
 class TaskBody(BaseModel):
@@ -65,7 +92,20 @@ class TaskBody(BaseModel):
     retry_delay_s: float = Field(default=5.0, ge=0, le=_YEAR_S)
     retry_cap_s: float = Field(default=300.0, ge=0, le=_YEAR_S)
     timeout_s: float = Field(default=3600.0, ge=1, le=86_400)
-    sla_s: int | None = Field(default=None, gt=0)
+    #: from when its run was queued
+    sla_s: int | None = Field(default=None, gt=0, le=10 * _YEAR_S)
+    on_sla_miss: SlaActions = Field(default_factory=lambda: list(MARK))
+    #: how long it may wait for a worker once it could start
+    queue_timeout_s: float | None = Field(default=None, gt=0, le=_YEAR_S)
+    #: an attempt that gives no sign of life for so long is ended
+    heartbeat_timeout_s: float | None = Field(default=None, ge=0.1, le=86_400)
+    #: classes of failures that are tried again (none given: all), and that are not
+    retry_on: ExceptionNames = Field(default_factory=list)
+    no_retry_on: ExceptionNames = Field(default_factory=list)
+    retry_policies: list[RetryPolicyBody] = Field(default_factory=list, max_length=20)
+    #: of type bash, and of type http: `503`, `5xx`
+    retry_exit_codes: list[Annotated[int, Field(ge=-64, le=255)]] = Field(default_factory=list, max_length=50)
+    retry_statuses: list[Annotated[str, StringConstraints(pattern=STATUS)]] = Field(default_factory=list, max_length=50)
     priority: int = Field(default=0, ge=0, le=100)
     pool: Annotated[str, StringConstraints(min_length=1, max_length=100)] = "default"
     #: when it starts, given how the tasks it waits for have ended
@@ -107,7 +147,10 @@ class DagBody(BaseModel):
     overlap: Overlap = "allow"
     max_active_runs: int = Field(default=16, ge=1, le=1000)
     sla_s: int | None = Field(default=None, gt=0, le=10 * _YEAR_S)
+    on_sla_miss: SlaActions = Field(default_factory=lambda: list(MARK))
     run_timeout_s: float | None = Field(default=None, gt=0, le=_YEAR_S)
+    #: how long it may wait for its admission
+    queue_timeout_s: float | None = Field(default=None, gt=0, le=_YEAR_S)
     callback_url: str | None = None
     description: Annotated[str, StringConstraints(max_length=10_000)] | None = None
     tags: list[Tag] = Field(default_factory=list, max_length=100)
@@ -171,9 +214,11 @@ def to_json(definition: Definition) -> dict[str, Any]:
         "tags": list(definition.tags),
     }
     plain = Definition(dag_id="", owner="")
-    for key in ("description", "isolation", "run_timeout_s", "start_at", "end_at", "jitter_s"):
+    for key in ("description", "isolation", "run_timeout_s", "queue_timeout_s", "start_at", "end_at", "jitter_s"):
         if getattr(definition, key) != getattr(plain, key):
             body[key] = getattr(definition, key)
+    if definition.on_sla_miss != MARK:
+        body["on_sla_miss"] = list(definition.on_sla_miss)
     if definition.calendar is not None:
         body["calendar"] = {
             name: list(value) for name, value in msgspec.structs.asdict(definition.calendar).items() if value
@@ -233,11 +278,7 @@ def _worded(error: Any) -> Fault:
 
 def _refuse_what_waits(dag: DagBody) -> None:
     faults: list[Fault] = []
-    if dag.callback_url is not None:
-        faults.append(("callback_url", _NOT_YET))
     for position, task in enumerate(dag.tasks):
-        if task.sla_s is not None:
-            faults.append((f"tasks/{position}/sla_s", f"{_NOT_YET}; sla_s of the DAG is"))
         if task.pool != "default":
             faults.append((f"tasks/{position}/pool", f"{task.pool!r} {_NOT_YET}; the only pool is 'default'"))
     if faults:
@@ -255,7 +296,10 @@ def _definition(dag: DagBody) -> Definition:
         overlap=dag.overlap,
         max_active_runs=dag.max_active_runs,
         sla_s=dag.sla_s,
+        on_sla_miss=policies.actions(dag.on_sla_miss),
         run_timeout_s=dag.run_timeout_s,
+        queue_timeout_s=dag.queue_timeout_s,
+        callback_url=dag.callback_url,
         description=dag.description,
         tags=tuple(dag.tags),
         isolation=dag.isolation,
@@ -290,6 +334,17 @@ def _task(position: int, task: TaskBody) -> TaskSpec:
         retry_delay_s=task.retry_delay_s,
         retry_cap_s=task.retry_cap_s,
         timeout_s=task.timeout_s,
+        sla_s=task.sla_s,
+        on_sla_miss=policies.actions(task.on_sla_miss),
+        queue_timeout_s=task.queue_timeout_s,
+        heartbeat_timeout_s=task.heartbeat_timeout_s,
+        retry_on=tuple(task.retry_on),
+        no_retry_on=tuple(task.no_retry_on),
+        retry_policies=tuple(
+            RetryPolicy(tuple(each.exceptions), each.retries, each.retry_delay_s) for each in task.retry_policies
+        ),
+        retry_exit_codes=tuple(task.retry_exit_codes),
+        retry_statuses=tuple(task.retry_statuses),
         priority=task.priority,
         trigger_rule=task.trigger_rule,
         branch=task.branch,
@@ -312,6 +367,7 @@ def _check_meaning(definition: Definition) -> None:
     ]
     faults += _misused_teardowns(definition.tasks)
     faults += map_form.misused(definition.tasks)
+    faults += policies.faults(definition)
     faults = faults or list(_misnamed_ways(definition.tasks))
     if faults:
         raise refusal(faults)
@@ -401,11 +457,15 @@ def _task_json(task: TaskSpec) -> dict[str, Any]:
         "on_failure_fail_run",
         "expand",
         "max_active",
+        *policies.SPANS,
     ):
         if getattr(task, key) != getattr(plain, key):
             body[key] = getattr(task, key)
     if task.tolerated_failures:
         body["tolerated_failures"] = task.tolerated_failures
-    if task.teardown_of:
-        body["teardown_of"] = list(task.teardown_of)
+    for key in ("teardown_of", "on_sla_miss", *policies.LISTS):
+        if getattr(task, key) != getattr(plain, key):
+            body[key] = list(getattr(task, key))
+    if task.retry_policies:
+        body["retry_policies"] = [policies.policy_json(policy) for policy in task.retry_policies]
     return body

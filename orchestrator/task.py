@@ -12,6 +12,7 @@
 
     pending | running | retrying | suspended | waiting âââ¶ skipped | cancelled
     pending | retrying | suspended âââ¶ upstream_failed
+    pending | running | retrying | suspended | waiting ──failed──▶ timed_out    (too late, see `deadlines.py`)
     succeeded ──reset──▶ pending      (a setup that is needed again; a map of which an instance is retried)
 
 Of a plan, people also mark tasks as done in any state, and reset skipped and retrying ones.
@@ -36,7 +37,7 @@ from orchestrator import events as e
 from orchestrator.definition import TaskSpec
 from orchestrator.errors import StaleAttempt
 from orchestrator.messages import Report
-from orchestrator.retry import delay, may_retry
+from orchestrator.retry import allowance, delay, may_retry
 
 #: a task that was lost with its worker this often is failed
 LOSSES_MAX = 3
@@ -73,6 +74,9 @@ PARKED = frozenset({_S.RETRYING, _S.SUSPENDED})
 #: it starts when its rule holds
 STARTABLE = PARKED | {_S.PENDING}
 
+#: outcome of an attempt that timed out -> what was too long: all of it, or a silence of it
+TIMEOUTS: Mapping[str, str] = {"timed_out": "run", "stalled": "heartbeat"}
+
 _MARKED: dict[type[e.Event], TaskState] = {e.TaskMarked: _S.SUCCEEDED}
 _LEFT_ALONE = _MARKED | {e.TaskReset: _S.PENDING, e.TaskSkipped: _S.SKIPPED}
 TRANSITIONS: Mapping[TaskState, Mapping[type[e.Event], TaskState]] = {
@@ -84,6 +88,7 @@ TRANSITIONS: Mapping[TaskState, Mapping[type[e.Event], TaskState]] = {
         e.TaskSkipped: _S.SKIPPED,
         e.TaskUpstreamFailed: _S.UPSTREAM_FAILED,
         e.TaskCancelled: _S.CANCELLED,
+        e.TaskFailed: _S.FAILED,
     },
     _S.RUNNING: _MARKED
     | {
@@ -100,12 +105,14 @@ TRANSITIONS: Mapping[TaskState, Mapping[type[e.Event], TaskState]] = {
         e.TaskStarted: _S.RUNNING,
         e.TaskUpstreamFailed: _S.UPSTREAM_FAILED,
         e.TaskCancelled: _S.CANCELLED,
+        e.TaskFailed: _S.FAILED,
     },
     _S.SUSPENDED: {
         e.TaskStarted: _S.RUNNING,
         e.TaskSkipped: _S.SKIPPED,
         e.TaskUpstreamFailed: _S.UPSTREAM_FAILED,
         e.TaskCancelled: _S.CANCELLED,
+        e.TaskFailed: _S.FAILED,
     },
     _S.WAITING: {
         e.TaskSucceeded: _S.SUCCEEDED,
@@ -176,11 +183,13 @@ def settle(spec: TaskSpec, task: Task, report: Report, now: datetime, jitter: fl
         return e.TaskSuspended(at=now, task=spec.id, attempt=report.attempt, until=until, call=call)
     error = report.error or report.outcome
     failures = task.failures + 1
-    if may_retry(failures, spec.retries, report.permanent):
-        due = now + delay(spec.retry_delay_s, spec.retry_cap_s, failures, jitter)
-        return e.TaskRetrying(at=now, task=spec.id, attempt=report.attempt, due=due, error=error)
-    timed_out = report.outcome == "timed_out"
-    return e.TaskFailed(at=now, task=spec.id, attempt=report.attempt, error=error, timed_out=timed_out)
+    reason = TIMEOUTS.get(report.outcome)
+    retries, delay_s = allowance(spec, report)
+    if may_retry(failures, retries, permanent=False):
+        due = now + delay(delay_s, spec.retry_cap_s, failures, jitter)
+        return e.TaskRetrying(at=now, task=spec.id, attempt=report.attempt, due=due, error=error, reason=reason)
+    timed_out = reason is not None
+    return e.TaskFailed(at=now, task=spec.id, attempt=report.attempt, error=error, timed_out=timed_out, reason=reason)
 
 
 def lose(spec: TaskSpec, task: Task, attempt: int, now: datetime) -> e.Event:

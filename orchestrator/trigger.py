@@ -176,12 +176,17 @@ def tell_dependents(run: Run, position: int, before: TaskState, by: str) -> None
         waits[child] += change
         if waits[child] == 0 and tasks[child].state is TaskState.PENDING:
             conduct.offer(run, child)
+        elif run.in_line:
+            run.in_line.pop(child, None)
 
 
 def _tell_one(run: Run, child: int, change: int) -> None:
     could = holds(run, child)
     run.waits[child] += change
-    if could or not holds(run, child):
+    can = holds(run, child)
+    if run.in_line and not can:
+        run.in_line.pop(child, None)
+    if could or not can:
         return
     task = run.tasks[child]
     if task.state is TaskState.PENDING:

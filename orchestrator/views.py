@@ -142,6 +142,11 @@ class RunView(msgspec.Struct, frozen=True):
     sla_deadline: datetime | None = None
     parent_run_id: str | None = None
     error: str | None = None
+    #: its own SLA was missed; tasks that missed theirs, at most the first hundred
+    sla_missed: bool = False
+    tasks_sla_missed: tuple[str, ...] = ()
+    #: what took too long, of a run that timed out: run | queued
+    timed_out: str | None = None
     #: task id -> core task state; empty in lists
     tasks: dict[str, str] = msgspec.field(default_factory=dict)
     #: backfills only; at most the first 1,000 by date

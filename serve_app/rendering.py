@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import cast
 
 from orchestrator import codec
+from orchestrator.deadlines import reason_of
 from orchestrator.definition import RunType, Window
 from orchestrator.events import Counts
 from orchestrator.ports import TASK_LETTERS, TASK_STATES, TERMINAL, ChildRow, DagRow, RunRow
@@ -60,6 +61,9 @@ def run_view(row: RunRow) -> RunView:
         sla_deadline=_instant(row.sla_ms),
         parent_run_id=row.parent or None,
         error=row.error or None,
+        sla_missed="" in row.sla_missed,
+        tasks_sla_missed=tuple(filter(None, row.sla_missed)),
+        timed_out=reason_of(row.error) if row.state == "timed_out" else None,
     )
 
 

@@ -21,6 +21,7 @@ from actors.clock import Clock
 from orchestrator import codec, dates, schedule, windows
 from orchestrator import events as e
 from orchestrator import plan as planning
+from orchestrator.deadlines import wake_ms
 from orchestrator.definition import Definition, Window
 from orchestrator.errors import Conflict, Invalid, NotFound, OrchestratorError, Unavailable
 from orchestrator.ports import (
@@ -134,6 +135,7 @@ class Triggers:
             event=codec.encode_events([created]),
             window_key=window.key() if window else "",
             sla_ms=_deadline(dag.definition, now),
+            wake_ms=wake_ms(dag.definition, _ms(now)),
             reprocess=trigger.reprocess if again else "none",
             restart_event=codec.encode_events([e.RunRestarted(now, version)]) if again else b"",
             restart_version=version if again else 0,
@@ -253,15 +255,15 @@ class Triggers:
         parent: str,
     ) -> tuple[NewWindow, ...]:
         now = self._clock.now()
-        sla_ms = _deadline(dag.definition, now)
+        timers = _deadline(dag.definition, now), wake_ms(dag.definition, _ms(now))
         # queued runs start in the order of their ids
         ids = {
             each.window.key(): self._clock.new_run_id() for each in planning.start_order(planned, trigger.run_backwards)
         }
         return tuple(
-            self._create_window(tenant, dag, trigger, plan.window, ids[plan.window.key()], parent, now, sla_ms)
+            self._create_window(tenant, dag, trigger, plan.window, ids[plan.window.key()], parent, now, timers)
             if plan.action == "create"
-            else _existing_window(dag, trigger, plan, rows[plan.window.key()], now)
+            else _existing_window(dag, trigger, plan, rows[plan.window.key()], now, timers[1])
             for plan in planned
         )
 
@@ -274,7 +276,7 @@ class Triggers:
         run_id: str,
         parent: str,
         now: datetime,
-        sla_ms: int | None,
+        timers: tuple[int | None, int | None],
     ) -> NewWindow:
         created = e.RunCreated(
             now, run_id, tenant, trigger.dag_id, dag.version, "manual", window, trigger.params, parent
@@ -284,11 +286,14 @@ class Triggers:
             run_id=run_id,
             action="create",
             event=codec.encode_events([created]),
-            sla_ms=sla_ms,
+            sla_ms=timers[0],
+            wake_ms=timers[1],
         )
 
 
-def _existing_window(dag: CurrentDag, trigger: Trigger, plan: PlannedWindow, row: RunRow, now: datetime) -> NewWindow:
+def _existing_window(
+    dag: CurrentDag, trigger: Trigger, plan: PlannedWindow, row: RunRow, now: datetime, wake: int | None
+) -> NewWindow:
     if plan.action != "restart":
         return NewWindow(window_key=plan.window.key(), run_id=row.run_id, action=plan.action)
     version = row.dag_version if trigger.pinned_version else dag.version
@@ -299,6 +304,7 @@ def _existing_window(dag: CurrentDag, trigger: Trigger, plan: PlannedWindow, row
         event=codec.encode_events([e.RunRestarted(now, version)]),
         before=row.state,
         dag_version=version,
+        wake_ms=wake,
     )
 
 

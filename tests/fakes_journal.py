@@ -51,6 +51,7 @@ class _Run:
     plan_hash: str = ""
     holder: str = ""
     removed: int = 0
+    sla_missed: tuple[str, ...] = ()
     #: when it ended; None = it has not, or its history is removed, or stays
     ended_ms: int | None = None
     lines: list[bytes] = field(default_factory=list)
@@ -450,7 +451,10 @@ class MemoryJournal:
         owner.turn = commit.turn
         for name, n in commit.counts:
             self.counters[name] += n
+        applied = {result.run_id for result in owner.reply if result.status == "ok"}
         for mail in commit.mail:
+            if mail.about and mail.about not in applied:
+                continue
             self._write(p.inbox(mail.actor), mail.item)
         if commit.cursor is not None:
             owner.cursor = commit.cursor
@@ -493,6 +497,7 @@ class MemoryJournal:
             run.started_ms = a.started_ms or None
         if a.finished_ms is not None:
             run.finished_ms = a.finished_ms or None
+        run.sla_missed = (*run.sla_missed, *a.sla_missed)[: p.SLAS_SHOWN]
         if a.tasks_reset:
             self._set_tasks(run, {task: "p" for task in run.tasks})
             run.tasks = {}
@@ -564,8 +569,10 @@ class MemoryJournal:
 
     # creations
 
-    def _create(self, run: _Run) -> None:
+    def _create(self, run: _Run, wake_ms: int | None) -> None:
         self.runs[run.run_id] = run
+        if wake_ms is not None:
+            self.timers["wake", run.run_id] = wake_ms
         if run.run_type == "scheduled":
             self.live.add(run.run_id)
         if run.sla_ms is not None:
@@ -573,11 +580,15 @@ class MemoryJournal:
         if run.run_type != "backfill":
             _add(self.run_counts[run.tenant, run.dag_id], "queued", 1)
 
-    def _restart(self, run: _Run, events: bytes, count: int, dag_version: int, quiet: str = "") -> None:
+    def _restart(
+        self, run: _Run, events: bytes, count: int, dag_version: int, quiet: str = "", wake_ms: int | None = None
+    ) -> None:
+        if wake_ms is not None:
+            self.timers["wake", run.run_id] = wake_ms
         run.version += count
         run.events.append(p.EventBatch(run.version, SCHEMA, events))
         self._set_tasks(run, {task: "p" for task in run.tasks})
-        run.tasks, run.ended_ms = {}, None
+        run.tasks, run.ended_ms, run.sla_missed = {}, None, ()
         run.dag_version, run.started_ms, run.finished_ms, run.error = dag_version, None, None, ""
         self._move(run, "queued", quiet)
         self._feed.append((run.run_id, run.version, "queued"))
@@ -634,7 +645,7 @@ class MemoryJournal:
         key = (n.tenant, n.dag_id, n.window_key)
         run = self.runs.get(self.by_window_key.get(key, "") if n.window_key else n.run_id)
         if run and n.window_key and _restarts(n.reprocess, run.state):
-            self._restart(run, n.restart_event, 1, n.restart_version)
+            self._restart(run, n.restart_event, 1, n.restart_version, wake_ms=n.wake_ms)
             self._queue(run, run.parent, None, run.created_ms, True)
             return p.CreatedRun(run.run_id, "queued", "restarted")
         if run:
@@ -645,7 +656,7 @@ class MemoryJournal:
         if n.owner:
             run.holder, run.owner, run.parent = n.owner, n.owner, n.parent
             self._born.setdefault(n.owner, []).append(p.Born(n.run_id, n.schema, n.event.decode()))
-        self._create(run)
+        self._create(run, n.wake_ms)
         if n.alone:
             self.alone[n.tenant, n.dag_id] = n.run_id
         if n.window_key:
@@ -728,7 +739,7 @@ class MemoryJournal:
         else:
             batch = [p.EventBatch(1, SCHEMA, b.event)]
             run = _Run(b.run_id, b.tenant, b.dag_id, b.dag_version, "backfill", b.created_ms, batch, b.window_key)
-            self._create(run)
+            self._create(run, None)
             self.backfills_by_key[b.tenant, b.dag_id, b.window_key] = b.run_id
             self._feed.append((b.run_id, 1, "queued"))
         run.plan_hash, run.backwards, run.max_active_runs = b.plan_hash, b.backwards, b.max_active_runs
@@ -752,7 +763,7 @@ class MemoryJournal:
         batch = [p.EventBatch(1, SCHEMA, w.event)]
         head = (w.run_id, b.tenant, b.dag_id, b.dag_version, "manual", b.created_ms, batch, w.window_key)
         child = _Run(*head, parent=made.run_id, sla_ms=w.sla_ms, watchers=[made.run_id])
-        self._create(child)
+        self._create(child, w.wake_ms)
         self.by_window_key[b.tenant, b.dag_id, w.window_key] = w.run_id
         _add(made.counts, "queued", 1)
         self._queue(child, made.run_id, b.max_active_runs, b.created_ms, False)
@@ -760,7 +771,7 @@ class MemoryJournal:
     def _restart_child(self, b: p.NewBackfill, w: p.NewWindow, made: _Run, again: bool) -> None:
         child = self.runs[w.run_id]
         known = again and w.run_id not in made.kept
-        self._restart(child, w.event, 1, w.dag_version, quiet=made.run_id)
+        self._restart(child, w.event, 1, w.dag_version, quiet=made.run_id, wake_ms=w.wake_ms)
         if not known:
             made.kept.discard(w.run_id)
             self._watch(made, child)

@@ -152,9 +152,20 @@ class History:
         self.failed: set[str] = set()
         #: tasks that somebody else did
         self.marked: set[str] = set()
+        #: when it was queued last; SLAs told since ("" = of the run, over all its lives), and tasks reset after theirs
+        self.queued_at = datetime.max
+        self.missed: set[str] = set()
+        self.forgiven: set[str] = set()
+        #: task -> since when it could start and did not
+        self.ready_since: dict[str, datetime] = {}
 
     def feed(self, event: e.Event) -> None:
         """One more event."""
+        self._feed(event)
+        if any(spec.queue_timeout_s for spec in self.specs.values()):
+            self._note_ready(event)
+
+    def _feed(self, event: e.Event) -> None:
         self.version += 1
         if isinstance(event, e.CheckpointPosted):
             return  # by whoever follows the run, whatever state it is in
@@ -167,6 +178,7 @@ class History:
                 assert self.version == 1, f"I5 {self.run_id}: created twice"
                 self.run_id, self.state = event.run_id, "queued"
                 self._fresh(event.dag_version)
+                self.queued_at = event.at
             case e.RunStarted():
                 assert self.state == "queued", f"I1 {self.run_id}: started while {self.state}"
                 self._count_start(event.attempt)
@@ -180,6 +192,7 @@ class History:
                 self.state = "queued"
                 self.restarts += 1
                 self._fresh(event.dag_version)
+                self.queued_at = event.at
             case e.RunPaused():
                 assert self.state == "running", f"{self.run_id}: paused while {self.state}"
                 self.state = "paused"
@@ -187,7 +200,7 @@ class History:
                 assert self.state == "paused", f"{self.run_id}: resumed while {self.state}"
                 self.state = "running"
             case e.SlaMissed():
-                pass
+                self._check_miss(event)
             case e.SignalReceived():
                 assert self.state not in RUN_TERMINAL, f"I1 {self.run_id}: signalled while {self.state}"
                 self.signals.setdefault(event.name, []).append(event.number)
@@ -225,6 +238,66 @@ class History:
         self.due.clear()
         self.maps.clear()
         self.signals.clear()
+        self.missed &= {""}
+        self.forgiven.clear()
+
+    def sla_of(self, name: str) -> datetime | None:
+        """The deadline of a task."""
+        sla_s = self.specs[name].sla_s
+        return None if sla_s is None else self.queued_at + timedelta(seconds=sla_s)
+
+    def overdue_slas(self, now: datetime) -> set[str]:
+        """Tasks that are late and have not been told of."""
+        found = set()
+        for name, state in self.tasks.items():
+            deadline = self.sla_of(name)
+            known = name in self.missed or name in self.forgiven
+            if deadline is not None and deadline <= now and state not in TASK_TERMINAL and not known:
+                found.add(name)
+        return found
+
+    def _check_miss(self, event: e.SlaMissed) -> None:
+        where, name = f"SLA {self.run_id}/{event.task}", event.task or ""
+        assert self.state not in RUN_TERMINAL, f"{where}: told after the end"
+        assert name not in self.missed, f"{where}: told twice"
+        assert event.deadline <= event.at, f"{where}: told too early"
+        if name:
+            assert event.deadline == self.sla_of(name), f"{where}: {event.deadline}, should be {self.sla_of(name)}"
+            assert name in self.overdue_slas(event.at), f"{where}: it is {self.tasks[name]}"
+        self.missed.add(name)
+
+    def _note_ready(self, event: e.Event) -> None:
+        """Who could start now and is not begun; looked at after every event, for all."""
+        if isinstance(event, e.RunResumed | e.RunStarted | e.RunRevived):
+            self.ready_since.clear()
+        for name, state in self.tasks.items():
+            since = self._due_at(name) if state in ("retrying", "suspended") else event.at
+            if state not in OPEN_TASKS or self.state not in ("running", "paused") or not self.ready(name):
+                self.ready_since.pop(name, None)
+            elif self.state == "running":
+                at = max(since, event.at) if isinstance(event, e.RunResumed | e.RunRevived) else since
+                self.ready_since.setdefault(name, at)
+
+    def _due_at(self, name: str) -> datetime:
+        parked = self.due[name]
+        return parked.until if isinstance(parked, e.TaskSuspended) else parked.due
+
+    def queued_too_long(self, now: datetime) -> set[str]:
+        """Tasks that have waited longer for a worker than they may."""
+        limits = {name: spec.queue_timeout_s for name, spec in self.specs.items() if spec.queue_timeout_s is not None}
+        waits = {name: now - since for name, since in self.ready_since.items() if name in limits}
+        return {name for name, waited in waits.items() if waited >= timedelta(seconds=limits[name])}
+
+    def _check_too_late(self, event: e.TaskFailed, where: str) -> None:
+        """It ended without a report."""
+        before = self.tasks[event.task]
+        assert event.timed_out, f"{where}: {event} is no time-out"
+        assert before not in TASK_TERMINAL, f"I1 {where}: {event} while {before}"
+        if event.reason == "sla":
+            assert event.task in self.missed, f"{where}: cancelled before its SLA was missed"
+            assert "cancel" in self.specs[event.task].on_sla_miss, f"{where}: cancelled although nobody asked"
+        else:
+            assert event.task in self.queued_too_long(event.at), f"{where}: {self.ready_since} at {event.at}"
 
     def _count_start(self, attempt: int) -> None:
         assert attempt == self.attempts + 1, f"{self.run_id}: start {attempt} after {self.attempts}"
@@ -319,6 +392,9 @@ class History:
                 self._check_start(event, where)
                 self.tasks[name] = "running"
                 self.started[name] = event.attempt
+            case e.TaskFailed(reason="sla" | "queued"):
+                self._check_too_late(event, where)
+                self.tasks[name] = "timed_out"
             case e.TaskWaiting():
                 self._check_start(event, where)
                 assert self.specs[name].type in WAITING_TYPES, f"I3 {where}: waits, and is a {self.specs[name].type}"
@@ -392,6 +468,9 @@ class History:
                     resettable |= {"succeeded", "skipped"} if self._sets_up(host_of(name)) else set()
                     resettable |= {"skipped"} if self.by.get(name) == "map" else set()
                 assert before in resettable, f"I1 {where}: reset while {before}"
+                deadline = self.sla_of(name)
+                if deadline is not None and deadline <= event.at:
+                    self.forgiven.add(name)
                 self.tasks[name] = "pending"
             case e.TaskMarked():
                 assert self.conduct is not None, f"{where}: marked, in a run of no plan"
@@ -500,8 +579,7 @@ class History:
             assert not overlap, f"I3 {where}: started beside {overlap}, which is of its sequence"
             assert self._its_turn(event.task), f"I3 {where}: started out of its sequence"
         if before in ("retrying", "suspended"):
-            parked = self.due[event.task]
-            due = parked.until if isinstance(parked, e.TaskSuspended) else parked.due
+            due = self._due_at(event.task)
             assert event.at >= due - self._early, f"I3 {where}: retried at {event.at}, due at {due}"
 
     def _check_verdict(self, event: e.Event) -> None:
@@ -614,7 +692,10 @@ def check_backfill(events: Sequence[e.Event]) -> str:
 
 #: slots of a run that are compared part by part, or are queues that may hold more than counts
 _APART = frozenset(
-    ("compiled_by_version", "compiled", "tasks", "ready", "due", "agenda", "maps", "unfolding", "standby")
+    (
+        *("compiled_by_version", "compiled", "tasks", "ready", "due", "agenda"),
+        *("maps", "unfolding", "standby", "sla_seen", "in_line", "late"),
+    )
 )
 
 
@@ -639,6 +720,8 @@ def check_replay(live: Run, replayed: Run) -> None:
             assert getattr(mine, slot) == getattr(other, slot), f"I4 {name}.{slot}"
     assert _startable(live) == _startable(replayed), "I4 ready"
     assert _due(live) == _due(replayed), "I4 due"
+    assert _waiting(live) == _waiting(replayed), "I4 waiting"
+    assert runs.next_deadline(live) == runs.next_deadline(replayed), "I4 next deadline"
 
 
 def _check_standby(live: Run, replayed: Run) -> None:
@@ -666,6 +749,11 @@ def _due(run: Run) -> list[tuple[datetime, int, int]]:
         (position, task.attempt) for position, task in enumerate(run.tasks) if task.state in ("retrying", "suspended")
     }
     return sorted({entry for entry in run.due if entry[1:] in waiting})
+
+
+def _waiting(run: Run) -> dict[int, datetime]:
+    """Without those that cannot start any more, which a look drops."""
+    return {position: since for position, since in run.in_line.items() if runs.startable(run, position)}
 
 
 def _startable(run: Run) -> list[tuple[int, int]]:

@@ -88,6 +88,23 @@ def _mapped(draw: st.DrawFn, tasks: list[TaskSpec]) -> list[TaskSpec]:
     return out
 
 
+@st.composite
+def timed(draw: st.DrawFn, of: st.SearchStrategy[Definition]) -> Definition:
+    """The same with SLAs and limits on waiting for some of the tasks, and perhaps for the run."""
+    definition = draw(of)
+    tasks = []
+    for task in definition.tasks:
+        sla_s = draw(st.sampled_from([None, 3, 20, 60]))
+        actions = draw(st.sampled_from([("mark",), ("event",), ("mark", "cancel")]))
+        wait_s = draw(st.sampled_from([None, None, 3.0, 30.0]))
+        if task.expand:
+            actions, wait_s = ("mark",), None
+        tasks.append(msgspec.structs.replace(task, sla_s=sla_s, on_sla_miss=actions, queue_timeout_s=wait_s))
+    limit = draw(st.sampled_from([None, None, 20.0]))
+    on_miss = draw(st.sampled_from([("mark",), ("mark", "cancel")]))
+    return msgspec.structs.replace(definition, tasks=tuple(tasks), queue_timeout_s=limit, on_sla_miss=on_miss)
+
+
 class Move(NamedTuple):
     """One thing that happens: its kind, which task (modulo what is there), and a share in 0..3."""
 

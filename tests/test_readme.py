@@ -274,8 +274,6 @@ async def test_the_pipeline_shown_passes_the_check_of_its_creation() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        {"callback_url": "http://example.com"},
-        {"tasks": [{"id": "a", "sla_s": 1}]},
         {"tasks": [{"id": "a", "pool": "gpu"}]},
     ],
     ids=lambda body: str(next(iter(body.values()))),

@@ -278,3 +278,20 @@ async def naps_async(ctx: Any) -> None:
 
 def publishes(ctx: Any, word: str, value: Any) -> None:
     ctx.publish(word, value)
+
+
+def beat(name: str, ctx: Any) -> None:
+    """Gives signs of life until it is let end, then none."""
+    EVENTS[f"{name} started"].set()
+    while not EVENTS[f"{name} may end"].is_set():
+        ctx.heartbeat()
+    while not ctx.cancelled:
+        pass
+
+
+class TooWarm(ValueError):
+    pass
+
+
+def raise_too_warm() -> None:
+    raise TooWarm("41 degrees")

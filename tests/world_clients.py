@@ -75,7 +75,7 @@ class Clients:
         rng = self.rng
         for name in ("a", "b", "cron"):
             tasks = (
-                _with_maps(rng, _with_rules(rng, _random_tasks(rng)))
+                _with_deadlines(_with_maps(rng, _with_rules(rng, _random_tasks(rng))))
                 if name != "cron"
                 else (TaskSpec(id="tick", retry_delay_s=0.2),)
             )
@@ -87,6 +87,8 @@ class Clients:
                 schedule="* * * * *" if name == "cron" else None,
                 run_timeout_s=rng.choice((None, None, 20.0)),
                 sla_s=rng.choice((None, 5)),
+                queue_timeout_s=(None, None, 8.0)[len(tasks) % 3],
+                callback_url=None if name == "cron" else "https://example.org/hook",
             )
             await self.insist(partial(self.define, definition))
 
@@ -474,6 +476,23 @@ def _waiting_task(rng: Random, name: str, above: tuple[str, ...]) -> TaskSpec:
             params["on_expiry"] = rng.choice(("fail", "skip", "approve", "expired"))
     kind = "core.wait" if "seconds" in params else "core.signal" if "name" in params else "core.approval"
     return TaskSpec(id=name, type=kind, depends_on=above, params=params, priority=rng.choice((0, 5)))
+
+
+def _with_deadlines(tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:
+    """The same, in every other DAG with SLAs and limits on waiting."""
+    rng = Random(repr(tasks))
+    if rng.random() < 0.5:
+        return tasks
+    actions = (("mark",), ("webhook",), ("mark", "webhook"), ("mark", "cancel", "webhook"))
+    return tuple(
+        msgspec.structs.replace(
+            task,
+            sla_s=rng.choice((None, 1, 4)),
+            on_sla_miss=rng.choice(actions[:3] if task.expand else actions),
+            queue_timeout_s=None if task.expand or task.type in WAITING_TYPES else rng.choice((None, None, 1.5)),
+        )
+        for task in tasks
+    )
 
 
 def _with_rules(rng: Random, tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:

@@ -6,14 +6,17 @@ A violation is noted in `failures`; the world goes on, so that the first one can
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 
+from actors.names import WEBHOOKS
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.definition import WAITING_TYPES, Definition
 from orchestrator.messages import Assignment, RunContext, Value
+from orchestrator.ports import Letter, inbox
 from tests.fakes_journal import MemoryJournal
-from tests.invariants import EARLY, History, check_backfill, check_row, check_versions
+from tests.invariants import EARLY, TERMINAL_EVENTS, History, check_backfill, check_row, check_versions
 from tests.virtual_time import START, WorldClock
 from tests.world_cast import Supervisor, value_of
 from tests.world_clients import TENANT
@@ -215,6 +218,25 @@ class Watcher:
                 by_others = name in history.marked
                 assert state != "succeeded" or len(results) == 1 or by_others, f"I2 {run_id}/{name}: {results}"
         self._check_fires()
+        self._check_notices()
+
+    def _check_notices(self) -> None:
+        """Who wants to be told of ends and missed SLAs is told of each, once."""
+        entries = [codec.decode_inbox(item) for _, item in self.journal.streams[inbox(WEBHOOKS)]]
+        letters = [item for items in entries for item in items if isinstance(item, Letter)]
+        told = Counter(codec.decode_notice(bytes(letter.data)).id for letter in letters)
+        owed: dict[str, int] = {}
+        for run_id, run in self.journal.runs.items():
+            if run.dag_id not in ("a", "b"):
+                continue
+            definition_of, version = self._definition_of(run.dag_id), run.dag_version
+            for number, event in enumerate(check_versions(run.events), 1):
+                version = getattr(event, "dag_version", version)
+                specs = {task.id: task for task in definition_of(version).tasks}
+                asked = isinstance(event, e.SlaMissed) and event.task and "webhook" in specs[event.task].on_sla_miss
+                if type(event) in TERMINAL_EVENTS or asked:
+                    owed[f"msg_{run_id}_{number}"] = 1
+        assert told == owed, f"I13 notices: {dict(told)} for {owed}"
 
     def check_windows(self, run_id: str) -> None:
         """A backfill is what its windows are."""

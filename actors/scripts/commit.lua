@@ -45,6 +45,17 @@ local function change_state(r, after, finished)
   return TERMINAL[after] or TERMINAL[before] or (before == 'queued' and after ~= 'running')
 end
 
+-- the row tells of the first of them; names hold no space
+local function miss_slas(r, names)
+  local shown = call('HGET', 'run:' .. r.id, 'sm')
+  local list = shown and { shown } or {}
+  local _, known = string.gsub(shown or '', '|', '')
+  for n = 1, math.min(#names, SLAS_SHOWN - known) do
+    list[#list + 1] = names[n] .. '|'
+  end
+  call('HSET', 'run:' .. r.id, 'sm', table.concat(list))
+end
+
 local function apply(r, a)
   local before, count = r.st, a[3]
   r.v = r.v + count
@@ -69,6 +80,7 @@ local function apply(r, a)
   field('dv', a[10])
   call('HSET', 'run:' .. r.id, unpack(set))
   if #unset > 0 then call('HDEL', 'run:' .. r.id, unpack(unset)) end
+  if #a[18] > 0 then miss_slas(r, a[18]) end
   if a[12] then reset_tasks(r) end
   if #a[11] > 0 then set_tasks(r, a[11]) end
   if a[14] == 0 then
@@ -106,15 +118,16 @@ local function append(a)
   return { id, 'ok', r.v, r.own, '' }
 end
 
-local results = {}
+local results, applied = {}, {}
 for n, a in ipairs(c[4]) do
   results[n] = append(a)
+  applied[a[1]] = results[n][2] == 'ok'
 end
 for _, count in ipairs(c[6]) do
   add('metrics', count[1], count[2])
 end
 for _, mail in ipairs(c[7]) do
-  call('XADD', 'in:' .. mail[1], '*', 'e', mail[2])
+  if mail[3] == '' or applied[mail[3]] then call('XADD', 'in:' .. mail[1], '*', 'e', mail[2]) end
 end
 flush()
 local reply = #results > 0 and cmsgpack.pack(results) or '\144'

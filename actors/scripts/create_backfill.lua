@@ -2,7 +2,7 @@
 --
 -- {run_id, tenant, dag_id, dag_version, window_key, created, event, windows, reprocess, plan_hash, require_hash, max_active_runs,
 -- backwards, restarts, restarts_version, restart_events, restart_count, idem};
--- window {window_key, run_id, action, event, before, dag_version, sla}
+-- window {window_key, run_id, action, event, before, dag_version, sla, wake}
 
 local b = cmsgpack.unpack(ARGV[1])
 local t, d, windows, policy = b[2], b[3], b[8], b[9]
@@ -88,7 +88,7 @@ end
 
 local function restart_child(w, r)
   local known = again and call('SISMEMBER', 'bfk:' .. id, r.id) == 0
-  restart(r, w[4], 1, w[6], id)
+  restart(r, w[4], 1, w[6], id, w[8])
   r.dv = w[6]
   if not known then
     drop_member('bfk:' .. id, r.id)
@@ -99,7 +99,10 @@ local function restart_child(w, r)
 end
 
 local function create_child(w)
-  create({ id = w[2], t = t, d = d, dv = b[4], rt = CHILD_TYPE, cr = b[6], events = w[4], wk = w[1], sla = w[7], par = id })
+  create({
+    id = w[2], t = t, d = d, dv = b[4], rt = CHILD_TYPE, cr = b[6], events = w[4], wk = w[1], sla = w[7], par = id,
+    wake = w[8],
+  })
   add('bfc:' .. id, 'queued', 1)
   queue({ id = w[2], t = t, d = d, dv = b[4], rt = CHILD_TYPE, par = id, cr = b[6], mar = b[12] }, false)
 end

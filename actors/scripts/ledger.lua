@@ -7,13 +7,13 @@ local call = redis.call
 local SCHEMA = ARGV[2]
 local SCHED_LENGTH, FEED_LENGTH = 20000, 20000
 local REPLY_TTL_MS = 86400000
-local CHUNK = 1000
+local CHUNK, SLAS_SHOWN = 1000, 100
 local TERMINAL = { succeeded = true, failed = true, cancelled = true, timed_out = true, quarantined = true }
 local LATENCY_BOUNDS_MS = { 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 900000, 3600000 }
 local LATENCY_NAMES = { '0.005', '0.01', '0.025', '0.05', '0.1', '0.25', '0.5', '1', '2.5', '5', '10', '30', '60', '300', '900', '3600' }
 
 -- fields of a run's row, in the order in which Python reads them
-local ROW = { 'v', 'own', 'st', 't', 'd', 'dv', 'rt', 'wk', 'par', 'at', 'cr', 'sa', 'fi', 'sla', 'err', 'mar', 'bw', 'ph', 'wb', 'hd', 'hr' }
+local ROW = { 'v', 'own', 'st', 't', 'd', 'dv', 'rt', 'wk', 'par', 'at', 'cr', 'sa', 'fi', 'sla', 'err', 'mar', 'bw', 'ph', 'wb', 'hd', 'hr', 'sm' }
 
 local members, scored, deltas = {}, {}, {}
 local sched, feed, news = {}, {}, {}
@@ -268,17 +268,19 @@ local function create(run)
   ranked[#ranked + 1] = '0'
   ranked[#ranked + 1] = place(run)
   if run.sla then timer('sla|' .. run.id, run.sla) end
+  if run.wake then timer('wake|' .. run.id, run.wake) end
   if run.rt == 'scheduled' then add_member('live:' .. run.t .. ':' .. run.d, run.id) end
   if run.rt ~= 'backfill' then add('rc:' .. run.t .. ':' .. run.d, 'queued', 1) end
 end
 
--- a terminal run is queued again
-local function restart(r, events, count, dag_version, quiet)
+-- a terminal run is queued again; `wake` is its timer, or nothing
+local function restart(r, events, count, dag_version, quiet, wake)
   local version = r.v + count
   append_events(r.id, version, events)
   reset_tasks(r)
   call('HSET', 'run:' .. r.id, 'v', version, 'st', 'queued', 'dv', dag_version)
-  call('HDEL', 'run:' .. r.id, 'sa', 'fi', 'err')
+  call('HDEL', 'run:' .. r.id, 'sa', 'fi', 'err', 'sm')
+  if wake then timer('wake|' .. r.id, wake) end
   ended(r, false)
   r.sa, r.fi, r.err = '', '', ''
   move(r, 'queued', version, quiet)

@@ -69,6 +69,8 @@ class DagsDagView(TypedDict):
     overlap: str
     max_active_runs: int
     sla_s: int | None
+    on_sla_miss: NotRequired[list[Literal["mark", "event", "webhook", "cancel"]] | None]
+    queue_timeout_s: NotRequired[float | None]
     callback_url: str | None
     description: NotRequired[str | None]
     tags: list[str]
@@ -155,6 +157,9 @@ class DagsRunSummary(TypedDict):
     finished_at: str | None
     parent_run_id: str | None
     error: str | None
+    sla_missed: NotRequired[bool | None]
+    tasks_sla_missed: NotRequired[list[str] | None]
+    timed_out: NotRequired[Literal["run", "queued"] | None]
     paused: NotRequired[bool | None]
     counts: NotRequired[DagsCounts | None]
 

@@ -75,6 +75,15 @@ def test_retry_and_timeout_ends_well_at_the_third_and_second_attempt(live: Serve
     assert "flaky: there at attempt 3; stuck: quick at attempt 2" in log
 
 
+def test_deadlines_ends_well_and_shows_what_was_late(live: Server, api: Api) -> None:
+    run(live, "deadlines")
+    [summary] = api.runs(dag_id="deadlines")
+    assert (summary["tasks_sla_missed"], summary.get("sla_missed")) == (["report"], None)
+    frames = api.events(summary["run_id"])
+    assert [each.data["timed_out"] for each in frames if "timed_out" in (each.data or {})] == ["heartbeat"]
+    assert "14 rows, late but done" in latest_log(live, api, "deadlines", "report")
+
+
 def test_rules_and_cleanup_takes_both_ways_and_leaves_nothing(live: Server, api: Api) -> None:
     run(live, "rules_and_cleanup")
     assert "500 rows, in bulk" in latest_log(live, api, "rules_and_cleanup", "report")

@@ -17,7 +17,7 @@ import orchestrator
 from orchestrator import Dag, Invalid, TaskContext, context, dag, dags_in, task
 from orchestrator.authoring import DagOptions, NamedTaskOptions, TaskOptions
 from orchestrator.binding import arguments, facts
-from orchestrator.definition import Calendar, Definition, TaskSpec
+from orchestrator.definition import Calendar, Definition, RetryPolicy, TaskSpec
 from orchestrator.spec import from_yaml
 
 
@@ -392,6 +392,37 @@ def test_options_of_a_dag_arrive() -> None:
     assert (definition.timezone, definition.max_active_runs, definition.sla_s) == ("Europe/Berlin", 2, 60)
     assert (definition.description, definition.tags) == ("Doubles.", ("a", "b"))
     assert plainly.definition() == Definition(dag_id="plainly", owner="default", tasks=plainly.definition().tasks)
+
+
+class Busy(ConnectionError):
+    """Somebody else's error."""
+
+
+@task(
+    retries=1,
+    retry_on=(Busy, TimeoutError, "pkg.Other"),
+    no_retry_on={KeyError},
+    retry_policies=[{"exceptions": [Busy], "retries": 3}],
+    sla_s=5,
+    on_sla_miss=("cancel",),
+)
+def hurried() -> None: ...
+
+
+@dag(sla_s=9, on_sla_miss=("mark", "webhook"), callback_url="https://example.org/hook", queue_timeout_s=3)
+def in_time() -> None:
+    hurried()
+    task.http("ask", "http://example.org", retries=1, retry_statuses=[503, "4xx"])
+
+
+def test_classes_are_written_by_their_names() -> None:
+    definition = in_time.definition()
+    one, ask = definition.tasks
+    assert one.retry_on == (f"{__name__}.Busy", "TimeoutError", "pkg.Other")
+    assert (one.no_retry_on, one.on_sla_miss) == (("KeyError",), ("cancel",))
+    assert one.retry_policies == (RetryPolicy((f"{__name__}.Busy",), 3),)
+    assert ask.retry_statuses == ("503", "4xx")
+    assert (definition.on_sla_miss, definition.queue_timeout_s) == (("mark", "webhook"), 3)
 
 
 def test_a_bad_option_is_refused() -> None:

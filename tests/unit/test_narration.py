@@ -19,6 +19,24 @@ def told(*events: e.Event) -> list[dict[str, object]]:
     return [{"kind": f.kind, **(f.data or {})} for f in map(narrator.tell, events)]
 
 
+def test_what_took_too_long_is_told_with_its_reason() -> None:
+    frames = told(
+        e.RunCreated(AT, "run_1", "t", "d", 1, "manual"),
+        e.SlaMissed(AT, AT),
+        e.SlaMissed(AT, AT, "a"),
+        e.TaskStarted(AT, "a", 1, "w"),
+        e.TaskRetrying(AT, "a", 1, AT, "silent", reason="heartbeat"),
+        e.TaskStarted(AT, "a", 2, "w"),
+        e.TaskFailed(AT, "a", 2, "boom"),
+        e.TaskFailed(AT, "b", 0, "late", timed_out=True, reason="queued"),
+        e.TaskFailed(AT, "c", 1, "late", timed_out=True),  # of a journal that did not say why
+        e.RunTimedOut(AT, "late", "queued"),
+    )
+    assert [frame["task"] for frame in frames[1:3]] == [None, "a"]
+    reasons = [frame.get("timed_out") for frame in frames[3:]]
+    assert reasons == [None, "heartbeat", None, None, "queued", "run", "queued"]
+
+
 def test_frames_are_numbered_without_a_gap_and_say_where_things_came_from() -> None:
     frames = told(
         e.RunCreated(AT, "run_1", "t", "d", 1, "manual"),

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from orchestrator import spec
-from orchestrator.definition import TriggerRule
+from orchestrator.definition import SlaAction, TriggerRule
 from serve_app.surfaces.dags import parse
 
 INSTANT = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z$"
@@ -27,14 +27,19 @@ RunState = Literal["queued", "running", "success", "failed", "cancelled"]
 WindowState = Literal["queued", "running", "success", "failed", "cancelled", "skipped"]
 RunType = Literal["manual", "backfill", "scheduled"]
 DropReason = Literal["missed", "overlap"]
+TimedOut = Literal["run", "queued"]
 TaskState = Literal["pending", "running", "retrying", "done", "failed", "skipped", "upstream_failed", "cancelled"]
+
+
+class DagsRetryPolicy(spec.RetryPolicyBody):
+    """How failures of some classes are tried again; the first policy that fits counts."""
 
 
 class DagsTask(spec.TaskBody):
     """One node of the graph. `type` and `entrypoint` exclude each other; neither means `core.noop`."""
 
+    retry_policies: list[DagsRetryPolicy] = Field([], max_length=20)  # type: ignore[assignment]  # a list is invariant
     # not supported yet
-    sla_s: None = None
     pool: Literal["default"] = "default"
 
 
@@ -48,8 +53,6 @@ class DagsDag(spec.DagBody):
     tasks: list[DagsTask] = Field([], max_length=spec.TASKS_MAX)  # type: ignore[assignment]  # a list is invariant
     version: int | None = Field(None, ge=1, le=parse.MOST_VERSIONS, description="the one being replaced (precondition)")
     calendar: DagsCalendar | None = None
-    # not supported yet
-    callback_url: None = None
 
 
 class DagsCalendarView(BaseModel):
@@ -85,6 +88,14 @@ class DagsTaskView(BaseModel):
     branch: bool = False
     teardown_of: list[str] = []
     on_failure_fail_run: bool = False
+    on_sla_miss: list[SlaAction] = ["mark"]
+    queue_timeout_s: float | None = None
+    heartbeat_timeout_s: float | None = None
+    retry_on: list[str] = []
+    no_retry_on: list[str] = []
+    retry_policies: list[DagsRetryPolicy] = []
+    retry_exit_codes: list[int] = []
+    retry_statuses: list[str] = []
 
 
 class DagsDagView(BaseModel):
@@ -99,6 +110,8 @@ class DagsDagView(BaseModel):
     overlap: Literal["allow", "skip", "buffer_one", "cancel_previous"]
     max_active_runs: int
     sla_s: int | None
+    on_sla_miss: list[SlaAction] | None = None
+    queue_timeout_s: float | None = None
     callback_url: str | None
     description: str | None = None
     tags: list[str]
@@ -307,6 +320,9 @@ class DagsRunSummary(BaseModel):
     finished_at: Instant | None
     parent_run_id: str | None
     error: str | None
+    sla_missed: bool | None = None
+    tasks_sla_missed: list[str] | None = Field(None, description="tasks that missed their SLA, at most the first 100")
+    timed_out: TimedOut | None = Field(None, description="of a run that took too long: what did")
     paused: bool | None = None
     counts: DagsCounts | None = None
 

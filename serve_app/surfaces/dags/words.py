@@ -193,6 +193,12 @@ def run_in_list(view: RunView) -> Json:
         "parent_run_id": view.parent_run_id,
         "error": view.error,
     }
+    if view.sla_missed:
+        body["sla_missed"] = True
+    if view.tasks_sla_missed:
+        body["tasks_sla_missed"] = list(view.tasks_sla_missed)
+    if view.timed_out is not None:
+        body["timed_out"] = view.timed_out
     if view.state == "paused":
         body["paused"] = True
     if view.counts is not None:

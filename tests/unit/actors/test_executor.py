@@ -94,6 +94,21 @@ def test_an_unknown_type_is_a_permanent_error(bench: Bench) -> None:
     assert report.error == "no worker here runs tasks of type 'pandas.magic'"
 
 
+# ── what failures are called ──
+
+
+def test_a_failure_is_called_by_its_class_and_all_its_bases(bench: Bench) -> None:
+    names = bench.run(python("raise_too_warm")).raised
+    assert names == ("tests.worker_tasks.TooWarm", "ValueError", "Exception", "BaseException")
+    assert bench.run(python("raise_value_error")).raised[0] == "ValueError"
+
+
+def test_a_command_s_exit_code_is_among_its_names(bench: Bench) -> None:
+    report = bench.run(task(type="bash", command="exit 75"))
+    assert (report.outcome, report.raised[0]) == ("error", "exit 75")
+    assert bench.run(task(type="bash", command="exit 0")).raised == ()
+
+
 # ── python ──
 
 
