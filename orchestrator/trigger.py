@@ -192,6 +192,7 @@ def _tell_one(run: Run, child: int, change: int) -> None:
     if task.state is TaskState.PENDING:
         conduct.offer(run, child)
     elif task.state in PARKED and task.due is not None:  # a wake that came meanwhile let it drop
+        task.due = max(task.due, run.told_at)
         heapq.heappush(run.due, (task.due, child, task.attempt))
 
 

@@ -271,7 +271,7 @@ class History:
         if isinstance(event, e.RunResumed | e.RunStarted | e.RunRevived):
             self.ready_since.clear()
         for name, state in self.tasks.items():
-            since = self._due_at(name) if state in ("retrying", "suspended") else event.at
+            since = max(self._due_at(name), event.at) if state in ("retrying", "suspended") else event.at
             if state not in OPEN_TASKS or self.state not in ("running", "paused") or not self.ready(name):
                 self.ready_since.pop(name, None)
             elif self.state == "running":
