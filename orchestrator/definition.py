@@ -89,6 +89,8 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     teardown_of: tuple[str, ...] = ()
     #: of a teardown: its failure fails the run
     on_failure_fail_run: bool = False
+    #: the task that it undoes when the run does not succeed; it has no other rule then (`compensation.py`)
+    compensates: str | None = None
 
 
 class Calendar(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -117,6 +117,12 @@ class RunOverdue(Event, frozen=True, tag="run_overdue"):
     error: str
 
 
+class RunCompensating(Event, frozen=True, tag="run_compensating"):
+    """It does not succeed, and nothing else can run: these compensations do, one after the other, before it ends."""
+
+    tasks: tuple[str, ...]
+
+
 class RunTimedOut(Event, frozen=True, tag="run_timed_out"):
     """Terminal: the run exceeded its own limit."""
 
@@ -334,6 +340,7 @@ AnyEvent = (
     | RunSucceeded
     | RunFailed
     | RunOverdue
+    | RunCompensating
     | RunTimedOut
     | RunRestarted
     | RunRevived

@@ -81,6 +81,8 @@ class Narrator:
             return self._frame("checkpoint", event, posted)
         if isinstance(event, e.ToolStarted | e.ToolCompleted):
             return self._frame("task_tool", event, _tool_called(event))
+        if isinstance(event, e.RunCompensating):
+            return self._frame("compensation", event, {"tasks": list(event.tasks)})
         if isinstance(event, e.BatchFormed):
             return self._frame("batch", event, {"tasks": list(event.tasks), "iteration": event.iteration})
         assert isinstance(event, e.TaskCheckpointed | e.TaskProgressed)

@@ -36,7 +36,7 @@ from enum import StrEnum
 
 import msgspec
 
-from orchestrator import conduct, trigger
+from orchestrator import compensation, conduct, trigger
 from orchestrator import events as e
 from orchestrator.conduct import Agenda, Rules
 from orchestrator.definition import IN_CLUSTER_TYPES, Definition, TaskSpec
@@ -106,6 +106,8 @@ class Compiled:
         "scopes",
         "setups",
         "specs",
+        "undoes",
+        "undone_by",
         "version",
     )
 
@@ -127,7 +129,7 @@ class Compiled:
         self.runnable = tuple(spec.type in IN_CLUSTER_TYPES for spec in definition.tasks)
         #: each task's own params, as JSON text
         self.params = tuple(msgspec.Raw(_JSON.encode(spec.params)) for spec in definition.tasks)
-        #: some task has another trigger rule than the default, is a branch or a teardown
+        #: some task has another trigger rule than the default, is a branch, a teardown or a compensation
         self.ruled = any(_is_ruled(spec) for spec in self.specs)
         #: position of a teardown -> its setups
         self.setups: dict[int, tuple[int, ...]] = {
@@ -137,6 +139,11 @@ class Compiled:
         }
         #: position of a teardown -> what has to have ended before
         self.scopes = {i: frozenset(self.graph.parents[i]) for i in self.setups}
+        #: position of a compensation -> the task that it undoes, and the other way round
+        self.undoes: dict[int, int] = {
+            i: self.graph.index[spec.compensates] for i, spec in enumerate(self.specs) if spec.compensates is not None
+        }
+        self.undone_by = {undone: i for i, undone in self.undoes.items()}
         #: positions that start at once
         self.first = self.graph.roots
         if self.ruled:
@@ -160,6 +167,10 @@ class Compiled:
             self._detours[position] = not reached(children, children[position]).isdisjoint(children[position])
         return self._detours[position]
 
+    def advances(self, position: int) -> bool:
+        """Is it neither a teardown nor a compensation?"""
+        return position not in self.setups and position not in self.undoes
+
     def decides(self, position: int) -> bool:
         """Does its failure fail the run?"""
         return position not in self.setups or self.specs[position].on_failure_fail_run
@@ -175,7 +186,7 @@ class Compiled:
 
 
 def _is_ruled(spec: TaskSpec) -> bool:
-    return spec.trigger_rule != "all_success" or spec.branch or bool(spec.teardown_of)
+    return spec.trigger_rule != "all_success" or spec.branch or bool(spec.teardown_of) or spec.compensates is not None
 
 
 # ── commands ──────────────────────────────────────────────────────────────────────────────────────
@@ -360,10 +371,12 @@ class Run:
     """A run in memory. Everything here is a fold of its events; `version` counts them."""
 
     __slots__ = (
+        "advancing",
         "agenda",
         "attempts",
         "compiled",
         "compiled_by_version",
+        "completed",
         "created_at",
         "dag_id",
         "due",
@@ -391,6 +404,7 @@ class Run:
         "state",
         "tasks",
         "tenant",
+        "undoing",
         "values",
         "verdict",
         "version",
@@ -452,6 +466,12 @@ class Run:
         self.due: list[tuple[datetime, int, int]] = []
         #: tasks that are not terminal
         self.open = len(self.tasks)
+        #: those of them that are neither teardowns nor compensations, where it has compensations (`compensation.py`)
+        self.advancing = len(self.tasks) - len(self.compiled.setups) - len(self.compiled.undoes)
+        #: compensations that are to run, the next one last
+        self.undoing: list[int] = []
+        #: position of a task that can be undone -> version with which it succeeded
+        self.completed: dict[int, int] = {}
         self.running = 0
         #: tasks that failed or timed out, and whose failure fails the run
         self.failed = 0
@@ -508,6 +528,8 @@ def apply(run: Run, event: e.Event) -> None:
             return
         case e.BatchFormed():
             conduct.take_up(run, event)
+        case e.RunCompensating():
+            compensation.begin(run, event)
         case e.RunCancelling():
             if run.agenda is not None:
                 conduct.wind_up(run)
@@ -600,6 +622,8 @@ def _apply_to_task(run: Run, event: _TaskEvent) -> None:
         run.failed += failed if failed and run.compiled.decides(position) else 0
         if run.failed == 0:
             run.error = None
+    if run.compiled.undoes:
+        compensation.keep(run, position, before, event)
 
 
 # ── what is owed ──────────────────────────────────────────────────────────────────────────────────
@@ -648,9 +672,9 @@ def wake(run: Run, now: datetime) -> None:
 
 
 def deadline(run: Run) -> datetime | None:
-    """When the run exceeds its own limit, or None."""
+    """When the run exceeds its own limit, or None. What it undoes takes the time that it takes."""
     limit = run.compiled.definition.run_timeout_s
-    if limit is None or run.going_since is None or run.state in ENDED or winds_up(run):
+    if limit is None or run.going_since is None or run.state in ENDED or winds_up(run) or run.undoing:
         return None
     return run.going_since + timedelta(seconds=limit)
 

@@ -6,7 +6,7 @@ All three ways in end in `parse_dag`, so a bound holds everywhere or nowhere. Wh
 `Invalid`, never another exception; its details name each field by its path in the body. The shape is
 section 1 of the dags contract, with these additive keys: of a DAG `isolation`, `run_timeout_s` and those of
 its schedule (`calendar`, `start_at`, `end_at`, `jitter_s`; `overlap` also takes `cancel_previous`); of a
-task `inputs`, `retry_cap_s`, `pool`, `trigger_rule`, `branch`, `teardown_of`, `on_failure_fail_run`
+task `inputs`, `retry_cap_s`, `pool`, `trigger_rule`, `branch`, `teardown_of`, `on_failure_fail_run`, `compensates`
 (docs/graphs.md tells them). Unknown keys are ignored. What a later version will do (callbacks, SLAs of
 tasks, pools) is refused by name until it does.
 
@@ -34,12 +34,14 @@ TASKS_MAX = 50_000
 #: teardowns of a DAG, and setups of a teardown
 TEARDOWNS_MAX = 100
 SETUPS_MAX = 100
+#: compensations of a DAG
+COMPENSATIONS_MAX = 1000
 DAG_ID = r"^[A-Za-z0-9_.-]{1,250}$"
 TASK_ID = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"
 ENTRYPOINT = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
 
 #: keys of a task that say when it starts and what that means for others (docs/graphs.md)
-RULES = ("trigger_rule", "branch", "teardown_of", "on_failure_fail_run")
+RULES = ("trigger_rule", "branch", "teardown_of", "on_failure_fail_run", "compensates")
 
 _YEAR_S = 366 * 86_400
 _NOT_YET = "is not supported yet"
@@ -75,6 +77,8 @@ class TaskBody(BaseModel):
     teardown_of: list[TaskId] = Field(default_factory=list, max_length=SETUPS_MAX)
     #: of a teardown: its failure fails the run
     on_failure_fail_run: bool = False
+    #: the task that it undoes when that succeeded and the run does not; it has no other rule then
+    compensates: TaskId | None = None
 
 
 class CalendarBody(BaseModel):
@@ -289,6 +293,7 @@ def _task(position: int, task: TaskBody) -> TaskSpec:
         branch=task.branch,
         teardown_of=tuple(task.teardown_of),
         on_failure_fail_run=task.on_failure_fail_run,
+        compensates=task.compensates,
     )
 
 
@@ -302,6 +307,7 @@ def _check_meaning(definition: Definition) -> None:
         for field, problem in (*kinds.faults(task), *_misplaced(task))
     ]
     faults += _misused_teardowns(definition.tasks)
+    faults += _misused_compensations(definition.tasks)
     if faults:
         raise refusal(faults)
     graph.check(definition.tasks)
@@ -329,6 +335,32 @@ def _misused_teardowns(tasks: tuple[TaskSpec, ...]) -> Iterator[Fault]:
             if name in teardowns or name in branches:
                 kind = "teardown" if name in teardowns else "branch"
                 yield f"{where}/teardown_of/{number}", f"{name!r} is a {kind} and cannot be a setup"
+
+
+def _misused_compensations(tasks: tuple[TaskSpec, ...]) -> Iterator[Fault]:
+    """A compensation undoes one task that nothing else undoes; the end of the run starts it, and nothing follows it."""
+    undoes = {task.id: task.compensates for task in tasks if task.compensates is not None}
+    if not undoes:
+        return
+    if len(undoes) > COMPENSATIONS_MAX:
+        yield "tasks", f"at most {COMPENSATIONS_MAX} of them may be compensations"
+    teardowns = {task.id for task in tasks if task.teardown_of}
+    first: dict[str, str] = {}
+    for position, task in enumerate(tasks):
+        where, undone = f"tasks/{position}", task.compensates
+        if after := undoes.keys() & set(graph.needs(task)) - {undone}:
+            yield f"{where}/depends_on", f"{min(after)!r} is a compensation: no task may come after it"
+        if undone is None:
+            continue
+        if task.trigger_rule != "all_success":
+            yield f"{where}/trigger_rule", "a compensation has a rule of its own"
+        if task.branch or task.teardown_of:
+            yield f"{where}/compensates", f"a {'branch' if task.branch else 'teardown'} cannot be a compensation"
+        if undone in undoes or undone in teardowns:
+            kind = "compensation" if undone in undoes else "teardown"
+            yield f"{where}/compensates", f"{undone!r} is a {kind} and cannot be compensated"
+        if first.setdefault(undone, task.id) != task.id:
+            yield f"{where}/compensates", f"{undone!r} has a compensation already: {first[undone]!r}"
 
 
 def _misplaced(task: TaskSpec) -> Iterator[Fault]:
@@ -365,7 +397,7 @@ def _task_json(task: TaskSpec) -> dict[str, Any]:
         "priority": task.priority,
     }
     plain = TaskSpec(id="")
-    for key in ("inputs", "retry_cap_s", "pool", "trigger_rule", "branch", "on_failure_fail_run"):
+    for key in ("inputs", "retry_cap_s", "pool", "trigger_rule", "branch", "on_failure_fail_run", "compensates"):
         if getattr(task, key) != getattr(plain, key):
             body[key] = getattr(task, key)
     if task.teardown_of:

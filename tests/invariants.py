@@ -8,8 +8,9 @@ that begins with the invariant's name. The list is in the architecture, section 
     I2  at most one live attempt per task; attempts never repeat
     I3  a task starts only when its run is running and its trigger rule holds, and a retry not before it is due; it is
         skipped or given up only when its rule cannot hold any more, and then at once; of a cancelled run only teardowns
-        start; of a plan a task starts only in its batch, one batch after the other, and never beside or before who goes
-        before it in a sequence; failed ones again when nothing else is ready
+        and compensations start; compensations start when all else has ended, one after the other, and whose task
+        succeeded last goes first; of a plan a task starts only in its batch, one batch after the other, and never
+        beside or before who goes before it in a sequence; failed ones again when nothing else is ready
     I4  replay equals live
     I5  versions have no gap and no repeat
     I6  a run is terminal exactly when its tasks are (but people may change tasks of an ended plan by hand)
@@ -48,6 +49,8 @@ TERMINAL_EVENTS: Mapping[type[e.Event], str] = {
 RUN_TERMINAL = frozenset(TERMINAL_EVENTS.values())
 TASK_TERMINAL = frozenset({"succeeded", "failed", "timed_out", "cancelled", "skipped", "upstream_failed"})
 DONE = frozenset({"succeeded", "skipped"})
+#: a compensation in one of these has not been tried
+KEPT = frozenset({"cancelled", "upstream_failed"})
 #: a retry may start this much before it is due: clocks of different processes differ
 EARLY = timedelta(milliseconds=50)
 
@@ -116,6 +119,8 @@ class History:
         #: (task, attempt) whose result was accepted -> events that did
         self.accepted: dict[tuple[str, int], int] = {}
         self.due: dict[str, e.TaskRetrying] = {}
+        #: task that has succeeded -> version with which it did
+        self.done: dict[str, int] = {}
         self.restarts = 0
         #: it took too long: only teardowns go on
         self.overdue = False
@@ -177,6 +182,9 @@ class History:
                 if self.state == "paused":
                     self.batch = {name for name in self.batch if self.tasks[name] == "running"}
                 self.state = "cancelling"
+            case e.RunCompensating():
+                owed = [name for name in self._undoing() if self.tasks[name] == "pending"]
+                assert list(event.tasks) == owed, f"I3 {self.run_id}: {event.tasks} compensate, {owed} is owed"
             case e.BatchFormed():
                 self._check_batch(event)
                 self.batch, self.iteration = set(event.tasks), event.iteration
@@ -193,10 +201,14 @@ class History:
         self.driven = definition.driven_ttl_s is not None
         self.tasks = {task.id: "pending" for task in definition.tasks}
         self.specs = {task.id: task for task in definition.tasks}
+        undone = {task.compensates: task.id for task in definition.tasks if task.compensates is not None}
         self.needs = {t.id: {*t.depends_on, *t.inputs.values(), *t.teardown_of} for t in definition.tasks}
+        for name, compensation in undone.items():
+            self.needs[compensation].add(name)
         scopes = {task.id: self._between(task.id, task.teardown_of) for task in definition.tasks if task.teardown_of}
         for name, between in scopes.items():
             self.needs[name] |= between
+            self.needs[name] |= {undone[each] for each in (*between, *self.specs[name].teardown_of) if each in undone}
         self.tolerates = {task.id: set(task.tolerates) for task in definition.tasks}
         self.conduct = definition.conduct
         self.by.clear()
@@ -214,8 +226,41 @@ class History:
         """What comes after one of `setups` and before the task."""
         return {above for above in self._above(name) if self._above(above) & set(setups)}
 
+    def _advancing(self) -> list[str]:
+        """States of the tasks that are neither teardowns nor compensations."""
+        return [
+            state
+            for name, state in self.tasks.items()
+            if not self.specs[name].teardown_of and self.specs[name].compensates is None
+        ]
+
+    def _undone(self, name: str) -> bool:
+        """Is there something that this compensation undoes?"""
+        return self.tasks[self.specs[name].compensates or ""] == "succeeded"
+
+    def _undoing(self) -> list[str]:
+        """Compensations of what has succeeded, the last first; none unless all else has ended, and not well."""
+        states = set(self._advancing())
+        well = self.state != "cancelling" and not self.overdue and not states & {"failed", "timed_out"}
+        if states - TASK_TERMINAL or well:
+            return []
+        undone = {name: task.compensates for name, task in self.specs.items() if task.compensates is not None}
+        return sorted(filter(self._undone, undone), key=lambda name: self.done[undone[name]], reverse=True)
+
+    def _compensates(self, name: str) -> str:
+        """What becomes of a compensation."""
+        undoing = self._undoing()
+        if name in undoing:
+            before = {self.tasks[other] for other in undoing[: undoing.index(name)]}
+            beside = {self.tasks[other] for other in undoing} & {"running", "retrying"}
+            waits = before - TASK_TERMINAL or (beside and self.tasks[name] == "pending")
+            return WAITS if waits else STARTS
+        return WAITS if set(self._advancing()) - TASK_TERMINAL else SKIPPED
+
     def _ruling(self, name: str) -> str:
         """What its trigger rule makes of a task of a DAG."""
+        if self.specs[name].compensates is not None:
+            return self._compensates(name)
         ends = [seen(self.tasks[parent], self.by.get(parent, "")) for parent in sorted(self.needs[name])]
         setups = [seen(self.tasks[setup], self.by.get(setup, "")) for setup in self.specs[name].teardown_of]
         if not setups:
@@ -296,6 +341,7 @@ class History:
                     self.accepted[key] = self.accepted.get(key, 0) + 1
                     assert self.accepted[key] == 1, f"I2 {where}: two results of attempt {event.attempt}"
                 self.tasks[name] = _AFTER_RESULT[type(event)]
+                self.done[name] = self.version
                 if isinstance(event, e.TaskFailed) and event.timed_out:
                     self.tasks[name] = "timed_out"
                 if isinstance(event, e.TaskRetrying):
@@ -325,6 +371,9 @@ class History:
                     resettable.add("skipped")
                 if any(name in {task.id, *task.teardown_of} for task in self.specs.values() if task.teardown_of):
                     resettable.add("succeeded")  # set up, or torn down, again
+                undone = {task.id: task.compensates for task in self.specs.values() if task.compensates is not None}
+                if name in undone or name in undone.values():
+                    resettable |= {"succeeded", *(("skipped",) if name in undone else ())}  # done again
                 assert before in resettable, f"I1 {where}: reset while {before}"
                 self.tasks[name] = "pending"
             case e.TaskMarked():
@@ -352,7 +401,7 @@ class History:
         before = self.tasks[event.task]
         assert before in ("pending", "retrying"), f"I2 {where}: started while {before}"
         assert event.attempt > self.started.get(event.task, 0), f"I2 {where}: attempt {event.attempt} again"
-        winds_up = self.conduct is not None or bool(self.specs[event.task].teardown_of)
+        winds_up = self.conduct is not None or self._cleans_up(event.task)
         last = winds_up and self.state == "cancelling"
         assert winds_up or not self.overdue, f"I3 {where}: started after the limit of its run"
         assert self.state == "running" or last, f"I3 {where}: started while the run is {self.state}"
@@ -368,6 +417,10 @@ class History:
             due = self.due[event.task].due
             assert event.at >= due - self._early, f"I3 {where}: retried at {event.at}, due at {due}"
 
+    def _cleans_up(self, name: str) -> bool:
+        """Is it a teardown or a compensation?"""
+        return bool(self.specs[name].teardown_of) or self.specs[name].compensates is not None
+
     def _check_verdict(self, event: e.Event) -> None:
         open_ = {name: state for name, state in self.tasks.items() if state not in TASK_TERMINAL}
         assert not open_, f"I6 {self.run_id}: {self.state} with {open_}"
@@ -376,6 +429,11 @@ class History:
         if isinstance(event, e.RunSucceeded):
             bad = {name: state for name, state in self.tasks.items() if state not in DONE and self.decides(name)}
             assert not bad, f"I6 {self.run_id}: succeeded with {bad}"
+        if set(self._advancing()) & {"failed", "timed_out", "cancelled"}:
+            undone = [name for name, task in self.specs.items() if task.compensates is not None and self._undone(name)]
+            ways = {name: f"{self.tasks[name]} {self.by.get(name, '')}".strip() for name in undone}
+            kept = {name: way for name, way in ways.items() if way == "skipped rule" or self.tasks[name] in KEPT}
+            assert not kept, f"I6 {self.run_id}: {self.state} without {kept}"
         gave_up = isinstance(event, e.RunFailed) and event.reason == "max_iterations"
         if gave_up:
             assert self.conduct is not None, f"{self.run_id} counts no batches"
@@ -395,7 +453,7 @@ class History:
             if self.state == "cancelling" or (self.overdue and self.state in ("running", "paused")):
                 left = [name for name, state in self.tasks.items() if state not in TASK_TERMINAL]
                 assert left, f"I6 {self.run_id}: {self.state}, all tasks ended"
-                assert all(self.specs[name].teardown_of for name in left), f"I10 {self.run_id}: {left} still open"
+                assert all(map(self._cleans_up, left)), f"I10 {self.run_id}: {left} still open"
         if self.conduct is not None and self.state in ("running", "cancelling"):
             assert self.batch, f"I9 {self.run_id}: {self.state} without a batch: {self.tasks}"
 

@@ -85,6 +85,7 @@ class DagsTaskView(BaseModel):
     branch: bool = False
     teardown_of: list[str] = []
     on_failure_fail_run: bool = False
+    compensates: str | None = None
 
 
 class DagsDagView(BaseModel):
