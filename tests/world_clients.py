@@ -417,7 +417,5 @@ def _with_rules(rng: Random, tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...
     if setups := [task.id for task in out if not task.branch]:
         above = tuple(task.id for task in out if rng.random() < 0.4)
         out.append(TaskSpec(id="down", depends_on=above, teardown_of=(rng.choice(setups),), retry_delay_s=0.2))
-    for task in tasks:
-        if rng.random() < 0.3:
-            out.append(TaskSpec(id=f"undo_{task.id}", compensates=task.id, retry_delay_s=0.2))
+    out += [TaskSpec(id=f"undo_{task.id}", compensates=task.id, retry_delay_s=0.2) for task in tasks[::3]]
     return tuple(out)
