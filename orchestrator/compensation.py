@@ -99,8 +99,8 @@ def ruled(
         return dict.fromkeys(waiting, True), ()
     if not run.advancing:
         return {}, ()  # they are decided
-    owed = [i for i in waiting if at(undoes[i]).state is TaskState.SUCCEEDED]
-    return dict.fromkeys((i for i in waiting if i not in set(owed)), True), tuple(_in_order(run, owed))
+    owed = {i for i in waiting if at(undoes[i]).state is TaskState.SUCCEEDED}
+    return dict.fromkeys((i for i in waiting if i not in owed), True), tuple(_in_order(run, owed))
 
 
 def needed_again(run: Run, changes: Mapping[int, Standing], at: Callable[[int], Standing]) -> set[int]:

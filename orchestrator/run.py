@@ -17,12 +17,13 @@ Ready tasks are a heap of (-priority, position): highest priority first, then th
 `Agenda` (`conduct.py`): ready are only tasks of its present batch; `plan_run.py` has what is decided otherwise for it.
 
     running | paused ──cancelling──▶ cancelling ──cancelled──▶ cancelled      (a plan: the present batch ends first;
-                                                                                a DAG: its teardowns run first)
+                                                                                a DAG: it undoes and tears down)
     running | paused ──overdue──▶ running ──timed_out──▶ timed_out            (the same, when it exceeds its limit)
 
 Who waits for whom, and how what it waits for has ended, is one number per task, its tally (`trigger.py`): `waits`. A
 task with the default rule may start when that is 0; what any other rule says follows from it at any time. Tasks that
-will never start are skipped or given up in the commit that makes it certain (`consequences.py`).
+will never start are skipped or given up in the commit that makes it certain (`consequences.py`). A run that does not
+succeed undoes what it did before it ends (`compensation.py`).
 """
 
 from __future__ import annotations
