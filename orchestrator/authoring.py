@@ -8,7 +8,8 @@ Nothing runs when the `@dag` function is called for its definition: every task c
 back its `Output`, which stands for a value that will exist. An output among the arguments, also within
 lists and dicts, makes a dependency that passes data; `a >> b` and `b.after(a)` make one for order only. A task starts
 when all it depends on has succeeded, or as its `trigger_rule` says; a `@task.branch` returns the ids of the dependents
-that go on; `b.teardown_of(a)` makes `b` undo what `a` set up; `double.expand(n=numbers())` runs it for each element.
+that go on; `b.teardown_of(a)` makes `b` undo what `a` set up, and `b.compensates(a)` what `a` did when the run fails;
+`double.expand(n=numbers())` runs it for each element.
 Parameters of the `@dag` function are the run's params, with its defaults. Everything else among the
 arguments is a constant and must be JSON. `binding.py` tells the encoding and undoes it on the worker.
 
@@ -185,6 +186,11 @@ class Output(_RunTime):
         self._draft.tear_down(self, setups)
         return self
 
+    def compensates(self, done: Output) -> Output:
+        """This task undoes what `done` did: it runs when that succeeded and the run does not."""
+        self._draft.compensate(self, done)
+        return self
+
     def __rshift__(self, later: Later) -> Later:
         for one in _several(later):
             one.after(self)
@@ -229,6 +235,11 @@ class _Draft:
 
     def tear_down(self, teardown: Output, setups: Iterable[Output]) -> None:
         self.tasks[teardown.task_id].setdefault("teardown_of", []).extend(self._own(one) for one in setups)
+
+    def compensate(self, compensation: Output, done: Output) -> None:
+        told = self.tasks[compensation.task_id].setdefault("compensates", self._own(done))
+        if told != done.task_id:
+            raise Invalid(f"the {compensation!r} compensates {told!r} already; it cannot compensate two tasks")
 
     def bodies(self) -> list[dict[str, Any]]:
         return [{**body, "depends_on": list(self.needs[task_id])} for task_id, body in self.tasks.items()]

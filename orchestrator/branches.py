@@ -3,8 +3,8 @@
     "a" | ["a", "b"] | [] | null ──▶ the dependents that do not go on      or a wrong choice, which fails the branch
 
 Only direct dependents can be named. One that is not named goes on all the same when it also comes after one that is:
-in `branch >> a >> join` and `branch >> join`, choosing `a` does not skip `join`. A teardown is never skipped so; its
-setups decide. A branch that a person skips has chosen nothing: all its dependents proceed.
+in `branch >> a >> join` and `branch >> join`, choosing `a` does not skip `join`. A teardown is never skipped so, its
+setups decide; nor is a compensation. A branch that a person skips has chosen nothing: all its dependents proceed.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def not_chosen(run: Run, branch: int, value: Value | None) -> list[int]:
 
 def ways_of(run: Run, branch: int) -> dict[str, int]:
     """The dependents that a branch chooses among: name -> position."""
-    graph, setups = run.compiled.graph, run.compiled.setups
-    return {graph.names[child]: child for child in graph.children[branch] if child not in setups}
+    graph, advances = run.compiled.graph, run.compiled.advances
+    return {graph.names[child]: child for child in graph.children[branch] if advances(child)}
 
 
 def _chosen(run: Run, branch: int, ways: dict[str, int], value: Value | None) -> set[int]:

@@ -129,6 +129,8 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     retry_exit_codes: tuple[int, ...] = ()
     #: of an `http` task: `503`, `5xx`; only these are tried again; empty = those that may go away
     retry_statuses: tuple[str, ...] = ()
+    #: the task that it undoes when the run does not succeed; it has no other rule then (`compensation.py`)
+    compensates: str | None = None
 
 
 class Calendar(msgspec.Struct, frozen=True, omit_defaults=True):

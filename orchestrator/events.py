@@ -112,7 +112,7 @@ class RunResumed(Event, frozen=True, tag="run_resumed"):
 
 class RunCancelling(Event, frozen=True, tag="run_cancelling"):
     """It was cancelled, and ends once something else has: the windows of a backfill, cancelled one by one, the present
-    batch of an instance, the teardowns of a run.
+    batch of an instance, the compensations and teardowns of a run.
     """
 
 
@@ -134,9 +134,15 @@ class RunFailed(Event, frozen=True, tag="run_failed"):
 
 
 class RunOverdue(Event, frozen=True, tag="run_overdue"):
-    """The run exceeded its own limit: it ends as timed out once its teardowns have; nothing else goes on."""
+    """The run exceeded its own limit: it ends as timed out once it has cleaned up; nothing else goes on."""
 
     error: str
+
+
+class RunCompensating(Event, frozen=True, tag="run_compensating"):
+    """It does not succeed, and nothing else can run: these compensations do, one after the other, before it ends."""
+
+    tasks: tuple[str, ...]
 
 
 class RunTimedOut(Event, frozen=True, tag="run_timed_out"):
@@ -447,6 +453,7 @@ AnyEvent = (
     | RunSucceeded
     | RunFailed
     | RunOverdue
+    | RunCompensating
     | RunTimedOut
     | RunRestarted
     | RunRevived

@@ -85,6 +85,8 @@ class Narrator:
             return self._frame("checkpoint", event, posted)
         if isinstance(event, e.ToolStarted | e.ToolCompleted):
             return self._frame("task_tool", event, _tool_called(event))
+        if isinstance(event, e.RunCompensating):
+            return self._frame("compensation", event, {"tasks": list(event.tasks)})
         if isinstance(event, e.BatchFormed):
             return self._frame("batch", event, {"tasks": list(event.tasks), "iteration": event.iteration})
         if (about := _of_waiting(event)) is not None:

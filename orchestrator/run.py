@@ -17,12 +17,13 @@ Ready tasks are a heap of (-priority, position): highest priority first, then th
 `Agenda` (`conduct.py`): ready are only tasks of its present batch; `plan_run.py` has what is decided otherwise for it.
 
     running | paused ──cancelling──▶ cancelling ──cancelled──▶ cancelled      (a plan: the present batch ends first;
-                                                                                a DAG: its teardowns run first)
+                                                                                a DAG: it undoes and tears down)
     running | paused ──overdue──▶ running ──timed_out──▶ timed_out            (the same, when it exceeds its limit)
 
 Who waits for whom, and how what it waits for has ended, is one number per task, its tally (`trigger.py`): `waits`. A
 task with the default rule may start when that is 0; what any other rule says follows from it at any time. Tasks that
-will never start are skipped or given up in the commit that makes it certain (`consequences.py`).
+will never start are skipped or given up in the commit that makes it certain (`consequences.py`). A run that does not
+succeed undoes what it did before it ends (`compensation.py`).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from enum import StrEnum
 
 import msgspec
 
-from orchestrator import conduct, deadlines, mapped, trigger, waits
+from orchestrator import compensation, conduct, deadlines, mapped, trigger, waits
 from orchestrator import events as e
 from orchestrator.conduct import Agenda, Rules
 from orchestrator.definition import IN_CLUSTER_TYPES, WAITING_TYPES, Definition, TaskSpec
@@ -112,6 +113,8 @@ class Compiled:
         "slas",
         "specs",
         "timed",
+        "undoes",
+        "undone_by",
         "version",
         "waiting",
     )
@@ -140,7 +143,7 @@ class Compiled:
         self.waiting = frozenset(i for i, spec in enumerate(self.specs) if spec.type in WAITING_TYPES)
         #: each task's own params, as JSON text
         self.params = tuple(msgspec.Raw(_JSON.encode(spec.params)) for spec in definition.tasks)
-        #: some task has another trigger rule than the default, is a branch or a teardown
+        #: some task has another trigger rule than the default, is a branch, a teardown or a compensation
         self.ruled = any(_is_ruled(spec) for spec in self.specs)
         #: position of a teardown -> its setups
         self.setups: dict[int, tuple[int, ...]] = {
@@ -150,6 +153,11 @@ class Compiled:
         }
         #: position of a teardown -> what has to have ended before
         self.scopes = {i: frozenset(self.graph.parents[i]) for i in self.setups}
+        #: position of a compensation -> the task that it undoes, and the other way round
+        self.undoes: dict[int, int] = {
+            i: self.graph.index[spec.compensates] for i, spec in enumerate(self.specs) if spec.compensates is not None
+        }
+        self.undone_by = {undone: i for i, undone in self.undoes.items()}
         #: positions that start at once
         self.first = self.graph.roots
         if self.ruled:
@@ -177,6 +185,10 @@ class Compiled:
             children = self.graph.children
             self._detours[position] = not reached(children, children[position]).isdisjoint(children[position])
         return self._detours[position]
+
+    def advances(self, position: int) -> bool:
+        """Is it neither a teardown nor a compensation? Of a map, its instances do not count."""
+        return position < self.size and position not in self.setups and position not in self.undoes
 
     def decides(self, position: int) -> bool:
         """Does its failure fail the run?"""
@@ -211,7 +223,8 @@ class Compiled:
 
 
 def _is_ruled(spec: TaskSpec) -> bool:
-    return spec.trigger_rule != "all_success" or spec.branch or bool(spec.teardown_of) or bool(spec.expand)
+    rules = spec.trigger_rule != "all_success" or spec.branch or bool(spec.teardown_of)
+    return rules or bool(spec.expand) or spec.compensates is not None
 
 
 # ── commands ──────────────────────────────────────────────────────────────────────────────────────
@@ -402,10 +415,12 @@ class Run:
     """A run in memory. Everything here is a fold of its events; `version` counts them."""
 
     __slots__ = (
+        "advancing",
         "agenda",
         "attempts",
         "compiled",
         "compiled_by_version",
+        "completed",
         "created_at",
         "dag_id",
         "due",
@@ -443,6 +458,7 @@ class Run:
         "tasks",
         "tenant",
         "told_at",
+        "undoing",
         "unfolding",
         "values",
         "verdict",
@@ -513,6 +529,12 @@ class Run:
         self.due: list[tuple[datetime, int, int]] = []
         #: tasks that are not terminal
         self.open = len(self.tasks)
+        #: those of them that are neither teardowns nor compensations, where it has compensations (`compensation.py`)
+        self.advancing = len(self.tasks) - len(self.compiled.setups) - len(self.compiled.undoes)
+        #: compensations that are to run, the next one last
+        self.undoing: list[int] = []
+        #: position of a task that can be undone -> version with which it succeeded
+        self.completed: dict[int, int] = {}
         #: attempts that run; a map that is running has none
         self.running = 0
         #: tasks that failed or timed out, and whose failure fails the run
@@ -595,6 +617,8 @@ def apply(run: Run, event: e.Event) -> None:
             waits.keep(run, event)
         case e.BatchFormed():
             conduct.take_up(run, event)
+        case e.RunCompensating():
+            compensation.begin(run, event)
         case e.RunCancelling():
             if run.agenda is not None:
                 conduct.wind_up(run)
@@ -710,6 +734,8 @@ def _apply_to_task(run: Run, event: _TaskEvent) -> None:
         run.failed += failed if failed and run.compiled.decides(position) else 0
         if run.failed == 0:
             run.error = None
+    if run.compiled.undoes:
+        compensation.keep(run, position, before, event)
 
 
 # ── what is owed ──────────────────────────────────────────────────────────────────────────────────
@@ -762,9 +788,9 @@ def wake(run: Run, now: datetime) -> None:
 
 
 def deadline(run: Run) -> datetime | None:
-    """When the run exceeds its own limit, or None."""
+    """When the run exceeds its own limit, or None. What it undoes takes the time that it takes."""
     limit = run.compiled.definition.run_timeout_s
-    if limit is None or run.going_since is None or run.state in ENDED or winds_up(run):
+    if limit is None or run.going_since is None or run.state in ENDED or winds_up(run) or run.undoing:
         return None
     return run.going_since + timedelta(seconds=limit)
 

@@ -13,7 +13,7 @@ from datetime import datetime
 
 import msgspec
 
-from orchestrator import conduct, deadlines, expansion
+from orchestrator import compensation, conduct, deadlines, expansion
 from orchestrator import events as e
 from orchestrator.branches import WrongChoice, not_chosen
 from orchestrator.consequences import PENDING, Prospect, Standing
@@ -228,14 +228,15 @@ def _follow(run: Run, last: e.Event, changes: dict[int, Standing], out: list[e.E
 
 def _end(run: Run, last: e.Event, failed: int) -> e.Event:
     """The terminal event of a run whose last open task ends with `last`, so many having failed."""
-    if run.state is RunState.CANCELLING:
+    if run.state in (RunState.CANCELLING, RunState.CANCELLED):
         return e.RunCancelled(at=last.at)
-    if run.overdue is not None:
-        return e.RunTimedOut(at=last.at, error=run.overdue)
+    overdue = run.error if run.state is RunState.TIMED_OUT else run.overdue
+    if overdue is not None:
+        return e.RunTimedOut(at=last.at, error=compensation.told(run, overdue, last))
     if not failed:
         return e.RunSucceeded(at=last.at)
     error = f"{last.task}: {last.error}" if isinstance(last, e.TaskFailed) else "some task failed"
-    return e.RunFailed(at=last.at, error=run.error or error)
+    return e.RunFailed(at=last.at, error=compensation.told(run, run.error or error, last))
 
 
 def _mark(run: Run, note: Note, now: datetime) -> list[e.Event]:
@@ -258,13 +259,13 @@ def _called(note: Note, now: datetime) -> e.Event:
 
 
 def _cancel(run: Run, now: datetime) -> list[e.Event]:
-    """The end of the run; teardowns of what was set up come first."""
+    """The end of the run; compensations of what was done and teardowns of what was set up come first."""
     if run.agenda is not None or run.state is RunState.QUEUED:
         return [*cancel_open(run, now), e.RunCancelled(at=now)]
     if run.state is RunState.CANCELLING:
         return []
-    if owed := _owed_teardowns(run):
-        return [e.RunCancelling(at=now), *cancel_open(run, now, owed)]
+    if owed := _owed(run):
+        return [e.RunCancelling(at=now), *_only(run, owed, now)]
     return [*cancel_open(run, now), e.RunCancelled(at=now)]
 
 
@@ -272,8 +273,10 @@ def _time_out(run: Run, now: datetime) -> list[e.Event]:
     """The same, of a run that takes too long."""
     _must_not_wind_up(run)
     error = f"RunTimedOut: longer than {run.compiled.definition.run_timeout_s} s"
-    if owed := _owed_teardowns(run):
-        return [e.RunOverdue(at=now, error=error), *cancel_open(run, now, owed)]
+    if run.undoing:
+        raise Conflict(f"run {run.run_id} has failed and compensates; that has no limit")
+    if owed := _owed(run):
+        return [e.RunOverdue(at=now, error=error), *_only(run, owed, now)]
     return [*cancel_open(run, now), e.RunTimedOut(at=now, error=error)]
 
 
@@ -301,10 +304,18 @@ def _check_deadlines(run: Run, now: datetime) -> list[e.Event]:
     return _follow(run, out[-1], dict.fromkeys(ends, Standing(TaskState.TIMED_OUT)), out)
 
 
-def _owed_teardowns(run: Run) -> set[str]:
-    """Those that run although the rest of the run is ended."""
+def _owed(run: Run) -> list[int]:
+    """Compensations and teardowns that run although the rest of the run is ended."""
     compiled = run.compiled
-    return {compiled.graph.names[i] for i in compiled.setups if compiled.runnable[i] and is_owed(run, i)}
+    teardowns = [i for i in compiled.setups if compiled.runnable[i] and is_owed(run, i)]
+    return [*compensation.owed(run), *teardowns] if compiled.undoes else teardowns
+
+
+def _only(run: Run, owed: Iterable[int], now: datetime) -> list[e.Event]:
+    """Of what is open, only those go on."""
+    compiled = run.compiled
+    cancelled = cancel_open(run, now, {compiled.graph.names[i] for i in owed})
+    return [*cancelled, *compensation.announced(run, (i for i in owed if i in compiled.undoes), now)]
 
 
 def cancel_open(run: Run, now: datetime, apart_from: Container[str] = ()) -> Iterator[e.Event]:
@@ -321,6 +332,10 @@ def _retry(run: Run, name: str, now: datetime) -> list[e.Event]:
     position = run.position(name)
     task = run.tasks[position]
     _must_not_wind_up(run)
+    if position in run.compiled.undoes:
+        compensation.retried(run, position)
+        again = [e.TaskReset(at=now, task=name), *compensation.announced(run, (position,), now)]
+        return [*_revived_as_it_ended(run, now), *again]
     if run.state is RunState.QUEUED or task.state not in FAILURES | {TaskState.UPSTREAM_FAILED, TaskState.CANCELLED}:
         raise Conflict(
             f"task {name} of run {run.run_id} is {task.state}; only a failed or cancelled task can be retried"
@@ -367,6 +382,9 @@ def _skip(run: Run, name: str, now: datetime) -> list[e.Event]:
     state = run.tasks[position].state
     if state is TaskState.SKIPPED:
         return []
+    if position in run.compiled.undoes and run.state in ENDED and state in FAILURES:
+        skipped = e.TaskSkipped(at=now, task=name)
+        return [*_revived_as_it_ended(run, now), skipped, _end(run, skipped, run.failed)]
     over = run.state is RunState.CANCELLED or (winds_up(run) and state in TERMINAL)
     if over or state in (TaskState.SUCCEEDED, TaskState.CANCELLED):
         raise Conflict(f"task {name} of run {run.run_id} is {state} and the run is {run.state}; it cannot be skipped")
@@ -380,12 +398,15 @@ def _again(run: Run, changes: dict[int, Standing], by_hand: list[e.Event], now: 
     """A terminal run goes on; `by_hand`, and the rest of `changes`, which are resets, with all that follows."""
     names = run.compiled.graph.names
     prospect = Prospect(run, changes)
+    if run.compiled.undoes and (undone := compensation.needed_again(run, prospect.changes, prospect.at)):
+        changes = changes | dict.fromkeys(undone | _set_up_again(run, undone), PENDING)
+        prospect = Prospect(run, changes)
     resets: list[e.Event] = [
         e.TaskReset(at=now, task=names[i]) for i in sorted(i for i, after in changes.items() if after == PENDING)
     ]
     out = [*_revived(run, now), *by_hand, *resets, *prospect.events(now)]
     if prospect.open == 0 and run.state is not RunState.QUEUED:
-        out.append(_end(run, out[-1], prospect.failed))
+        out.append(_end(run, by_hand[-1] if by_hand else out[-1], prospect.failed))
     return out
 
 
@@ -394,6 +415,15 @@ def _cut_off(run: Run) -> set[int]:
     if run.state not in (RunState.CANCELLED, RunState.TIMED_OUT):
         return set()
     return {i for i, task in enumerate(run.tasks) if task.state is TaskState.CANCELLED and expansion.cut_off(run, i)}
+
+
+def _revived_as_it_ended(run: Run, now: datetime) -> list[e.Event]:
+    """A terminal run goes on with a compensation alone, and ends as it had ended."""
+    if run.state is RunState.CANCELLED:
+        return [*_revived(run, now), e.RunCancelling(at=now)]
+    if run.state is RunState.TIMED_OUT:
+        return [*_revived(run, now), e.RunOverdue(at=now, error=run.error or "")]
+    return _revived(run, now)
 
 
 def _revived(run: Run, now: datetime) -> list[e.Event]:
@@ -468,7 +498,7 @@ def must_not_have_ended(run: Run) -> None:
 
 def _must_not_wind_up(run: Run) -> None:
     if winds_up(run):
-        raise Conflict(f"run {run.run_id} was cancelled or took too long; only its teardowns still run")
+        raise Conflict(f"run {run.run_id} was cancelled or took too long; it only cleans up")
 
 
 def _spec(run: Run, position: int) -> TaskSpec:

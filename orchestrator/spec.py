@@ -6,9 +6,9 @@ All three ways in end in `parse_dag`, so a bound holds everywhere or nowhere. Wh
 `Invalid`, never another exception; its details name each field by its path in the body. The shape is
 section 1 of the dags contract, with these additive keys: of a DAG `isolation`, `run_timeout_s` and those of
 its schedule (`calendar`, `start_at`, `end_at`, `jitter_s`; `overlap` also takes `cancel_previous`); of a
-task `inputs`, `retry_cap_s`, `pool`, `trigger_rule`, `branch`, `teardown_of`, `on_failure_fail_run`
+task `inputs`, `retry_cap_s`, `pool`, `trigger_rule`, `branch`, `teardown_of`, `on_failure_fail_run`, `compensates`
 (docs/graphs.md tells them), `expand`, `max_active`, `tolerated_failures` (docs/mapping.md). Unknown keys are ignored.
-What a later version will do (callbacks, SLAs of tasks, pools) is refused by name until it does.
+What a later version will do (pools) is refused by name until it does.
 
 pydantic is imported here and in no other module of the core.
 """
@@ -28,6 +28,7 @@ from orchestrator.binding import own, place
 from orchestrator.dates import instant_text, parse_instant
 from orchestrator.definition import (
     MARK,
+    WAITING_TYPES,
     Calendar,
     Catchup,
     Definition,
@@ -46,12 +47,14 @@ TASKS_MAX = 50_000
 #: teardowns of a DAG, and setups of a teardown
 TEARDOWNS_MAX = 100
 SETUPS_MAX = 100
+#: compensations of a DAG
+COMPENSATIONS_MAX = 1000
 DAG_ID = r"^[A-Za-z0-9_.-]{1,250}$"
 TASK_ID = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"
 ENTRYPOINT = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
 
 #: keys of a task that say when it starts and what that means for others (docs/graphs.md)
-RULES = ("trigger_rule", "branch", "teardown_of", "on_failure_fail_run")
+RULES = ("trigger_rule", "branch", "teardown_of", "on_failure_fail_run", "compensates")
 
 _YEAR_S = 366 * 86_400
 _NOT_YET = "is not supported yet"
@@ -121,6 +124,8 @@ class TaskBody(BaseModel):
     #: of a mapped task: how many of its instances run at a time, and how many may fail
     max_active: int | None = Field(default=None, ge=1, le=INSTANCES_MAX)
     tolerated_failures: Annotated[int, Field(ge=0, le=INSTANCES_MAX)] | str = 0
+    #: the task that it undoes when that succeeded and the run does not; it has no other rule then
+    compensates: TaskId | None = None
 
 
 class CalendarBody(BaseModel):
@@ -353,6 +358,7 @@ def _task(position: int, task: TaskBody) -> TaskSpec:
         expand=task.expand,
         max_active=task.max_active,
         tolerated_failures=task.tolerated_failures,
+        compensates=task.compensates,
     )
 
 
@@ -368,6 +374,7 @@ def _check_meaning(definition: Definition) -> None:
     faults += _misused_teardowns(definition.tasks)
     faults += map_form.misused(definition.tasks)
     faults += policies.faults(definition)
+    faults += _misused_compensations(definition.tasks)
     faults = faults or list(_misnamed_ways(definition.tasks))
     if faults:
         raise refusal(faults)
@@ -407,6 +414,35 @@ def _misnamed_ways(tasks: tuple[TaskSpec, ...]) -> Iterator[Fault]:
         named = {name: choice for choice, names in own(task.params["branches"]).items() for name in names}
         for name in named.keys() - below:
             yield f"tasks/{position}/params/branches/{named[name]}", f"{name!r} is not a direct dependent"
+
+
+def _misused_compensations(tasks: tuple[TaskSpec, ...]) -> Iterator[Fault]:
+    """A compensation undoes one task that nothing else undoes; the end of the run starts it, and nothing follows it."""
+    undoes = {task.id: task.compensates for task in tasks if task.compensates is not None}
+    if not undoes:
+        return
+    if len(undoes) > COMPENSATIONS_MAX:
+        yield "tasks", f"at most {COMPENSATIONS_MAX} of them may be compensations"
+    teardowns = {task.id for task in tasks if task.teardown_of}
+    first: dict[str, str] = {}
+    for position, task in enumerate(tasks):
+        where, undone = f"tasks/{position}", task.compensates
+        if after := undoes.keys() & set(graph.needs(task)) - {undone}:
+            yield f"{where}/depends_on", f"{min(after)!r} is a compensation: no task may come after it"
+        if undone is None:
+            continue
+        if task.trigger_rule != "all_success":
+            yield f"{where}/trigger_rule", "a compensation has a rule of its own"
+        if task.branch or task.teardown_of:
+            yield f"{where}/compensates", f"a {'branch' if task.branch else 'teardown'} cannot be a compensation"
+        if task.expand or task.type in WAITING_TYPES:
+            kind = "mapped task" if task.expand else "task that waits"
+            yield f"{where}/compensates", f"a {kind} cannot be a compensation"
+        if undone in undoes or undone in teardowns:
+            kind = "compensation" if undone in undoes else "teardown"
+            yield f"{where}/compensates", f"{undone!r} is a {kind} and cannot be compensated"
+        if first.setdefault(undone, task.id) != task.id:
+            yield f"{where}/compensates", f"{undone!r} has a compensation already: {first[undone]!r}"
 
 
 def _misplaced(task: TaskSpec) -> Iterator[Fault]:
@@ -457,6 +493,7 @@ def _task_json(task: TaskSpec) -> dict[str, Any]:
         "on_failure_fail_run",
         "expand",
         "max_active",
+        "compensates",
         *policies.SPANS,
     ):
         if getattr(task, key) != getattr(plain, key):

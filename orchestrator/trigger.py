@@ -13,6 +13,7 @@
 | `none_failed_min_one_success` | all have ended, none is bad, one good | one bad: give up; else skip                |
 | `always`                      | at once                               |                                            |
 | of a teardown                 | all have ended, one setup is good     | all setups passed over: skip; else give up |
+| of a compensation             | the run says so (`compensation.py`)   | skip                                       |
 
 A task without upstreams starts at once, whatever its rule. The rules and what follows from them are Airflow's
 (https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html#trigger-rules), with two differences.
@@ -31,7 +32,7 @@ from collections.abc import Iterable
 from enum import Enum, auto
 from typing import TYPE_CHECKING, assert_never
 
-from orchestrator import conduct, mapped
+from orchestrator import compensation, conduct, mapped
 from orchestrator.definition import TriggerRule
 from orchestrator.task import PARKED, TERMINAL, TaskState
 
@@ -125,6 +126,8 @@ def verdict(run: Run, position: int) -> Verdict:
         return _START if mapped.goes(run, position) else _WAIT
     setups = run.compiled.setups.get(position)
     if setups is None:
+        if position in run.compiled.undoes:
+            return _START if compensation.its_turn(run, position) else _WAIT
         rule = run.compiled.specs[position].trigger_rule
         return judge(rule, len(run.compiled.graph.parents[position]), run.waits[position])
     tasks = run.tasks
@@ -141,7 +144,11 @@ def holds(run: Run, position: int) -> bool:
 def success_rules_out(run: Run, position: int) -> bool:
     """Would its success make it certain that some dependent does not start?"""
     compiled = run.compiled
+    if compiled.undoes and run.advancing == 1 and compiled.advances(position):
+        return True  # it is decided what is undone, and what is not
     for child in compiled.graph.children[position]:
+        if child in compiled.undoes:
+            continue
         tally = run.waits[child] + _GOOD
         if child in compiled.setups:
             if not tally & _MASK:

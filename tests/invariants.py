@@ -8,8 +8,9 @@ that begins with the invariant's name. The list is in the architecture, section 
     I2  at most one live attempt per task; attempts never repeat
     I3  a task starts only when its run is running and its trigger rule holds, and a retry not before it is due; it is
         skipped or given up only when its rule cannot hold any more, and then at once; of a cancelled run only teardowns
-        start; of a plan a task starts only in its batch, one batch after the other, and never beside or before who goes
-        before it in a sequence; failed ones again when nothing else is ready
+        and compensations start; compensations start when all else has ended, one after the other, and whose task
+        succeeded last goes first; of a plan a task starts only in its batch, one batch after the other, and never
+        beside or before who goes before it in a sequence; failed ones again when nothing else is ready
     I4  replay equals live
     I5  versions have no gap and no repeat
     I6  a run is terminal exactly when its tasks are (but people may change tasks of an ended plan by hand)
@@ -52,6 +53,8 @@ TASK_TERMINAL = frozenset({"succeeded", "failed", "timed_out", "cancelled", "ski
 DONE = frozenset({"succeeded", "skipped"})
 #: not started, or between two attempts
 OPEN_TASKS = frozenset({"pending", "retrying", "suspended"})
+#: a compensation in one of these has not been tried
+KEPT = frozenset({"cancelled", "upstream_failed"})
 #: a retry may start this much before it is due: clocks of different processes differ
 EARLY = timedelta(milliseconds=50)
 
@@ -125,6 +128,8 @@ class History:
         #: (task, attempt) whose result was accepted -> events that did
         self.accepted: dict[tuple[str, int], int] = {}
         self.due: dict[str, e.TaskRetrying | e.TaskSuspended] = {}
+        #: task that has succeeded -> version with which it did
+        self.done: dict[str, int] = {}
         #: task -> what it waited for last
         self.waits: dict[str, e.Wait] = {}
         #: (task, attempt) -> voter -> choice
@@ -212,6 +217,9 @@ class History:
                 if self.state == "paused":
                     self.batch = {name for name in self.batch if self.tasks[name] == "running"}
                 self.state = "cancelling"
+            case e.RunCompensating():
+                owed = [name for name in self._undoing() if self.tasks[name] == "pending"]
+                assert list(event.tasks) == owed, f"I3 {self.run_id}: {event.tasks} compensate, {owed} is owed"
             case e.BatchFormed():
                 self._check_batch(event)
                 self.batch, self.iteration = set(event.tasks), event.iteration
@@ -228,10 +236,14 @@ class History:
         self.driven = definition.driven_ttl_s is not None
         self.tasks = {task.id: "pending" for task in definition.tasks}
         self.specs = {task.id: task for task in definition.tasks}
+        undone = {task.compensates: task.id for task in definition.tasks if task.compensates is not None}
         self.needs = {t.id: {*t.depends_on, *t.inputs.values(), *t.teardown_of} for t in definition.tasks}
+        for name, compensation in undone.items():
+            self.needs[compensation].add(name)
         scopes = {task.id: self._between(task.id, task.teardown_of) for task in definition.tasks if task.teardown_of}
         for name, between in scopes.items():
             self.needs[name] |= between
+            self.needs[name] |= {undone[each] for each in (*between, *self.specs[name].teardown_of) if each in undone}
         self.tolerates = {task.id: set(task.tolerates) for task in definition.tasks}
         self.conduct = definition.conduct
         self.by.clear()
@@ -311,11 +323,44 @@ class History:
         """What comes after one of `setups` and before the task."""
         return {above for above in self._above(name) if self._above(above) & set(setups)}
 
+    def _advancing(self) -> list[str]:
+        """States of the tasks that are neither teardowns nor compensations."""
+        return [
+            state
+            for name, state in self.tasks.items()
+            if not self.specs[name].teardown_of and self.specs[name].compensates is None
+        ]
+
+    def _undone(self, name: str) -> bool:
+        """Is there something that this compensation undoes?"""
+        return self.tasks[self.specs[name].compensates or ""] == "succeeded"
+
+    def _undoing(self) -> list[str]:
+        """Compensations of what has succeeded, the last first; none unless all else has ended, and not well."""
+        states = set(self._advancing())
+        well = self.state != "cancelling" and not self.overdue and not states & {"failed", "timed_out"}
+        if states - TASK_TERMINAL or well:
+            return []
+        undone = {name: task.compensates for name, task in self.specs.items() if task.compensates is not None}
+        return sorted(filter(self._undone, undone), key=lambda name: self.done[undone[name]], reverse=True)
+
+    def _compensates(self, name: str) -> str:
+        """What becomes of a compensation."""
+        undoing = self._undoing()
+        if name in undoing:
+            before = {self.tasks[other] for other in undoing[: undoing.index(name)]}
+            beside = {self.tasks[other] for other in undoing} & {"running", "retrying"}
+            waits = before - TASK_TERMINAL or (beside and self.tasks[name] == "pending")
+            return WAITS if waits else STARTS
+        return WAITS if set(self._advancing()) - TASK_TERMINAL else SKIPPED
+
     def _ruling(self, name: str) -> str:
         """What its trigger rule makes of a task of a DAG."""
         if name.endswith("]"):
             host = self.tasks[host_of(name)]
             return {"running": STARTS, "skipped": SKIPPED, "upstream_failed": UPSTREAM_FAILED}.get(host, WAITS)
+        if self.specs[name].compensates is not None:
+            return self._compensates(name)
         ends = [seen(self.tasks[parent], self.by.get(parent, "")) for parent in sorted(self.needs[name])]
         setups = [seen(self.tasks[setup], self.by.get(setup, "")) for setup in self.specs[name].teardown_of]
         if not setups:
@@ -419,6 +464,7 @@ class History:
                 if self.specs[name].expand:
                     self._check_end_of_map(event, where)
                 self.tasks[name] = _AFTER_RESULT[type(event)]
+                self.done[name] = self.version
                 if isinstance(event, e.TaskFailed) and event.timed_out:
                     self.tasks[name] = "timed_out"
                 if isinstance(event, e.TaskRetrying):
@@ -467,6 +513,9 @@ class History:
                 if name.endswith("]"):
                     resettable |= {"succeeded", "skipped"} if self._sets_up(host_of(name)) else set()
                     resettable |= {"skipped"} if self.by.get(name) == "map" else set()
+                undone = {task.id: task.compensates for task in self.specs.values() if task.compensates is not None}
+                if name in undone or name in undone.values():
+                    resettable |= {"succeeded", *(("skipped",) if name in undone else ())}  # done again
                 assert before in resettable, f"I1 {where}: reset while {before}"
                 deadline = self.sla_of(name)
                 if deadline is not None and deadline <= event.at:
@@ -565,7 +614,7 @@ class History:
         before = self.tasks[event.task]
         assert before in OPEN_TASKS, f"I2 {where}: started while {before}"
         assert event.attempt > self.started.get(event.task, 0), f"I2 {where}: attempt {event.attempt} again"
-        winds_up = self.conduct is not None or bool(self.specs[event.task].teardown_of)
+        winds_up = self.conduct is not None or self._cleans_up(event.task)
         last = winds_up and self.state == "cancelling"
         assert self.has_room(event.task), f"I7 {where}: started beside as many instances as its map may have"
         assert winds_up or not self.overdue, f"I3 {where}: started after the limit of its run"
@@ -582,6 +631,10 @@ class History:
             due = self._due_at(event.task)
             assert event.at >= due - self._early, f"I3 {where}: retried at {event.at}, due at {due}"
 
+    def _cleans_up(self, name: str) -> bool:
+        """Is it a teardown or a compensation?"""
+        return bool(self.specs[name].teardown_of) or self.specs[name].compensates is not None
+
     def _check_verdict(self, event: e.Event) -> None:
         open_ = {name: state for name, state in self.tasks.items() if state not in TASK_TERMINAL}
         assert not open_, f"I6 {self.run_id}: {self.state} with {open_}"
@@ -590,6 +643,11 @@ class History:
         if isinstance(event, e.RunSucceeded):
             bad = {name: state for name, state in self.tasks.items() if state not in DONE and self.decides(name)}
             assert not bad, f"I6 {self.run_id}: succeeded with {bad}"
+        if set(self._advancing()) & {"failed", "timed_out", "cancelled"}:
+            undone = [name for name, task in self.specs.items() if task.compensates is not None and self._undone(name)]
+            ways = {name: f"{self.tasks[name]} {self.by.get(name, '')}".strip() for name in undone}
+            kept = {name: way for name, way in ways.items() if way == "skipped rule" or self.tasks[name] in KEPT}
+            assert not kept, f"I6 {self.run_id}: {self.state} without {kept}"
         gave_up = isinstance(event, e.RunFailed) and event.reason == "max_iterations"
         if gave_up:
             assert self.conduct is not None, f"{self.run_id} counts no batches"
@@ -611,7 +669,7 @@ class History:
             if self.state == "cancelling" or (self.overdue and self.state in ("running", "paused")):
                 left = [name for name, state in self.tasks.items() if state not in TASK_TERMINAL]
                 assert left, f"I6 {self.run_id}: {self.state}, all tasks ended"
-                assert all(self.specs[name].teardown_of for name in left), f"I10 {self.run_id}: {left} still open"
+                assert all(map(self._cleans_up, left)), f"I10 {self.run_id}: {left} still open"
         if self.conduct is not None and self.state in ("running", "cancelling"):
             assert self.batch, f"I9 {self.run_id}: {self.state} without a batch: {self.tasks}"
 

@@ -20,7 +20,9 @@ TASKS_MAX = 7
 def definitions(
     draw: st.DrawFn, tasks_min: int = 0, tasks_max: int = TASKS_MAX, ruled: bool | None = None, mapped: bool = False
 ) -> Definition:
-    """A DAG whose tasks depend on some of those before them, by whatever rule; some are branches or teardowns."""
+    """A DAG whose tasks depend on some of those before them, by whatever rule; some are branches, teardowns or
+    compensations.
+    """
     size = draw(st.integers(tasks_min, tasks_max))
     tasks = []
     for n in range(size):
@@ -45,7 +47,7 @@ def definitions(
 
 @st.composite
 def _ruled(draw: st.DrawFn, tasks: list[TaskSpec]) -> list[TaskSpec]:
-    """The same with rules, branches and one or two teardowns of what anything may come between."""
+    """The same with rules, branches, compensations and one or two teardowns of what anything may come between."""
     out = []
     for task in tasks:
         rule, branch = draw(st.sampled_from(get_args(TriggerRule))), draw(st.integers(0, 3)) == 0
@@ -64,6 +66,8 @@ def _ruled(draw: st.DrawFn, tasks: list[TaskSpec]) -> list[TaskSpec]:
                 retries=draw(st.integers(0, 1)),
             )
         )
+    for n, i in enumerate(sorted(draw(st.sets(st.sampled_from(range(len(tasks))), max_size=3)) if tasks else ())):
+        out.append(TaskSpec(id=f"undo{n}", compensates=f"t{i}", retries=draw(st.integers(0, 1))))
     return out
 
 

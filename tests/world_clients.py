@@ -496,7 +496,7 @@ def _with_deadlines(tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:
 
 
 def _with_rules(rng: Random, tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:
-    """The same, in every other DAG with rules, branches and a teardown."""
+    """The same, in every other DAG with rules, branches, a teardown and compensations."""
     if not tasks or rng.random() < 0.5:
         return tasks
     out = []
@@ -509,4 +509,5 @@ def _with_rules(rng: Random, tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...
     if setups := [task.id for task in out if not task.branch]:
         above = tuple(task.id for task in out if rng.random() < 0.4)
         out.append(TaskSpec(id="down", depends_on=above, teardown_of=(rng.choice(setups),), retry_delay_s=0.2))
+    out += [TaskSpec(id=f"undo_{task.id}", compensates=task.id, retry_delay_s=0.2) for task in tasks[::3]]
     return tuple(out)

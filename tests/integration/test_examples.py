@@ -84,6 +84,12 @@ def test_deadlines_ends_well_and_shows_what_was_late(live: Server, api: Api) -> 
     assert "14 rows, late but done" in latest_log(live, api, "deadlines", "report")
 
 
+def test_saga_undoes_the_last_step_first(live: Server, api: Api) -> None:
+    run(live, "saga")
+    tasks = [api.get(f"/runs/{each['run_id']}").json()["tasks"] for each in api.runs(dag_id="saga")]
+    assert [(each["refund"], each["give_back"]) for each in tasks] == [("skipped", "skipped"), ("done", "done")]
+
+
 def test_rules_and_cleanup_takes_both_ways_and_leaves_nothing(live: Server, api: Api) -> None:
     run(live, "rules_and_cleanup")
     assert "500 rows, in bulk" in latest_log(live, api, "rules_and_cleanup", "report")

@@ -60,7 +60,7 @@ class Player:
             assert self.run.state in (RunState.CANCELLED, RunState.CANCELLING), "I10"
             left = [i for i, task in enumerate(self.run.tasks) if task.state not in TERMINAL]
             assert bool(left) == (self.run.state is RunState.CANCELLING), "I10"
-            assert all(self.run.compiled.specs[i].teardown_of for i in left), "I10"
+            assert not any(map(self.run.compiled.advances, left)), "I10"
 
     def _check_counters(self) -> None:
         states = [task.state for task in self.run.tasks]

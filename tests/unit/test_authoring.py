@@ -126,6 +126,29 @@ def test_a_task_has_the_rule_that_its_author_gives_it() -> None:
     assert tasks_of(one)["a"].trigger_rule == "always"
 
 
+def test_a_compensation_says_what_it_undoes_and_takes_its_value() -> None:
+    def one() -> None:
+        done = nothing()
+        scaled(done).compensates(done)
+
+    made = tasks_of(one)
+    assert (made["scaled"].compensates, made["scaled"].depends_on) == ("nothing", ("nothing",))
+    assert list(made["scaled"].inputs.values()) == ["nothing"]
+
+
+def test_a_task_compensates_one_task_of_its_dag() -> None:
+    def two() -> None:
+        nothing().compensates(nothing()).compensates(nothing())
+
+    def none() -> None:
+        nothing().compensates("up")  # type: ignore[arg-type]  # as somebody might write it
+
+    with pytest.raises(Invalid, match="compensates 'nothing_2' already"):
+        described(two)
+    with pytest.raises(Invalid, match="only tasks of this DAG"):
+        described(none)
+
+
 def test_only_tasks_of_the_same_dag_are_torn_down() -> None:
     def one() -> None:
         nothing().teardown_of("up")  # type: ignore[arg-type]  # as somebody might write it

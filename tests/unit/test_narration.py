@@ -37,6 +37,11 @@ def test_what_took_too_long_is_told_with_its_reason() -> None:
     assert reasons == [None, "heartbeat", None, None, "queued", "run", "queued"]
 
 
+def test_a_stream_tells_what_is_undone_and_in_which_order() -> None:
+    (frame,) = told(e.RunCompensating(AT, ("refund", "give_back")))
+    assert (frame["kind"], frame["seq"], frame["tasks"]) == ("compensation", 1, ["refund", "give_back"])
+
+
 def test_frames_are_numbered_without_a_gap_and_say_where_things_came_from() -> None:
     frames = told(
         e.RunCreated(AT, "run_1", "t", "d", 1, "manual"),

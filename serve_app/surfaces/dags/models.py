@@ -96,6 +96,7 @@ class DagsTaskView(BaseModel):
     retry_policies: list[DagsRetryPolicy] = []
     retry_exit_codes: list[int] = []
     retry_statuses: list[str] = []
+    compensates: str | None = None
 
 
 class DagsDagView(BaseModel):

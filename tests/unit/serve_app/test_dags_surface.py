@@ -392,6 +392,16 @@ async def test_rules_branches_and_teardowns_are_read_back_and_bad_ones_named(adm
     assert {detail["field"] for detail in body["details"]} == {"tasks/0/trigger_rule", "tasks/1/teardown_of/0"}
 
 
+async def test_a_compensation_is_read_back_and_a_bad_one_named(admin: httpx.AsyncClient) -> None:
+    tasks = [{"id": "pay"}, {"id": "refund", "compensates": "pay"}]
+    assert (await define(admin, tasks=tasks)).status_code == 200
+    pay, refund = (await admin.get("/dags/sales_gdp")).json()["tasks"]
+    assert "compensates" not in pay
+    assert (refund["compensates"], refund["depends_on"]) == ("pay", ["pay"])
+    body = is_error(await define(admin, tasks=[*tasks, {"id": "again", "compensates": "pay"}]), 400, "invalid_request")
+    assert [detail["field"] for detail in body["details"]] == ["tasks/2/compensates"]
+
+
 async def test_absent_tasks_are_kept_and_empty_ones_clear(admin: httpx.AsyncClient) -> None:
     await define(admin, tasks=TASKS)
     await define(admin, owner="else")

@@ -109,6 +109,11 @@ async def test_nodes_have_rules_branches_and_teardowns(client: httpx.AsyncClient
     assert (down.depends_on, down.teardown_of, down.on_failure_fail_run) == (("up",), ("up",), True)
 
 
+async def test_a_node_undoes_another_one(client: httpx.AsyncClient, live_runs: FakeLiveRuns) -> None:
+    _, refund = await tasks(client, live_runs, {"id": "pay"}, {"id": "refund", "compensates": "pay"})
+    assert (refund.depends_on, refund.compensates) == (("pay",), "pay")
+
+
 async def test_a_node_says_what_its_task_is(client: httpx.AsyncClient, live_runs: FakeLiveRuns) -> None:
     given = {
         "id": "a", "type": "core.sleep", "params": {"seconds": 1}, "retries": 20, "retry_delay_s": 90, "timeout_s": 5,
