@@ -58,6 +58,7 @@ class HostedRun:
         "_reset",
         "_version",
         "admission_epoch",
+        "admission_lane",
         "claimed",
         "claiming",
         "idem",
@@ -79,6 +80,8 @@ class HostedRun:
         self.sla_ms = sla_ms
         #: scheduler epoch whose admission is being committed
         self.admission_epoch: int | None = None
+        #: backfill for which that admission was given; "" = none
+        self.admission_lane = ""
         #: idempotency record to be stored with the change
         self.idem: StoredReply | None = None
         #: monotonic seconds since when it only waits; None = it does not
@@ -157,6 +160,7 @@ class HostedRun:
             tasks_reset=self._reset,
             passive=run.state is RunState.QUEUED,
             scheduler_epoch=self.admission_epoch,
+            lane=self.admission_lane if self.admission_epoch is not None else "",
             idem=self.idem,
         )
 
@@ -220,6 +224,7 @@ class HostedBackfill:
         before_state, before_attempts = self._before
         started = _last(self._events, (e.RunStarted, e.RunRevived))
         ended = _last(self._events, (e.RunSucceeded, e.RunFailed, e.RunCancelled))
+        capped = _last(self._events, (e.BackfillCapped,))
         error = ended.error if isinstance(ended, e.RunFailed) else ""
         return Append(
             run_id=backfill.run_id,
@@ -231,6 +236,7 @@ class HostedBackfill:
             started_ms=milliseconds(started.at) if isinstance(started, e.RunStarted) else None,
             finished_ms=milliseconds(ended.at) if ended and backfill.state in ENDED else (0 if started else None),
             error=error if ended else ("" if started else None),
+            max_active_runs=capped.max_active_runs or 0 if isinstance(capped, e.BackfillCapped) else None,
             idem=self.idem,
         )
 

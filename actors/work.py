@@ -117,7 +117,7 @@ class Work:
     @cached_property
     def told(self) -> dict[str, str]:
         """What templates know of the run."""
-        return binding.facts(self.run.run_id, self.run.dag_id, self.run.window)
+        return binding.facts(self.run.run_id, self.run.dag_id, self.run.window, self.run.partition)
 
     def wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The outcome of `coroutine` on the thread's event loop; cancelled with the attempt."""

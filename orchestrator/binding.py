@@ -10,7 +10,8 @@ Authoring writes this encoding, a definition stores it as JSON, the worker undoe
    merely has the same name as a parameter of the DAG. For `bash` and `http` they replace nothing: whoever
    may start a run must not choose the command, or where a stored header is sent.
 2. `{"$param": name, "default": value}`, at any depth, becomes the run's param, else the default.
-3. In strings, at any depth, `{{ from }}`, `{{ to }}`, `{{ run_id }}`, `{{ dag_id }}` are filled in.
+3. In strings, at any depth, `{{ from }}`, `{{ to }}`, `{{ run_id }}`, `{{ dag_id }}` are filled in; of a run that is
+   about a partition `{{ partition }}`, and `{{ partition.region }}` where partitions are a product.
 4. Each input's value is put at its path: object keys and list positions with slashes between (JSON pointer
    without its first slash; `~1` is a slash in a key, `~0` a tilde). Nothing in it is looked at.
 
@@ -25,6 +26,7 @@ from collections.abc import Callable, Container, Mapping
 from functools import lru_cache
 from typing import Any
 
+from orchestrator import partitions
 from orchestrator.errors import PermanentFailure
 
 #: a task function's parameter of this name gets the TaskContext
@@ -36,15 +38,18 @@ FIXED = "$fixed"
 #: types whose params only `$param` can change
 GUARDED = frozenset({"bash", "http"})
 
-_TEMPLATE = re.compile(r"\{\{\s*(from|to|run_id|dag_id)\s*\}\}")
+_TEMPLATE = re.compile(r"\{\{\s*(from|to|run_id|dag_id|partition(?:\.[A-Za-z_][A-Za-z0-9_]*)?)\s*\}\}")
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def facts(run_id: str, dag_id: str, window: tuple[str, str] | None) -> dict[str, str]:
+def facts(run_id: str, dag_id: str, window: tuple[str, str] | None, partition: str = "") -> dict[str, str]:
     """What templates can tell about a run."""
     told = {"run_id": run_id, "dag_id": dag_id}
     if window is not None:
         told["from"], told["to"] = window
+    if partition:
+        told["partition"] = partitions.plain(partition)
+        told |= {f"partition.{name}": value for name, value in partitions.parts_of(partition).items()}
     return told
 
 
@@ -175,7 +180,8 @@ def _rendered(value: Any, told: Mapping[str, str]) -> Any:
 
 def _fact(name: str, told: Mapping[str, str]) -> str:
     if name not in told:
-        raise PermanentFailure(f"the params use {{{{ {name} }}}}, but the run has no window")
+        lacks = "such partition" if name.startswith("partition") else "window"
+        raise PermanentFailure(f"the params use {{{{ {name} }}}}, but the run has no {lacks}")
     return told[name]
 
 

@@ -438,6 +438,9 @@ def pack_backfill(backfill: p.NewBackfill) -> bytes:
             b.restart_events.decode(),
             b.restart_count,
             _stored(b.idem),
+            b.widens,
+            b.widens_key,
+            b.in_front,
         )
     )
 
@@ -498,6 +501,8 @@ def _append(a: p.Append) -> tuple[Any, ...]:
         a.scheduler_epoch,
         _stored(a.idem),
         a.schema,
+        a.lane,
+        a.max_active_runs,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from orchestrator import events as e
+from orchestrator import partitions
 from orchestrator.views import Frame
 
 _RUN_STATES: dict[type[e.Event], str] = {
@@ -72,6 +73,8 @@ class Narrator:
             return self._frame("task_state", event, self._task_changed(event))
         if isinstance(event, e.WindowChanged):
             return self._frame("window_state", event, _window_changed(event))
+        if isinstance(event, e.BackfillWidened | e.BackfillCapped):
+            return self._frame(*_reshaped(event))
         if isinstance(event, e.HistoryRemoved):
             return self._history_removed(event)
         if isinstance(event, e.SlaMissed):
@@ -121,12 +124,20 @@ class Narrator:
 
 def _window_changed(event: e.WindowChanged) -> dict[str, Any]:
     return {
-        "window": {"from": event.window.start, "to": event.window.end},
+        "window": partitions.shown(event.window),
         "child": event.child,
         "from": event.before,
         "to": event.after,
         "counts": msgspec.structs.asdict(event.counts),
     }
+
+
+def _reshaped(event: e.BackfillWidened | e.BackfillCapped) -> tuple[str, e.Event, dict[str, Any]]:
+    if isinstance(event, e.BackfillCapped):
+        return "backfill_capped", event, {"max_active_runs": event.max_active_runs}
+    window = None if event.window is None else partitions.shown(event.window)
+    told = {"window": window, "added": event.added, "total": event.total, "skipped": event.skipped}
+    return "backfill_widened", event, told
 
 
 def _tool_called(event: e.ToolStarted | e.ToolCompleted) -> dict[str, Any]:

@@ -30,6 +30,7 @@ import msgspec
 from orchestrator.definition import Window
 from orchestrator.events import SCHEMA
 from orchestrator.messages import NO_JSON
+from orchestrator.partitions import SET
 from orchestrator.views import Idempotency
 
 #: core run states that absorb
@@ -103,6 +104,10 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     wake_at_ms: int | None = None
     #: an admission: refused unless this is the scheduler's epoch and the DAG is not paused
     scheduler_epoch: int | None = None
+    #: of an admission: the backfill for which it is given, which must not be paused either; "" = none
+    lane: str = ""
+    #: of a backfill: windows at a time; 0 = as many as the DAG allows
+    max_active_runs: int | None = None
     #: when the key is already taken the append is not applied and the stored reply is answered
     idem: StoredReply | None = None
     #: version of the meaning of `events`; runs of some kinds have events, and a number, of their own
@@ -239,7 +244,7 @@ class NewWindow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewBackfill(msgspec.Struct, frozen=True, kw_only=True):
-    """A backfill and its windows in date order, or the restart of a terminal one.
+    """A backfill and its windows in date order, or the restart of a terminal one, or more windows for one that goes on.
 
     Nothing is written unless every window's action is still what the journal itself would decide.
     """
@@ -265,14 +270,21 @@ class NewBackfill(msgspec.Struct, frozen=True, kw_only=True):
     #: restart: batch of RunRestarted and the WindowChanged that follow from it, and how many events that is
     restart_events: bytes = b""
     restart_count: int = 0
+    #: not "": the backfill that `windows` make wider; `window_key` is then what it is over afterwards, under which it
+    #: is found too, `event` its BackfillWidened, and `run_id`, `max_active_runs` and `backwards` are not used
+    widens: str = ""
+    #: what it was over when this was planned
+    widens_key: str = ""
+    #: so many of `windows` come before those that it has
+    in_front: int = 0
     idem: StoredReply | None = None
 
 
 class BackfillResult(msgspec.Struct, frozen=True):
     """Answer to a NewBackfill."""
 
-    #: created | existing | restarted | replayed | conflict (idempotency key) | changed (plan again) |
-    #: hash (another plan made it)
+    #: created | existing | restarted | widened | replayed | conflict (idempotency key) | changed (plan again) |
+    #: hash (another plan made it) | taken (another backfill, `run_id`, has these windows) | over (it goes on no more)
     status: str
     run_id: str = ""
     state: str = ""
@@ -409,11 +421,10 @@ class RunRow(msgspec.Struct, frozen=True):
 
     @property
     def window(self) -> Window | None:
-        """The window, when there is one."""
+        """The window, when there is one; a backfill over partitions has none."""
         if not self.window_key:
             return None
-        start, _, end = self.window_key.partition("/")
-        return Window(start, end)
+        return None if self.window_key.startswith(SET) else Window.of_key(self.window_key)
 
 
 class RunPage(msgspec.Struct, frozen=True):
@@ -531,6 +542,16 @@ class RunMoved(msgspec.Struct, frozen=True, tag_field="k", tag="moved"):
     owner: str
 
 
+class BackfillShaped(msgspec.Struct, frozen=True, tag_field="k", tag="shaped"):
+    """sched: a backfill that goes on was paused, resumed or capped; this is how it stands now."""
+
+    run_id: str
+    tenant: str
+    dag_id: str
+    paused: bool
+    max_active_runs: int | None = None
+
+
 class DagChanged(msgspec.Struct, frozen=True, tag_field="k", tag="dag"):
     """sched: a DAG has a new version, was paused or resumed."""
 
@@ -556,6 +577,14 @@ class WindowNews(msgspec.Struct, frozen=True, tag_field="k", tag="window"):
     before: str
     after: str
     #: version of the child after the change
+    version: int
+
+
+class Widened(msgspec.Struct, frozen=True, tag_field="k", tag="widened"):
+    """inbox: more windows belong to the backfill: who has it in memory reads it again."""
+
+    run_id: str
+    #: of the backfill, then
     version: int
 
 
@@ -588,8 +617,8 @@ class Born(msgspec.Struct, frozen=True, tag_field="k", tag="born"):
         return EventBatch(1, self.schema, self.events.encode())
 
 
-SchedItem = RunsCreated | RunMoved | DagChanged | Wake
-InboxItem = WindowNews | TimerFired | Letter | Born
+SchedItem = RunsCreated | RunMoved | BackfillShaped | DagChanged | Wake
+InboxItem = WindowNews | Widened | TimerFired | Letter | Born
 #: one commit of the feed: (entity id, last version, state)
 FeedItem = tuple[str, int, str]
 #: feed item of no entity: this server is about to go away
@@ -824,7 +853,8 @@ class Posted(msgspec.Struct, frozen=True, omit_defaults=True):
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller wants of a run or of one of its tasks."""
 
-    #: cancel | pause | resume | retry_task | skip_task | retry_run | post; of plans also shut_down, mark_task
+    #: cancel | pause | resume | retry_task | skip_task | retry_run | post; of plans also shut_down, mark_task;
+    #: of backfills cancel | pause | resume | cap
     kind: str
     run_id: str
     task: str | None = None
@@ -834,6 +864,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     word: str | None = None
     #: post: the checkpoint
     checkpoint: Posted | None = None
+    #: cap: windows at a time; None = as many as the DAG allows
+    max_active_runs: int | None = None
     idem: Idempotency | None = None
 
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from orchestrator.definition import Definition, RunType, TaskSpec, Window
+from orchestrator.definition import Definition, Dimension, RunType, TaskSpec, Window
 from orchestrator.events import Counts
 from orchestrator.messages import NO_JSON
 
@@ -80,6 +80,13 @@ class RunView(msgspec.Struct, frozen=True):
     windows: tuple[WindowView, ...] | None = None
     windows_truncated: bool = False
     counts: Counts | None = None
+    #: windows at a time; None = as many as the DAG allows
+    max_active_runs: int | None = None
+    #: share of the windows that are over, 0 to 1; None in lists
+    progress: float | None = None
+    #: when the last window ends, and how many end in a second; None when that cannot be told
+    eta: datetime | None = None
+    windows_per_s: float | None = None
 
 
 class Trigger(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +97,10 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True):
     #: both or none; dates, or for manual runs RFC 3339 instants
     start: str | None = None
     end: str | None = None
+    #: of a manual run: the partition it is about, as `Window.partition`
+    partition: str = ""
+    #: of a backfill that is not over dates; None = those that the DAG declares
+    partitions: tuple[Dimension, ...] | None = None
     params: dict[str, Any] = msgspec.field(default_factory=dict)
     plan_hash: str | None = None
     max_active_runs: int | None = None
@@ -97,6 +108,35 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True):
     reprocess: str = "none"
     #: a restart keeps the version the run was pinned to, instead of the DAG's current one
     pinned_version: bool = False
+
+
+class Widening(msgspec.Struct, frozen=True, kw_only=True):
+    """A request for more windows of a backfill that goes on, already validated in form."""
+
+    #: dates: it is over everything from the earliest to the latest afterwards; None = as now
+    start: str | None = None
+    end: str | None = None
+    #: of a backfill over partitions
+    partitions: tuple[Dimension, ...] | None = None
+    #: of the runs that are created for them
+    params: dict[str, Any] = msgspec.field(default_factory=dict)
+    plan_hash: str | None = None
+    reprocess: str = "none"
+    pinned_version: bool = False
+
+
+class Wider(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a Widening."""
+
+    run_id: str
+    dag_id: str
+    #: core run state
+    state: str
+    #: of all windows
+    counts: Counts
+    #: windows that came new
+    added: int
+    replayed: bool = False
 
 
 class Triggered(msgspec.Struct, frozen=True):

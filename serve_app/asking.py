@@ -16,7 +16,7 @@ from orchestrator.ports import Command, CommandReply, ControlPlane, Journal
 #: seconds between two tries
 PAUSE_S = 0.02
 #: commands that change nothing when they are carried out a second time
-_REPEATABLE = frozenset({"cancel", "pause", "resume", "shut_down", "skip_task"})
+_REPEATABLE = frozenset({"cancel", "cap", "pause", "resume", "shut_down", "skip_task"})
 
 
 async def ask(journal: Journal, control: ControlPlane, owner: str, command: Command) -> CommandReply:

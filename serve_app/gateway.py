@@ -27,7 +27,7 @@ from actors.lua_sandbox import LuaSandbox
 from actors.plan_store import PlanStore
 from actors.settings import Settings
 from actors.vault import Vault
-from orchestrator import codec
+from orchestrator import codec, pace
 from orchestrator import events as e
 from orchestrator.blueprint import Blueprint
 from orchestrator.definition import HIDDEN, Definition, content_hash
@@ -58,6 +58,8 @@ from orchestrator.views import (
     RunView,
     Trigger,
     Triggered,
+    Widening,
+    Wider,
     WorkerView,
 )
 from serve_app import figures, rendering
@@ -72,7 +74,8 @@ from serve_app.live_runs import LiveRuns
 from serve_app.pipelines import Pipelines
 from serve_app.ports import Expect, Observation
 from serve_app.run_stream import run_frames
-from serve_app.triggers import TRIES, Triggers
+from serve_app.steps import KEY_REUSED, TRIES
+from serve_app.triggers import Triggers
 from serve_app.worker_tokens import KeptTokens
 
 #: DAGs read at once when a list is filtered
@@ -85,7 +88,6 @@ _COMMANDED = {"retry_task": "ftuc", "skip_task": "prefustc", "retry_run": "ftuc"
 _FIGURES_S = 2.0
 _RUN_ID = re.compile(r"run_[0-9A-Za-z]{1,64}")
 _DAG_ID = re.compile(r"[A-Za-z0-9_.-]{1,250}")
-_KEY_REUSED = "this request id was used with another body"
 
 
 class Gateway:
@@ -269,22 +271,32 @@ class Gateway:
         view = rendering.run_view(row)
         if row.run_type != "backfill":
             return msgspec.structs.replace(view, tasks=rendering.task_states(names, letters))
-        children, counted, letters_by_task = await asyncio.gather(
+        children, counted, letters_by_task, recent = await asyncio.gather(
             self._journal.children(row.run_id, rendering.WINDOWS_SHOWN + 1),
             self._journal.child_counts(row.run_id),
             self._journal.child_tasks(row.run_id),
+            self._recent(row),
         )
         counts = rendering.counts_view(counted)
         if row.state == "queued":  # its windows may have begun in between, and it with them
             row = await self._row(tenant, run_id)
             view = rendering.run_view(row)
+        speed = pace.pace(recent, counts, view.started_at, row.state)
         return msgspec.structs.replace(
             view,
             tasks=rendering.backfill_tasks(names, letters_by_task, counts, row.state),
             windows=rendering.window_views(children),
             windows_truncated=len(children) > rendering.WINDOWS_SHOWN,
             counts=counts,
+            progress=speed.progress,
+            eta=speed.eta,
+            windows_per_s=speed.windows_per_s,
         )
+
+    async def _recent(self, row: RunRow) -> list[e.Event]:
+        """The latest events of a backfill, as many as its pace is read from."""
+        batches = await self._journal.events(row.run_id, max(0, row.version - pace.SAMPLE), pace.SAMPLE)
+        return [event for batch in batches for event in codec.decode_events(batch.events, batch.schema)]
 
     async def wait(self, tenant: str, run_id: str, seconds: float) -> None:
         """Returns when the run has ended, or after `seconds`. Raises NotFound."""
@@ -318,42 +330,60 @@ class Gateway:
 
     async def cancel_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
         """The run ends as cancelled; of a backfill, every window that has not ended. Raises NotFound, Conflict."""
-        return await self._command(tenant, "cancel", run_id, None, idem)
+        return await self._command(tenant, Command(kind="cancel", run_id=run_id, idem=idem))
 
     async def pause_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
         """No further task of the run starts. Raises NotFound, Conflict."""
-        return await self._command(tenant, "pause", run_id, None, idem)
+        return await self._command(tenant, Command(kind="pause", run_id=run_id, idem=idem))
 
     async def resume_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
         """Tasks of the run start again. Raises NotFound, Conflict."""
-        return await self._command(tenant, "resume", run_id, None, idem)
+        return await self._command(tenant, Command(kind="resume", run_id=run_id, idem=idem))
+
+    async def cap_run(
+        self, tenant: str, run_id: str, max_active_runs: int | None, idem: Idempotency | None
+    ) -> RunChanged:
+        """So many windows of the backfill run at a time. Raises NotFound, Conflict."""
+        wanted = Command(kind="cap", run_id=run_id, max_active_runs=max_active_runs, idem=idem)
+        return await self._command(tenant, wanted)
+
+    @within(LONG_DEADLINE_S)
+    async def widen_run(self, tenant: str, run_id: str, widening: Widening, idem: Idempotency | None) -> Wider:
+        """The backfill has these windows too, durably. Raises Invalid, NotFound, Conflict."""
+        return await self._triggers.backfills.widen(tenant, run_id, widening, idem)
+
+    @within(LONG_DEADLINE_S)
+    async def plan_widening(self, tenant: str, run_id: str, widening: Widening) -> Plan:
+        """What `widen_run` would do; nothing is stored. Raises Invalid, NotFound, Conflict."""
+        return await self._triggers.backfills.plan_widening(tenant, run_id, widening)
 
     async def retry_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
         """Every failed task of the run is pending again. Raises NotFound, Conflict."""
-        return await self._command(tenant, "retry_run", run_id, None, idem)
+        return await self._command(tenant, Command(kind="retry_run", run_id=run_id, idem=idem))
 
     async def retry_task(self, tenant: str, run_id: str, task: str, idem: Idempotency | None) -> RunChanged:
         """The task is pending again. Raises NotFound, Conflict."""
-        return await self._command(tenant, "retry_task", run_id, task, idem)
+        return await self._command(tenant, Command(kind="retry_task", run_id=run_id, task=task, idem=idem))
 
     async def skip_task(self, tenant: str, run_id: str, task: str, idem: Idempotency | None) -> RunChanged:
         """Dependents proceed as if the task were done. Raises NotFound, Conflict."""
-        return await self._command(tenant, "skip_task", run_id, task, idem)
+        return await self._command(tenant, Command(kind="skip_task", run_id=run_id, task=task, idem=idem))
 
     # commands
 
     @within(DEADLINE_S)
-    async def _command(
-        self, tenant: str, kind: str, run_id: str, task: str | None, idem: Idempotency | None
-    ) -> RunChanged:
+    async def _command(self, tenant: str, command: Command) -> RunChanged:
+        kind, run_id, task, idem = command.kind, command.run_id, command.task, command.idem
         row = await self._row(tenant, run_id)
         if idem is not None and (kept := await self._journal.stored_reply(idem.key)) is not None:
             if kept.fingerprint != idem.fingerprint:
-                raise Conflict(_KEY_REUSED)
+                raise Conflict(KEY_REUSED)
             reply = codec.decode_command_reply(kept.reply)
             return _changed(run_id, msgspec.structs.replace(reply, replayed=True))
         if task is not None:
             await self._check_task(row, task)
+        if kind == "cap" and row.run_type != "backfill":
+            raise Conflict(f"run {run_id} is no backfill")
         if row.run_type == "backfill" and kind in _COMMANDED:
             reply = await self._command_windows(row, kind, task)
             if idem is not None:
@@ -363,7 +393,7 @@ class Gateway:
             return _changed(run_id, reply)
         return _changed(
             run_id,
-            await ask(self._journal, self._control, row.owner, Command(kind=kind, run_id=run_id, task=task, idem=idem)),
+            await ask(self._journal, self._control, row.owner, command),
         )
 
     async def _command_windows(self, row: RunRow, kind: str, task: str | None) -> CommandReply:
@@ -557,7 +587,7 @@ def _check_expected(dag_id: str, row: DagRow | None, expect: Expect) -> None:
 
 def _defined(dag_id: str, written: DagWritten) -> DagDefined:
     if written.status == "conflict":
-        raise Conflict(_KEY_REUSED)
+        raise Conflict(KEY_REUSED)
     return DagDefined(dag_id, written.version, written.paused, replayed=written.status == "replayed")
 
 

@@ -10,7 +10,15 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 # -- dags
 
-DagsWindow = TypedDict("DagsWindow", {"from": str, "to": str})
+#: two dates, both inclusive, or two instants, the second exclusive; or else a partition, a value or values by name
+DagsWindow = TypedDict(
+    "DagsWindow",
+    {
+        "from": NotRequired[str | None],
+        "to": NotRequired[str | None],
+        "partition": NotRequired[str | dict[str, str] | None],
+    },
+)
 DagsRunState = Literal["queued", "running", "success", "failed", "cancelled"]
 DagsRunType = Literal["manual", "backfill", "scheduled"]
 
@@ -82,6 +90,7 @@ class DagsDagView(TypedDict):
     start_at: NotRequired[str | None]
     end_at: NotRequired[str | None]
     jitter_s: NotRequired[float | None]
+    partitions: NotRequired[list[str] | dict[str, list[str]] | None]
     dropped_fires: dict[str, int]
     last_dropped: DagsLastDropped | None
 
@@ -106,6 +115,17 @@ class DagsTriggered(TypedDict):
     dag_id: str
     run_type: DagsRunType
     counts: NotRequired[DagsCounts | None]
+
+
+class DagsWider(TypedDict):
+    """What became of a widening; `counts` are of all windows."""
+
+    run_id: str
+    state: DagsRunState
+    dag_id: str
+    run_type: Literal["backfill"]
+    added: int
+    counts: DagsCounts
 
 
 class DagsBatchItem(TypedDict):
@@ -156,6 +176,7 @@ class DagsRunSummary(TypedDict):
     parent_run_id: str | None
     error: str | None
     paused: NotRequired[bool | None]
+    max_active_runs: NotRequired[int | None]
     counts: NotRequired[DagsCounts | None]
 
 
@@ -168,8 +189,11 @@ class DagsRunWindow(TypedDict):
 
 
 class DagsRun(DagsRunSummary):
-    """A run; `windows` and `counts` belong to backfills."""
+    """A run; `windows`, `counts`, `progress` and what follows it belong to backfills."""
 
+    progress: NotRequired[float | None]
+    eta: NotRequired[str | None]
+    windows_per_s: NotRequired[float | None]
     windows: NotRequired[list[DagsRunWindow] | None]
     windows_truncated: NotRequired[bool | None]
 
@@ -181,6 +205,7 @@ class DagsRunChanged(TypedDict):
     state: DagsRunState
     attempts: int
     paused: NotRequired[bool | None]
+    max_active_runs: NotRequired[int | None]
 
 
 class DagsTaskChanged(TypedDict):

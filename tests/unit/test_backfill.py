@@ -21,7 +21,7 @@ def checked(watch: Watch) -> Watch:
 
 
 def test_every_state_has_a_row() -> None:
-    assert set(TRANSITIONS) == set(RunState) - {S.PAUSED, S.TIMED_OUT}
+    assert set(TRANSITIONS) == set(RunState) - {S.TIMED_OUT}
 
 
 def test_only_windows_that_go_on_lead_out_of_a_terminal_state() -> None:

@@ -81,6 +81,8 @@ def operations() -> dict[str, Json]:
         "cancel_run": _command((_run_id(),), m.DagsRunChanged),
         "pause_run": _command((_run_id(),), m.DagsRunChanged),
         "resume_run": _command((_run_id(),), m.DagsRunChanged),
+        "widen_run": _post((_run_id(),), m.DagsWidening, m.DagsWider, m.DagsPlan, problems=_OF_COMMANDS),
+        "cap_run": _post((_run_id(),), m.DagsCap, m.DagsRunChanged, problems=_OF_COMMANDS),
         "retry_run": _command((_run_id(),), m.DagsRunChanged),
         "run_events": _stream(),
         "retry_task": _command((_run_id(), _task()), m.DagsTaskChanged),
