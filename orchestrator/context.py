@@ -47,7 +47,7 @@ class TaskContext(Protocol):
 
     @property
     def partition(self) -> str | None:
-        """The partition the run is about: its value, or `region=eu/day=mon` of a product; None when there is none."""
+        """The partition the run is about: its value, or `day=mon/region=eu` of a product; None when there is none."""
 
     @property
     def parts(self) -> Mapping[str, str]:

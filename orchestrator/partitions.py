@@ -3,8 +3,8 @@
     partitions: ["eu", "us"]                                   each value is one
     partitions: {"region": ["eu", "us"], "day": ["mon"]}       each combination is one; the last list varies fastest
 
-A partition is a window like any other (`Window.partition`), identified by its text, so it has one spelling:
-`eu`, or `region=eu/day=mon`; in a value `%`, `=` and `/` are written `%25`, `%3D` and `%2F`.
+A partition is a window like any other (`Window.partition`), identified by its text, so it has one spelling: `eu`, or
+`day=mon/region=eu` with names in their order; in a value `%`, `=` and `/` are written `%25`, `%3D` and `%2F`.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ def check_declared(asked: Sequence[Dimension], declared: Sequence[Dimension]) ->
     """What is asked for is part of what the DAG declares, when it declares anything. Raises Invalid."""
     if not declared:
         return
-    if [each.name for each in asked] != [each.name for each in declared]:
-        names = " × ".join(each.name for each in declared) or "one list"
-        raise _wrong("partitions", f"the DAG declares {names}")
-    for mine, known in zip(asked, declared, strict=True):
-        if unknown := sorted(set(mine.values) - set(known.values)):
-            raise _wrong(f"partitions/{mine.name}".rstrip("/"), f"{unknown[0]!r} is not declared by the DAG")
+    known = {each.name: frozenset(each.values) for each in declared}
+    if {each.name for each in asked} != known.keys():
+        raise _wrong("partitions", f"the DAG declares {' × '.join(known) or 'one list'}")
+    for each in asked:
+        if unknown := [value for value in each.values if value not in known[each.name]]:
+            raise _wrong(f"partitions/{each.name}".rstrip("/"), f"{unknown[0]!r} is not declared by the DAG")
 
 
 def check_one(text: str, declared: Sequence[Dimension]) -> None:
@@ -87,7 +87,7 @@ def check_one(text: str, declared: Sequence[Dimension]) -> None:
 
 def text_of(parts: Iterable[tuple[str, str]]) -> str:
     """The one spelling of a partition, given its named values; the name of an only value is ""."""
-    return "/".join(f"{name}={_escaped(value)}" if name else _escaped(value) for name, value in parts)
+    return "/".join(f"{name}={_escaped(value)}" if name else _escaped(value) for name, value in sorted(parts))
 
 
 def parts_of(text: str) -> dict[str, str]:

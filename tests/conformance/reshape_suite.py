@@ -174,7 +174,7 @@ class ReshapeSuite:
 
     async def test_partitions_are_windows_like_any_other(self, journal: Journal) -> None:
         await journal.put_dag(put())
-        eu = Window(partition="region=eu/day=a%2Fb")
+        eu = Window(partition="day=a%2Fb/region=eu")
         [window] = create_windows(["x"])
         window = msgspec.structs.replace(window, window_key=eu.key())
         made = await journal.create_backfill(new_backfill([window], key="#0123"))
