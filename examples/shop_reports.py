@@ -46,14 +46,14 @@ if __name__ == "__main__":
     orchestrator = Path(sys.executable).with_name("orchestrator")
     subprocess.run([orchestrator, "dags", "deploy", __file__], check=True)
     with server() as client:
-        asked = {"shop": SHOPS, "quarter": ["q1", "q2"]}
-        plan = client.dags.dry_run("shop_reports", partitions=asked, reprocess="completed")
+        first, all_of_them = {"shop": SHOPS, "quarter": ["q1", "q2"]}, {"shop": SHOPS, "quarter": QUARTERS}
+        plan = client.dags.dry_run("shop_reports", partitions=first, reprocess="completed")
         print("would start", plan["counts"]["create"] + plan["counts"]["restart"])
         backfill = client.dags.backfill("shop_reports", partitions=asked, reprocess="completed", max_active_runs=2)[
             "run_id"
         ]
         client.dags.pause_run(backfill)
-        wider = client.dags.widen(backfill, partitions={"shop": SHOPS, "quarter": QUARTERS}, reprocess="completed")
+        wider = client.dags.widen(backfill, partitions=all_of_them, reprocess="completed")
         print("paused at", client.dags.run(backfill)["progress"], "and made wider by", wider["added"])
         client.dags.cap(backfill, None)
         client.dags.resume_run(backfill)
