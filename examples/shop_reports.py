@@ -49,9 +49,8 @@ if __name__ == "__main__":
         first, all_of_them = {"shop": SHOPS, "quarter": ["q1", "q2"]}, {"shop": SHOPS, "quarter": QUARTERS}
         plan = client.dags.dry_run("shop_reports", partitions=first, reprocess="completed")
         print("would start", plan["counts"]["create"] + plan["counts"]["restart"])
-        backfill = client.dags.backfill("shop_reports", partitions=asked, reprocess="completed", max_active_runs=2)[
-            "run_id"
-        ]
+        made = client.dags.backfill("shop_reports", partitions=first, reprocess="completed", max_active_runs=2)
+        backfill = made["run_id"]
         client.dags.pause_run(backfill)
         wider = client.dags.widen(backfill, partitions=all_of_them, reprocess="completed")
         print("paused at", client.dags.run(backfill)["progress"], "and made wider by", wider["added"])
