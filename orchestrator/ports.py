@@ -53,6 +53,9 @@ TASK_STATES = {letter: state for state, letter in TASK_LETTERS.items()}
 #: bounds of the run latency histogram, seconds
 LATENCY_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 
+#: what the window key of a run that an event started begins with; its id follows
+EVENT = "!"
+
 #: streams one can `tail`, besides `inbox(actor)`
 SCHED = "sched"
 FEED = "feed"
@@ -421,10 +424,10 @@ class RunRow(msgspec.Struct, frozen=True):
 
     @property
     def window(self) -> Window | None:
-        """The window, when there is one; a backfill over partitions has none."""
+        """The window, when there is one; a backfill over partitions, or the run of an event, has none."""
         if not self.window_key:
             return None
-        return None if self.window_key.startswith(SET) else Window.of_key(self.window_key)
+        return None if self.window_key.startswith((SET, EVENT)) else Window.of_key(self.window_key)
 
 
 class RunPage(msgspec.Struct, frozen=True):

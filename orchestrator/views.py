@@ -99,6 +99,8 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True):
     end: str | None = None
     #: of a manual run: the partition it is about, as `Window.partition`
     partition: str = ""
+    #: of a manual run: the event because of which it starts; another trigger with it starts nothing
+    event_id: str = ""
     #: of a backfill that is not over dates; None = those that the DAG declares
     partitions: tuple[Dimension, ...] | None = None
     params: dict[str, Any] = msgspec.field(default_factory=dict)
@@ -149,6 +151,8 @@ class Triggered(msgspec.Struct, frozen=True):
     counts: Counts | None = None
     #: True when the answer was stored under the request's idempotency key
     replayed: bool = False
+    #: the run was there already
+    existing: bool = False
 
 
 class PlannedWindow(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
+from urllib.parse import quote
 
 import typer
 
@@ -129,9 +130,20 @@ def dags_resume(session: Session, dag_id: DagId) -> None:
 
 
 @command(starting, "run")
-def run_command(session: Session, dag_id: DagId, param: Params = None, wait: Wait = False) -> None:
+def run_command(
+    session: Session,
+    dag_id: DagId,
+    param: Params = None,
+    event: Annotated[
+        str | None, typer.Option(metavar="ID", help="Because of this event: once, told how often.")
+    ] = None,
+    wait: Wait = False,
+) -> None:
     """Run a DAG now."""
-    _trigger(session, {"dag_id": dag_id, "params": params(param)}, wait)
+    if event is not None:
+        _trigger(session, params(param), wait, f"/dags/{dag_id}/trigger/{quote(event, safe='')}")
+    else:
+        _trigger(session, {"dag_id": dag_id, "params": params(param)}, wait)
 
 
 @command(starting, "backfill")
@@ -160,9 +172,9 @@ def backfill_command(
         _trigger(session, body, wait)
 
 
-def _trigger(session: Session, body: Json, wait: bool) -> None:
+def _trigger(session: Session, body: Json, wait: bool, path: str = "/runs") -> None:
     with session.api() as api:
-        answer = api.post("/runs", body)
+        answer = api.post(path, body)
         if wait:
             _wait(session, api, answer["run_id"])
     if session.as_json:

@@ -11,8 +11,6 @@ the same request is sent again. A tenant's foreign objects are NotFound.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import re
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -31,7 +29,7 @@ from orchestrator import codec, pace
 from orchestrator import events as e
 from orchestrator.blueprint import Blueprint
 from orchestrator.definition import HIDDEN, Definition, content_hash
-from orchestrator.errors import Conflict, HistoryGone, Invalid, NotFound, OrchestratorError, Unavailable
+from orchestrator.errors import Conflict, HistoryGone, NotFound, OrchestratorError, Unavailable
 from orchestrator.ports import (
     TERMINAL,
     ChildRow,
@@ -65,6 +63,7 @@ from orchestrator.views import (
 from serve_app import figures, rendering
 from serve_app.asking import ask
 from serve_app.creations import Creations
+from serve_app.cursors import cursor_of, name_of
 from serve_app.dag_book import DagBook
 from serve_app.deadlines import DEADLINE_S, LONG_DEADLINE_S, within
 from serve_app.hub import Follower, Hub
@@ -177,7 +176,7 @@ class Gateway:
         self, tenant: str, *, paused: bool | None, owner: str | None, cursor: str | None, limit: int
     ) -> Page[DagView]:
         """DAGs by id. Raises Invalid about the cursor."""
-        after = _read_cursor(cursor, _DAG_ID)
+        after = name_of(cursor, _DAG_ID)
         found: list[DagView] = []
         while True:
             rows = await self._journal.dags(tenant, after, _DAGS_CHUNK)
@@ -185,7 +184,7 @@ class Gateway:
                 view = rendering.dag_view(row)
                 if paused in (None, view.paused) and owner in (None, view.definition.owner):
                     if len(found) == limit:
-                        return Page(tuple(found), _cursor(found[-1].definition.dag_id))
+                        return Page(tuple(found), cursor_of(found[-1].definition.dag_id))
                     found.append(view)
             if len(rows) < _DAGS_CHUNK:
                 return Page(tuple(found))
@@ -324,8 +323,8 @@ class Gateway:
     ) -> Page[RunView]:
         """Runs, newest first; `state` is a core word. Raises Invalid about the cursor."""
         wanted = RunFilter(tenant=tenant, dag_id=dag_id, state=state, run_type=run_type, parent=parent_run_id)
-        page = await self._journal.summaries(wanted, _read_cursor(cursor, _RUN_ID) or None, limit)
-        following = _cursor(page.next_cursor) if page.next_cursor else None
+        page = await self._journal.summaries(wanted, name_of(cursor, _RUN_ID) or None, limit)
+        following = cursor_of(page.next_cursor) if page.next_cursor else None
         return Page(tuple(rendering.run_view(row) for row in page.rows), following)
 
     async def cancel_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
@@ -604,24 +603,6 @@ def _log(task: str, attempt: int, chunks: list[bytes]) -> LogChunk:
 
     text = b"".join(chunks).decode("utf-8", "replace")
     return LogChunk(task, attempt, text.removesuffix(TRUNCATION_MARK), truncated=text.endswith(TRUNCATION_MARK))
-
-
-def _cursor(name: str) -> str:
-    """A cursor behind the object of that name; opaque to callers."""
-    return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str | None, form: re.Pattern[str]) -> str:
-    """The name a cursor was made of; "" for none. Raises Invalid."""
-    if cursor is None:
-        return ""
-    try:
-        name = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except (binascii.Error, UnicodeError, ValueError):
-        name = ""
-    if not form.fullmatch(name) or _cursor(name) != cursor:
-        raise Invalid("not a cursor of this list", (("cursor", "not a cursor of this list"),))
-    return name
 
 
 async def _ended_or_unknown(follower: Follower) -> None:

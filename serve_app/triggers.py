@@ -4,7 +4,8 @@
                  ▲                                         │
                  └──────────── plan again ◀── changed ─────┘
 
-Backfills are made in `backfills.py`.
+Backfills are made in `backfills.py`. The run of an event has no window, but is identified in the same index, by the
+event's id: that does not pass like a request's key, so a duplicate starts nothing however late it comes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from orchestrator import events as e
 from orchestrator import plan as planning
 from orchestrator.definition import Definition, Window
 from orchestrator.errors import Conflict, Invalid, NotFound, OrchestratorError, Unavailable
-from orchestrator.ports import CreatedRun, Creation, Journal, NewRun
+from orchestrator.ports import EVENT, CreatedRun, Creation, Journal, NewRun
 from orchestrator.views import Idempotency, Plan, Trigger, Triggered
 from serve_app.backfills import Backfills
 from serve_app.creations import Creations
@@ -114,7 +115,7 @@ class Triggers:
             run_type="manual",
             created_ms=epoch_ms(now),
             event=codec.encode_events([created]),
-            window_key=window.key() if window else "",
+            window_key=EVENT + trigger.event_id if trigger.event_id else window.key() if window else "",
             sla_ms=deadline_ms(dag.definition, now),
             reprocess=trigger.reprocess if again else "none",
             restart_event=codec.encode_events([e.RunRestarted(now, version)]) if again else b"",
@@ -146,4 +147,4 @@ def _outcomes(
 
 
 def _triggered(trigger: Trigger, run: CreatedRun) -> Triggered:
-    return Triggered(run.run_id, trigger.dag_id, "manual", run.state)
+    return Triggered(run.run_id, trigger.dag_id, "manual", run.state, existing=run.how == "existing")

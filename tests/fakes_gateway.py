@@ -366,6 +366,8 @@ class FakeGateway:
                 raise Conflict("the plan has changed")
         if trigger.run_type == "manual":
             window = chosen[0] if chosen else None
+            if trigger.event_id:
+                return self._of_event(tenant, view, trigger.event_id)
             return self._answer(self._window_run(tenant, view, window, None))
         span = Window(trigger.start, trigger.end or "") if trigger.start else None
         name = span.key() if span else partitions.set_key(chosen)
@@ -378,6 +380,13 @@ class FakeGateway:
             counts = Counts(total=len(children), queued=len(children))
             self.settle(tenant, parent.run_id, windows=listed, counts=counts, progress=0.0)
         return self._answer(self._runs[tenant, self._by_window[key]])
+
+    def _of_event(self, tenant: str, view: DagView, event_id: str) -> Triggered:
+        key = (tenant, view.definition.dag_id, f"!{event_id}")
+        existing = key in self._by_window
+        if not existing:
+            self._by_window[key] = self._new_run(tenant, view, "manual", None, None).run_id
+        return replace(self._answer(self._runs[tenant, self._by_window[key]]), existing=existing)
 
     def _window_run(self, tenant: str, view: DagView, window: Window | None, parent: str | None) -> RunView:
         key = (tenant, view.definition.dag_id, window.key() if window else "")

@@ -123,8 +123,12 @@ class Clients:
         if rng.random() < 0.4:
             day = _day(rng.randint(0, 4))
             trigger = msgspec.structs.replace(trigger, start=day, end=day, reprocess=rng.choice(_REPROCESS))
+        elif rng.random() < 0.2:
+            trigger = msgspec.structs.replace(trigger, event_id=f"order-{rng.randint(0, 2)}")
         made = await self._twice(lambda gateway, key: gateway.trigger(TENANT, trigger, key))
         assert made.run_id in self.journal.runs, f"I13 {made.run_id} was accepted and is not there"
+        keys = [(run.dag_id, run.window_key) for run in self.journal.runs.values() if run.window_key.startswith("!")]
+        assert len(keys) == len(set(keys)), f"an event started two runs: {keys}"
 
     async def _live_run(self) -> None:
         """A run of the runs surface: with tasks, or driven by this client, who may change its mind or forget it."""

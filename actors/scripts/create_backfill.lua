@@ -107,12 +107,11 @@ end
 
 local function write_windows(rows)
   local front, ids, ranked, keyed = {}, {}, {}, {}
+  for n = b[21], 1, -1 do
+    front[#front + 1] = windows[n][2]
+  end
   for n, w in ipairs(windows) do
-    if n <= b[21] then
-      table.insert(front, 1, w[2])
-    else
-      ids[#ids + 1] = w[2]
-    end
+    if n > b[21] then ids[#ids + 1] = w[2] end
     ranked[#ranked + 1] = '0'
     ranked[#ranked + 1] = w[2]
     if w[3] == 'create' then

@@ -106,6 +106,11 @@ def trigger(
     return _post("/runs", wanted, key)
 
 
+def trigger_by_event(dag_id: str, event_id: str, data: Mapping[str, Any] | None = None) -> Script[DagsTriggered]:
+    """The run of that event exists, durably; told again, at whatever time, the event starts nothing (`duplicate`)."""
+    return _post(path("/dags/{}/trigger/{}", dag_id, event_id), data)
+
+
 def trigger_many(runs: Iterable[Mapping[str, Any]], *, key: str | None = None) -> Script[list[DagsBatchItem]]:
     """Many manual runs (`{"dag_id": …, "params": …}`) in one durable step; a bad entry fails alone."""
     return part(_post("/runs/batch", {"runs": list(runs)}, key), "runs")

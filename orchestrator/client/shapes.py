@@ -115,6 +115,7 @@ class DagsTriggered(TypedDict):
     dag_id: str
     run_type: DagsRunType
     counts: NotRequired[DagsCounts | None]
+    duplicate: NotRequired[bool | None]
 
 
 class DagsWider(TypedDict):

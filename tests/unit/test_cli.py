@@ -232,6 +232,12 @@ def test_a_backfill_says_which_days_and_what_to_redo(call: Any, stub: Stub) -> N
     }
 
 
+def test_a_run_because_of_an_event_names_it(call: Any, stub: Stub) -> None:
+    stub.on("POST", "/dags/d/trigger/order-7", {"run_id": "run_1", "state": "queued"})
+    assert call("run", "d", "--event", "order-7", "--param", "n=1")[0] == 0
+    assert stub.asked[0][2] == {"n": 1}
+
+
 @pytest.mark.parametrize(
     ("given", "sent"),
     [

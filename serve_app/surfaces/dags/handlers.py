@@ -151,6 +151,15 @@ class Handlers:
         done = await unhindered(self._gateway.trigger(principal.tenant, wanted.trigger, idem))
         return _answer(words.triggered(done), replayed=done.replayed)
 
+    async def trigger_by_event(self, request: Request, principal: Principal) -> Response:
+        """Run a DAG because of an event, once however often it is told"""
+        body = await self._optional_json(request)
+        dag_id = _path_id(request, "dag", "dag_id")
+        trigger = parse.event_request(dag_id, request.path_params["event_id"], body)
+        idem = idempotency(request, principal.tenant, body)
+        done = await unhindered(self._gateway.trigger(principal.tenant, trigger, idem))
+        return _answer(words.triggered(done) | {"duplicate": done.existing}, replayed=done.replayed)
+
     async def trigger_batch(self, request: Request, principal: Principal) -> Response:
         """Trigger many manual runs in one durable step"""
         body = await self._json(request)

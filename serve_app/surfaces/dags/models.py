@@ -218,6 +218,10 @@ class DagsTrigger(BaseModel):
     on_version: Literal["current", "pinned"] | None = Field(None, description="version of a restarted run")
 
 
+class DagsEvent(BaseModel, extra="allow"):
+    """What an event says: any JSON object, which becomes the run's params."""
+
+
 class DagsTriggered(BaseModel):
     """A new run, or the one that stood for that window already."""
 
@@ -226,6 +230,7 @@ class DagsTriggered(BaseModel):
     dag_id: DagId
     run_type: RunType
     counts: DagsCounts | None = None
+    duplicate: bool | None = Field(None, description="of an event: it had started this run before")
 
 
 class DagsWidening(BaseModel):
@@ -517,6 +522,7 @@ BODIES: dict[type[BaseModel], dict[str, dict[str, Any]]] = {
             "dry_run": True,
         },
     },
+    DagsEvent: {"a file has come": {"path": "s3://in/2025-10-01.csv", "size_bytes": 4096}},
     DagsWidening: {"a week more": {"to": "2025-10-11"}, "a region more": {"partitions": ["us"]}},
     DagsCap: {"two at a time": {"max_active_runs": 2}, "none of its own": {"max_active_runs": None}},
     DagsBatch: {"two runs": {"runs": [{"dag_id": "sales_gdp"}, {"dag_id": "sales_gdp", "params": {"n": 2}}]}},

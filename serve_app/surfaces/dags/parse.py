@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import cast
+from typing import Any, cast
 
 from orchestrator import dates, partitions, spec, windows
 from orchestrator.definition import Definition, Dimension, RunType
 from orchestrator.errors import Conflict, Invalid, NotFound
+from orchestrator.faults import json_fault, refusal
 from orchestrator.views import Trigger, Widening
 from serve_app.ports import Expect
 from serve_app.requests import Fields, object_of, whole_number, word
@@ -26,6 +27,8 @@ TASK_ID = spec.TASK_ID.removeprefix("^").removesuffix("$")
 #: runs born on another surface keep that surface's id
 RUN_ID = r"[A-Za-z0-9_.:-]{1,128}"
 WORKER_ID = r"[A-Za-z0-9_.:-]{1,250}"
+
+EVENT_ID = r"[A-Za-z0-9_.:~@+=-]{1,200}"
 
 MOST_RUNS_IN_BATCH = 10_000
 MOST_WORKERS = 512
@@ -48,6 +51,7 @@ _FORMS = MappingProxyType(
         for kind, form in {"dag": DAG_ID, "task": TASK_ID, "run": RUN_ID, "worker": WORKER_ID}.items()
     }
 )
+_EVENT_ID = re.compile(EVENT_ID, re.ASCII)
 _IF_MATCH = re.compile(r'(?:W/)?(?:"(\d{1,15})"|(\d{1,15}))', re.ASCII)
 
 #: status in a query -> is the DAG paused
@@ -135,6 +139,15 @@ def trigger_request(body: object) -> TriggerRequest:
     dry_run = fields.flag("dry_run")
     fields.check()
     return TriggerRequest(trigger, dry_run)
+
+
+def event_request(dag_id: str, event_id: str, body: Mapping[str, Any]) -> Trigger:
+    """A body of POST /dags/{dag_id}/trigger/{event_id}: what the event says, which becomes the run's params."""
+    if not _EVENT_ID.fullmatch(event_id):
+        raise Invalid(f"event_id must match ^{EVENT_ID}$", (("event_id", "of another form"),))
+    if (fault := json_fault(body)) is not None:
+        raise refusal([fault])
+    return Trigger(dag_id=dag_id, event_id=event_id, params=dict(body))
 
 
 def widening_request(body: object) -> tuple[Widening, bool]:

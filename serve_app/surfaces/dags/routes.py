@@ -43,6 +43,7 @@ ENDPOINTS = (
     ("POST", "/dags/{dag_id}/pause", "admin", "pause_dag"),
     ("POST", "/dags/{dag_id}/resume", "admin", "resume_dag"),
     ("POST", "/dags/{dag_id}/deploy", "admin", "deploy_dag"),
+    ("POST", "/dags/{dag_id}/trigger/{event_id}", "client", "trigger_by_event"),
     ("POST", "/runs", "client", "trigger"),
     ("POST", "/runs/batch", "client", "trigger_batch"),
     ("GET", "/runs", "client", "list_runs"),

@@ -90,6 +90,7 @@ def test_a_backfill_may_be_over_partitions(client: Both, wire: Wire) -> None:
         ("dags.resume", ("d",), f"POST {BASE}/dags/d/resume", {}),
         ("dags.pause_run", ("r",), f"POST {BASE}/runs/r/pause", {}),
         ("dags.resume_run", ("r",), f"POST {BASE}/runs/r/resume", {}),
+        ("dags.trigger_by_event", ("d", "o-7", {"n": 1}), f"POST {BASE}/dags/d/trigger/o-7", {"n": 1}),
         ("dags.widen", ("r", None, "2025-10-09"), f"POST {BASE}/runs/r/widen", {"to": "2025-10-09"}),
         (
             "dags.plan_widening",

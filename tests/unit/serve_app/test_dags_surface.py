@@ -24,7 +24,7 @@ DAG = {"dag_id": "sales_gdp", "schedule": "0 2 * * *", "owner": "team-data"}
 TASKS = [{"id": "extract"}, {"id": "transform", "depends_on": ["extract"]}]
 BACKFILL = {"dag_id": "sales_gdp", "run_type": "backfill", "from": "2025-10-01", "to": "2025-10-04"}
 EVERY_PATH = [
-    (method, path.format(dag_id="sales_gdp", run_id="run_9", task="extract", worker_id="w"), scope)
+    (method, path.format(dag_id="sales_gdp", run_id="run_9", task="extract", worker_id="w", event_id="e"), scope)
     for method, path, scope, _ in ENDPOINTS
 ]
 
@@ -533,6 +533,20 @@ async def test_a_backfill_has_windows_and_counts_and_is_found_again(admin: httpx
     assert set(run["counts"]) == {"total", "queued", "running", "success", "failed", "cancelled", "skipped"}
     assert "windows_truncated" not in run
     assert run["window"] == {"from": "2025-10-01", "to": "2025-10-04"}
+
+
+async def test_an_event_starts_one_run_however_often_it_is_told(admin: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    await define(admin)
+    asked = [admin.post("/dags/sales_gdp/trigger/order-7", json={"n": n}) for n in range(5)]
+    answers = [each.json() for each in await asyncio.gather(*asked)]
+    assert len({each["run_id"] for each in answers}) == 1
+    assert [each["duplicate"] for each in answers].count(False) == 1
+    other = (await admin.post("/dags/sales_gdp/trigger/order-8")).json()
+    assert (other["duplicate"], other["run_id"] == answers[0]["run_id"]) == (False, False)
+    for wrong in ("a b", "x" * 201):
+        is_error(await admin.post(f"/dags/sales_gdp/trigger/{wrong}", json={}), 400, "invalid_request")
+    is_error(await admin.post("/dags/sales_gdp/trigger/order-9", json=[]), 400, "invalid_request")
+    is_error(await admin.post("/dags/none/trigger/order-9", json={}), 404, "not_found")
 
 
 async def test_a_backfill_over_partitions_shows_them_as_they_were_asked_for(admin: httpx.AsyncClient) -> None:
