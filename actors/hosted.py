@@ -80,7 +80,7 @@ class HostedRun:
         self.sla_ms = sla_ms
         #: scheduler epoch whose admission is being committed
         self.admission_epoch: int | None = None
-        #: backfill for which that admission was given; "" = none
+        #: backfill for which the latest admission was given; "" = none
         self.admission_lane = ""
         #: idempotency record to be stored with the change
         self.idem: StoredReply | None = None
@@ -160,7 +160,7 @@ class HostedRun:
             tasks_reset=self._reset,
             passive=run.state is RunState.QUEUED,
             scheduler_epoch=self.admission_epoch,
-            lane=self.admission_lane if self.admission_epoch is not None else "",
+            lane=self.admission_lane,
             idem=self.idem,
         )
 

@@ -38,7 +38,8 @@ class Pace(msgspec.Struct, frozen=True):
 def pace(recent: Sequence[e.Event], counts: e.Counts, started: datetime | None, state: str) -> Pace:
     """The pace of a backfill in that core state, by its latest events and the counts of its windows."""
     left = counts.queued + counts.running
-    progress = round((counts.total - left) / counts.total, 4) if counts.total else 1.0
+    # rounded down: 1 means that nothing is left
+    progress = (counts.total - left) * 10_000 // counts.total / 10_000 if counts.total else 1.0
     if state in ENDED or not recent:
         return Pace(progress)
     sample = _Sample()
@@ -72,7 +73,7 @@ class _Sample:
     def take(self, event: e.Event) -> None:
         """The next event has happened."""
         if self._at is not None:
-            span_s = (event.at - self._at).total_seconds()
+            span_s = max(0.0, (event.at - self._at).total_seconds())  # a clock may be set back
             if not self._paused:
                 self.passed_s += span_s
                 self.work_s += self._running * span_s
@@ -88,10 +89,12 @@ class _Sample:
     def _take_change(self, event: e.WindowChanged) -> None:
         self._running = event.counts.running
         self.most = max(self.most, self._running)
-        if event.after not in ENDED:
+        if event.after == "queued":
+            self._begun.pop(event.child, None)
+        elif event.after not in ENDED:
             self._begun.setdefault(event.child, event.at)
         elif (begun := self._begun.pop(event.child, None)) is not None:
-            self.took_s.append((event.at - begun).total_seconds())
+            self.took_s.append(max(0.0, (event.at - begun).total_seconds()))
 
     def rate(self) -> float | None:
         """Windows per second; None when too few of those that run at a time began and ended here."""

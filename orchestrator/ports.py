@@ -107,7 +107,7 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     wake_at_ms: int | None = None
     #: an admission: refused unless this is the scheduler's epoch and the DAG is not paused
     scheduler_epoch: int | None = None
-    #: of an admission: the backfill for which it is given, which must not be paused either; "" = none
+    #: of an admission, else ignored: the backfill for which it is given, which must not be paused either; "" = none
     lane: str = ""
     #: of a backfill: windows at a time; 0 = as many as the DAG allows
     max_active_runs: int | None = None

@@ -105,3 +105,30 @@ def test_the_end_of_all_time_is_not_told() -> None:
     eta = pace(events, counts, AT, "running").eta
     assert eta is not None
     assert eta <= at(10**8) + timedelta(days=3650)
+
+
+def test_progress_is_1_only_when_nothing_is_left() -> None:
+    assert pace([], e.Counts(total=100_000, succeeded=99_999, running=1), None, "running").progress == 0.9999
+
+
+def test_a_clock_that_is_set_back_does_not_make_it_go_backwards() -> None:
+    events, counts = told(10, one_by_one(4, 60), 240)
+    back = [*events[:-1], e.WindowChanged(at(-5), day(1), "c3", "running", "succeeded", counts)]
+    found = pace(back, counts, AT, "running")
+    assert found.windows_per_s is not None
+    assert found.windows_per_s > 0
+    assert found.eta is not None
+    assert found.eta > at(-5)
+
+
+def test_time_in_the_queue_again_is_not_time_at_work() -> None:
+    events, counts = told(3, [(0, 10)], 10)
+    again = e.Counts(total=3, queued=3)
+    running = e.Counts(total=3, queued=2, running=1)
+    more = [
+        e.WindowChanged(at(20), day(1), "c0", "succeeded", "queued", again),
+        e.WindowChanged(at(500), day(1), "c0", "queued", "running", running),
+        e.WindowChanged(at(510), day(1), "c0", "running", "succeeded", counts),
+    ]
+    found = pace([*events, *more], counts, AT, "running")
+    assert found.windows_per_s == pytest.approx(2 / 510, rel=0.01)
