@@ -18,7 +18,7 @@ import msgspec
 from actors.artifacts import INLINE_MAX, inline_json
 from actors.durable_sleep import Sleeps
 from actors.work import Work
-from orchestrator import codec
+from orchestrator import codec, partitions
 from orchestrator.context import summarised
 from orchestrator.definition import Window
 from orchestrator.errors import Unavailable
@@ -56,8 +56,18 @@ class AttemptContext:
 
     @property
     def window(self) -> Window | None:
-        window = self._work.run.window
-        return Window(*window) if window else None
+        run = self._work.run
+        if run.partition:
+            return Window(partition=run.partition)
+        return Window(*run.window) if run.window else None
+
+    @property
+    def partition(self) -> str | None:
+        return partitions.plain(self._work.run.partition) or None
+
+    @property
+    def parts(self) -> dict[str, str]:
+        return partitions.parts_of(self._work.run.partition)
 
     @property
     def task_id(self) -> str:

@@ -15,7 +15,6 @@ from orchestrator import codec, deadlines, mapped, plan_run, run_decisions, run_
 from orchestrator import events as e
 from orchestrator import run as runs
 from orchestrator.backfill import Backfill
-from orchestrator.definition import Window
 from orchestrator.dispatch import rank_of
 from orchestrator.errors import Conflict
 from orchestrator.ports import TASK_LETTERS, Append, StoredReply
@@ -69,6 +68,7 @@ class HostedRun:
         "_reset",
         "_version",
         "admission_epoch",
+        "admission_lane",
         "asked",
         "claimed",
         "claiming",
@@ -94,6 +94,8 @@ class HostedRun:
         self.sla_ms = sla_ms
         #: scheduler epoch whose admission is being committed
         self.admission_epoch: int | None = None
+        #: backfill for which the latest admission was given; "" = none
+        self.admission_lane = ""
         #: idempotency record to be stored with the change
         self.idem: StoredReply | None = None
         #: monotonic seconds since when it only waits; None = it does not
@@ -223,6 +225,7 @@ class HostedRun:
             wake_at_ms=self._wake_ms() if run.state is RunState.QUEUED else None,
             scheduler_epoch=self.admission_epoch,
             sla_missed=tuple(self.sla_missed),
+            lane=self.admission_lane,
             idem=self.idem,
         )
 
@@ -257,20 +260,12 @@ class HostedBackfill:
         "idem",
         "notices",
         "seen",
-        "window",
     )
 
-    def __init__(
-        self,
-        backfill: Backfill,
-        seen: dict[str, int] | None = None,
-        callback_url: str | None = None,
-        window: Window | None = None,
-    ) -> None:
+    def __init__(self, backfill: Backfill, seen: dict[str, int] | None = None, callback_url: str | None = None) -> None:
         self.backfill = backfill
-        #: who is to be told of its end, and about what it is
+        #: who is to be told of its end
         self.callback_url = callback_url
-        self.window = window
         self.idem: StoredReply | None = None
         #: child -> version of it that is known: news that are not newer are old
         self.seen: dict[str, int] = seen or {}
@@ -312,7 +307,7 @@ class HostedBackfill:
     def _notice(self, url: str, state: str) -> Notice:
         it = self.backfill
         where = (it.tenant, it.dag_id, it.run_id)
-        return run_notice.notice(url, f"run.{state}", *where, state, self.window, it.attempts, it.version, {})
+        return run_notice.notice(url, f"run.{state}", *where, state, it.window, it.attempts, it.version, {})
 
     def append(self) -> Append:
         """Everything since the last commit."""
@@ -320,6 +315,7 @@ class HostedBackfill:
         before_state, before_attempts = self._before
         started = _last(self._events, (e.RunStarted, e.RunRevived))
         ended = _last(self._events, (e.RunSucceeded, e.RunFailed, e.RunCancelled))
+        capped = _last(self._events, (e.BackfillCapped,))
         error = ended.error if isinstance(ended, e.RunFailed) else ""
         return Append(
             run_id=backfill.run_id,
@@ -331,6 +327,7 @@ class HostedBackfill:
             started_ms=milliseconds(started.at) if isinstance(started, e.RunStarted) else None,
             finished_ms=milliseconds(ended.at) if ended and backfill.state in ENDED else (0 if started else None),
             error=error if ended else ("" if started else None),
+            max_active_runs=capped.max_active_runs or 0 if isinstance(capped, e.BackfillCapped) else None,
             idem=self.idem,
         )
 

@@ -77,6 +77,7 @@ from orchestrator.ports import (
     Mail,
     StoredReply,
     TimerFired,
+    Widened,
     WindowNews,
     inbox,
 )
@@ -284,7 +285,7 @@ class RunActor(Living):
             case Told():
                 if not self._told_parked and message.cursor:
                     self._cursor = message.cursor
-                if isinstance(message.item, WindowNews | TimerFired):  # letters and births are for holders
+                if isinstance(message.item, WindowNews | Widened | TimerFired):  # letters and births are for holders
                     self._with_run(turn, message.item.run_id, message, self._handle_told)
             case Observed():
                 self._with_run(turn, message.run_id, message, self._handle_observed)
@@ -334,7 +335,7 @@ class RunActor(Living):
         if message.admission.only_host:
             self._claim(turn, hosted)
         elif hosted.run.state is RunState.QUEUED and self._holds(hosted.run, message.admission):
-            hosted.admission_epoch = message.epoch
+            hosted.admission_epoch, hosted.admission_lane = message.epoch, message.admission.lane
             self._step(turn, hosted, runs.Start())
 
     def _holds(self, run: runs.Run, admission: Admission) -> bool:
@@ -387,9 +388,7 @@ class RunActor(Living):
 
     def _obey(self, turn: _Turn, hosted: Hosted, command: Command) -> None:
         if isinstance(hosted, HostedBackfill):
-            if command.kind != "cancel":
-                raise errors.Conflict(f"{command.kind} is not possible on backfill {command.run_id}")
-            hosted.step(backfills.CancelAll(), self._clock.now())
+            hosted.step(_of_backfills(command), self._clock.now())
             turn.touched[command.run_id] = hosted
             return
         match command.kind:
@@ -436,12 +435,22 @@ class RunActor(Living):
         match item:
             case WindowNews() if isinstance(hosted, HostedBackfill):
                 self._handle_observed(turn, hosted, Observed(item.run_id, ((item.child, item.after, item.version),)))
+            case Widened() if isinstance(hosted, HostedBackfill):
+                self._read_again(item)
             case TimerFired(kind="sla") if isinstance(hosted, HostedRun):
                 self._check_sla(turn, hosted)
             case TimerFired() if isinstance(hosted, HostedRun):
                 self._handle_woken(turn, hosted, Woken(item.run_id))
             case _:
                 _log.warning("inbox item of the wrong kind for %s: %s", type(hosted).__name__, item)
+
+    def _read_again(self, item: Widened) -> None:
+        """A backfill has windows that it does not know yet; what this turn does to it is refused, and done again."""
+        hosted = self._hosted.get(item.run_id)
+        if hosted is not None and hosted.machine.version < item.version:
+            self._forget(item.run_id)
+            self._parked[item.run_id] = []
+            self._spawn(self._load(item.run_id))
 
     def _check_sla(self, turn: _Turn, hosted: HostedRun) -> None:
         if hosted.sla_ms is None or instant(hosted.sla_ms) > self._clock.now():
@@ -765,6 +774,21 @@ def _is_of(message: Asked, kept: StoredReply | None) -> bool:
     """Is the answer under that key the one to this command? Others may have been in the same turn."""
     idem = message.command.idem
     return kept is not None and idem is not None and idem.key == kept.key
+
+
+def _of_backfills(command: Command) -> backfills.Command:
+    """What a command on a run means for a backfill. Raises Conflict."""
+    match command.kind:
+        case "cancel":
+            return backfills.CancelAll()
+        case "pause":
+            return backfills.PauseAll()
+        case "resume":
+            return backfills.ResumeAll()
+        case "cap":
+            return backfills.Recap(command.max_active_runs)
+        case _:
+            raise errors.Conflict(f"{command.kind} is not possible on backfill {command.run_id}")
 
 
 def _letting_go(hosted: Hosted, wake_at_ms: int | None) -> Append:

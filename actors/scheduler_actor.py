@@ -34,6 +34,7 @@ from orchestrator.dispatch import Queued, Slot, Slots, rank_of
 from orchestrator.ports import (
     SCHED,
     TERMINAL,
+    BackfillShaped,
     Commit,
     DagChanged,
     Journal,
@@ -206,6 +207,8 @@ class SchedulerActor(Living):
     def _place_found(self, row: RunRow, backfills: Mapping[str, RunRow]) -> None:
         if row.run_type == "backfill":
             self._host_only(row.run_id, row.owner)
+            dag = _dag_key(row.tenant, row.dag_id)
+            self._admissions.shape(dag, row.run_id, row.max_active_runs, row.state == "paused")
             return
         queued = self._found(row, backfills)
         if row.state == "queued":
@@ -294,6 +297,9 @@ class SchedulerActor(Living):
                 await self._take_created(item)
             case RunMoved():
                 await self._take_moved(item)
+            case BackfillShaped():
+                dag = _dag_key(item.tenant, item.dag_id)
+                self._admissions.shape(dag, item.run_id, item.max_active_runs, item.paused)
             case DagChanged():
                 await self._know_dag(item.tenant, item.dag_id, again=True)
             case Wake():
@@ -303,6 +309,7 @@ class SchedulerActor(Living):
         if item.run_type == "backfill":
             for run_id in item.run_ids:
                 self._host_only(run_id, "")
+                self._admissions.shape(_dag_key(item.tenant, item.dag_id), run_id, item.max_active_runs, False)
             return
         await self._know_dag(item.tenant, item.dag_id)
         dag = _dag_key(item.tenant, item.dag_id)
@@ -326,6 +333,7 @@ class SchedulerActor(Living):
         if item.after in TERMINAL:
             self._waiting.pop(item.run_id, None)
             self._admissions.finish(item.run_id)
+            self._admissions.unshape(item.run_id)
             self._unplace(item.run_id)
         elif item.after != "queued" and item.run_type != "backfill":
             await self._know_dag(item.tenant, item.dag_id)
@@ -436,7 +444,7 @@ class SchedulerActor(Living):
             host = self._place(queued.run_id, own_actor_name(queued.run_id) if queued.dag in self._dedicated else "")
             self._number += 1
             since = self._waiting.get(queued.run_id, queued).since
-            given = Admission(queued.run_id, number=self._number, since=since)
+            given = Admission(queued.run_id, number=self._number, since=since, lane=queued.parent or "")
             self._given[queued.run_id] = given
             host.admissions.append(given)
         now_s = self._clock.monotonic()

@@ -126,7 +126,8 @@ class Work:
     def told(self) -> dict[str, str]:
         """What templates know of the run."""
         part = self.assignment.mapped
-        return binding.facts(self.run.run_id, self.run.dag_id, self.run.window, part.index if part else None)
+        run = self.run
+        return binding.facts(run.run_id, run.dag_id, run.window, run.partition, part.index if part else None)
 
     def wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The outcome of `coroutine` on the thread's event loop; cancelled with the attempt."""

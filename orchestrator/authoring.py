@@ -123,6 +123,8 @@ class DagOptions(TypedDict, total=False):
     start_at: datetime | str | None
     end_at: datetime | str | None
     jitter_s: float
+    #: what a backfill without dates is over: values, or lists of them by name whose product it is
+    partitions: list[str] | dict[str, list[str]]
     max_active_runs: int
     sla_s: int | None
     on_sla_miss: Iterable[SlaAction]

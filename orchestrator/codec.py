@@ -439,6 +439,9 @@ def pack_backfill(backfill: p.NewBackfill) -> bytes:
             b.restart_events.decode(),
             b.restart_count,
             _stored(b.idem),
+            b.widens,
+            b.widens_key,
+            b.in_front,
         )
     )
 
@@ -500,6 +503,8 @@ def _append(a: p.Append) -> tuple[Any, ...]:
         _stored(a.idem),
         a.schema,
         a.sla_missed,
+        a.lane,
+        a.max_active_runs,
     )
 
 

@@ -47,6 +47,14 @@ class TaskContext(Protocol):
         """What the run is about; None for a manual run without a window."""
 
     @property
+    def partition(self) -> str | None:
+        """The partition the run is about: its value, or `day=mon/region=eu` of a product; None when there is none."""
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """The named parts of a partition that is one of a product; empty otherwise."""
+
+    @property
     def task_id(self) -> str:
         """The id of the task within its DAG."""
 

@@ -24,6 +24,8 @@ class Admission(msgspec.Struct, frozen=True, array_like=True):
     number: int = 0
     #: a version of the run since it was queued: an admission is for one life of the run, not for the next
     since: int = 0
+    #: the backfill for which it is given; "" = none
+    lane: str = ""
 
 
 class Hosting(msgspec.Struct, frozen=True, array_like=True):

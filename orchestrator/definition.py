@@ -142,6 +142,14 @@ class Calendar(msgspec.Struct, frozen=True, omit_defaults=True):
     weekdays: tuple[str, ...] | None = None
 
 
+class Dimension(msgspec.Struct, frozen=True, array_like=True):
+    """One of the lists whose product are the partitions of a DAG."""
+
+    #: "" = the only one: partitions are its values
+    name: str
+    values: tuple[str, ...]
+
+
 class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
     """One version of a DAG. Its version number is given by the journal, not by the author."""
 
@@ -175,17 +183,37 @@ class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
     on_sla_miss: tuple[SlaAction, ...] = MARK
     #: a run that is not admitted for so long ends as timed out; None = it waits
     queue_timeout_s: float | None = None
+    #: what a backfill without dates is over, and what one with partitions may name; () = none are declared
+    partitions: tuple[Dimension, ...] = ()
 
 
-class Window(msgspec.Struct, frozen=True, rename={"start": "from", "end": "to"}, array_like=False):
-    """What a run is about: dates (both inclusive) or RFC 3339 instants (`to` exclusive), as text."""
+#: what the key of a partition begins with; that of a piece of time begins with a digit
+_PARTITION = "="
 
-    start: str
-    end: str
+
+class Window(msgspec.Struct, frozen=True, rename={"start": "from", "end": "to"}, omit_defaults=True):
+    """What a run is about: dates (both inclusive), RFC 3339 instants (`to` exclusive), or a partition, as text.
+
+    One struct rather than a union: the journal knows windows by their key alone, and the events of old journals,
+    which know only `from` and `to`, read as they are.
+    """
+
+    start: str = ""
+    end: str = ""
+    #: as `partitions.text_of` writes it; "" = a piece of time
+    partition: str = ""
 
     def key(self) -> str:
         """Identity of the window within its DAG."""
-        return f"{self.start}/{self.end}"
+        return _PARTITION + self.partition if self.partition else f"{self.start}/{self.end}"
+
+    @classmethod
+    def of_key(cls, key: str) -> Window:
+        """The window with that key."""
+        if key.startswith(_PARTITION):
+            return cls(partition=key[len(_PARTITION) :])
+        start, _, end = key.partition("/")
+        return cls(start, end)
 
 
 _encode = msgspec.json.Encoder(order="deterministic").encode

@@ -4,8 +4,9 @@ worker slot is.
 **Admission.** Per DAG, queued runs wait in lanes: one for scheduled and manual runs, one for each
 backfill, in the order in which they are to start. Lanes of lower rank go
 first, so a backfill never takes the place of a scheduled run. A run starts when its DAG is active and
-both limits hold: `max_active_runs` of the DAG, and of the backfill it belongs to (I7). Where runs of the schedule
-must not overlap (`fires.py`), one of those is active at a time; others of the DAG pass those that wait for it.
+both limits hold: `max_active_runs` of the DAG, and of the backfill it belongs to (I7), which must not
+be paused. Where runs of the schedule must not overlap (`fires.py`), one of those is active at a time;
+others of the DAG pass those that wait for it.
 
 **Slots.** A RunActor says how many ready tasks it has that wait for a slot (`demand`, per rank); a
 free slot is *leased* to the one with the lowest rank, then the fewest leases. It keeps the slot as
@@ -73,6 +74,14 @@ class _Dag:
     behind: list[Queued] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """How a backfill may run its windows now, whatever they were queued with."""
+
+    limit: int | None
+    paused: bool
+
+
 class Admission:
     """Queued and active runs of every DAG. `dag` keys are opaque (tenant and DAG id)."""
 
@@ -81,6 +90,8 @@ class Admission:
         self._queued: dict[str, Queued] = {}
         #: run id -> (dag, lane) of runs that count against the limits
         self._active: dict[str, tuple[str, str]] = {}
+        #: of backfills that go on
+        self._shapes: dict[str, _Shape] = {}
         #: DAGs to look at again, in the order in which that became so
         self._dirty: dict[str, None] = {}
 
@@ -103,6 +114,15 @@ class Admission:
         entry = self._dags.setdefault(dag, _Dag())
         entry.limit, entry.paused, entry.one_by_one = limit, paused, one_by_one
         self._dirty[dag] = None
+
+    def shape(self, dag: str, backfill: str, limit: int | None, paused: bool) -> None:
+        """The backfill runs at most `limit` windows at a time, and starts none while it is paused."""
+        self._shapes[backfill] = _Shape(limit, paused)
+        self._dirty[dag] = None
+
+    def unshape(self, backfill: str) -> None:
+        """The backfill has ended; windows of it that go on by themselves are runs like any other."""
+        self._shapes.pop(backfill, None)
 
     def enqueue(self, run: Queued) -> None:
         """Add a waiting run; a second time changes nothing."""
@@ -149,7 +169,9 @@ class Admission:
                 self._line_up(run)
         for name in sorted(entry.lanes, key=lambda n: (entry.lanes[n].rank, n)):
             lane = entry.lanes[name]
-            while lane.heap and entry.active < entry.limit and (lane.limit is None or lane.active < lane.limit):
+            shape = self._shapes.get(name)
+            limit = lane.limit if shape is None else 0 if shape.paused else shape.limit
+            while lane.heap and entry.active < entry.limit and (limit is None or lane.active < limit):
                 waiting = self._queued.get(heapq.heappop(lane.heap)[1])
                 if waiting is None:
                     continue

@@ -103,7 +103,7 @@ class RunStarted(Event, frozen=True, tag="run_started"):
 
 
 class RunPaused(Event, frozen=True, tag="run_paused"):
-    """No further task starts until the run is resumed."""
+    """No further task, or window of the backfill, starts until the run is resumed."""
 
 
 class RunResumed(Event, frozen=True, tag="run_resumed"):
@@ -425,10 +425,29 @@ class BackfillCreated(Event, frozen=True, tag="backfill_created"):
     tenant: str
     dag_id: str
     dag_version: int
-    window: Window
+    #: None = its windows are partitions
+    window: Window | None
     total: int
     skipped: int
     max_active_runs: int | None = None
+
+
+class BackfillWidened(Event, frozen=True, tag="backfill_widened"):
+    """More windows belong to a backfill that goes on; `total` and `skipped` count all of them."""
+
+    #: from the first to the last of all; None = they are partitions
+    window: Window | None
+    added: int
+    total: int
+    skipped: int
+    #: of the plan that this carried out
+    plan_hash: str = ""
+
+
+class BackfillCapped(Event, frozen=True, tag="backfill_capped"):
+    """At most so many windows of a backfill run at a time from now on; None = the DAG's limit alone holds."""
+
+    max_active_runs: int | None
 
 
 class WindowChanged(Event, frozen=True, tag="window_changed"):
@@ -484,5 +503,7 @@ AnyEvent = (
     | SlaMissed
     | HistoryRemoved
     | BackfillCreated
+    | BackfillWidened
+    | BackfillCapped
     | WindowChanged
 )

@@ -37,6 +37,8 @@ class RunContext(msgspec.Struct, frozen=True, array_like=True):
     owner: str
     #: params given when the run was triggered; merged over each task's own
     params: dict[str, Any]
+    #: as `Window.partition`
+    partition: str = ""
 
 
 class MapPart(msgspec.Struct, frozen=True, array_like=True):

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from orchestrator import events as e
+from orchestrator import partitions
 from orchestrator.mapped import index_in, map_of
 from orchestrator.views import Frame
 
@@ -76,6 +77,8 @@ class Narrator:
             return self._frame("task_state", event, self._task_changed(event))
         if isinstance(event, e.WindowChanged):
             return self._frame("window_state", event, _window_changed(event))
+        if isinstance(event, e.BackfillWidened | e.BackfillCapped):
+            return self._frame(*_reshaped(event))
         if isinstance(event, e.HistoryRemoved):
             return self._history_removed(event)
         if isinstance(event, e.SlaMissed):
@@ -181,12 +184,20 @@ def _of_waiting(event: e.Event) -> tuple[str, dict[str, Any]] | None:
 
 def _window_changed(event: e.WindowChanged) -> dict[str, Any]:
     return {
-        "window": {"from": event.window.start, "to": event.window.end},
+        "window": partitions.shown(event.window),
         "child": event.child,
         "from": event.before,
         "to": event.after,
         "counts": msgspec.structs.asdict(event.counts),
     }
+
+
+def _reshaped(event: e.BackfillWidened | e.BackfillCapped) -> tuple[str, e.Event, dict[str, Any]]:
+    if isinstance(event, e.BackfillCapped):
+        return "backfill_capped", event, {"max_active_runs": event.max_active_runs}
+    window = None if event.window is None else partitions.shown(event.window)
+    told = {"window": window, "added": event.added, "total": event.total, "skipped": event.skipped}
+    return "backfill_widened", event, told
 
 
 def _tool_called(event: e.ToolStarted | e.ToolCompleted) -> dict[str, Any]:

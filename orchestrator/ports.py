@@ -30,6 +30,7 @@ import msgspec
 from orchestrator.definition import Window
 from orchestrator.events import SCHEMA
 from orchestrator.messages import NO_JSON
+from orchestrator.partitions import SET
 from orchestrator.views import Idempotency
 
 #: core run states that absorb
@@ -55,6 +56,9 @@ TASK_STATES = {letter: state for state, letter in TASK_LETTERS.items()}
 SLAS_SHOWN = 100
 #: bounds of the run latency histogram, seconds
 LATENCY_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+
+#: what the window key of a run that an event started begins with; its id follows
+EVENT = "!"
 
 #: streams one can `tail`, besides `inbox(actor)`
 SCHED = "sched"
@@ -119,6 +123,10 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     scheduler_epoch: int | None = None
     #: SLAs that were missed: of the run "", of a task its id
     sla_missed: tuple[str, ...] = ()
+    #: of an admission, else ignored: the backfill for which it is given, which must not be paused either; "" = none
+    lane: str = ""
+    #: of a backfill: windows at a time; 0 = as many as the DAG allows
+    max_active_runs: int | None = None
     #: when the key is already taken the append is not applied and the stored reply is answered
     idem: StoredReply | None = None
     #: version of the meaning of `events`; runs of some kinds have events, and a number, of their own
@@ -261,7 +269,7 @@ class NewWindow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewBackfill(msgspec.Struct, frozen=True, kw_only=True):
-    """A backfill and its windows in date order, or the restart of a terminal one.
+    """A backfill and its windows in date order, or the restart of a terminal one, or more windows for one that goes on.
 
     Nothing is written unless every window's action is still what the journal itself would decide.
     """
@@ -287,14 +295,21 @@ class NewBackfill(msgspec.Struct, frozen=True, kw_only=True):
     #: restart: batch of RunRestarted and the WindowChanged that follow from it, and how many events that is
     restart_events: bytes = b""
     restart_count: int = 0
+    #: not "": the backfill that `windows` make wider; `window_key` is then what it is over afterwards, under which it
+    #: is found too, `event` its BackfillWidened, and `run_id`, `max_active_runs` and `backwards` are not used
+    widens: str = ""
+    #: what it was over when this was planned
+    widens_key: str = ""
+    #: so many of `windows` come before those that it has
+    in_front: int = 0
     idem: StoredReply | None = None
 
 
 class BackfillResult(msgspec.Struct, frozen=True):
     """Answer to a NewBackfill."""
 
-    #: created | existing | restarted | replayed | conflict (idempotency key) | changed (plan again) |
-    #: hash (another plan made it)
+    #: created | existing | restarted | widened | replayed | conflict (idempotency key) | changed (plan again) |
+    #: hash (another plan made it) | taken (another backfill, `run_id`, has these windows) | over (it goes on no more)
     status: str
     run_id: str = ""
     state: str = ""
@@ -433,11 +448,10 @@ class RunRow(msgspec.Struct, frozen=True):
 
     @property
     def window(self) -> Window | None:
-        """The window, when there is one."""
+        """The window, when there is one; a backfill over partitions, or the run of an event, has none."""
         if not self.window_key:
             return None
-        start, _, end = self.window_key.partition("/")
-        return Window(start, end)
+        return None if self.window_key.startswith((SET, EVENT)) else Window.of_key(self.window_key)
 
 
 class RunPage(msgspec.Struct, frozen=True):
@@ -555,6 +569,16 @@ class RunMoved(msgspec.Struct, frozen=True, tag_field="k", tag="moved"):
     owner: str
 
 
+class BackfillShaped(msgspec.Struct, frozen=True, tag_field="k", tag="shaped"):
+    """sched: a backfill that goes on was paused, resumed or capped; this is how it stands now."""
+
+    run_id: str
+    tenant: str
+    dag_id: str
+    paused: bool
+    max_active_runs: int | None = None
+
+
 class DagChanged(msgspec.Struct, frozen=True, tag_field="k", tag="dag"):
     """sched: a DAG has a new version, was paused or resumed."""
 
@@ -580,6 +604,14 @@ class WindowNews(msgspec.Struct, frozen=True, tag_field="k", tag="window"):
     before: str
     after: str
     #: version of the child after the change
+    version: int
+
+
+class Widened(msgspec.Struct, frozen=True, tag_field="k", tag="widened"):
+    """inbox: more windows belong to the backfill: who has it in memory reads it again."""
+
+    run_id: str
+    #: of the backfill, then
     version: int
 
 
@@ -612,8 +644,8 @@ class Born(msgspec.Struct, frozen=True, tag_field="k", tag="born"):
         return EventBatch(1, self.schema, self.events.encode())
 
 
-SchedItem = RunsCreated | RunMoved | DagChanged | Wake
-InboxItem = WindowNews | TimerFired | Letter | Born
+SchedItem = RunsCreated | RunMoved | BackfillShaped | DagChanged | Wake
+InboxItem = WindowNews | Widened | TimerFired | Letter | Born
 #: one commit of the feed: (entity id, last version, state)
 FeedItem = tuple[str, int, str]
 #: feed item of no entity: this server is about to go away
@@ -871,7 +903,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller wants of a run or of one of its tasks."""
 
     #: cancel | pause | resume | retry_task | skip_task | retry_run | post | signal | vote; of plans also shut_down,
-    #: mark_task
+    #: mark_task; of backfills cancel | pause | resume | cap
     kind: str
     run_id: str
     task: str | None = None
@@ -883,6 +915,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint: Posted | None = None
     signal: Signalled | None = None
     vote: Ballot | None = None
+    #: cap: windows at a time; None = as many as the DAG allows
+    max_active_runs: int | None = None
     idem: Idempotency | None = None
 
 

@@ -588,8 +588,10 @@ class Run:
 
     def context(self, owner: str) -> RunContext:
         """What a worker is told about the run."""
-        window = (self.window.start, self.window.end) if self.window else None
-        return RunContext(self.run_id, self.tenant, self.dag_id, self.compiled.version, window, owner, self.params)
+        of = self.window
+        window, partition = ((of.start, of.end) if of.start else None, of.partition) if of else (None, "")
+        head = (self.run_id, self.tenant, self.dag_id, self.compiled.version)
+        return RunContext(*head, window, owner, self.params, partition)
 
 
 # ── apply ─────────────────────────────────────────────────────────────────────────────────────────

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from orchestrator import deadlines
+from orchestrator import deadlines, partitions
 from orchestrator import events as e
 from orchestrator.dates import instant_text
 from orchestrator.definition import Window
@@ -66,7 +66,7 @@ def notice(
         "dag_id": dag_id,
         "run_id": run_id,
         "state": state,
-        "window": None if window is None else {"from": window.start, "to": window.end},
+        "window": None if window is None else partitions.shown(window),
         "attempts": attempts,
         **more,
     }

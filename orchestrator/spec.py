@@ -4,8 +4,8 @@
 
 All three ways in end in `parse_dag`, so a bound holds everywhere or nowhere. Whatever is wrong raises
 `Invalid`, never another exception; its details name each field by its path in the body. The shape is
-section 1 of the dags contract, with these additive keys: of a DAG `isolation`, `run_timeout_s` and those of
-its schedule (`calendar`, `start_at`, `end_at`, `jitter_s`; `overlap` also takes `cancel_previous`); of a
+section 1 of the dags contract, with these additive keys: of a DAG `isolation`, `run_timeout_s`, `partitions` and those
+of its schedule (`calendar`, `start_at`, `end_at`, `jitter_s`; `overlap` also takes `cancel_previous`); of a
 task `inputs`, `retry_cap_s`, `pool`, `trigger_rule`, `branch`, `teardown_of`, `on_failure_fail_run`, `compensates`
 (docs/graphs.md tells them), `expand`, `max_active`, `tolerated_failures` (docs/mapping.md). Unknown keys are ignored.
 What a later version will do (pools) is refused by name until it does.
@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from orchestrator import graph, kinds, map_form, policies
+from orchestrator import graph, kinds, map_form, partitions, policies
 from orchestrator.binding import own, place
 from orchestrator.dates import instant_text, parse_instant
 from orchestrator.definition import (
@@ -164,6 +164,8 @@ class DagBody(BaseModel):
     start_at: str | None = None
     end_at: str | None = None
     jitter_s: float = Field(default=0.0, ge=0, le=86_400)
+    #: a list of values, or lists by name whose product it is (see `partitions.py`)
+    partitions: Any = None
 
 
 def parse_dag(body: object) -> tuple[Definition, bool]:
@@ -224,6 +226,8 @@ def to_json(definition: Definition) -> dict[str, Any]:
             body[key] = getattr(definition, key)
     if definition.on_sla_miss != MARK:
         body["on_sla_miss"] = list(definition.on_sla_miss)
+    if definition.partitions:
+        body["partitions"] = partitions.lists(definition.partitions)
     if definition.calendar is not None:
         body["calendar"] = {
             name: list(value) for name, value in msgspec.structs.asdict(definition.calendar).items() if value
@@ -312,6 +316,8 @@ def _definition(dag: DagBody) -> Definition:
         start_at=instant_text(parse_instant(dag.start_at, "start_at")) if dag.start_at is not None else None,
         end_at=instant_text(parse_instant(dag.end_at, "end_at")) if dag.end_at is not None else None,
     )
+    if dag.partitions is not None:
+        made = msgspec.structs.replace(made, partitions=partitions.parse(dag.partitions))
     # a default that is another object would be written, and change the hashes of definitions without jitter
     return msgspec.structs.replace(made, jitter_s=dag.jitter_s) if dag.jitter_s else made
 

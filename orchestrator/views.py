@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from orchestrator.definition import Definition, RunType, TaskSpec, Window
+from orchestrator.definition import Definition, Dimension, RunType, TaskSpec, Window
 from orchestrator.events import Counts
 from orchestrator.messages import NO_JSON
 
@@ -155,6 +155,13 @@ class RunView(msgspec.Struct, frozen=True):
     counts: Counts | None = None
     #: task -> what it waits for, of those that wait without a worker; empty in lists
     waiting_for: dict[str, WaitView] = msgspec.field(default_factory=dict)
+    #: windows at a time; None = as many as the DAG allows
+    max_active_runs: int | None = None
+    #: share of the windows that are over, 0 to 1; None in lists
+    progress: float | None = None
+    #: when the last window ends, and how many end in a second; None when that cannot be told
+    eta: datetime | None = None
+    windows_per_s: float | None = None
 
 
 class MapInstance(msgspec.Struct, frozen=True):
@@ -188,6 +195,12 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True):
     #: both or none; dates, or for manual runs RFC 3339 instants
     start: str | None = None
     end: str | None = None
+    #: of a manual run: the partition it is about, as `Window.partition`
+    partition: str = ""
+    #: of a manual run: the event because of which it starts; another trigger with it starts nothing
+    event_id: str = ""
+    #: of a backfill that is not over dates; None = those that the DAG declares
+    partitions: tuple[Dimension, ...] | None = None
     params: dict[str, Any] = msgspec.field(default_factory=dict)
     plan_hash: str | None = None
     max_active_runs: int | None = None
@@ -195,6 +208,35 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True):
     reprocess: str = "none"
     #: a restart keeps the version the run was pinned to, instead of the DAG's current one
     pinned_version: bool = False
+
+
+class Widening(msgspec.Struct, frozen=True, kw_only=True):
+    """A request for more windows of a backfill that goes on, already validated in form."""
+
+    #: dates: it is over everything from the earliest to the latest afterwards; None = as now
+    start: str | None = None
+    end: str | None = None
+    #: of a backfill over partitions
+    partitions: tuple[Dimension, ...] | None = None
+    #: of the runs that are created for them
+    params: dict[str, Any] = msgspec.field(default_factory=dict)
+    plan_hash: str | None = None
+    reprocess: str = "none"
+    pinned_version: bool = False
+
+
+class Wider(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a Widening."""
+
+    run_id: str
+    dag_id: str
+    #: core run state
+    state: str
+    #: of all windows
+    counts: Counts
+    #: windows that came new
+    added: int
+    replayed: bool = False
 
 
 class Triggered(msgspec.Struct, frozen=True):
@@ -207,6 +249,8 @@ class Triggered(msgspec.Struct, frozen=True):
     counts: Counts | None = None
     #: True when the answer was stored under the request's idempotency key
     replayed: bool = False
+    #: the run was there already
+    existing: bool = False
 
 
 class PlannedWindow(msgspec.Struct, frozen=True, omit_defaults=True):

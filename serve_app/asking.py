@@ -18,7 +18,7 @@ KEY_REUSED = "this request id was used with another body"
 #: seconds between two tries
 PAUSE_S = 0.02
 #: commands that change nothing when they are carried out a second time
-_REPEATABLE = frozenset({"cancel", "pause", "resume", "shut_down", "signal", "skip_task", "vote"})
+_REPEATABLE = frozenset({"cancel", "cap", "pause", "resume", "shut_down", "signal", "skip_task", "vote"})
 
 
 async def ask(journal: Journal, control: ControlPlane, owner: str, command: Command) -> CommandReply:

@@ -11,8 +11,6 @@ the same request is sent again. A tenant's foreign objects are NotFound.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import re
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -27,7 +25,7 @@ from actors.lua_sandbox import LuaSandbox
 from actors.plan_store import PlanStore
 from actors.settings import Settings
 from actors.vault import Vault
-from orchestrator import codec
+from orchestrator import codec, pace
 from orchestrator import events as e
 from orchestrator.blueprint import Blueprint
 from orchestrator.definition import Definition, content_hash
@@ -59,11 +57,14 @@ from orchestrator.views import (
     RunView,
     Trigger,
     Triggered,
+    Widening,
+    Wider,
     WorkerView,
 )
 from serve_app import figures, map_instances, rendering
 from serve_app.asking import KEY_REUSED, ask, shown
 from serve_app.creations import Creations
+from serve_app.cursors import cursor_of, name_of
 from serve_app.dag_book import DagBook
 from serve_app.deadlines import DEADLINE_S, LONG_DEADLINE_S, within
 from serve_app.hub import Follower, Hub
@@ -73,7 +74,8 @@ from serve_app.live_runs import LiveRuns
 from serve_app.pipelines import Pipelines
 from serve_app.ports import Expect, Observation
 from serve_app.run_stream import run_frames
-from serve_app.triggers import TRIES, Triggers
+from serve_app.steps import TRIES
+from serve_app.triggers import Triggers
 from serve_app.waiting import Waiting
 from serve_app.worker_tokens import KeptTokens
 
@@ -178,7 +180,7 @@ class Gateway:
         self, tenant: str, *, paused: bool | None, owner: str | None, cursor: str | None, limit: int
     ) -> Page[DagView]:
         """DAGs by id. Raises Invalid about the cursor."""
-        after = _read_cursor(cursor, _DAG_ID)
+        after = name_of(cursor, _DAG_ID)
         found: list[DagView] = []
         while True:
             rows = await self._journal.dags(tenant, after, _DAGS_CHUNK)
@@ -186,7 +188,7 @@ class Gateway:
                 view = rendering.dag_view(row)
                 if paused in (None, view.paused) and owner in (None, view.definition.owner):
                     if len(found) == limit:
-                        return Page(tuple(found), _cursor(found[-1].definition.dag_id))
+                        return Page(tuple(found), cursor_of(found[-1].definition.dag_id))
                     found.append(view)
             if len(rows) < _DAGS_CHUNK:
                 return Page(tuple(found))
@@ -273,22 +275,32 @@ class Gateway:
         if row.run_type != "backfill":
             waits = await self.waiting.waits(run_id) if rendering.waits(letters) else {}
             return msgspec.structs.replace(view, tasks=rendering.task_states(names, letters), waiting_for=waits)
-        children, counted, letters_by_task = await asyncio.gather(
+        children, counted, letters_by_task, recent = await asyncio.gather(
             self._journal.children(row.run_id, rendering.WINDOWS_SHOWN + 1),
             self._journal.child_counts(row.run_id),
             self._journal.child_tasks(row.run_id),
+            self._recent(row),
         )
         counts = rendering.counts_view(counted)
         if row.state == "queued":  # its windows may have begun in between, and it with them
             row = await self._row(tenant, run_id)
             view = rendering.run_view(row)
+        speed = pace.pace(recent, counts, view.started_at, row.state)
         return msgspec.structs.replace(
             view,
             tasks=rendering.backfill_tasks(names, letters_by_task, counts, row.state),
             windows=rendering.window_views(children),
             windows_truncated=len(children) > rendering.WINDOWS_SHOWN,
             counts=counts,
+            progress=speed.progress,
+            eta=speed.eta,
+            windows_per_s=speed.windows_per_s,
         )
+
+    async def _recent(self, row: RunRow) -> list[e.Event]:
+        """The latest events of a backfill, as many as its pace is read from."""
+        batches = await self._journal.events(row.run_id, max(0, row.version - pace.SAMPLE), pace.SAMPLE)
+        return [event for batch in batches for event in codec.decode_events(batch.events, batch.schema)]
 
     async def wait(self, tenant: str, run_id: str, seconds: float) -> None:
         """Returns when the run has ended, or after `seconds`. Raises NotFound."""
@@ -316,40 +328,56 @@ class Gateway:
     ) -> Page[RunView]:
         """Runs, newest first; `state` is a core word. Raises Invalid about the cursor."""
         wanted = RunFilter(tenant=tenant, dag_id=dag_id, state=state, run_type=run_type, parent=parent_run_id)
-        page = await self._journal.summaries(wanted, _read_cursor(cursor, _RUN_ID) or None, limit)
-        following = _cursor(page.next_cursor) if page.next_cursor else None
+        page = await self._journal.summaries(wanted, name_of(cursor, _RUN_ID) or None, limit)
+        following = cursor_of(page.next_cursor) if page.next_cursor else None
         return Page(tuple(rendering.run_view(row) for row in page.rows), following)
 
     async def cancel_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
         """The run ends as cancelled; of a backfill, every window that has not ended. Raises NotFound, Conflict."""
-        return await self._command(tenant, "cancel", run_id, None, idem)
+        return await self._command(tenant, Command(kind="cancel", run_id=run_id, idem=idem))
 
     async def pause_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
         """No further task of the run starts. Raises NotFound, Conflict."""
-        return await self._command(tenant, "pause", run_id, None, idem)
+        return await self._command(tenant, Command(kind="pause", run_id=run_id, idem=idem))
 
     async def resume_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
         """Tasks of the run start again. Raises NotFound, Conflict."""
-        return await self._command(tenant, "resume", run_id, None, idem)
+        return await self._command(tenant, Command(kind="resume", run_id=run_id, idem=idem))
+
+    async def cap_run(
+        self, tenant: str, run_id: str, max_active_runs: int | None, idem: Idempotency | None
+    ) -> RunChanged:
+        """So many windows of the backfill run at a time. Raises NotFound, Conflict."""
+        wanted = Command(kind="cap", run_id=run_id, max_active_runs=max_active_runs, idem=idem)
+        return await self._command(tenant, wanted)
+
+    @within(LONG_DEADLINE_S)
+    async def widen_run(self, tenant: str, run_id: str, widening: Widening, idem: Idempotency | None) -> Wider:
+        """The backfill has these windows too, durably. Raises Invalid, NotFound, Conflict."""
+        return await self._triggers.backfills.widen(tenant, run_id, widening, idem)
+
+    @within(LONG_DEADLINE_S)
+    async def plan_widening(self, tenant: str, run_id: str, widening: Widening) -> Plan:
+        """What `widen_run` would do; nothing is stored. Raises Invalid, NotFound, Conflict."""
+        return await self._triggers.backfills.plan_widening(tenant, run_id, widening)
 
     async def retry_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
         """Every failed task of the run is pending again. Raises NotFound, Conflict."""
-        return await self._command(tenant, "retry_run", run_id, None, idem)
+        return await self._command(tenant, Command(kind="retry_run", run_id=run_id, idem=idem))
 
     async def retry_task(self, tenant: str, run_id: str, task: str, idem: Idempotency | None) -> RunChanged:
         """The task is pending again. Raises NotFound, Conflict."""
-        return await self._command(tenant, "retry_task", run_id, task, idem)
+        return await self._command(tenant, Command(kind="retry_task", run_id=run_id, task=task, idem=idem))
 
     async def skip_task(self, tenant: str, run_id: str, task: str, idem: Idempotency | None) -> RunChanged:
         """Dependents proceed as if the task were done. Raises NotFound, Conflict."""
-        return await self._command(tenant, "skip_task", run_id, task, idem)
+        return await self._command(tenant, Command(kind="skip_task", run_id=run_id, task=task, idem=idem))
 
     # commands
 
     @within(DEADLINE_S)
-    async def _command(
-        self, tenant: str, kind: str, run_id: str, task: str | None, idem: Idempotency | None
-    ) -> RunChanged:
+    async def _command(self, tenant: str, command: Command) -> RunChanged:
+        kind, run_id, task, idem = command.kind, command.run_id, command.task, command.idem
         row = await self._row(tenant, run_id)
         if idem is not None and (kept := await self._journal.stored_reply(idem.key)) is not None:
             if kept.fingerprint != idem.fingerprint:
@@ -358,6 +386,8 @@ class Gateway:
             return _changed(run_id, msgspec.structs.replace(reply, replayed=True))
         if task is not None:
             await self._check_task(row, task)
+        if kind == "cap" and row.run_type != "backfill":
+            raise Conflict(f"run {run_id} is no backfill")
         if row.run_type == "backfill" and kind in _COMMANDED:
             reply = await self._command_windows(row, kind, task)
             if idem is not None:
@@ -367,7 +397,7 @@ class Gateway:
             return _changed(run_id, reply)
         return _changed(
             run_id,
-            await ask(self._journal, self._control, row.owner, Command(kind=kind, run_id=run_id, task=task, idem=idem)),
+            await ask(self._journal, self._control, row.owner, command),
         )
 
     async def _command_windows(self, row: RunRow, kind: str, task: str | None) -> CommandReply:
@@ -583,24 +613,6 @@ def _log(task: str, attempt: int, chunks: list[bytes]) -> LogChunk:
 
     text = b"".join(chunks).decode("utf-8", "replace")
     return LogChunk(task, attempt, text.removesuffix(TRUNCATION_MARK), truncated=text.endswith(TRUNCATION_MARK))
-
-
-def _cursor(name: str) -> str:
-    """A cursor behind the object of that name; opaque to callers."""
-    return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str | None, form: re.Pattern[str]) -> str:
-    """The name a cursor was made of; "" for none. Raises Invalid."""
-    if cursor is None:
-        return ""
-    try:
-        name = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except (binascii.Error, UnicodeError, ValueError):
-        name = ""
-    if not form.fullmatch(name) or _cursor(name) != cursor:
-        raise Invalid("not a cursor of this list", (("cursor", "not a cursor of this list"),))
-    return name
 
 
 async def _ended_or_unknown(follower: Follower) -> None:

@@ -43,6 +43,8 @@ from orchestrator.views import (
     SignalSent,
     Trigger,
     Triggered,
+    Widening,
+    Wider,
     WorkerView,
 )
 
@@ -143,6 +145,17 @@ class Gateway(Protocol):
 
     async def resume_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
         """Tasks of the run start again."""
+
+    async def cap_run(
+        self, tenant: str, run_id: str, max_active_runs: int | None, idem: Idempotency | None
+    ) -> RunChanged:
+        """So many windows of the backfill run at a time; None = as many as the DAG allows."""
+
+    async def widen_run(self, tenant: str, run_id: str, widening: Widening, idem: Idempotency | None) -> Wider:
+        """The backfill has these windows too, durably."""
+
+    async def plan_widening(self, tenant: str, run_id: str, widening: Widening) -> Plan:
+        """What `widen_run` would do; nothing is stored."""
 
     async def retry_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
         """Every failed task of the run is pending again."""

@@ -61,6 +61,7 @@ def run_view(row: RunRow) -> RunView:
         sla_deadline=_instant(row.sla_ms),
         parent_run_id=row.parent or None,
         error=row.error or None,
+        max_active_runs=row.max_active_runs,
         sla_missed="" in row.sla_missed,
         tasks_sla_missed=tuple(filter(None, row.sla_missed)),
         timed_out=reason_of(row.error) if row.state == "timed_out" else None,
@@ -83,7 +84,7 @@ def counts_view(counts: Mapping[str, int]) -> Counts:
 def window_views(children: Sequence[ChildRow]) -> tuple[WindowView, ...]:
     """The first windows by date."""
     return tuple(
-        WindowView(_window(child.window_key), child.run_id, "skipped" if child.kept else child.state)
+        WindowView(Window.of_key(child.window_key), child.run_id, "skipped" if child.kept else child.state)
         for child in children[:WINDOWS_SHOWN]
     )
 
@@ -117,8 +118,3 @@ def _over_windows(letters: Mapping[str, int], windows: int, ended: bool) -> str:
     if ended:  # nothing is running any more: say why it is not done everywhere
         return "upstream_failed" if letters.get("u") else "cancelled"
     return "running" if done else "pending"
-
-
-def _window(key: str) -> Window:
-    start, _, end = key.partition("/")
-    return Window(start, end)

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 import msgspec
 from prometheus_client.core import CounterMetricFamily, Metric
 
+from orchestrator import partitions, schedule, windows
 from orchestrator import plan as planning
-from orchestrator import schedule, windows
 from orchestrator.definition import Definition, Window, content_hash
-from orchestrator.errors import Conflict, NotFound, OrchestratorError
+from orchestrator.errors import Conflict, Invalid, NotFound, OrchestratorError
 from orchestrator.events import Counts
 from orchestrator.ports import Ballot
 from orchestrator.views import (
@@ -36,6 +36,8 @@ from orchestrator.views import (
     SignalSent,
     Trigger,
     Triggered,
+    Widening,
+    Wider,
     WindowView,
     WorkerView,
 )
@@ -228,6 +230,51 @@ class FakeGateway:
     async def resume_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
         return await self._once(idem, lambda: self._change(tenant, run_id, "running", TERMINAL))
 
+    async def cap_run(
+        self, tenant: str, run_id: str, max_active_runs: int | None, idem: Idempotency | None
+    ) -> RunChanged:
+        def cap() -> RunChanged:
+            self.settle(tenant, self._backfill(tenant, run_id).run_id, max_active_runs=max_active_runs)
+            return self._change(tenant, run_id, self._run(tenant, run_id).state, TERMINAL)
+
+        return await self._once(idem, cap)
+
+    async def widen_run(self, tenant: str, run_id: str, widening: Widening, idem: Idempotency | None) -> Wider:
+        def widen() -> Wider:
+            run = self._backfill(tenant, run_id)
+            view, new = self._dag(tenant, run.dag_id), self._more(tenant, run, widening)
+            more = [self._window_run(tenant, view, each, run_id) for each in new]
+            listed = (*(run.windows or ()), *(WindowView(e.window or Window(), e.run_id, e.state) for e in more))
+            counts = Counts(total=len(listed), queued=len(listed))
+            self.settle(tenant, run_id, windows=listed, counts=counts)
+            return Wider(run_id=run_id, dag_id=run.dag_id, state=run.state, counts=counts, added=len(more))
+
+        return await self._once(idem, widen)
+
+    async def plan_widening(self, tenant: str, run_id: str, widening: Widening) -> Plan:
+        self._check()
+        run = self._backfill(tenant, run_id)
+        view, existing = self._dag(tenant, run.dag_id), self._existing(tenant, run.dag_id)
+        trigger = Trigger(dag_id=run.dag_id, run_type="backfill")
+        return planning.plan(
+            view.definition, view.version, trigger, self._more(tenant, run, widening), existing, run_id
+        )
+
+    def _more(self, tenant: str, run: RunView, widening: Widening) -> list[Window]:
+        whole = run.window or Window()
+        start, end = widening.start or whole.start, widening.end or whole.end
+        asked = Trigger(
+            dag_id=run.dag_id, run_type="backfill", start=start or None, end=end, partitions=widening.partitions
+        )
+        known = {each.window for each in run.windows or ()}
+        return [each for each in self._windows(self._dag(tenant, run.dag_id), asked) if each not in known]
+
+    def _backfill(self, tenant: str, run_id: str) -> RunView:
+        run = self._run(tenant, run_id)
+        if run.run_type != "backfill":
+            raise Conflict(f"run {run_id} is no backfill")
+        return run
+
     async def retry_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
         refused = frozenset({"queued", "running", "paused", "succeeded"})
         return await self._once(idem, lambda: self._change(tenant, run_id, "running", refused))
@@ -343,17 +390,27 @@ class FakeGateway:
                 raise Conflict("the plan has changed")
         if trigger.run_type == "manual":
             window = chosen[0] if chosen else None
+            if trigger.event_id:
+                return self._of_event(tenant, view, trigger.event_id)
             return self._answer(self._window_run(tenant, view, window, None))
-        span = Window(trigger.start or "", trigger.end or "")
-        key = (tenant, trigger.dag_id, f"backfill {span.key()}")
+        span = Window(trigger.start, trigger.end or "") if trigger.start else None
+        name = span.key() if span else partitions.set_key(chosen)
+        key = (tenant, trigger.dag_id, f"backfill {name}")
         if key not in self._by_window:
             parent = self._new_run(tenant, view, "backfill", span, None)
             self._by_window[key] = parent.run_id
             children = [self._window_run(tenant, view, each, parent.run_id) for each in chosen]
-            listed = tuple(WindowView(each.window or span, each.run_id, each.state) for each in children)
+            listed = tuple(WindowView(each.window or Window(), each.run_id, each.state) for each in children)
             counts = Counts(total=len(children), queued=len(children))
-            self.settle(tenant, parent.run_id, windows=listed, counts=counts)
+            self.settle(tenant, parent.run_id, windows=listed, counts=counts, progress=0.0)
         return self._answer(self._runs[tenant, self._by_window[key]])
+
+    def _of_event(self, tenant: str, view: DagView, event_id: str) -> Triggered:
+        key = (tenant, view.definition.dag_id, f"!{event_id}")
+        existing = key in self._by_window
+        if not existing:
+            self._by_window[key] = self._new_run(tenant, view, "manual", None, None).run_id
+        return replace(self._answer(self._runs[tenant, self._by_window[key]]), existing=existing)
 
     def _window_run(self, tenant: str, view: DagView, window: Window | None, parent: str | None) -> RunView:
         key = (tenant, view.definition.dag_id, window.key() if window else "")
@@ -385,8 +442,15 @@ class FakeGateway:
 
     def _windows(self, view: DagView, trigger: Trigger) -> list[Window]:
         if trigger.run_type == "manual":
+            if trigger.partition:
+                return [Window(partition=trigger.partition)]
             window = windows.manual_window(trigger.start, trigger.end)
             return [] if window is None else [window]
+        if trigger.start is None:
+            asked = trigger.partitions or view.definition.partitions
+            if not asked:
+                raise Invalid("a backfill needs from and to", (("from", "required"), ("to", "required")))
+            return partitions.windows(asked, WINDOWS_MAX)
         first, last = date.fromisoformat(trigger.start or ""), date.fromisoformat(trigger.end or "")
         parsed = schedule.schedule_of(view.definition)
         return windows.backfill_windows(parsed, view.definition.timezone, first, last, WINDOWS_MAX)

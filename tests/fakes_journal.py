@@ -472,15 +472,16 @@ class MemoryJournal:
             return p.CommitResult(a.run_id, status, run.version, run.owner, reply)
         if run.version != a.expected or run.owner not in ("", owner):
             return p.CommitResult(a.run_id, "stale", run.version, run.owner)
-        if a.scheduler_epoch is not None and not self._admitted(run, a.scheduler_epoch):
+        if a.scheduler_epoch is not None and not self._admitted(run, a.scheduler_epoch, a.lane):
             return p.CommitResult(a.run_id, "refused", run.version, run.owner)
         self._apply(owner, run, a)
         self._store(a.idem, None)
         return p.CommitResult(a.run_id, "ok", run.version, run.owner)
 
-    def _admitted(self, run: _Run, epoch: int) -> bool:
+    def _admitted(self, run: _Run, epoch: int, lane: str) -> bool:
         dag = self.dag_rows.get((run.tenant, run.dag_id))
-        return epoch == self.owners["scheduler"].epoch and not (dag and dag.paused)
+        held = (dag and dag.paused) or (lane and self.runs[lane].state == "paused")
+        return epoch == self.owners["scheduler"].epoch and not held
 
     def _apply(self, owner: str, run: _Run, a: p.Append) -> None:
         before, tell = run.state, a.passive
@@ -498,6 +499,10 @@ class MemoryJournal:
         if a.finished_ms is not None:
             run.finished_ms = a.finished_ms or None
         run.sla_missed = (*run.sla_missed, *a.sla_missed)[: p.SLAS_SHOWN]
+        if a.max_active_runs is not None:
+            run.max_active_runs = a.max_active_runs or None
+        if run.run_type == "backfill":
+            self._tell_shape(run, before, a.max_active_runs is not None)
         if a.tasks_reset:
             self._set_tasks(run, {task: "p" for task in run.tasks})
             run.tasks = {}
@@ -511,6 +516,12 @@ class MemoryJournal:
             self._sched.append(p.RunMoved(*moved))
         if a.count:
             self._feed.append((run.run_id, run.version, run.state))
+
+    def _tell_shape(self, run: _Run, before: str, capped: bool) -> None:
+        turned = before != run.state and "paused" in (before, run.state)
+        if run.state not in p.TERMINAL and (turned or capped):
+            where = (run.run_id, run.tenant, run.dag_id)
+            self._sched.append(p.BackfillShaped(*where, run.state == "paused", run.max_active_runs))
 
     def _change_state(self, run: _Run, after: str, finished_ms: int | None) -> bool:
         before = run.state
@@ -697,6 +708,8 @@ class MemoryJournal:
             return p.BackfillResult(status)
         key = (b.tenant, b.dag_id, b.window_key)
         run = self.runs.get(self.backfills_by_key.get(key, ""))
+        if b.widens:
+            return self._widen(b, run)
         if run and not (run.state in p.TERMINAL and b.reprocess != "none"):
             if b.require_hash and run.plan_hash != b.require_hash:
                 return p.BackfillResult("hash")
@@ -712,6 +725,34 @@ class MemoryJournal:
         if b.backwards:
             self._sched = [_backwards(item) for item in self._sched]
         answer = p.BackfillResult("restarted" if run else "created", made.run_id, "queued", self._counts(made))
+        self._store(b.idem, answer)
+        return answer
+
+    def _widen(self, b: p.NewBackfill, taken: _Run | None) -> p.BackfillResult:
+        run = self.runs[b.widens]
+        if taken and taken is not run:
+            return p.BackfillResult("taken", taken.run_id)
+        if run.state in p.TERMINAL or run.state == "cancelling":
+            return p.BackfillResult("over", run.run_id, run.state)
+        if run.window_key != b.widens_key or not self._plan_holds(b, None):
+            return p.BackfillResult("changed")
+        if b.windows:
+            run.version += 1
+            run.events.append(p.EventBatch(run.version, SCHEMA, b.event))
+            run.window_key = b.window_key
+            self.backfills_by_key[b.tenant, b.dag_id, b.window_key] = run.run_id
+            self._feed.append((run.run_id, run.version, run.state))
+            if run.owner:
+                self._write(p.inbox(run.owner), codec.encode_items([p.Widened(run.run_id, run.version)]))
+            else:
+                self._sched.append(p.Wake(run.run_id, "window"))
+        had, run.children = run.children, []
+        b = msgspec.structs.replace(b, max_active_runs=run.max_active_runs, backwards=run.backwards)
+        self._write_windows(b, run, again=False)
+        run.children = [*run.children[: b.in_front], *had, *run.children[b.in_front :]]
+        if b.backwards:
+            self._sched = [_backwards(item) for item in self._sched]
+        answer = p.BackfillResult("widened", run.run_id, run.state, self._counts(run))
         self._store(b.idem, answer)
         return answer
 

@@ -737,6 +737,10 @@ def check_backfill(events: Sequence[e.Event]) -> str:
                 state = "queued"
             case e.RunCancelling():
                 state = "cancelling"
+            case e.RunPaused():
+                state = "paused"
+            case e.RunResumed():
+                state = "running"
             case e.WindowChanged():
                 known = windows.get(event.child, event.before)
                 assert known == event.before, f"I5 window {event.child}: {event.before} after {known}"

@@ -54,10 +54,8 @@ from tests.jobs_stage import Stage, play
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-GUIDE = "".join(
-    (ROOT / "docs" / name).read_text(encoding="utf-8")
-    for name in ("surfaces.md", "schedules.md", "graphs.md", "mapping.md", "waiting.md")
-)
+GUIDES = ("surfaces", "schedules", "graphs", "mapping", "waiting", "backfills", "triggers")
+GUIDE = "".join((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in GUIDES)
 TEXT = README + GUIDE.replace("](../", "](")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.S | re.M)
 PROSE = re.sub(r"^```\w+\n.*?^```$", "", TEXT, flags=re.S | re.M)

@@ -19,7 +19,7 @@ from typing import Any, TypeVar, get_args
 import msgspec
 
 from orchestrator import events as e
-from orchestrator.definition import HIDDEN, WAITING_TYPES, Definition, TaskSpec, TriggerRule
+from orchestrator.definition import HIDDEN, WAITING_TYPES, Definition, Dimension, TaskSpec, TriggerRule
 from orchestrator.errors import Refused, Unavailable
 from orchestrator.ids import INSTANCE_PREFIX
 from orchestrator.messages import NO_JSON
@@ -34,6 +34,7 @@ from orchestrator.views import (
     LiveRunWanted,
     RunChanged,
     Trigger,
+    Widening,
 )
 from serve_app.gateway import Gateway
 from tests.fakes_journal import MemoryJournal
@@ -102,6 +103,7 @@ class Clients:
         await asyncio.sleep(after_s)
         creations = (self._trigger, self._trigger, self._backfill, self._live_run, self._instance)
         commands = (self._command, self._command, self._change_mind, self._pause_dag, self._signal, self._vote)
+        commands += (self._reshape, self._reshape)
         visit = self.rng.choice((*creations, *commands) if self._runs_of_dags() else creations)
         with suppress(Refused):
             await visit()
@@ -127,8 +129,12 @@ class Clients:
         if rng.random() < 0.4:
             day = _day(rng.randint(0, 4))
             trigger = msgspec.structs.replace(trigger, start=day, end=day, reprocess=rng.choice(_REPROCESS))
+        elif rng.random() < 0.2:
+            trigger = msgspec.structs.replace(trigger, event_id=f"order-{rng.randint(0, 2)}")
         made = await self._twice(lambda gateway, key: gateway.trigger(TENANT, trigger, key))
         assert made.run_id in self.journal.runs, f"I13 {made.run_id} was accepted and is not there"
+        keys = [(run.dag_id, run.window_key) for run in self.journal.runs.values() if run.window_key.startswith("!")]
+        assert len(keys) == len(set(keys)), f"an event started two runs: {keys}"
 
     async def _live_run(self) -> None:
         """A run of the runs surface: with tasks, or driven by this client, who may change its mind or forget it."""
@@ -244,6 +250,8 @@ class Clients:
             max_active_runs=rng.choice((None, 1, 2)),
             run_backwards=rng.random() < 0.3,
         )
+        if rng.random() < 0.2:
+            trigger = msgspec.structs.replace(trigger, start=None, end=None, partitions=_regions(rng))
         made = await self._twice(lambda gateway, key: gateway.trigger(TENANT, trigger, key))
         assert made.run_id in self.journal.runs, f"I13 {made.run_id} was accepted and is not there"
 
@@ -278,6 +286,44 @@ class Clients:
         await self.insist(lambda: waiting.decide(TENANT, view.run_id, view.task, ballot, None))
         cast = [x for x in self._events(view.run_id) if isinstance(x, e.VoteCast) and (x.task, x.by) == (view.task, by)]
         assert cast, f"I13 a vote of {by} on {view.run_id}/{view.task} was accepted and is not in the journal"
+
+    async def _reshape(self) -> None:
+        """A backfill that is paused for a while, capped anew, or made wider."""
+        rng = self.rng
+        backfills = [run_id for run_id, run in self.journal.runs.items() if run.run_type == "backfill"]
+        if not backfills:
+            return
+        run_id = rng.choice(backfills)
+        match rng.choice(("pause", "cap", "widen", "widen")):
+            case "pause":
+                await self._twice(lambda gateway, key: gateway.pause_run(TENANT, run_id, key))
+                assert self._told(run_id, e.RunPaused), f"I13 pause of {run_id}"
+                await asyncio.sleep(rng.uniform(0.0, 6.0))
+                await self._twice(lambda gateway, key: gateway.resume_run(TENANT, run_id, key))
+            case "cap":
+                cap, before = rng.choice((None, 1, 2, 3)), self.journal.runs[run_id].max_active_runs
+                await self._twice(lambda gateway, key: gateway.cap_run(TENANT, run_id, cap, key))
+                assert cap == before or self._told(run_id, e.BackfillCapped), f"I13 cap of {run_id}"
+            case _:
+                await self._widen(run_id)
+
+    async def _widen(self, run_id: str) -> None:
+        rng, window = self.rng, self.journal.runs[run_id].row().window
+        if window is None:
+            widening = Widening(partitions=_regions(rng))
+        else:
+            later = date.fromisoformat(window.end) + timedelta(days=rng.randint(0, 2))
+            earlier = date.fromisoformat(window.start) - timedelta(days=rng.randint(0, 2))
+            widening = Widening(start=earlier.isoformat(), end=later.isoformat(), reprocess=rng.choice(_REPROCESS))
+        done = await self._twice(lambda gateway, key: gateway.widen_run(TENANT, run_id, widening, key))
+        children = self.journal.runs[run_id].children
+        keys = [self.journal.runs[child].window_key for child in children]
+        assert len(set(keys)) == len(keys) >= done.counts.total, f"I13 {run_id} has {keys}, {done.counts} were told"
+        if window is not None:
+            assert keys == sorted(keys), f"{run_id}: not by date: {keys}"
+
+    def _told(self, run_id: str, kind: type[e.Event]) -> bool:
+        return any(isinstance(event, kind) for event in self._events(run_id))
 
     async def _pause_dag(self) -> None:
         gateway, dag_id = self.gateways[0], self.rng.choice(("a", "b"))
@@ -318,7 +364,7 @@ class Clients:
     def _check_obeyed(self, kind: str, run_id: str, task: str) -> None:
         """What was answered is in the journal (I13)."""
         events = check_versions(self.journal.runs[run_id].events)
-        if self.journal.runs[run_id].run_type == "backfill" and kind != "cancel":
+        if self.journal.runs[run_id].run_type == "backfill" and kind not in ("cancel", "pause"):
             return
         wanted: tuple[type[e.Event], ...] = {
             "cancel": (e.RunCancelled, e.RunCancelling),
@@ -400,6 +446,10 @@ class Clients:
 
 
 _REPROCESS = ("none", "none", "failed", "completed")
+
+
+def _regions(rng: Random) -> tuple[Dimension, ...]:
+    return (Dimension("", tuple(rng.sample(("ap", "eu", "sa", "us"), rng.randint(1, 4)))),)
 
 
 def _day(number: int) -> str:

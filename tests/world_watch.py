@@ -31,6 +31,10 @@ ACTIVE = frozenset({"running", "paused", "cancelling"})
 _STARTS = (e.RunStarted, e.RunRestarted, e.RunRevived)
 
 
+#: seconds until whoever admits windows has heard of another limit, whatever happens to the news
+RECAP_S = 30.0
+
+
 class Watcher:
     """Knows what must hold."""
 
@@ -55,6 +59,10 @@ class Watcher:
         #: by how much a retry may come too early
         self.early = EARLY
         self._seen: dict[str, int] = {}
+        #: backfills that were paused when last something was written
+        self._paused: set[str] = set()
+        #: backfill -> seconds since when at most so many of its windows run at a time, and how many
+        self._capped: dict[str, tuple[float, int | None]] = {}
         self._idle_since: dict[str, float] = {}
 
     def written(self) -> None:
@@ -66,11 +74,15 @@ class Watcher:
                 self._read_on(run_id)
             except AssertionError as broken:
                 self.failures.append(str(broken))
+        self._paused = {
+            i for i, run in self.journal.runs.items() if (run.run_type, run.state) == ("backfill", "paused")
+        }
 
     def _read_on(self, run_id: str) -> None:
         run = self.journal.runs[run_id]
         seen, self._seen[run_id] = self._seen.get(run_id, 0), run.version
         if run.run_type == "backfill":
+            self._cap_of(run_id)
             return
         history = self.histories.get(run_id)
         if history is None:
@@ -98,10 +110,25 @@ class Watcher:
         mine = [other for other in active if self.journal.runs[other].dag_id == run.dag_id]
         limit = self._definition_of(run.dag_id)(dag.version).max_active_runs
         assert len(mine) <= limit, f"I7 {run.dag_id}: {len(mine)} runs active, limit {limit}: {mine}"
-        if run.parent and (cap := self.journal.runs[run.parent].max_active_runs):
+        if not run.parent or self.histories[run_id].restarts:  # it may have waited in another one's lane
+            return
+        held = run.parent in self._paused and self.journal.runs[run.parent].state == "paused"
+        assert not held, f"I7 {run_id} started while backfill {run.parent} is paused"
+        since_s, cap = self._cap_of(run.parent)
+        if cap and self.wire.loop.time() - since_s > RECAP_S:
             born = [other for other in mine if self.journal.runs[other].parent == run.parent]
-            siblings = [o for o in born if not self.histories[o].restarts]  # others may wait in another one's lane
+            siblings = [o for o in born if not self.histories[o].restarts]
             assert len(siblings) <= cap, f"I7 backfill {run.parent}: {len(siblings)} windows active, limit {cap}"
+
+    def _cap_of(self, backfill: str) -> tuple[float, int | None]:
+        """Since when, and how many; since ever when it was never changed."""
+        cap = self.journal.runs[backfill].max_active_runs
+        known = self._capped.get(backfill)
+        if known is None:
+            known = self._capped[backfill] = (-RECAP_S - 1, cap)
+        elif known[1] != cap:
+            known = self._capped[backfill] = (self.wire.loop.time(), cap)
+        return known
 
     def began(self, worker: str, task: Assignment, context: RunContext | None) -> None:
         """A worker starts an attempt: it is durable as started, and its inputs are what was accepted."""
@@ -194,9 +221,8 @@ class Watcher:
             ]
             dag = self.journal.dag_rows[TENANT, run.dag_id]
             free = len(active) < self._definition_of(run.dag_id)(dag.version).max_active_runs
-            limited = any(
-                (self.journal.runs[w].max_active_runs or 99) <= len(active) for w in (run.parent, *run.watchers) if w
-            )
+            lanes = [self.journal.runs[backfill] for backfill in (run.parent, *run.watchers) if backfill]
+            limited = any((lane.max_active_runs or 99) <= len(active) or lane.state == "paused" for lane in lanes)
             if free and not limited:
                 return f"{run_id} of {run.dag_id} could start: {len(active)} are active"
         return ""
@@ -251,7 +277,8 @@ class Watcher:
     def _check_order(self, run_id: str) -> None:
         """One window at a time: they start by date, or backwards."""
         backfill = self.journal.runs[run_id]
-        if any(isinstance(event, e.RunRestarted) for event in check_versions(backfill.events)):
+        changes = (e.RunRestarted, e.BackfillWidened, e.BackfillCapped)
+        if any(isinstance(event, changes) for event in check_versions(backfill.events)):
             return  # with another limit or order, perhaps
         starts = []
         for child in backfill.children:

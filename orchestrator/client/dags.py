@@ -6,7 +6,7 @@ are `date`s or text `YYYY-MM-DD`, both inclusive; a manual run may have instants
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, Literal, TypeAlias
 
@@ -41,12 +41,16 @@ from orchestrator.client.shapes import (
     DagsSignalSent,
     DagsTaskChanged,
     DagsTriggered,
+    DagsWider,
 )
 
 BASE = "/api/v1/runtime/orchestrator"
 ENDED = frozenset({"success", "failed", "cancelled"})
 
 Day: TypeAlias = str | date
+#: a value, or values by name; values, or lists of them by name whose product is meant
+Partition: TypeAlias = str | Mapping[str, str]
+Partitions: TypeAlias = Sequence[str] | Mapping[str, Sequence[str]]
 Reprocess: TypeAlias = Literal["none", "failed", "completed"]
 
 #: the longest wait a server takes upon itself, in whole seconds
@@ -97,11 +101,18 @@ def trigger(
     params: Mapping[str, Any] | None = None,
     start: Day | None = None,
     end: Day | None = None,
+    partition: Partition | None = None,
     reprocess: Reprocess | None = None,
     key: str | None = None,
 ) -> Script[DagsTriggered]:
     """A manual run exists, durably. `key` names the command: the same key gives the same run for 24 h."""
-    return _post("/runs", _trigger(dag_id, start, end, params=params, reprocess=reprocess), key)
+    wanted = _trigger(dag_id, start, end, partition=partition, params=params, reprocess=reprocess)
+    return _post("/runs", wanted, key)
+
+
+def trigger_by_event(dag_id: str, event_id: str, data: Mapping[str, Any] | None = None) -> Script[DagsTriggered]:
+    """The run of that event exists, durably; told again, at whatever time, the event starts nothing (`duplicate`)."""
+    return _post(path("/dags/{}/trigger/{}", dag_id, event_id), data)
 
 
 def trigger_many(runs: Iterable[Mapping[str, Any]], *, key: str | None = None) -> Script[list[DagsBatchItem]]:
@@ -111,9 +122,10 @@ def trigger_many(runs: Iterable[Mapping[str, Any]], *, key: str | None = None) -
 
 def backfill(
     dag_id: str,
-    start: Day,
-    end: Day,
+    start: Day | None = None,
+    end: Day | None = None,
     *,
+    partitions: Partitions | None = None,
     params: Mapping[str, Any] | None = None,
     reprocess: Reprocess | None = None,
     backwards: bool = False,
@@ -123,19 +135,28 @@ def backfill(
 ) -> Script[DagsTriggered]:
     """A run for each window from `start` to `end`; the same days again are the same backfill.
 
+    Without days it is over `partitions`, or over those that the DAG declares.
+
     With the `plan_hash` of a dry run it does exactly what that said, or raises Conflicting.
     """
-    more = {"params": params, "reprocess": reprocess, "max_active_runs": max_active_runs, "plan_hash": plan_hash}
+    more: dict[str, Any] = {"partitions": partitions, "params": params, "reprocess": reprocess}
+    more |= {"max_active_runs": max_active_runs, "plan_hash": plan_hash}
     wanted = _trigger(dag_id, start, end, run_type="backfill", run_backwards=backwards or None, **more)
     return _post("/runs", wanted, key)
 
 
 def dry_run(
-    dag_id: str, start: Day, end: Day, *, reprocess: Reprocess | None = None, backwards: bool = False
+    dag_id: str,
+    start: Day | None = None,
+    end: Day | None = None,
+    *,
+    partitions: Partitions | None = None,
+    reprocess: Reprocess | None = None,
+    backwards: bool = False,
 ) -> Script[DagsPlan]:
     """What the backfill would do; nothing is stored."""
     more = {"run_type": "backfill", "dry_run": True, "reprocess": reprocess, "run_backwards": backwards or None}
-    return _post("/runs", _trigger(dag_id, start, end, **more))
+    return _post("/runs", _trigger(dag_id, start, end, partitions=partitions, **more))
 
 
 # -- runs
@@ -179,13 +200,47 @@ def cancel(run_id: str) -> Script[DagsRunChanged]:
 
 
 def pause_run(run_id: str) -> Script[DagsRunChanged]:
-    """No further task of the run starts."""
+    """No further task of the run, or window of the backfill, starts; what runs goes on."""
     return _post(path("/runs/{}/pause", run_id))
 
 
 def resume_run(run_id: str) -> Script[DagsRunChanged]:
     """Tasks of the run start again."""
     return _post(path("/runs/{}/resume", run_id))
+
+
+def widen(
+    run_id: str,
+    start: Day | None = None,
+    end: Day | None = None,
+    *,
+    partitions: Partitions | None = None,
+    params: Mapping[str, Any] | None = None,
+    reprocess: Reprocess | None = None,
+    plan_hash: str | None = None,
+    key: str | None = None,
+) -> Script[DagsWider]:
+    """A backfill that goes on is over these days, or partitions, too; what it has already stays as it is."""
+    more = {"params": params, "reprocess": reprocess, "plan_hash": plan_hash}
+    return _post(path("/runs/{}/widen", run_id), _widening(start, end, partitions, **more), key)
+
+
+def plan_widening(
+    run_id: str,
+    start: Day | None = None,
+    end: Day | None = None,
+    *,
+    partitions: Partitions | None = None,
+    reprocess: Reprocess | None = None,
+) -> Script[DagsPlan]:
+    """What `widen` would do; nothing is stored."""
+    body = _widening(start, end, partitions, reprocess=reprocess, dry_run=True)
+    return _post(path("/runs/{}/widen", run_id), body)
+
+
+def cap(run_id: str, max_active_runs: int | None) -> Script[DagsRunChanged]:
+    """At most so many windows of the backfill run at a time from now on; None = as many as the DAG allows."""
+    return _post(path("/runs/{}/cap", run_id), {"max_active_runs": max_active_runs})
 
 
 def retry(run_id: str) -> Script[DagsRunChanged]:
@@ -314,6 +369,10 @@ def _pages(below: str, **filters: str | None) -> Stream[Any]:
 
 def _trigger(dag_id: str, start: Day | None, end: Day | None, **more: object) -> dict[str, Any]:
     return _given(dag_id=dag_id, to=_day(end), **{"from": _day(start)}, **more)
+
+
+def _widening(start: Day | None, end: Day | None, partitions: Partitions | None, **more: object) -> dict[str, Any]:
+    return _given(to=_day(end), partitions=partitions, **{"from": _day(start)}, **more)
 
 
 def _given(**body: object) -> dict[str, Any]:

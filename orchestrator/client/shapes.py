@@ -10,7 +10,15 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 # -- dags
 
-DagsWindow = TypedDict("DagsWindow", {"from": str, "to": str})
+#: two dates, both inclusive, or two instants, the second exclusive; or else a partition, a value or values by name
+DagsWindow = TypedDict(
+    "DagsWindow",
+    {
+        "from": NotRequired[str | None],
+        "to": NotRequired[str | None],
+        "partition": NotRequired[str | dict[str, str] | None],
+    },
+)
 DagsRunState = Literal["queued", "running", "success", "failed", "cancelled"]
 DagsRunType = Literal["manual", "backfill", "scheduled"]
 
@@ -84,6 +92,7 @@ class DagsDagView(TypedDict):
     start_at: NotRequired[str | None]
     end_at: NotRequired[str | None]
     jitter_s: NotRequired[float | None]
+    partitions: NotRequired[list[str] | dict[str, list[str]] | None]
     dropped_fires: dict[str, int]
     last_dropped: DagsLastDropped | None
 
@@ -108,6 +117,18 @@ class DagsTriggered(TypedDict):
     dag_id: str
     run_type: DagsRunType
     counts: NotRequired[DagsCounts | None]
+    duplicate: NotRequired[bool | None]
+
+
+class DagsWider(TypedDict):
+    """What became of a widening; `counts` are of all windows."""
+
+    run_id: str
+    state: DagsRunState
+    dag_id: str
+    run_type: Literal["backfill"]
+    added: int
+    counts: DagsCounts
 
 
 class DagsBatchItem(TypedDict):
@@ -161,6 +182,7 @@ class DagsRunSummary(TypedDict):
     tasks_sla_missed: NotRequired[list[str] | None]
     timed_out: NotRequired[Literal["run", "queued"] | None]
     paused: NotRequired[bool | None]
+    max_active_runs: NotRequired[int | None]
     counts: NotRequired[DagsCounts | None]
 
 
@@ -198,8 +220,11 @@ class DagsRunWindow(TypedDict):
 
 
 class DagsRun(DagsRunSummary):
-    """A run; `windows` and `counts` belong to backfills."""
+    """A run; `windows`, `counts`, `progress` and what follows it belong to backfills."""
 
+    progress: NotRequired[float | None]
+    eta: NotRequired[str | None]
+    windows_per_s: NotRequired[float | None]
     windows: NotRequired[list[DagsRunWindow] | None]
     windows_truncated: NotRequired[bool | None]
     #: task -> what it waits for without a worker
@@ -213,6 +238,7 @@ class DagsRunChanged(TypedDict):
     state: DagsRunState
     attempts: int
     paused: NotRequired[bool | None]
+    max_active_runs: NotRequired[int | None]
 
 
 class DagsTaskChanged(TypedDict):

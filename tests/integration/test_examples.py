@@ -63,6 +63,14 @@ def test_office_hours_shows_what_the_calendar_skips(live: Server, api: Api) -> N
     assert "clocks change" in told
 
 
+def test_partitions_are_run_each_and_added_to(live: Server, api: Api) -> None:
+    told = run(live, "shop_reports").splitlines()
+    assert told[-3] == "would start 6"
+    assert told[-2].endswith("and made wider by 3")
+    assert told[-1] == "success 1.0 9"
+    assert "sales" in latest_log(live, api, "shop_reports", "report")
+
+
 def test_fan_out_fan_in_adds_up(live: Server, api: Api) -> None:
     run(live, "fan_out_fan_in")
     words = 6 * sum(range(1, 13))

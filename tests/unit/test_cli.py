@@ -232,6 +232,54 @@ def test_a_backfill_says_which_days_and_what_to_redo(call: Any, stub: Stub) -> N
     }
 
 
+def test_a_run_because_of_an_event_names_it(call: Any, stub: Stub) -> None:
+    stub.on("POST", "/dags/d/trigger/order-7", {"run_id": "run_1", "state": "queued"})
+    assert call("run", "d", "--event", "order-7", "--param", "n=1")[0] == 0
+    assert stub.asked[0][2] == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ((), None),
+        (("--partition", "eu", "--partition", "us"), ["eu", "us"]),
+        (("--partition", "r=eu", "--partition", "d=1", "--partition", "r=us"), {"r": ["eu", "us"], "d": ["1"]}),
+    ],
+)
+def test_a_backfill_is_over_partitions_where_no_days_are_given(
+    call: Any, stub: Stub, given: tuple[str, ...], sent: object
+) -> None:
+    stub.on("POST", "/runs", {"run_id": "run_1", "state": "queued"})
+    assert call("backfill", "d", *given)[0] == 0
+    assert stub.asked[0][2].get("partitions") == sent
+    assert "from" not in stub.asked[0][2]
+
+
+def test_values_with_and_without_a_name_are_refused(call: Any, stub: Stub) -> None:
+    status, _, err = call("backfill", "d", "--partition", "eu", "--partition", "r=us")
+    assert status != 0
+    assert "name=value" in err
+    assert stub.asked == []
+
+
+def test_a_backfill_is_made_wider_and_tells_by_how_much(call: Any, stub: Stub) -> None:
+    answer = {"run_id": "run_1", "state": "running", "added": 3, "counts": {"total": 7}}
+    stub.on("POST", "/runs/run_1/widen", answer)
+    status, out, _ = call("runs", "widen", "run_1", "--to", "2025-10-07", "--plan-hash", "sha256:3f")
+    assert (status, out) == (0, "run_1 running: 3 more, 7 windows\n")
+    assert stub.asked[0][2] == {"to": "2025-10-07", "params": {}, "reprocess": "none", "plan_hash": "sha256:3f"}
+
+
+def test_the_tally_tells_when_a_backfill_will_be_through() -> None:
+    counts = {"total": 4, "queued": 3, "running": 0, "success": 0, "failed": 0, "cancelled": 0, "skipped": 1}
+    tally = commands.Tally(RUN | {"state": "running", "counts": counts, "eta": "2026-01-02T03:04:05.000Z"})
+    assert tally.note == "running, until 2026-01-02 03:04:05 UTC"
+    tally.count("backfill_widened", {"total": 7, "added": 3, "skipped": 2})
+    assert (tally.done, tally.total) == (2, 7)
+    tally.count("run_state", {"to": "running"})
+    assert tally.note == "running"
+
+
 def test_a_dry_run_shows_the_windows_and_the_hash_that_pins_them(call: Any, stub: Stub) -> None:
     day = {"from": "2025-10-01", "to": "2025-10-01"}
     plan = {
@@ -300,6 +348,8 @@ def test_instances_are_listed_page_by_page_with_a_summary(call: Any, stub: Stub)
         (("runs", "cancel", "r"), "/runs/r/cancel", {}),
         (("runs", "pause", "r"), "/runs/r/pause", {}),
         (("runs", "resume", "r"), "/runs/r/resume", {}),
+        (("runs", "cap", "r", "2"), "/runs/r/cap", {"max_active_runs": 2}),
+        (("runs", "cap", "r"), "/runs/r/cap", {"max_active_runs": None}),
         (("runs", "retry", "r"), "/runs/r/retry", {}),
         (("runs", "retry", "r", "t"), "/runs/r/tasks/t/retry", {}),
         (("workers", "scale", "4"), "/workers/scale", {"pool": "default", "n": 4}),

@@ -320,3 +320,43 @@ def test_however_many_wait_a_holder_keeps_one_lease_for_its_quantum() -> None:
     assert len(slots.yields(0.0)) == 1
     assert slots.yields(QUANTUM_S / 2) == []
     assert len(slots.yields(QUANTUM_S)) == 1
+
+
+# ── backfills that are paused, or capped anew ─────────────────────────────────────────────────────
+
+
+def test_windows_of_a_paused_backfill_wait_and_others_do_not() -> None:
+    made = Admission()
+    made.configure("d", 16, False)
+    made.shape("d", "b1", None, True)
+    for run in (queued("r1", "b1"), queued("r2", "b2"), queued("r3")):
+        made.enqueue(run)
+    assert [run.run_id for run in made.admit()] == ["r3", "r2"]
+    made.shape("d", "b1", None, False)
+    assert [run.run_id for run in made.admit()] == ["r1"]
+
+
+def test_another_cap_holds_from_then_on_whatever_windows_were_queued_with() -> None:
+    made = Admission()
+    made.configure("d", 16, False)
+    for n in range(6):
+        made.enqueue(queued(f"r{n}", "b1", limit=1))
+    assert len(made.admit()) == 1
+    made.shape("d", "b1", 3, False)
+    assert len(made.admit()) == 2
+    made.shape("d", "b1", 1, False)
+    made.finish("r0")
+    assert made.admit() == [], "two still run"
+    made.shape("d", "b1", None, False)
+    assert len(made.admit()) == 3
+
+
+def test_a_window_that_goes_on_after_its_paused_backfill_has_ended_is_a_run_like_any_other() -> None:
+    made = Admission()
+    made.configure("d", 16, False)
+    made.shape("d", "b1", None, True)
+    made.enqueue(queued("r1", "b1"))
+    assert made.admit() == []
+    made.unshape("b1")
+    made.enqueue(queued("r2", "b1"))
+    assert [run.run_id for run in made.admit()] == ["r1", "r2"]

@@ -81,12 +81,17 @@ def operations() -> dict[str, Json]:
         "resume_dag": _switch(),
         "deploy_dag": _command((_dag_id(),), m.DagsDagDefined),
         "trigger": _post((), m.DagsTrigger, m.DagsTriggered, m.DagsPlan, problems=_OF_COMMANDS),
+        "trigger_by_event": _post(
+            (_dag_id(), _event_id()), m.DagsEvent, m.DagsTriggered, problems=_OF_COMMANDS, body_required=False
+        ),
         "trigger_batch": _post((), m.DagsBatch, m.DagsBatchDone, problems=(Kind.INVALID, Kind.CONFLICT)),
         "list_runs": _get((*_run_filters(), *_paging()), m.DagsRunList, Kind.INVALID),
         "get_run": _get((_run_id(), _wait()), m.DagsRun, Kind.INVALID, Kind.NOT_FOUND),
         "cancel_run": _command((_run_id(),), m.DagsRunChanged),
         "pause_run": _command((_run_id(),), m.DagsRunChanged),
         "resume_run": _command((_run_id(),), m.DagsRunChanged),
+        "widen_run": _post((_run_id(),), m.DagsWidening, m.DagsWider, m.DagsPlan, problems=_OF_COMMANDS),
+        "cap_run": _post((_run_id(),), m.DagsCap, m.DagsRunChanged, problems=_OF_COMMANDS),
         "retry_run": _command((_run_id(),), m.DagsRunChanged),
         "run_events": _stream(),
         "retry_task": _command((_run_id(), _task()), m.DagsTaskChanged),
@@ -216,6 +221,10 @@ def _ref(model: type[BaseModel]) -> Json:
 
 def _dag_id() -> Json:
     return _path("dag_id", parse.DAG_ID, "sales_gdp")
+
+
+def _event_id() -> Json:
+    return _path("event_id", parse.EVENT_ID, "order-7")
 
 
 def _run_id() -> Json:

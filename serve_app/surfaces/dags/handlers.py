@@ -151,6 +151,15 @@ class Handlers:
         done = await unhindered(self._gateway.trigger(principal.tenant, wanted.trigger, idem))
         return _answer(words.triggered(done), replayed=done.replayed)
 
+    async def trigger_by_event(self, request: Request, principal: Principal) -> Response:
+        """Run a DAG because of an event, once however often it is told"""
+        body = await self._optional_json(request)
+        dag_id = _path_id(request, "dag", "dag_id")
+        trigger = parse.event_request(dag_id, request.path_params["event_id"], body)
+        idem = idempotency(request, principal.tenant, body)
+        done = await unhindered(self._gateway.trigger(principal.tenant, trigger, idem))
+        return _answer(words.triggered(done) | {"duplicate": done.existing}, replayed=done.replayed)
+
     async def trigger_batch(self, request: Request, principal: Principal) -> Response:
         """Trigger many manual runs in one durable step"""
         body = await self._json(request)
@@ -200,12 +209,33 @@ class Handlers:
         return await self._command_run(request, principal, self._gateway.cancel_run)
 
     async def pause_run(self, request: Request, principal: Principal) -> Response:
-        """Pause a run: no further task of it starts"""
+        """Pause a run: no further task, or window of a backfill, starts"""
         return await self._command_run(request, principal, self._gateway.pause_run)
 
     async def resume_run(self, request: Request, principal: Principal) -> Response:
         """Resume a run"""
         return await self._command_run(request, principal, self._gateway.resume_run)
+
+    async def widen_run(self, request: Request, principal: Principal) -> Response:
+        """Add windows to a backfill that goes on, or plan it"""
+        body = await self._json(request)
+        widening, dry_run = parse.widening_request(body)
+        run_id = _path_id(request, "run", "run_id")
+        if dry_run:
+            return _answer(words.plan(await self._gateway.plan_widening(principal.tenant, run_id, widening)))
+        require(principal, "admin")
+        idem = idempotency(request, principal.tenant, body)
+        done = await unhindered(self._gateway.widen_run(principal.tenant, run_id, widening, idem))
+        return _answer(words.wider(done), replayed=done.replayed)
+
+    async def cap_run(self, request: Request, principal: Principal) -> Response:
+        """Change how many windows of a backfill run at a time"""
+        body = await self._json(request)
+        limit = parse.cap_request(body)
+        run_id = _path_id(request, "run", "run_id")
+        idem = idempotency(request, principal.tenant, body)
+        changed = await unhindered(self._gateway.cap_run(principal.tenant, run_id, limit, idem))
+        return _answer({**words.run_changed(changed), "max_active_runs": limit}, replayed=changed.replayed)
 
     async def retry_run(self, request: Request, principal: Principal) -> Response:
         """Retry every failed task of a run"""

@@ -43,6 +43,12 @@ class DagsTask(spec.TaskBody):
     pool: Literal["default"] = "default"
 
 
+#: a list of values, or lists by name whose product the partitions are
+Partitions = list[str] | dict[str, list[str]]
+#: a value, or values by name of one of a product
+Partition = str | dict[str, str]
+
+
 class DagsCalendar(spec.CalendarBody):
     """On which dates a schedule fires, beside its cron expression. `include` wins over `weekdays`."""
 
@@ -53,6 +59,7 @@ class DagsDag(spec.DagBody):
     tasks: list[DagsTask] = Field([], max_length=spec.TASKS_MAX)  # type: ignore[assignment]  # a list is invariant
     version: int | None = Field(None, ge=1, le=parse.MOST_VERSIONS, description="the one being replaced (precondition)")
     calendar: DagsCalendar | None = None
+    partitions: Partitions | None = Field(None, description="what a backfill without dates is over")
 
 
 class DagsCalendarView(BaseModel):
@@ -126,6 +133,7 @@ class DagsDagView(BaseModel):
     start_at: str | None = None
     end_at: str | None = None
     jitter_s: float | None = None
+    partitions: Partitions | None = None
     dropped_fires: dict[DropReason, int] = Field(description="fires of the schedule that started no run, by reason")
     last_dropped: DagsLastDropped | None
 
@@ -146,10 +154,11 @@ class DagsDagDefined(BaseModel):
 
 
 class DagsWindow(BaseModel):
-    """Two dates, both inclusive, or two instants, the second exclusive."""
+    """Two dates, both inclusive, or two instants, the second exclusive; or else a partition."""
 
-    from_: str = Field(alias="from")
-    to: str
+    from_: str | None = Field(None, alias="from")
+    to: str | None = None
+    partition: Partition | None = None
 
 
 class DagsSchedule(BaseModel):
@@ -210,6 +219,10 @@ class DagsTrigger(BaseModel):
     run_type: Literal["manual", "backfill"] | None = Field(None, description="default `manual`")
     from_: str | None = Field(None, alias="from", description="first day, or first instant of a manual run")
     to: str | None = Field(None, description="last day, inclusive, or end instant, exclusive")
+    partition: Partition | None = Field(None, description="of a manual run, instead of from and to")
+    partitions: Partitions | None = Field(
+        None, description="of a backfill, instead of from and to; without either those that the DAG declares"
+    )
     params: dict[str, Any] | None = Field(None, description="merged over every task's params")
     dry_run: bool | None = Field(None, description="plan only, nothing is stored")
     plan_hash: str | None = Field(None, min_length=1, max_length=1000, description="precondition: the plan still holds")
@@ -217,6 +230,10 @@ class DagsTrigger(BaseModel):
     run_backwards: bool | None = Field(None, description="latest window first")
     reprocess: Reprocess | None = Field(None, description="what to do about windows that have a run; default `none`")
     on_version: Literal["current", "pinned"] | None = Field(None, description="version of a restarted run")
+
+
+class DagsEvent(BaseModel, extra="allow"):
+    """What an event says: any JSON object, which becomes the run's params."""
 
 
 class DagsTriggered(BaseModel):
@@ -227,6 +244,37 @@ class DagsTriggered(BaseModel):
     dag_id: DagId
     run_type: RunType
     counts: DagsCounts | None = None
+    duplicate: bool | None = Field(None, description="of an event: it had started this run before")
+
+
+class DagsWidening(BaseModel):
+    """More windows of a backfill that goes on."""
+
+    from_: str | None = Field(None, alias="from", description="first day; default as now")
+    to: str | None = Field(None, description="last day, inclusive; default as now")
+    partitions: Partitions | None = Field(None, description="of a backfill over partitions")
+    params: dict[str, Any] | None = Field(None, description="of the runs that are created for them")
+    dry_run: bool | None = Field(None, description="plan only, nothing is stored")
+    plan_hash: str | None = Field(None, min_length=1, max_length=1000, description="precondition: the plan still holds")
+    reprocess: Reprocess | None = Field(None, description="what to do about windows that have a run; default `none`")
+    on_version: Literal["current", "pinned"] | None = Field(None, description="version of a restarted run")
+
+
+class DagsWider(BaseModel):
+    """What became of a widening; `counts` are of all windows."""
+
+    run_id: str
+    state: RunState
+    dag_id: DagId
+    run_type: Literal["backfill"]
+    added: int = Field(ge=0)
+    counts: DagsCounts
+
+
+class DagsCap(BaseModel):
+    """How many windows of a backfill run at a time."""
+
+    max_active_runs: int | None = Field(ge=1, le=1000, description="null: as many as the DAG allows")
 
 
 class DagsPlannedWindow(BaseModel):
@@ -325,11 +373,16 @@ class DagsRunSummary(BaseModel):
     tasks_sla_missed: list[str] | None = Field(None, description="tasks that missed their SLA, at most the first 100")
     timed_out: TimedOut | None = Field(None, description="of a run that took too long: what did")
     paused: bool | None = None
+    max_active_runs: int | None = Field(None, description="of a backfill: windows at a time")
     counts: DagsCounts | None = None
 
 
 class DagsRun(DagsRunSummary):
-    """A run. `windows` and `counts` belong to backfills."""
+    """A run. `windows`, `counts`, `progress` and what follows it belong to backfills."""
+
+    progress: float | None = Field(None, ge=0, le=1, description="share of the windows that are over")
+    eta: Instant | None = Field(None, description="when the last window ends; null when that cannot be told")
+    windows_per_s: float | None = Field(None, ge=0)
 
     windows: list[DagsRunWindow] | None = None
     windows_truncated: bool | None = None
@@ -352,6 +405,7 @@ class DagsRunChanged(BaseModel):
     state: RunState
     attempts: int
     paused: bool | None = None
+    max_active_runs: int | None = Field(None, description="answer to a cap")
 
 
 class DagsTaskChanged(BaseModel):
@@ -532,6 +586,9 @@ BODIES: dict[type[BaseModel], dict[str, dict[str, Any]]] = {
             "dry_run": True,
         },
     },
+    DagsEvent: {"a file has come": {"path": "s3://in/2025-10-01.csv", "size_bytes": 4096}},
+    DagsWidening: {"a week more": {"to": "2025-10-11"}, "a region more": {"partitions": ["us"]}},
+    DagsCap: {"two at a time": {"max_active_runs": 2}, "none of its own": {"max_active_runs": None}},
     DagsBatch: {"two runs": {"runs": [{"dag_id": "sales_gdp"}, {"dag_id": "sales_gdp", "params": {"n": 2}}]}},
     DagsSchedule: {
         "weekdays without holidays": {

@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import cast
+from typing import Any, cast
 
 import orjson
 
-from orchestrator import dates, published, spec, windows
-from orchestrator.definition import Definition, RunType
+from orchestrator import dates, partitions, published, spec, windows
+from orchestrator.definition import Definition, Dimension, RunType
 from orchestrator.errors import Conflict, Invalid, NotFound
-from orchestrator.faults import json_fault
-from orchestrator.views import Trigger
+from orchestrator.faults import json_fault, refusal
+from orchestrator.views import Trigger, Widening
 from serve_app.ports import Expect
 from serve_app.requests import Fields, object_of, whole_number, word
 from serve_app.surfaces.dags import paging
@@ -30,6 +30,8 @@ TASK_ID = spec.TASK_ID.removeprefix("^").removesuffix("$")
 RUN_ID = r"[A-Za-z0-9_.:-]{1,128}"
 SIGNAL_NAME = r"[A-Za-z0-9_.:-]{1,128}"
 WORKER_ID = r"[A-Za-z0-9_.:-]{1,250}"
+
+EVENT_ID = r"[A-Za-z0-9_.:~@+=-]{1,200}"
 
 MOST_RUNS_IN_BATCH = 10_000
 MOST_WORKERS = 512
@@ -64,6 +66,7 @@ _FORMS = MappingProxyType(
         }.items()
     }
 )
+_EVENT_ID = re.compile(EVENT_ID, re.ASCII)
 _IF_MATCH = re.compile(r'(?:W/)?(?:"(\d{1,15})"|(\d{1,15}))', re.ASCII)
 
 #: status in a query -> is the DAG paused
@@ -154,11 +157,19 @@ def trigger_request(body: object) -> TriggerRequest:
         fields.wrong("dag_id", f"{DAG_ID} expected")
     run_type = fields.choice("run_type", _RUN_TYPES, "manual")
     start, end = _window(fields, run_type)
+    if run_type == "manual":
+        partition, asked = _partition(fields), None
+    else:
+        partition, asked = "", _partitions(fields)
+    if (partition or asked) and (start or end):
+        fields.wrong("from", "dates and partitions exclude each other")
     trigger = Trigger(
         dag_id=dag_id or "",
         run_type=cast(RunType, run_type),
         start=start,
         end=end,
+        partition=partition,
+        partitions=asked,
         params=fields.mapping("params"),
         plan_hash=fields.text("plan_hash", shortest=1),
         max_active_runs=fields.whole("max_active_runs", 1, 1000),
@@ -169,6 +180,49 @@ def trigger_request(body: object) -> TriggerRequest:
     dry_run = fields.flag("dry_run")
     fields.check()
     return TriggerRequest(trigger, dry_run)
+
+
+def event_request(dag_id: str, event_id: str, body: Mapping[str, Any]) -> Trigger:
+    """A body of POST /dags/{dag_id}/trigger/{event_id}: what the event says, which becomes the run's params."""
+    if not _EVENT_ID.fullmatch(event_id):
+        raise Invalid(f"event_id must match ^{EVENT_ID}$", (("event_id", "of another form"),))
+    if (fault := json_fault(body)) is not None:
+        raise refusal([fault])
+    return Trigger(dag_id=dag_id, event_id=event_id, params=dict(body))
+
+
+def widening_request(body: object) -> tuple[Widening, bool]:
+    """A body of POST /runs/{run_id}/widen, and whether it is a dry run."""
+    fields = Fields(body)
+    days = [_day(fields, name) for name in ("from", "to")]
+    widening = Widening(
+        start=days[0],
+        end=days[1],
+        partitions=_partitions(fields),
+        params=fields.mapping("params"),
+        plan_hash=fields.text("plan_hash", shortest=1),
+        reprocess=fields.choice("reprocess", _REPROCESS, "none"),
+        pinned_version=fields.choice("on_version", _ON_VERSION, "current") == "pinned",
+    )
+    if (widening.start or widening.end) and widening.partitions:
+        fields.wrong("from", "dates and partitions exclude each other")
+    elif not (widening.start or widening.end or widening.partitions):
+        fields.wrong("from", "from, to or partitions expected")
+    elif widening.start and widening.end and widening.end < widening.start:
+        fields.wrong("to", "before from")
+    dry_run = fields.flag("dry_run")
+    fields.check()
+    return widening, dry_run
+
+
+def cap_request(body: object) -> int | None:
+    """`max_active_runs` of POST /runs/{run_id}/cap: a number, or null for none."""
+    fields = Fields(body)
+    if "max_active_runs" not in object_of(body):
+        fields.wrong("max_active_runs", "required; null for none")
+    limit = fields.whole("max_active_runs", 1, 1000)
+    fields.check()
+    return limit
 
 
 def batch_request(body: object) -> list[Trigger | Invalid]:
@@ -324,12 +378,40 @@ def _window(fields: Fields, run_type: str) -> tuple[str | None, str | None]:
     start, end = fields.text("from", longest=50), fields.text("to", longest=50)
     try:
         if run_type == "backfill":
-            return _days(start, end)
+            # without dates it is over partitions: those of the DAG, when the request names none
+            return (None, None) if start is None and end is None else _days(start, end)
         window = windows.manual_window(start, end)
         return (None, None) if window is None else (window.start, window.end)
     except Invalid as error:
         fields.refused(error)
         return None, None
+
+
+def _day(fields: Fields, name: str) -> str | None:
+    text = fields.text(name, longest=50)
+    try:
+        return None if text is None else dates.parse_date(text, name).isoformat()
+    except Invalid as error:
+        fields.refused(error)
+        return None
+
+
+def _partition(fields: Fields) -> str:
+    given = fields.anything("partition")
+    try:
+        return "" if given is None else partitions.parse_one(given)
+    except Invalid as error:
+        fields.refused(error)
+        return ""
+
+
+def _partitions(fields: Fields) -> tuple[Dimension, ...] | None:
+    given = fields.anything("partitions")
+    try:
+        return None if given is None else partitions.parse(given)
+    except Invalid as error:
+        fields.refused(error)
+        return None
 
 
 def _days(start: str | None, end: str | None) -> tuple[str, str]:

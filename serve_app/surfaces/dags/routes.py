@@ -35,7 +35,7 @@ BASE = "/api/v1/runtime/orchestrator"
 Handler = Callable[[Request, Principal], Awaitable[Response]]
 
 #: method, path, scope, name of the handler; literal segments before parameters.
-#: A backfill needs scope admin too: that is seen in the body of `trigger`.
+#: A backfill needs scope admin too: that is seen in the bodies of `trigger` and `widen_run`.
 ENDPOINTS = (
     ("POST", "/dags", "admin", "define_dag"),
     ("GET", "/dags", "client", "list_dags"),
@@ -45,6 +45,7 @@ ENDPOINTS = (
     ("POST", "/dags/{dag_id}/pause", "admin", "pause_dag"),
     ("POST", "/dags/{dag_id}/resume", "admin", "resume_dag"),
     ("POST", "/dags/{dag_id}/deploy", "admin", "deploy_dag"),
+    ("POST", "/dags/{dag_id}/trigger/{event_id}", "client", "trigger_by_event"),
     ("POST", "/runs", "client", "trigger"),
     ("POST", "/runs/batch", "client", "trigger_batch"),
     ("GET", "/runs", "client", "list_runs"),
@@ -52,6 +53,8 @@ ENDPOINTS = (
     ("POST", "/runs/{run_id}/cancel", "client", "cancel_run"),
     ("POST", "/runs/{run_id}/pause", "client", "pause_run"),
     ("POST", "/runs/{run_id}/resume", "client", "resume_run"),
+    ("POST", "/runs/{run_id}/widen", "client", "widen_run"),
+    ("POST", "/runs/{run_id}/cap", "admin", "cap_run"),
     ("POST", "/runs/{run_id}/retry", "client", "retry_run"),
     ("GET", "/runs/{run_id}/events", "client", "run_events"),
     ("POST", "/runs/{run_id}/tasks/{task}/retry", "client", "retry_task"),

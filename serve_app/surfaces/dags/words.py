@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from orchestrator import spec
+from orchestrator import partitions, spec
 from orchestrator.definition import Window
 from orchestrator.events import Counts
 from orchestrator.fires import Tick, Timetable
@@ -37,6 +37,7 @@ from orchestrator.views import (
     RunView,
     SignalSent,
     Triggered,
+    Wider,
     WorkerView,
 )
 from serve_app.problems import STATUS, Kind
@@ -146,6 +147,18 @@ def triggered(answer: Triggered) -> Json:
     return body if answer.counts is None else {**body, "counts": counts(answer.counts)}
 
 
+def wider(answer: Wider) -> Json:
+    """Answer to a widening."""
+    return {
+        "run_id": answer.run_id,
+        "state": RUN_WORDS[answer.state],
+        "dag_id": answer.dag_id,
+        "run_type": "backfill",
+        "added": answer.added,
+        "counts": counts(answer.counts),
+    }
+
+
 def plan(view: Plan) -> Json:
     """A dry run."""
     return {
@@ -170,6 +183,8 @@ def run(view: RunView) -> Json:
             {"window": window(each.window), "run_id": each.run_id, "state": RUN_WORDS[each.state]}
             for each in view.windows
         ]
+    if view.progress is not None:
+        body |= {"progress": view.progress, "eta": _instant_or_none(view.eta), "windows_per_s": view.windows_per_s}
     if view.windows_truncated:
         body["windows_truncated"] = True
     return body
@@ -201,6 +216,8 @@ def run_in_list(view: RunView) -> Json:
         body["timed_out"] = view.timed_out
     if view.state == "paused":
         body["paused"] = True
+    if view.run_type == "backfill":
+        body["max_active_runs"] = view.max_active_runs
     if view.counts is not None:
         body["counts"] = counts(view.counts)
     if view.waiting_for:
@@ -288,7 +305,7 @@ def worker(view: WorkerView) -> Json:
 
 def window(view: Window) -> Json:
     """What a run is about."""
-    return {"from": view.start, "to": view.end}
+    return partitions.shown(view)
 
 
 def counts(view: Counts) -> Json:

@@ -72,6 +72,16 @@ def test_a_backfill_says_only_what_was_asked_for(client: Both, wire: Wire) -> No
     assert wire.bodies()[1] == {**days, "dry_run": True, "reprocess": "failed"}
 
 
+def test_a_backfill_may_be_over_partitions(client: Both, wire: Wire) -> None:
+    wire.on(f"POST {BASE}/runs", RUN)
+    client("dags.backfill", "d", partitions={"region": ["eu", "us"]})
+    client("dags.trigger", "d", partition={"region": "eu"})
+    assert wire.bodies() == [
+        {"dag_id": "d", "run_type": "backfill", "partitions": {"region": ["eu", "us"]}},
+        {"dag_id": "d", "partition": {"region": "eu"}},
+    ]
+
+
 @pytest.mark.parametrize(
     ("method", "given", "request_line", "body"),
     [
@@ -80,6 +90,15 @@ def test_a_backfill_says_only_what_was_asked_for(client: Both, wire: Wire) -> No
         ("dags.resume", ("d",), f"POST {BASE}/dags/d/resume", {}),
         ("dags.pause_run", ("r",), f"POST {BASE}/runs/r/pause", {}),
         ("dags.resume_run", ("r",), f"POST {BASE}/runs/r/resume", {}),
+        ("dags.trigger_by_event", ("d", "o-7", {"n": 1}), f"POST {BASE}/dags/d/trigger/o-7", {"n": 1}),
+        ("dags.widen", ("r", None, "2025-10-09"), f"POST {BASE}/runs/r/widen", {"to": "2025-10-09"}),
+        (
+            "dags.plan_widening",
+            ("r", "2025-10-01"),
+            f"POST {BASE}/runs/r/widen",
+            {"from": "2025-10-01", "dry_run": True},
+        ),
+        ("dags.cap", ("r", None), f"POST {BASE}/runs/r/cap", {"max_active_runs": None}),
         ("dags.retry", ("r",), f"POST {BASE}/runs/r/retry", {}),
         ("dags.retry_task", ("r", "t"), f"POST {BASE}/runs/r/tasks/t/retry", {}),
         ("dags.skip_task", ("r", "t"), f"POST {BASE}/runs/r/tasks/t/skip", {}),

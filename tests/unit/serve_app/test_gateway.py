@@ -308,6 +308,36 @@ async def test_a_manual_plan_hash_is_a_precondition_too(world: World) -> None:
         await world.trigger(**day, plan_hash="sha256:0")
 
 
+# events
+
+
+async def test_an_event_starts_one_run_with_what_it_says_as_params(world: World) -> None:
+    await world.define()
+    told = [world.trigger(event_id="order-7", params={"n": n}) for n in range(20)]
+    found = await asyncio.gather(*told)
+    assert len({each.run_id for each in found}) == 1
+    assert [each.existing for each in found].count(False) == 1
+    await world.end(found[0].run_id)
+    late = await world.trigger(event_id="order-7", idem=key("k"))
+    assert (late.run_id, late.state, late.existing) == (found[0].run_id, "succeeded", True)
+    view = await world.gateway.run("t", late.run_id)
+    assert (view.window, view.run_type) == (None, "manual")
+    created = codec.decode_events(world.journal.runs[late.run_id].events[0].events, e.SCHEMA)[0]
+    assert isinstance(created, e.RunCreated)
+    assert list(created.params) == ["n"]
+
+
+async def test_an_event_is_neither_a_window_nor_an_event_of_another_dag(world: World) -> None:
+    await world.define()
+    await world.define(dag_id="other")
+    name = "2025-10-01"
+    one = await world.trigger(event_id=name)
+    window = await world.trigger(start=name, end=name)
+    other = await world.gateway.trigger("t", Trigger(dag_id="other", event_id=name), None)
+    assert len({one.run_id, window.run_id, other.run_id}) == 3
+    assert (await world.backfill(name, name)).counts is not None
+
+
 # backfills
 
 
