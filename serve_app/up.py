@@ -72,6 +72,16 @@ class Plan:
     #: DAGs to deploy once ready
     dags: Path | None = None
 
+    def to_json(self) -> bytes:
+        """For `detached.py`."""
+        return json.dumps({"settings": self.settings.to_dict(), "dags": self.dags and str(self.dags)}).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Plan:
+        """Inverse of `to_json`."""
+        told: dict[str, Any] = json.loads(text)
+        return cls(Settings.from_dict(told["settings"]), Path(told["dags"]) if told["dags"] else None)
+
 
 def version() -> str:
     """Version of the installed distribution."""
@@ -121,12 +131,13 @@ def detach(plan: Plan, say: Say) -> home.Server:
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with open(log, "ab") as sink, open(log, encoding="utf-8", errors="replace") as told:
         told.seek(0, os.SEEK_END)
-        command = [sys.executable, "-P", "-m", "serve_app.cli", "up", *_arguments(plan)]
-        # a URL may hold a password, which is nothing for a command line that all can see
-        hidden = {"REDIS_URL": plan.settings.redis_url} if plan.settings.redis_url else {}
-        environ = {"MALLOC_ARENA_MAX": _ARENAS} | os.environ | hidden | {"ORCHESTRATOR_HOME": plan.settings.home}
-        quiet = subprocess.DEVNULL  # what it prints when it is ready, our caller prints
-        child = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=sink, start_new_session=True, env=environ)
+        command = [sys.executable, "-P", "-m", "serve_app.detached"]
+        environ = {"MALLOC_ARENA_MAX": _ARENAS} | os.environ | {"ORCHESTRATOR_HOME": plan.settings.home}
+        order, quiet = subprocess.PIPE, subprocess.DEVNULL
+        child = subprocess.Popen(command, stdin=order, stdout=quiet, stderr=sink, start_new_session=True, env=environ)
+        assert child.stdin is not None, "a pipe was asked for"
+        with child.stdin as told_to:
+            told_to.write(plan.to_json())
         while True:
             for line in told:
                 say(line.rstrip())
@@ -406,23 +417,6 @@ def _deploy(dags: Path, folder: Path, say: Say) -> None:
         raise Invalid(f"cannot deploy {dags}:\n{done.stderr.strip()}")
     names = ", ".join(each["dag_id"] for each in json.loads(done.stdout)["items"])
     say(f"deployed {names}")
-
-
-def _arguments(plan: Plan) -> list[str]:
-    """Arguments of `up` for `plan`; what they cannot say is in the environment."""
-    settings = plan.settings
-    given = {
-        "--host": settings.host,
-        "--port": settings.port,
-        "--data-dir": settings.home,
-        "--workers": settings.workers or None,
-        "--blueprints": settings.blueprints_dir or None,
-        "--runners": settings.pipelines_incluster_runners or None,
-        "--address": settings.ray_address or None,
-        "--dags": plan.dags,
-    }
-    pairs = [word for name, value in given.items() if value is not None for word in (name, str(value))]
-    return pairs if settings.dashboard else [*pairs, "--no-dashboard"]
 
 
 def _ended(status: int, log: Path) -> OrchestratorError:

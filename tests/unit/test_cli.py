@@ -638,13 +638,20 @@ def test_ray_gets_our_settings_unless_the_caller_has_others(monkeypatch: pytest.
     assert "RAY_AUTH_MODE" not in up.ray_environment(read_settings({}, home="/h", ray_address="auto"))
 
 
-def test_a_detached_server_gets_the_same_plan_and_no_password_on_its_command_line() -> None:
+@pytest.mark.parametrize("dags", [Path("/d"), None])
+def test_a_detached_server_gets_the_same_plan(dags: Path | None) -> None:
     settings = read_settings({"REDIS_URL": "redis://:pw@r"}, home="/h", port=7, workers=3, dashboard=False)
-    arguments = up._arguments(up.Plan(settings, dags=Path("/d")))
-    assert arguments == [
-        *("--host", "127.0.0.1", "--port", "7", "--data-dir", "/h", "--workers", "3", "--dags", "/d"),
-        "--no-dashboard",
-    ]
+    plan = up.Plan(settings, dags)
+    assert up.Plan.from_json(plan.to_json()) == plan
+
+
+def test_a_detached_server_that_may_not_start_says_why_as_up_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CLIENT_TOKEN", "changeme")
+    settings = read_settings({}, home=str(tmp_path), host="0.0.0.0", port=free_port())
+    with pytest.raises(up.WeakTokens, match="CLIENT_TOKEN"):
+        up.detach(up.Plan(settings), lambda _: None)
 
 
 def test_down_where_nothing_runs_does_nothing(tmp_path: Path) -> None:
