@@ -14,16 +14,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from actors.kubernetes_config import configured
-from actors.names import GATEWAY, HANDLERS, KUBERNETES, RUNNER, SCHEDULER, is_own_actor, run_actor_name, worker_name
+from actors.names import (
+    GATEWAY,
+    HANDLERS,
+    KUBERNETES,
+    RUNNER,
+    SCHEDULER,
+    is_own_actor,
+    pool_of,
+    run_actor_name,
+    worker_name,
+)
 from actors.peers import Peers, WorkerGone
 from actors.settings import Settings
 from orchestrator import codec
 from orchestrator.control import Roster
 from orchestrator.errors import Invalid, JournalUnavailable, NotFound, OrchestratorError, Unavailable
+from orchestrator.needs import POOL
 from orchestrator.views import WorkerView
 
 _log = logging.getLogger(__name__)
@@ -137,8 +149,8 @@ class Supervisor:
     async def scale(self, blob: bytes) -> bytes:
         """Let a pool have `n` workers; surplus ones finish what they do first. The workers then."""
         pool, n = codec.decode_scale(blob)
-        if pool != "default":
-            raise Invalid(f"pool {pool} does not exist", (("pool", "only 'default' exists so far"),))
+        if not re.fullmatch(POOL, pool):
+            raise Invalid(f"{pool!r} is not the name of a pool", (("pool", f"must match {POOL}"),))
         if not 0 <= n <= WORKERS_MAX:
             raise Invalid(f"a pool has 0 to {WORKERS_MAX} workers, not {n}", (("n", f"0 to {WORKERS_MAX}"),))
         async with self._lock:
@@ -216,7 +228,7 @@ class Supervisor:
         if present is None:
             present = await asyncio.to_thread(self._stage.present)
         self._extra |= {name for name in present if is_own_actor(name)}
-        alive = {name: name.split("-")[1] for name in present if name.startswith("worker-")}
+        alive = {name: pool_of(name) for name in present if name.startswith("worker-")}
         self._workers = alive or {worker_name("default", n): "default" for n in range(self._settings.worker_count)}
 
     async def _retire(self) -> None:

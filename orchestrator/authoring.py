@@ -23,7 +23,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -50,7 +50,10 @@ class TaskOptions(TypedDict, total=False):
     retry_cap_s: float
     timeout_s: float
     priority: int
+    #: workers that it runs on
     pool: str
+    #: names of limits, which may have {{ params.NAME }} in them, or {"name": …, "slots": n}
+    limits: Sequence[str | dict[str, Any]]
     #: when it starts, given how the tasks it depends on have ended
     trigger_rule: TriggerRule
     #: its value names the dependents that go on (`@task.branch`)
@@ -91,6 +94,7 @@ class DagOptions(TypedDict, total=False):
     end_at: datetime | str | None
     jitter_s: float
     max_active_runs: int
+    max_active_tasks: int | None
     sla_s: int | None
     run_timeout_s: float | None
     isolation: Isolation
@@ -242,6 +246,8 @@ class TaskFunction:
         self.function = function
         self.name = options.get("name", function.__name__)
         self._options = {key: value for key, value in options.items() if key != "name"}
+        if "limits" in options:
+            self._options["limits"] = list(options["limits"])
 
     def __repr__(self) -> str:
         return f"task {self.name!r}"

@@ -209,7 +209,8 @@ def offer(run: Run, position: int) -> None:
         if not run.waits[position]:
             run.agenda.waiting.add(position)
         return
-    heapq.heappush(run.ready, (-run.compiled.specs[position].priority, position))
+    if run.aside is None or not run.aside.offer(position):
+        heapq.heappush(run.ready, (-run.compiled.specs[position].priority, position))
 
 
 def lenient(run: Run, position: int, parent: int) -> bool:

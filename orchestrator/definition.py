@@ -59,6 +59,13 @@ class Conduct(msgspec.Struct, frozen=True, omit_defaults=True):
     sequences: tuple[tuple[str, ...], ...] = ()
 
 
+class LimitUse(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a task takes of a limit while it runs; the name may have placeholders (`needs.py`)."""
+
+    name: str
+    slots: int = 1
+
+
 class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """One node of the graph."""
 
@@ -89,6 +96,8 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     teardown_of: tuple[str, ...] = ()
     #: of a teardown: its failure fails the run
     on_failure_fail_run: bool = False
+    #: it runs only while it has a permit of each
+    limits: tuple[LimitUse, ...] = ()
 
 
 class Calendar(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -130,6 +139,8 @@ class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
     end_at: str | None = None
     #: a fire is late by a share of this, always the same for the same fire, and never by as much as until the next one
     jitter_s: float = 0.0
+    #: tasks of all its runs together that run at a time; None = no limit
+    max_active_tasks: int | None = None
 
 
 class Window(msgspec.Struct, frozen=True, rename={"start": "from", "end": "to"}, array_like=False):

@@ -38,11 +38,13 @@ import msgspec
 
 from orchestrator import conduct, trigger
 from orchestrator import events as e
+from orchestrator.aside import Aside
 from orchestrator.conduct import Agenda, Rules
 from orchestrator.definition import IN_CLUSTER_TYPES, Definition, TaskSpec
 from orchestrator.errors import NotFound
 from orchestrator.graph import Graph, compile_graph, ranks, reached
-from orchestrator.messages import Note, Report, RunContext, Value
+from orchestrator.messages import Need, Note, Report, RunContext, Value
+from orchestrator.needs import is_bound
 from orchestrator.task import FAILURES, TERMINAL, Task, TaskState
 from orchestrator.task import apply as apply_to_task
 from orchestrator.trigger import holds
@@ -95,6 +97,7 @@ class Compiled:
         "_as_jobs",
         "_detours",
         "_ranks",
+        "bound",
         "definition",
         "first",
         "graph",
@@ -137,6 +140,8 @@ class Compiled:
         }
         #: position of a teardown -> what has to have ended before
         self.scopes = {i: frozenset(self.graph.parents[i]) for i in self.setups}
+        #: some task needs more than a slot of the default pool
+        self.bound = is_bound(definition)
         #: positions that start at once
         self.first = self.graph.roots
         if self.ruled:
@@ -361,6 +366,7 @@ class Run:
 
     __slots__ = (
         "agenda",
+        "aside",
         "attempts",
         "compiled",
         "compiled_by_version",
@@ -446,6 +452,10 @@ class Run:
         #: (-priority, position) of tasks that may start now
         self.ready = [(-self.compiled.specs[i].priority, i) for i in self.compiled.first if self.compiled.runnable[i]]
         heapq.heapify(self.ready)
+        #: those of them that need more than a slot of the default pool are kept there
+        self.aside: Aside | None = None
+        if self.compiled.bound and not self.kubernetes:
+            self.aside = Aside(self)
         #: of a plan: where it stands; tasks in `ready` are of its present batch then
         self.agenda: Agenda | None = None if self.compiled.rules is None else self._agenda()
         #: (when, position, attempt) of tasks that wait for their next attempt
@@ -542,6 +552,8 @@ def apply(run: Run, event: e.Event) -> None:
                 run.overdue = None
                 run.due.clear()
                 run.ready.clear()
+                if run.aside is not None:
+                    run.aside.clear()
             if isinstance(event, e.RunSucceeded):
                 run.error = None
             elif isinstance(event, e.RunOverdue):
@@ -622,6 +634,20 @@ def startable(run: Run, position: int) -> bool:
     return holds(run, position) if run.compiled.ruled else run.waits[position] == 0
 
 
+def waits_for_slot(run: Run) -> int:
+    """Tasks that may start, as far as the run is concerned."""
+    return len(run.ready) + (run.aside.size if run.aside is not None else 0)
+
+
+def take_bound(run: Run, need: Need, limit: int) -> list[int]:
+    """Up to `limit` positions of tasks with that need, each startable."""
+    out: list[int] = []
+    while run.aside is not None and len(out) < limit and (position := run.aside.pop(need)) is not None:
+        if startable(run, position):
+            out.append(position)
+    return out
+
+
 def take_ready(run: Run, limit: int) -> list[int]:
     """Up to `limit` positions off the ready heap, each startable."""
     out: list[int] = []
@@ -690,8 +716,8 @@ def owed(run: Run) -> list[Effect]:
         for name, task in zip(run.compiled.graph.names, run.tasks, strict=True)
         if task.state is TaskState.RUNNING
     ]
-    if run.ready and going(run):
-        out.append(Dispatch(len(run.ready)))
+    if (waiting := waits_for_slot(run)) and going(run):
+        out.append(Dispatch(waiting))
     at = next_wake(run)
     if at is not None:
         out.append(WakeAt(at))
@@ -715,6 +741,8 @@ def _sort_out(run: Run) -> None:
     if run.state in ENDED:
         return
     run.ready.clear()
+    if run.aside is not None:
+        run.aside.clear()
     run.due.clear()
     agenda = run.agenda
     for position, task in enumerate(run.tasks):

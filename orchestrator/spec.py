@@ -6,9 +6,9 @@ All three ways in end in `parse_dag`, so a bound holds everywhere or nowhere. Wh
 `Invalid`, never another exception; its details name each field by its path in the body. The shape is
 section 1 of the dags contract, with these additive keys: of a DAG `isolation`, `run_timeout_s` and those of
 its schedule (`calendar`, `start_at`, `end_at`, `jitter_s`; `overlap` also takes `cancel_previous`); of a
-task `inputs`, `retry_cap_s`, `pool`, `trigger_rule`, `branch`, `teardown_of`, `on_failure_fail_run`
-(docs/graphs.md tells them). Unknown keys are ignored. What a later version will do (callbacks, SLAs of
-tasks, pools) is refused by name until it does.
+task `inputs`, `retry_cap_s`, `trigger_rule`, `branch`, `teardown_of`, `on_failure_fail_run` (docs/graphs.md
+tells them), and, told by docs/limits.md, `pool` and `limits` of a task and `max_active_tasks` of a DAG. Unknown keys
+are ignored. What a later version will do (callbacks, SLAs of tasks) is refused by name until it does.
 
 pydantic is imported here and in no other module of the core.
 """
@@ -26,9 +26,19 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from orchestrator import graph, kinds
 from orchestrator.binding import own, place
 from orchestrator.dates import instant_text, parse_instant
-from orchestrator.definition import Calendar, Catchup, Definition, Isolation, Overlap, TaskSpec, TriggerRule
+from orchestrator.definition import (
+    Calendar,
+    Catchup,
+    Definition,
+    Isolation,
+    LimitUse,
+    Overlap,
+    TaskSpec,
+    TriggerRule,
+)
 from orchestrator.errors import Invalid, PermanentFailure
 from orchestrator.faults import DEPTH_MAX, Fault, json_fault, refusal
+from orchestrator.needs import DEFAULT_POOL, LIMITS_MAX, POOL, SLOTS_MAX, template_fault
 
 TASKS_MAX = 50_000
 #: teardowns of a DAG, and setups of a teardown
@@ -46,6 +56,18 @@ _NOT_YET = "is not supported yet"
 
 TaskId = Annotated[str, StringConstraints(pattern=TASK_ID)]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+
+
+LimitName = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+
+
+class LimitUseBody(BaseModel):
+    """Several permits of one limit."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    name: LimitName
+    slots: int = Field(default=1, ge=1, le=SLOTS_MAX)
 
 
 class TaskBody(BaseModel):
@@ -66,7 +88,9 @@ class TaskBody(BaseModel):
     timeout_s: float = Field(default=3600.0, ge=1, le=86_400)
     sla_s: int | None = Field(default=None, gt=0)
     priority: int = Field(default=0, ge=0, le=100)
-    pool: Annotated[str, StringConstraints(min_length=1, max_length=100)] = "default"
+    pool: Annotated[str, StringConstraints(pattern=POOL)] = DEFAULT_POOL
+    #: what it takes permits of while it runs
+    limits: list[LimitName | LimitUseBody] = Field(default_factory=list, max_length=LIMITS_MAX)
     #: when it starts, given how the tasks it waits for have ended
     trigger_rule: TriggerRule = "all_success"
     #: its value names the direct dependents that go on; the others are skipped
@@ -100,6 +124,7 @@ class DagBody(BaseModel):
     catchup: Catchup = "none"
     overlap: Overlap = "allow"
     max_active_runs: int = Field(default=16, ge=1, le=1000)
+    max_active_tasks: int | None = Field(default=None, ge=1, le=10_000)
     sla_s: int | None = Field(default=None, gt=0, le=10 * _YEAR_S)
     run_timeout_s: float | None = Field(default=None, gt=0, le=_YEAR_S)
     callback_url: str | None = None
@@ -165,7 +190,7 @@ def to_json(definition: Definition) -> dict[str, Any]:
         "tags": list(definition.tags),
     }
     plain = Definition(dag_id="", owner="")
-    for key in ("description", "isolation", "run_timeout_s", "start_at", "end_at", "jitter_s"):
+    for key in ("description", "isolation", "max_active_tasks", "run_timeout_s", "start_at", "end_at", "jitter_s"):
         if getattr(definition, key) != getattr(plain, key):
             body[key] = getattr(definition, key)
     if definition.calendar is not None:
@@ -232,8 +257,6 @@ def _refuse_what_waits(dag: DagBody) -> None:
     for position, task in enumerate(dag.tasks):
         if task.sla_s is not None:
             faults.append((f"tasks/{position}/sla_s", f"{_NOT_YET}; sla_s of the DAG is"))
-        if task.pool != "default":
-            faults.append((f"tasks/{position}/pool", f"{task.pool!r} {_NOT_YET}; the only pool is 'default'"))
     if faults:
         raise refusal(faults)
 
@@ -258,7 +281,8 @@ def _definition(dag: DagBody) -> Definition:
         end_at=instant_text(parse_instant(dag.end_at, "end_at")) if dag.end_at is not None else None,
     )
     # a default that is another object would be written, and change the hashes of definitions without jitter
-    return msgspec.structs.replace(made, jitter_s=dag.jitter_s) if dag.jitter_s else made
+    made = msgspec.structs.replace(made, jitter_s=dag.jitter_s) if dag.jitter_s else made
+    return msgspec.structs.replace(made, max_active_tasks=dag.max_active_tasks)
 
 
 def _calendar(body: CalendarBody | None) -> Calendar | None:
@@ -289,6 +313,10 @@ def _task(position: int, task: TaskBody) -> TaskSpec:
         branch=task.branch,
         teardown_of=tuple(task.teardown_of),
         on_failure_fail_run=task.on_failure_fail_run,
+        pool=task.pool,
+        limits=tuple(
+            LimitUse(use) if isinstance(use, str) else LimitUse(use.name, use.slots) for use in task.limits
+        ),
     )
 
 
@@ -299,7 +327,7 @@ def _check_meaning(definition: Definition) -> None:
     faults = [
         (f"tasks/{position}/{field}", problem)
         for position, task in enumerate(definition.tasks)
-        for field, problem in (*kinds.faults(task), *_misplaced(task))
+        for field, problem in (*kinds.faults(task), *_misplaced(task), *_misnamed(task))
     ]
     faults += _misused_teardowns(definition.tasks)
     if faults:
@@ -329,6 +357,13 @@ def _misused_teardowns(tasks: tuple[TaskSpec, ...]) -> Iterator[Fault]:
             if name in teardowns or name in branches:
                 kind = "teardown" if name in teardowns else "branch"
                 yield f"{where}/teardown_of/{number}", f"{name!r} is a {kind} and cannot be a setup"
+
+
+def _misnamed(task: TaskSpec) -> Iterator[Fault]:
+    """Limits that could not be defined."""
+    for number, use in enumerate(task.limits):
+        if problem := template_fault(use.name):
+            yield f"limits/{number}", problem
 
 
 def _misplaced(task: TaskSpec) -> Iterator[Fault]:
@@ -370,4 +405,8 @@ def _task_json(task: TaskSpec) -> dict[str, Any]:
             body[key] = getattr(task, key)
     if task.teardown_of:
         body["teardown_of"] = list(task.teardown_of)
+    if task.limits:
+        body["limits"] = [
+            use.name if use.slots == 1 else {"name": use.name, "slots": use.slots} for use in task.limits
+        ]
     return body
