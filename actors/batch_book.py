@@ -203,7 +203,7 @@ class BatchBook:
             return live, _contents(owner.records)[0]
 
     def fence(self, epochs: Mapping[str, int]) -> tuple[tuple[str, int, int] | None, Need | None]:
-        """Nothing of owners' incarnations before these starts from now on. Owner, epoch, number and need of what runs."""
+        """Owner, epoch, number and need of what runs. Nothing of incarnations before these starts from now on."""
         with self._lock:
             for name, epoch in epochs.items():
                 self._owner(name).advance(epoch)

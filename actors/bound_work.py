@@ -1,7 +1,7 @@
 """Ready tasks with needs of all runs a RunActor hosts, and which of them make the next batch for a seat with that need.
 
-A run keeps its own (`aside.py`); here is who has some, per need, in the order in which runs get a turn: by rank, then one
-after another. A seat runs tasks of its need only, since its permits are for those.
+A run keeps its own (`aside.py`); here is who has some, per need, in the order in which runs get a turn: by rank, then
+one after another. A seat runs tasks of its need only, since its permits are for those.
 """
 
 from __future__ import annotations
@@ -107,9 +107,7 @@ class BoundWork:
         share = min(BATCH_MAX, -(-sum(queue.counts.values()) // alike))
         return share if seat.starts is None else min(share, seat.starts)
 
-    def fill(
-        self, seat: Seat, limit: int, takes_s: Callable[[HostedRun, int], float], take: Take
-    ) -> None:
+    def fill(self, seat: Seat, limit: int, takes_s: Callable[[HostedRun, int], float], take: Take) -> None:
         """Hand tasks with the seat's need to it, up to `limit`, and as many as last TARGET_S."""
         need = seat.need
         assert need is not None, "a seat for plain tasks"

@@ -1,12 +1,13 @@
 """What a RunActor tells the scheduler about tasks with needs, and what it may use: beside `standing.py`, and like it.
 
-One `Claims` at a time; whoever hosts no such task never sends one. Demand is absolute per need, and only needs of which it
-appeared, disappeared or grew are told; leases that were given back, and starts that were used, until they were delivered.
+One `Claims` at a time; whoever hosts no such task never sends one. Demand is absolute per need, and only needs of
+which it appeared, disappeared or grew are told; leases that were given back, and starts that were used, until they
+were delivered.
 
-**Which grants count.** A permit must not be used under two leases, so a `Binding` counts only when it is for this incarnation
-and from a scheduler that is not older than any this one has heard of: the journal tells at the start which that is, and a new
-scheduler takes stock of everybody (`stock`) before it grants anything that has a key. A lease that was given back is void if
-it should be granted again by a message that comes twice (`Crew.bind`).
+**Which grants count.** A permit must not be used under two leases, so a `Binding` counts only when it is for this
+incarnation and from a scheduler that is not older than any this one has heard of: the journal tells at the start
+which that is, and a new scheduler takes stock of everybody (`stock`) before it grants anything that has a key. A
+lease that was given back is void if it should be granted again by a message that comes twice (`Crew.bind`).
 """
 
 from __future__ import annotations

@@ -5,11 +5,13 @@
 
 The choices are in `orchestrator/permits.py`. Here is what makes them exact when processes die:
 
-- *Stock.* A scheduler that begins has an empty ledger. Before it grants anything that has a key, every RunActor has told what
-  it holds (and takes nothing from a former scheduler any more), and every worker what it is at (and starts nothing any
-  more that a former incarnation of a RunActor sent). Whoever does not answer is asked until he does, or is gone.
-- *Ghosts.* When a RunActor was replaced, or its worker does not answer, nobody says any more that the lease is over. Its
-  permits stay in use until the worker has been replaced, has left, or says twice that it is not at that batch any more.
+- *Stock.* A scheduler that begins has an empty ledger. Before it grants anything that has a key, every RunActor has
+  told what it holds (and takes nothing from a former scheduler any more), and every worker what it is at (and starts
+  nothing any more that a former incarnation of a RunActor sent). Whoever does not answer is asked until he does, or
+  is gone.
+- *Ghosts.* When a RunActor was replaced, or its worker does not answer, nobody says any more that the lease is over.
+  Its permits stay in use until the worker has been replaced, has left, or says twice that it is not at that batch any
+  more.
 - A Binding that may not have arrived is sent again; its lease is not given to anybody else meanwhile.
 
 Whoever uses no limit and no pool costs nothing here: stock is taken when the first claim with a key comes.
@@ -35,8 +37,6 @@ from orchestrator.permits import Lease, Permits
 
 _log = logging.getLogger(__name__)
 
-#: kind of the records that define limits: key -> Limit
-LIMITS = "limit"
 #: seconds before somebody who did not answer is asked again, and a message is sent again
 AGAIN_S = 0.2
 #: seconds between looks at the worker of a ghost; doubles up to the cap

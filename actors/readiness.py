@@ -98,7 +98,7 @@ class ReadyRuns:
         begin: Callable[[HostedRun, runs.Begin], None],
         begun: Callable[[str, int, int], None],
     ) -> list[Sending]:
-        """The same for seats whose leases came with permits; `begun` hears of those that came with a number of starts."""
+        """The same for seats with permits; `begun` hears of leases that came with a number of starts."""
         out = []
         seats = crew.bound_with_room()
         for seat in seats:

@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from actors.clock import Clock
-from actors.guard import LIMITS, Guard
+from actors.guard import Guard
 from actors.living import Living
 from actors.names import SCHEDULER, SUPERVISOR, is_own_actor, own_actor_name
 from actors.peers import Peers, WorkerGone
@@ -32,6 +32,7 @@ from orchestrator import codec, errors
 from orchestrator.control import Admission, Hosting, Roster, Standing
 from orchestrator.dispatch import Admission as Admissions
 from orchestrator.dispatch import Queued, Slot, Slots, rank_of
+from orchestrator.limits import LIMITS
 from orchestrator.ports import (
     SCHED,
     TERMINAL,
@@ -167,6 +168,7 @@ class SchedulerActor(Living):
                 "queued_runs": self._admissions.queued,
                 "active_runs": self._admissions.active,
                 "waiting_tasks": self._slots.waiting + self._guard.permits.parked,
+                "plain_waiting": self._slots.waiting + self._guard.permits.parked - sum(self._guard.waiting().values()),
                 "workers": len(self._slots.slots),
             }
             | {f"pool_waiting|{pool}": n for pool, n in self._guard.waiting().items()}

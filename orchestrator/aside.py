@@ -1,8 +1,8 @@
 """Ready tasks of one run that need more than a slot of the default pool, by what they need.
 
-They are kept apart from the plain ones, so that a task that waits for a permit is never in the way of one that needs none
-(I9). Part of a run's memory: `conduct.offer` puts a task either here or on the run's heap. `changed` tells whoever counts
-demand which needs to look at, so that a step costs what it changed.
+They are kept apart from the plain ones, so that a task that waits for a permit is never in the way of one that needs
+none (I9). Part of a run's memory: `conduct.offer` puts a task either here or on the run's heap. `changed` tells
+whoever counts demand which needs to look at, so that a step costs what it changed.
 """
 
 from __future__ import annotations

@@ -10,9 +10,11 @@ import msgspec
 
 from orchestrator.errors import Invalid
 
+#: kind of the journal's records: key -> Limit
+LIMITS = "limit"
 #: permits of a limit, and starts in a span
 COUNT_MAX = 10_000
-PER_S_MAX = 86_400.0
+PER_S_MIN, PER_S_MAX = 0.001, 86_400.0
 
 
 class Rate(msgspec.Struct, frozen=True):
@@ -41,7 +43,7 @@ def check(limit: Limit) -> None:
     if limit.rate is not None:
         if not 1 <= limit.rate.count <= COUNT_MAX:
             faults.append(("rate/count", f"1 to {COUNT_MAX}"))
-        if not 0.001 <= limit.rate.per_s <= PER_S_MAX:
-            faults.append(("rate/per_s", f"0.001 to {PER_S_MAX:g}"))
+        if not PER_S_MIN <= limit.rate.per_s <= PER_S_MAX:
+            faults.append(("rate/per_s", f"{PER_S_MIN:g} to {PER_S_MAX:g}"))
     if faults:
         raise Invalid("a number of the limit is out of bounds", tuple(faults))

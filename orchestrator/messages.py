@@ -87,7 +87,7 @@ class Need(msgspec.Struct, frozen=True, array_like=True):
 
 
 class BoundExchange(Exchange, frozen=True, array_like=True):
-    """A batch of tasks with one need: they run one after another on permits of the lease that the worker was given for."""
+    """A batch of tasks with one need: they run one after another on the permits of one lease."""
 
     need: Need | None = None
 

@@ -1,15 +1,15 @@
 """What a task needs beside a slot of the default pool: a pool of its own, and permits.
 
-    limits: ["warehouse", {"name": "api-{{ params.region }}", "slots": 2}]     pool: "gpu"     (DAG) max_active_tasks: 10
-         └────────────── Need("gpu", (("d/acme/etl", 1), ("l/acme/api-eu", 2), ("l/acme/warehouse", 1))) ─────────────┘
+    limits: ["warehouse", {"name": "api-{{ params.region }}", "slots": 2}], pool: "gpu"; of the DAG max_active_tasks: 10
+         ──▶ Need("gpu", (("d/acme/etl", 1), ("l/acme/api-eu", 2), ("l/acme/warehouse", 1)))
 
-A *key* is what permits are counted by: a limit of a tenant, or all tasks of a DAG that has `max_active_tasks`. Tasks with
-equal needs are alike for whoever grants. A task with no need is *plain*: nothing here costs it anything.
+A *key* is what permits are counted by: a limit of a tenant, or all tasks of a DAG that has `max_active_tasks`. Tasks
+with equal needs are alike for whoever grants. A task with no need is *plain*: nothing here costs it anything.
 
-Placeholders read the params of the task under those of the run, as the task itself will see them. They are resolved when
-the run starts, from what never changes afterwards, so they come out the same whenever the run is read again. A param
-that is not there counts as empty text: such tasks share one key rather than escape from all of them. What a name cannot
-have (slashes, white space) becomes `_`.
+Placeholders read the params of the task under those of the run, as the task itself will see them. They are resolved
+when the run starts, from what never changes afterwards, so they come out the same whenever the run is read again. A
+param that is not there counts as empty text: such tasks share one key rather than escape from all of them. What a
+name cannot have (slashes, white space) becomes `_`.
 """
 
 from __future__ import annotations

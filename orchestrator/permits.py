@@ -4,30 +4,30 @@
          ▲                                        │ a permit is missing                                           │
          └── parked under that key ◀──────────────┘        permits come back with the slot, when nothing runs on it
 
-**A permit belongs to a lease of a worker slot.** A worker runs one task at a time, so whoever has the slot and the permits
-may run any number of tasks with that need on it, one after another, without asking: a chain under a limit is as fast
-as one without. Nobody holds a permit while waiting for a slot or for another permit, so there is no deadlock, and
-tasks for a pool without workers keep nothing from anybody. Plain tasks never come here.
+**A permit belongs to a lease of a worker slot.** A worker runs one task at a time, so whoever has the slot and the
+permits may run any number of tasks with that need on it, one after another, without asking: a chain under a limit is
+as fast as one without. Nobody holds a permit while waiting for a slot or for another permit, so there is no deadlock,
+and tasks for a pool without workers keep nothing from anybody. Plain tasks never come here.
 
-**Exactness (I7).** Only this ledger grants, and only when all permits are free. They are free again when the holder says
-that nothing runs on the slot, or when the worker is known to have stopped (`guard.py` finds out: *ghosts* are leases whose
-holder is gone and whose worker may still be at it). After a restart nothing that has a key is granted until everybody
-was heard (`opened`).
+**Exactness (I7).** Only this ledger grants, and only when all permits are free. They are free again when the holder
+says that nothing runs on the slot, or when the worker is known to have stopped (`guard.py` finds out: *ghosts* are
+leases whose holder is gone and whose worker may still be at it). After a restart nothing that has a key is granted
+until everybody was heard (`opened`).
 
-**Rates.** `count` tokens; each is away from the moment it is granted until `per_s` after its start was reported. Between
-two starts on one token lie at least `per_s`, so any span of `per_s` sees at most `count` starts. A lease under a rate comes
-with a number of starts and serves one batch. A new scheduler begins with all tokens just used.
+**Rates.** `count` tokens; each is away from the moment it is granted until `per_s` after its start was reported.
+Between two starts on one token lie at least `per_s`, so any span of `per_s` sees at most `count` starts. A lease
+under a rate comes with a number of starts and serves one batch. A new scheduler begins with all tokens just used.
 
-**Order.** Claims wait under the first key that they miss, in lanes: by rank, then as they came; what frees permits offers
-them to the first ones of each lane, and `Slots` decides among those offered. A holder that has had a lease for QUANTUM_S
-gives it back after its batch while others wait for its key. So a claim for one permit waits at most for those of its
-lane before it, a quantum and a task each. A claim for several permits could be overtaken for ever; one that has waited
-PATIENCE_S has what comes free of its keys set aside for it (while its pool has workers), so it waits PATIENCE_S, and for
-the tasks that run by then, and so for each such claim before it. Until then no permit is idle while a task could use it
-(I9).
+**Order.** Claims wait under the first key that they miss, in lanes: by rank, then as they came; what frees permits
+offers them to the first ones of each lane, and `Slots` decides among those offered. A holder that has had a lease for
+QUANTUM_S gives it back after its batch while others wait for its key. So a claim for one permit waits at most for
+those of its lane before it, a quantum and a task each. A claim for several permits could be overtaken for ever; one
+that has waited PATIENCE_S has what comes free of its keys set aside for it (while its pool has workers), so it waits
+PATIENCE_S, and for the tasks that run by then, and so for each such claim before it. Until then no permit is idle
+while a task could use it (I9).
 
-Lowered limits: nothing is killed, leases above the ceiling start nothing more, and none is granted until enough are back.
-A key without a definition is counted and not limited.
+Lowered limits: nothing is killed, leases above the ceiling start nothing more, and none is granted until enough are
+back. A key without a definition is counted and not limited.
 """
 
 from __future__ import annotations

@@ -314,9 +314,7 @@ def _task(position: int, task: TaskBody) -> TaskSpec:
         teardown_of=tuple(task.teardown_of),
         on_failure_fail_run=task.on_failure_fail_run,
         pool=task.pool,
-        limits=tuple(
-            LimitUse(use) if isinstance(use, str) else LimitUse(use.name, use.slots) for use in task.limits
-        ),
+        limits=tuple(LimitUse(use) if isinstance(use, str) else LimitUse(use.name, use.slots) for use in task.limits),
     )
 
 
@@ -406,7 +404,5 @@ def _task_json(task: TaskSpec) -> dict[str, Any]:
     if task.teardown_of:
         body["teardown_of"] = list(task.teardown_of)
     if task.limits:
-        body["limits"] = [
-            use.name if use.slots == 1 else {"name": use.name, "slots": use.slots} for use in task.limits
-        ]
+        body["limits"] = [use.name if use.slots == 1 else {"name": use.name, "slots": use.slots} for use in task.limits]
     return body

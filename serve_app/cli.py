@@ -18,7 +18,7 @@ import typer
 
 from actors.settings import Settings, read_settings
 from orchestrator.errors import Conflict, Invalid, OrchestratorError
-from serve_app import agent_commands, commands, job_commands, pipeline_commands, plan_commands, screen
+from serve_app import agent_commands, commands, job_commands, limit_commands, pipeline_commands, plan_commands, screen
 from serve_app.api_client import ApiRefused, Json, ServerUnreachable
 from serve_app.session import Session, command, group
 
@@ -30,6 +30,7 @@ for _group, _name in (
     (commands.dags, "dags"),
     (commands.runs, "runs"),
     (commands.workers, "workers"),
+    (limit_commands.limits, "limits"),
     (plan_commands.plans, "plan"),
     (plan_commands.instances, "instances"),
     (job_commands.jobs, "jobs"),

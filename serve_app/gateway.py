@@ -60,7 +60,7 @@ from orchestrator.views import (
     Triggered,
     WorkerView,
 )
-from serve_app import figures, rendering
+from serve_app import figures, limit_figures, rendering
 from serve_app.asking import ask
 from serve_app.creations import Creations
 from serve_app.dag_book import DagBook
@@ -68,6 +68,7 @@ from serve_app.deadlines import DEADLINE_S, LONG_DEADLINE_S, within
 from serve_app.hub import Follower, Hub
 from serve_app.instances import Instances
 from serve_app.jobs import Jobs
+from serve_app.limit_book import LimitBook
 from serve_app.live_runs import LiveRuns
 from serve_app.pipelines import Pipelines
 from serve_app.ports import Expect, Observation
@@ -119,6 +120,7 @@ class Gateway:
         self.live_runs = LiveRuns(
             journal, control, self._book, creations, self._hub, clock, driven_ttl_s, settings.run_retention_s
         )
+        self.limit_book = LimitBook(journal, control)
         store = PlanStore(Path(settings.plans_root))
         #: the instances surface's part
         self.instances = Instances(journal, control, self._book, creations, self._hub, store, clock, settings)
@@ -474,8 +476,11 @@ class Gateway:
     @within(DEADLINE_S)
     async def metrics(self) -> Iterable[Metric]:
         """Metric families of the whole system."""
-        load, outside = await asyncio.gather(_or_none(self._control.load()), _or_none(self.jobs.figures()))
-        return figures.families(await self._journal.metrics(), load, outside)
+        load, outside, usage = await asyncio.gather(
+            _or_none(self._control.load()), _or_none(self.jobs.figures()), self.limit_book.usage()
+        )
+        counters = await self._journal.metrics()
+        return [*figures.families(counters, load, outside), *limit_figures.families(usage, load)]
 
     @within(DEADLINE_S)
     async def count_http(self, observations: Sequence[Observation]) -> None:

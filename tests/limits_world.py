@@ -1,7 +1,7 @@
-"""A world whose tasks need pools, permits and starts: who watches that no limit is exceeded, and that nothing waits in vain.
+"""A world whose tasks need pools, permits and starts; watched all along is that no limit is exceeded.
 
-What counts is what workers do. An attempt has its permits from the moment its user code begins until it has ended, or its
-worker has: also one that is aborted, deaf, or was sent by a RunActor that is dead by now.
+What counts is what workers do. An attempt has its permits from the moment its user code begins until it has ended,
+or its worker has: also one that is aborted, deaf, or was sent by a RunActor that is dead by now.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from typing import Any
 
 import msgspec
 
-from actors.guard import LIMITS
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.definition import Definition, LimitUse, TaskSpec
 from orchestrator.errors import Refused, Unavailable
-from orchestrator.limits import Limit, Rate
+from orchestrator.limits import LIMITS, Limit, Rate
 from orchestrator.messages import Assignment, RunContext
 from orchestrator.needs import dag_key, limit_key, needs_of
 from orchestrator.views import Trigger
@@ -134,7 +133,7 @@ class LimitsWorld(World):
             if self.limits[limit_key(TENANT, name)].max_running == 0:
                 await self.change(name, Limit(1))
         async with asyncio.timeout(LONG_S):
-            while self.open() and not self.broken:
+            while self.open() and not self.broken:  # noqa: ASYNC110 # nobody tells
                 await asyncio.sleep(1.0)
 
     async def _visit(self, after_s: float) -> None:
@@ -178,7 +177,7 @@ class LimitsWorld(World):
     def check_rates(self) -> None:
         """In no span of `per_s` more than `count` starts, as the events tell them."""
         starts: dict[str, list[float]] = {}
-        for key, at in self._started():
+        for key, at in self._starts():
             starts.setdefault(key, []).append(at)
         for key, ats in starts.items():
             rate = self.limits[key].rate if key in self.limits else None
@@ -188,14 +187,15 @@ class LimitsWorld(World):
             for first, last in zip(ats, ats[rate.count :], strict=False):
                 assert last - first >= rate.per_s - 1e-5, f"I7 {key}: {rate.count + 1} starts in {last - first:.4f} s"
 
-    def _started(self) -> Iterator[tuple[str, float]]:
+    def _starts(self) -> Iterator[tuple[str, float]]:
         for run in self.journal.runs.values():
             if run.run_type != "manual" or run.dag_id not in ("x", "y"):
                 continue
             events: list[Any] = [x for batch in run.events for x in codec.decode_events(batch.events, batch.schema)]
             created = events[0]
             definition = self.watcher._definition_of(run.dag_id)(created.dag_version)
-            needs = dict(zip((spec.id for spec in definition.tasks), needs_of(definition, TENANT, created.params)))
+            names = (spec.id for spec in definition.tasks)
+            needs = dict(zip(names, needs_of(definition, TENANT, created.params), strict=True))
             for event in events:
                 if isinstance(event, e.TaskStarted) and (need := needs[event.task]) is not None:
                     for key, _ in need.keys:

@@ -68,6 +68,7 @@ class DagsDagView(TypedDict):
     catchup: str
     overlap: str
     max_active_runs: int
+    max_active_tasks: NotRequired[int | None]
     sla_s: int | None
     callback_url: str | None
     description: NotRequired[str | None]
@@ -199,6 +200,34 @@ class DagsLog(TypedDict):
     attempt: int
     text: str
     truncated: bool
+
+
+class DagsRateView(TypedDict):
+    """So many starts in any span of so many seconds."""
+
+    count: int
+    per_s: float
+
+
+class DagsLimitView(TypedDict):
+    """A limit, and what is so now."""
+
+    name: str
+    #: `dag`: all tasks of a DAG with `max_active_tasks`
+    kind: Literal["limit", "dag"]
+    #: False: tasks name it, and nobody has defined it
+    defined: bool
+    max_running: int | None
+    rate: DagsRateView | None
+    running: int
+    waiting: int
+
+
+class DagsLimitDeleted(TypedDict):
+    """It is not defined any more."""
+
+    name: str
+    deleted: bool
 
 
 # -- runs

@@ -246,7 +246,6 @@ def test_a_cycle_is_told_as_the_contract_shows() -> None:
     [
         (dag(callback_url="https://example.org/x"), "callback_url"),
         (dag(a_task(sla_s=5)), "tasks/0/sla_s"),
-        (dag(a_task(pool="gpu")), "tasks/0/pool"),
     ],
 )
 def test_what_comes_later_is_refused_by_name(body: Body, field: str) -> None:

@@ -89,6 +89,10 @@ def operations() -> dict[str, Json]:
         "list_workers": _get((), m.DagsWorkerList),
         "scale_workers": _post((), m.DagsScale, m.DagsWorkerList, problems=(Kind.INVALID, Kind.CONFLICT)),
         "drain_worker": _command((_worker_id(),), m.DagsWorker),
+        "list_limits": _get((), m.DagsLimitList),
+        "get_limit": _get((_limit(),), m.DagsLimitView, Kind.NOT_FOUND),
+        "set_limit": _post((_limit(),), m.DagsLimit, m.DagsLimitView, problems=(Kind.INVALID, Kind.NOT_FOUND)),
+        "delete_limit": _get((_limit(),), m.DagsLimitDeleted, Kind.NOT_FOUND),
     }
 
 
@@ -205,6 +209,10 @@ def _task() -> Json:
 
 def _worker_id() -> Json:
     return _path("worker_id", parse.WORKER_ID, "worker-default-0")
+
+
+def _limit() -> Json:
+    return _path("name", parse.LIMIT_NAME, "warehouse")
 
 
 def _attempt() -> Json:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from orchestrator import spec
 from orchestrator.definition import TriggerRule
+from orchestrator.limits import COUNT_MAX, PER_S_MAX, PER_S_MIN
 from serve_app.surfaces.dags import parse
 
 INSTANT = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z$"
@@ -35,7 +36,6 @@ class DagsTask(spec.TaskBody):
 
     # not supported yet
     sla_s: None = None
-    pool: Literal["default"] = "default"
 
 
 class DagsCalendar(spec.CalendarBody):
@@ -85,6 +85,8 @@ class DagsTaskView(BaseModel):
     branch: bool = False
     teardown_of: list[str] = []
     on_failure_fail_run: bool = False
+    pool: str = "default"
+    limits: list[str | spec.LimitUseBody] = []
 
 
 class DagsDagView(BaseModel):
@@ -98,6 +100,7 @@ class DagsDagView(BaseModel):
     catchup: Literal["none", "last", "all"]
     overlap: Literal["allow", "skip", "buffer_one", "cancel_previous"]
     max_active_runs: int
+    max_active_tasks: int | None = None
     sla_s: int | None
     callback_url: str | None
     description: str | None = None
@@ -351,6 +354,52 @@ class DagsWorker(BaseModel):
     pid: int
 
 
+class DagsRate(BaseModel):
+    """So many starts in any span of so many seconds."""
+
+    count: int = Field(ge=1, le=COUNT_MAX)
+    per_s: float = Field(1.0, ge=PER_S_MIN, le=PER_S_MAX)
+
+
+class DagsLimit(BaseModel):
+    """What is allowed under one name; without either, tasks are only counted."""
+
+    max_running: int | None = Field(None, ge=0, le=COUNT_MAX, description="permits in use at a time")
+    rate: DagsRate | None = None
+
+
+class DagsRateView(BaseModel):
+    """So many starts in any span of so many seconds."""
+
+    count: int
+    per_s: float
+
+
+class DagsLimitView(BaseModel):
+    """A limit, and what is so now."""
+
+    max_running: int | None
+    rate: DagsRateView | None
+    name: str
+    kind: Literal["limit", "dag"] = Field(description="dag: all tasks of a DAG with `max_active_tasks`")
+    defined: bool = Field(description="false: tasks name it, and nobody has defined it")
+    running: int = Field(description="permits in use")
+    waiting: int = Field(description="ready tasks that wait")
+
+
+class DagsLimitList(BaseModel):
+    """Limits that are defined or in use, by name."""
+
+    items: list[DagsLimitView]
+
+
+class DagsLimitDeleted(BaseModel):
+    """It is not defined any more."""
+
+    name: str
+    deleted: bool
+
+
 class DagsWorkerList(BaseModel):
     """Worker slots."""
 
@@ -478,5 +527,6 @@ BODIES: dict[type[BaseModel], dict[str, dict[str, Any]]] = {
         }
     },
     DagsScale: {"four slots": {"pool": "default", "n": 4}},
+    DagsLimit: {"three at a time, ten a minute": {"max_running": 3, "rate": {"count": 10, "per_s": 60}}},
     DagsReason: {"with a reason": {"reason": "upstream is down"}},
 }

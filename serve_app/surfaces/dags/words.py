@@ -23,6 +23,7 @@ from orchestrator.views import (
     DagView,
     Frame,
     LastDropped,
+    LimitView,
     LogChunk,
     Plan,
     RunChanged,
@@ -214,6 +215,19 @@ def worker(view: WorkerView) -> Json:
         "state": view.state,
         "node": view.node,
         "pid": view.pid,
+    }
+
+
+def limit(view: LimitView) -> Json:
+    """A limit, and what is so now."""
+    return {
+        "name": view.name,
+        "kind": view.kind,
+        "defined": view.defined,
+        "max_running": view.max_running,
+        "rate": {"count": view.rate.count, "per_s": view.rate.per_s} if view.rate is not None else None,
+        "running": view.running,
+        "waiting": view.waiting,
     }
 
 

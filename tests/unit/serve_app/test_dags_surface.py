@@ -24,7 +24,7 @@ DAG = {"dag_id": "sales_gdp", "schedule": "0 2 * * *", "owner": "team-data"}
 TASKS = [{"id": "extract"}, {"id": "transform", "depends_on": ["extract"]}]
 BACKFILL = {"dag_id": "sales_gdp", "run_type": "backfill", "from": "2025-10-01", "to": "2025-10-04"}
 EVERY_PATH = [
-    (method, path.format(dag_id="sales_gdp", run_id="run_9", task="extract", worker_id="w"), scope)
+    (method, path.format(dag_id="sales_gdp", run_id="run_9", task="extract", worker_id="w", name="warehouse"), scope)
     for method, path, scope, _ in ENDPOINTS
 ]
 
