@@ -264,14 +264,14 @@ class RunActor(Living):
         missing = tuple(key for key in keys if key not in live and key not in reported)
         if reported or live:  # the empty batch brings the kept reports and waits for the live attempts
             here = {k: v for k, v in keys.items() if k not in missing}
-            self._crew.collect(worker, holding.incarnation, 0, here, self._need_of(next(iter(here))))
+            self._crew.collect(worker, holding.incarnation, 0, here, self._need_of(next(iter(here), None)))
         if missing:
             self._mail.append(Gone(worker, incarnation, missing, ()))
 
-    def _need_of(self, key: Key) -> Need | None:
+    def _need_of(self, key: Key | None) -> Need | None:
         """What the attempt needs beside its slot; those on one worker at a time need the same."""
-        hosted = self._hosted[key[0]]
-        if not isinstance(hosted, HostedRun) or hosted.run.aside is None:
+        hosted = self._hosted[key[0]] if key is not None else None
+        if key is None or not isinstance(hosted, HostedRun) or hosted.run.aside is None:
             return None
         return hosted.run.aside.needs[hosted.run.position(key[1])]
 

@@ -194,8 +194,8 @@ class Permits:
         self._freed: dict[str, None] = {}
         #: claims for several permits, by how long they wait
         self._greedy: dict[str, Claim] = {}
-        #: label -> starts that its next leases come with; None = any number
-        self._taken: dict[str, list[int | None]] = {}
+        #: label -> per lease to come, for whom it is and the starts that come with it; None = any number
+        self._taken: dict[str, list[tuple[Claim, int | None]]] = {}
         #: keys that were defined anew: some of their leases may have to start nothing more
         self._over: dict[str, None] = {}
         #: keys with a rate, and keys that somebody waits for
@@ -408,7 +408,7 @@ class Permits:
         """A slot is there for that bidder: take its permits, all or none. Plain bidders need none."""
         claim = self.claims.get(label)
         if claim is None:
-            return True
+            return "\n" not in label
         if claim.need.keys and not self.opened:
             self._fresh[label] = claim
             return False
@@ -421,19 +421,24 @@ class Permits:
             starts = min(STARTS_MAX, max(1, claim.waiting), *(meter.free(now_s) for meter in meters))
             for meter in meters:
                 meter.away += starts
-        self._taken.setdefault(label, []).append(starts)
+        self._taken.setdefault(label, []).append((claim, starts))
         return True
 
     def bind(self, label: str, worker: str, incarnation: str, number: int, now_s: float) -> Lease:
         """What was taken goes with this lease of a slot. Raises KeyError for a plain bidder."""
-        claim = self.claims[label]
-        starts = self._taken[label].pop(0)
+        claim, starts = self._taken[label].pop(0)
         if not self._taken[label]:
             del self._taken[label]
         lease = Lease(label, claim.holder, claim.need, worker, incarnation, number, now_s)
         lease.metered, lease.tokens = starts is not None, starts or 0
         self._enter(lease, now_s)
         self._unreserve(claim)
+        if self.claims.get(label) is claim:
+            self._count_down(claim, now_s)
+        return lease
+
+    def _count_down(self, claim: Claim, now_s: float) -> None:
+        """One less waits; the others have waited since now."""
         rank = min(claim.ranks)
         claim.ranks[rank] -= 1
         if not claim.ranks[rank]:
@@ -441,9 +446,8 @@ class Permits:
         claim.since_s = now_s
         if not claim.ranks:
             self._drop(claim, now_s)
-        elif self._greedy.pop(label, None) is not None:
-            self._greedy[label] = claim
-        return lease
+        elif self._greedy.pop(claim.label, None) is not None:
+            self._greedy[claim.label] = claim
 
     def adopt(self, lease: Lease, now_s: float) -> None:
         """An earlier ledger granted this: its permits are in use, whatever is free."""
