@@ -221,6 +221,9 @@ class Crew:
         batch = Batch(self._number, open_, _now(), expected_s)
         behind = bool(seat.batches)
         seat.batches[batch.number] = batch
+        if seat.need is not None and self.seats.get(seat.worker) is not seat:
+            self._lost(seat)  # lost since the batch was composed, and with it the permits
+            return
         acks = tuple(self._acks.pop(seat.worker, ()))
         exchange = Exchange(self._owner, self._epoch, batch.number, tuple(contexts), tuple(tasks), acks)
         if seat.need is not None:

@@ -10,8 +10,7 @@ The choices are in `orchestrator/permits.py`. Here is what makes them exact when
   nothing any more that a former incarnation of a RunActor sent). Whoever does not answer is asked until he does, or
   is gone.
 - *Ghosts.* When a RunActor was replaced, or its worker does not answer, nobody says any more that the lease is over.
-  Its permits stay in use until the worker has been replaced, has left, or says twice that it is not at that batch any
-  more.
+  Its permits stay in use until the worker has left, or says twice that it is not at a batch of that holder any more.
 - A Binding that may not have arrived is sent again; its lease is not given to anybody else meanwhile.
 
 Whoever uses no limit and no pool costs nothing here: stock is taken when the first claim with a key comes.
@@ -161,7 +160,7 @@ class Guard:
         held = {bound.worker: bound for bound in claims.held or ()}
         ours = self._epoch << 32
         for lease in [lease for lease in self.permits.leases.values() if lease.holder == actor]:
-            if lease.worker in held and lease.incarnation == held[lease.worker].incarnation:
+            if lease.worker in held:
                 self._release(actor, lease.worker, lease.number, now_s)
             elif replaced:
                 self._haunt(lease, claims.epoch - 1)
@@ -195,23 +194,21 @@ class Guard:
     # ── workers ──
 
     def worker_there(self, worker: str, incarnation: str) -> None:
-        """The worker's slot exists; what was granted on another incarnation of it is over."""
+        """The worker's slot exists. Who had it may not have noticed that it was started anew, and send it a batch."""
         now_s = self._clock.monotonic()
-        self._end(worker, now_s, incarnation)
         lease = self.permits.leases.get(worker)
         remains = [ghost for ghost in self.permits.ghosts if ghost.worker == worker]
         for each in [lease] if lease is not None else remains:
+            each.incarnation = incarnation
             self._slots.adopt(each.label, worker, each.number, now_s)
 
     def worker_left(self, worker: str) -> None:
         """It has ended for good."""
-        self._end(worker, self._clock.monotonic(), None)
-
-    def _end(self, worker: str, now_s: float, but: str | None) -> None:
+        now_s = self._clock.monotonic()
         lease = self.permits.leases.get(worker)
-        if lease is not None and lease.incarnation != but:
+        if lease is not None:
             self.permits.release(worker, lease.number, now_s)
-        for ghost in [g for g in self.permits.ghosts if g.worker == worker and g.incarnation != but]:
+        for ghost in [ghost for ghost in self.permits.ghosts if ghost.worker == worker]:
             self.permits.lay(ghost, now_s)
 
     # ── decisions ──
@@ -337,8 +334,8 @@ class Guard:
             else:
                 batch = fenced.batch
                 busy = batch is not None and batch[0] == ghost.holder and batch[1] <= epoch
-                quiet = 0 if busy and fenced.incarnation == ghost.incarnation else quiet + 1
-                if fenced.incarnation != ghost.incarnation or quiet == LOOKS:
+                quiet = 0 if busy else quiet + 1
+                if quiet == LOOKS:
                     self.permits.lay(ghost, self._clock.monotonic())
                     self._slots.release(ghost.label, ghost.worker, ghost.number)
                     self._wake()

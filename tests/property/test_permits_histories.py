@@ -179,7 +179,7 @@ class World:
             leases = [self.permits.bind(g.holder, g.worker, g.incarnation, g.lease, self.now_s) for g in grants]
             for lease in leases:
                 self.granted(lease)
-            if not claims:
+            if not claims and not grants:
                 break
         asked = [(ask.worker, ask.lease) for ask in self.slots.yields(self.now_s)]
         asked += [(lease.worker, lease.number) for lease in self.permits.yields(self.now_s)]
