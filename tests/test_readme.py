@@ -54,7 +54,8 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 GUIDE = "".join(
-    (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("surfaces.md", "schedules.md", "graphs.md")
+    (ROOT / "docs" / name).read_text(encoding="utf-8")
+    for name in ("surfaces.md", "schedules.md", "graphs.md", "limits.md")
 )
 TEXT = README + GUIDE.replace("](../", "](")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.S | re.M)
@@ -250,7 +251,6 @@ async def test_the_pipeline_shown_passes_the_check_of_its_creation() -> None:
     [
         {"callback_url": "http://example.com"},
         {"tasks": [{"id": "a", "sla_s": 1}]},
-        {"tasks": [{"id": "a", "pool": "gpu"}]},
     ],
     ids=lambda body: str(next(iter(body.values()))),
 )

@@ -53,6 +53,10 @@ def test_office_hours_shows_what_the_calendar_skips(live: Server, api: Api) -> N
     assert "clocks change" in told
 
 
+def test_limits_lets_three_queries_run_at_a_time(live: Server, api: Api) -> None:
+    assert "success: at most 3 of 12 ran at a time" in run(live, "limits")
+
+
 def test_fan_out_fan_in_adds_up(live: Server, api: Api) -> None:
     run(live, "fan_out_fan_in")
     words = 6 * sum(range(1, 13))

@@ -1,8 +1,8 @@
 """Random histories of the ledger of permits and the slots, in virtual time, against what really runs.
 
-Limits and pools of chance; tasks come, end, and start others on the same lease; workers come and go, RunActors are lost
-with what they run still running, the scheduler is replaced and takes stock. After every step: no limit was exceeded by a
-grant or a start (I7), and no task waits while its slot, permits and starts are free (I9).
+Limits and pools of chance; tasks come, end, and start others on the same lease; workers come and go, RunActors are
+lost with what they run still running, the scheduler is replaced and takes stock. After every step: no limit was
+exceeded by a grant or a start (I7), and no task waits while its slot, permits and starts are free (I9).
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ class World:
         assert self.workers[lease.worker] == lease.need.pool
         key = lease.holder, lease.need
         runs = Runs(*key, lease.number, 0 if lease.metered else None)
-        assert not lease.metered or 1 <= lease.tokens
+        assert not lease.metered or lease.tokens >= 1
         self.running[lease.worker] = runs
         for uses, slots in lease.need.keys:
             most = self.limits[uses].max_running
