@@ -127,12 +127,13 @@ class Guard:
                 return
             self._take_over(claims, claims.epoch > known, now_s)
         for worker, number, starts in claims.begun:
-            self.permits.begun(worker, number, starts, now_s)
+            if (lease := self.permits.find(actor, worker, number)) is not None:
+                self.permits.begun(lease, starts, now_s)
         for worker, number in claims.released:
-            self._release(actor, worker, number, now_s)
+            if (lease := self.permits.find(actor, worker, number)) is not None:
+                self._release(lease, now_s)
         for worker, number in claims.lost:
-            lease = self.permits.leases.get(worker)
-            if lease is not None and (lease.holder, lease.number) == (actor, number):
+            if (lease := self.permits.find(actor, worker, number)) is not None:
                 self._haunt(lease, claims.epoch)
         if claims.number > self._numbers.get(actor, 0):
             self._numbers[actor] = claims.number
@@ -161,11 +162,11 @@ class Guard:
         ours = self._epoch << 32
         for lease in [lease for lease in self.permits.leases.values() if lease.holder == actor]:
             if lease.worker in held:
-                self._release(actor, lease.worker, lease.number, now_s)
+                self._release(lease, now_s)
             elif replaced:
                 self._haunt(lease, claims.epoch - 1)
             elif lease.number <= ours:  # it has given it back
-                self._release(actor, lease.worker, lease.number, now_s)
+                self._release(lease, now_s)
         for bound in held.values():
             self._adopt(actor, bound, now_s)
 
@@ -175,11 +176,9 @@ class Guard:
         self.permits.adopt(lease, now_s)
         self._slots.adopt(lease.label, lease.worker, lease.number, now_s)
 
-    def _release(self, actor: str, worker: str, number: int, now_s: float) -> None:
-        lease = self.permits.leases.get(worker)
-        if lease is not None and (lease.holder, lease.number) == (actor, number):
-            self.permits.release(worker, number, now_s)
-            self._slots.release(lease.label, worker, number)
+    def _release(self, lease: Lease, now_s: float) -> None:
+        self.permits.release(lease, now_s)
+        self._slots.release(lease.label, lease.worker, lease.number)
 
     def forget(self, actor: str) -> None:
         """The RunActor has ended for good."""
@@ -195,21 +194,25 @@ class Guard:
 
     def worker_there(self, worker: str, incarnation: str) -> None:
         """The worker's slot exists. Who had it may not have noticed that it was started anew, and send it a batch."""
-        now_s = self._clock.monotonic()
-        lease = self.permits.leases.get(worker)
-        remains = [ghost for ghost in self.permits.ghosts if ghost.worker == worker]
-        for each in [lease] if lease is not None else remains:
-            each.incarnation = incarnation
-            self._slots.adopt(each.label, worker, each.number, now_s)
+        for lease in self._leases_on(worker):
+            lease.incarnation = incarnation
+        self.claim_slots()
 
     def worker_left(self, worker: str) -> None:
         """It has ended for good."""
         now_s = self._clock.monotonic()
-        lease = self.permits.leases.get(worker)
-        if lease is not None:
-            self.permits.release(worker, lease.number, now_s)
-        for ghost in [ghost for ghost in self.permits.ghosts if ghost.worker == worker]:
-            self.permits.lay(ghost, now_s)
+        for lease in self._leases_on(worker):
+            self.permits.release(lease, now_s)
+            self.permits.lay(lease, now_s)
+
+    def _leases_on(self, worker: str) -> list[Lease]:
+        return [each for each in (*self.permits.leases.values(), *self.permits.ghosts) if each.worker == worker]
+
+    def claim_slots(self) -> None:
+        """A slot that is free again while one of our leases of it is not over is not free."""
+        now_s = self._clock.monotonic()
+        for lease in (*self.permits.leases.values(), *self.permits.ghosts):
+            self._slots.adopt(lease.label, lease.worker, lease.number, now_s)
 
     # ── decisions ──
 
@@ -241,8 +244,8 @@ class Guard:
         """Was it such a lease that is wanted back?"""
         if "\n" not in ask.holder:
             return False
-        lease = self.permits.leases.get(ask.worker)
-        if lease is not None and lease.number == ask.lease:
+        lease = self.permits.find(ask.holder.partition("\n")[0], ask.worker, ask.lease)
+        if lease is not None:
             lease.yielding = True
             self._boxes.setdefault(lease.holder, _Box()).yields.append((ask.worker, ask.lease))
         return True
@@ -305,8 +308,8 @@ class Guard:
                 _log.warning("%s", gone)
                 await asyncio.sleep(AGAIN_S)
                 continue
-            lease = self.permits.leases.get(worker)
-            if fenced.batch is None or fenced.need is None or (lease is not None and lease.need == fenced.need):
+            known = any(lease.need == fenced.need for lease in self._leases_on(worker))
+            if fenced.batch is None or fenced.need is None or known:
                 return
             owner, epoch, _ = fenced.batch
             now_s = self._clock.monotonic()
@@ -319,7 +322,7 @@ class Guard:
 
     def _haunt(self, lease: Lease, epoch: int) -> None:
         """Nobody answers for the lease; batches of that holder's incarnations up to this one may be under way."""
-        self.permits.haunt(lease.worker)
+        self.permits.haunt(lease)
         self._spawn(self._watch(lease, epoch))
 
     async def _watch(self, ghost: Lease, epoch: int) -> None:

@@ -474,6 +474,7 @@ class SchedulerActor(Living):
             self._given[queued.run_id] = given
             host.admissions.append(given)
         now_s = self._clock.monotonic()
+        self._guard.claim_slots()
         self._grant(now_s)
         while self._guard.offer(now_s):
             self._grant(now_s)

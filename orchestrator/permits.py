@@ -54,6 +54,8 @@ SET_ASIDE_MAX = 8
 
 _encode = msgspec.json.Encoder().encode
 
+#: holder, worker, number
+LeaseKey = tuple[str, str, int]
 #: rank, pool, permits wanted of the key
 Lane = tuple[int, str, int]
 
@@ -93,6 +95,11 @@ class Lease:
     #: of those, starts that were not reported
     tokens: int = 0
     yielding: bool = False
+
+    @property
+    def key(self) -> LeaseKey:
+        """What names it among all."""
+        return self.holder, self.worker, self.number
 
     @classmethod
     def of(cls, holder: str, bound: Bound, now_s: float) -> Lease:
@@ -186,8 +193,8 @@ class Permits:
         self._patterns: dict[str, Limit] = {}
         self.uses: dict[str, Use] = {}
         self.claims: dict[str, Claim] = {}
-        #: worker -> its lease
-        self.leases: dict[str, Lease] = {}
+        #: those that somebody answers for; a worker may have several while it is not clear whose slot it is
+        self.leases: dict[LeaseKey, Lease] = {}
         self.ghosts: list[Lease] = []
         #: claims to be offered as soon as possible, and keys that came free
         self._fresh: dict[str, Claim] = {}
@@ -463,28 +470,24 @@ class Permits:
             self.uses[key].leases[ghost] = None
         self.ghosts.append(ghost)
 
-    def haunt(self, worker: str) -> Lease | None:
-        """Nobody answers for that worker's lease any more, and the worker may be at it: its permits stay in use."""
-        lease = self.leases.pop(worker, None)
-        if lease is not None:
+    def find(self, holder: str, worker: str, number: int) -> Lease | None:
+        """The lease of that holder, unless it is over or haunts a worker."""
+        return self.leases.get((holder, worker, number))
+
+    def haunt(self, lease: Lease) -> None:
+        """Nobody answers for the lease any more, and its worker may be at it: its permits stay in use."""
+        if self.leases.pop(lease.key, None) is not None:
             self.ghosts.append(lease)
-        return lease
 
-    def begun(self, worker: str, number: int, starts: int, now_s: float) -> None:
+    def begun(self, lease: Lease, starts: int, now_s: float) -> None:
         """So many of the starts of that lease were used, and it has none left. A second time changes nothing."""
-        lease = self.leases.get(worker)
-        if lease is None or lease.number != number or not lease.tokens:
-            return
-        self._report(lease, min(starts, lease.tokens), now_s)
+        if lease.tokens:
+            self._report(lease, min(starts, lease.tokens), now_s)
 
-    def release(self, worker: str, number: int, now_s: float) -> Lease | None:
-        """Nothing runs on that lease any more: its permits are free. None: it is not known (any more)."""
-        lease = self.leases.get(worker)
-        if lease is None or lease.number != number:
-            return None
-        del self.leases[worker]
-        self._free(lease, now_s)
-        return lease
+    def release(self, lease: Lease, now_s: float) -> None:
+        """Nothing runs on that lease any more: its permits are free. A second time changes nothing."""
+        if self.leases.pop(lease.key, None) is not None:
+            self._free(lease, now_s)
 
     def lay(self, ghost: Lease, now_s: float) -> None:
         """The worker of that ghost has stopped."""
@@ -501,7 +504,7 @@ class Permits:
         return uses
 
     def _enter(self, lease: Lease, now_s: float) -> None:
-        self.leases[lease.worker] = lease
+        self.leases[lease.key] = lease
         for key, _ in lease.need.keys:
             self._use(key, now_s).leases[lease] = None
 

@@ -100,6 +100,13 @@ class World:
             self.permits.demand(holder, need, {0: n}, self.now_s)
         self.permits.opened = True
 
+    def lease(self, worker: str) -> Lease:
+        """Of what runs there, as the ledger has it."""
+        runs = self.running[worker]
+        found = self.permits.find(runs.holder, worker, runs.number)
+        assert found is not None, "forgotten while it runs"
+        return found
+
     def come(self) -> None:
         """Tasks are ready."""
         key = self.rng.choice(HOLDERS), self.rng.choice(self.needs)
@@ -125,13 +132,13 @@ class World:
             self.permits.demand(*key, {0: n} if (n := self.waiting.get(key, 0)) else {}, self.now_s)
             self.start(worker, runs)
             return
-        del self.running[worker]
         label = label_of(*key)
         if runs.orphan:
             ghost = next(g for g in self.permits.ghosts if g.worker == worker)
             self.permits.lay(ghost, self.now_s)
         else:
-            assert self.permits.release(worker, runs.number, self.now_s) is not None
+            self.permits.release(self.lease(worker), self.now_s)
+        del self.running[worker]
         self.slots.release(label, worker, runs.number)
 
     def lose(self) -> None:
@@ -143,7 +150,7 @@ class World:
         for worker, runs in self.running.items():
             if runs.holder == holder and not runs.orphan:
                 runs.orphan = True
-                assert self.permits.haunt(worker) is not None
+                self.permits.haunt(self.lease(worker))
 
     def define(self) -> None:
         """Somebody changes a limit."""
@@ -160,7 +167,9 @@ class World:
         if runs is not None and runs.orphan:
             self.permits.lay(next(g for g in self.permits.ghosts if g.worker == worker), self.now_s)
         elif runs is not None:
-            self.permits.release(worker, runs.number, self.now_s)
+            self.permits.release(
+                next(each for each in self.permits.leases.values() if each.worker == worker), self.now_s
+            )
         self.workers[worker] = self.rng.choice(POOLS)
         self.slots.add(worker, self.workers[worker], "i")
 
@@ -201,7 +210,7 @@ class World:
         self.take(key)
         self.start(lease.worker, runs)
         if lease.metered:
-            self.permits.begun(lease.worker, lease.number, 1, self.now_s)
+            self.permits.begun(lease, 1, self.now_s)
         n = self.waiting.get(key, 0)
         self.permits.demand(*key, {0: n} if n else {}, self.now_s)
 

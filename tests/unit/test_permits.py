@@ -31,6 +31,17 @@ def lease(permits: Permits, holder: str, number: int, need: Need = NEED, now_s: 
     return permits.bind(label_of(holder, need), f"worker-{number}", "i", number, now_s)
 
 
+def release(permits: Permits, worker: str, number: int, now_s: float) -> bool:
+    found = next((each for each in permits.leases.values() if (each.worker, each.number) == (worker, number)), None)
+    if found is not None:
+        permits.release(found, now_s)
+    return found is not None
+
+
+def begun(permits: Permits, worker: str, number: int, starts: int, now_s: float) -> None:
+    permits.begun(next(each for each in permits.leases.values() if each.worker == worker), starts, now_s)
+
+
 def test_permits_are_taken_all_or_none() -> None:
     permits = a_ledger(Limit(1))
     permits.define("l/t/b", Limit(0), 0.0)
@@ -38,15 +49,16 @@ def test_permits_are_taken_all_or_none() -> None:
     assert W not in permits.usage() or permits.usage()[W][0] == 0
     lease(permits, "b", 1)
     assert not bid(permits, "c")
-    assert permits.release("worker-1", 1, 0.0) is not None
+    assert release(permits, "worker-1", 1, 0.0)
     assert [claim.holder for claim in permits.offers(0.0, {"default"})] == ["c"]
 
 
 def test_a_release_of_another_lease_changes_nothing() -> None:
     permits = a_ledger(Limit(1))
-    lease(permits, "a", 1)
-    assert permits.release("worker-1", 2, 0.0) is None
-    assert permits.release("worker-2", 1, 0.0) is None
+    granted = lease(permits, "a", 1)
+    assert permits.find("a", "worker-1", 1) is granted
+    assert permits.find("a", "worker-1", 2) is None
+    assert permits.find("b", "worker-1", 1) is None
     assert not bid(permits, "b")
 
 
@@ -58,7 +70,7 @@ def test_a_key_that_nobody_defined_is_counted_and_counts_once_it_is_defined() ->
     permits.define(W, Limit(2), 0.0)
     assert not bid(permits, "x")
     assert [each.number for each in permits.yields(0.0)] == [1], "one more than there may be starts nothing more"
-    permits.release("worker-1", 1, 0.0)
+    release(permits, "worker-1", 1, 0.0)
     assert not bid(permits, "x")
     permits.define(W, None, 0.0)
     assert [claim.holder for claim in permits.offers(0.0, {"default"})] == ["x"]
@@ -82,11 +94,11 @@ def test_starts_come_back_a_span_after_they_were_reported() -> None:
     permits = a_ledger(Limit(rate=Rate(2, 10.0)))
     granted = lease(permits, "a", 1, now_s=0.0)
     assert (granted.metered, granted.tokens) == (True, 1)
-    permits.begun("worker-1", 1, 1, 3.0)
-    permits.begun("worker-1", 1, 1, 4.0)  # it is told twice
-    permits.release("worker-1", 1, 5.0)
+    begun(permits, "worker-1", 1, 1, 3.0)
+    begun(permits, "worker-1", 1, 1, 4.0)  # it is told twice
+    release(permits, "worker-1", 1, 5.0)
     lease(permits, "a", 2, now_s=5.0)
-    permits.begun("worker-2", 2, 1, 6.0)
+    begun(permits, "worker-2", 2, 1, 6.0)
     assert not bid(permits, "a", now_s=12.9)
     assert permits.next_review_s(12.9) == pytest.approx(0.1)
     assert bid(permits, "a", now_s=13.0)
@@ -95,11 +107,11 @@ def test_starts_come_back_a_span_after_they_were_reported() -> None:
 def test_starts_that_were_not_used_are_there_again_and_those_nobody_tells_of_count_as_used() -> None:
     permits = a_ledger(Limit(rate=Rate(100, 10.0)))
     assert lease(permits, "a", 1, n=1000).tokens == STARTS_MAX
-    permits.begun("worker-1", 1, 1, 0.0)
+    begun(permits, "worker-1", 1, 1, 0.0)
     assert permits.uses[W].meter is not None
     assert permits.uses[W].meter.free(0.0) == 99
     lease(permits, "a", 2, n=1000)
-    permits.release("worker-2", 2, 0.0)
+    release(permits, "worker-2", 2, 0.0)
     assert permits.uses[W].meter.free(0.0) == 99 - STARTS_MAX
 
 
@@ -122,16 +134,15 @@ def test_nothing_with_a_key_is_granted_before_everybody_was_heard() -> None:
     permits.define(W, Limit(1), 0.0)
     permits.opened = True
     assert permits.offers(0.0, {"default"}) == []
-    permits.release("worker-1", 7, 0.0)
+    release(permits, "worker-1", 7, 0.0)
     assert [claim.holder for claim in permits.offers(0.0, {"default"})] == ["a"]
 
 
 def test_a_ghost_keeps_its_permits_until_it_is_laid() -> None:
     permits = a_ledger(Limit(1))
-    lease(permits, "a", 1)
-    ghost = permits.haunt("worker-1")
-    assert ghost is not None
-    assert permits.release("worker-1", 1, 0.0) is None
+    ghost = lease(permits, "a", 1)
+    permits.haunt(ghost)
+    permits.release(ghost, 0.0)
     assert not bid(permits, "b")
     permits.lay(ghost, 0.0)
     permits.lay(ghost, 0.0)
@@ -156,5 +167,5 @@ def test_what_nobody_uses_is_forgotten() -> None:
     for n in range(100):
         need = Need("default", ((f"l/t/{n}", 1),))
         lease(permits, "a", 1, need)
-        permits.release("worker-1", 1, 0.0)
+        release(permits, "worker-1", 1, 0.0)
     assert (permits.uses, permits.claims, permits.leases) == ({}, {}, {})
