@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from orchestrator import spec
 from orchestrator.definition import TriggerRule
 from orchestrator.limits import COUNT_MAX, PER_S_MAX, PER_S_MIN
+from orchestrator.needs import LIMITS_MAX
 from serve_app.surfaces.dags import parse
 
 INSTANT = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z$"
@@ -31,9 +32,14 @@ DropReason = Literal["missed", "overlap"]
 TaskState = Literal["pending", "running", "retrying", "done", "failed", "skipped", "upstream_failed", "cancelled"]
 
 
+class DagsLimitUse(spec.LimitUseBody):
+    """Several permits of one limit."""
+
+
 class DagsTask(spec.TaskBody):
     """One node of the graph. `type` and `entrypoint` exclude each other; neither means `core.noop`."""
 
+    limits: list[spec.LimitName | DagsLimitUse] = Field([], max_length=LIMITS_MAX)  # type: ignore[assignment]  # a list is invariant
     # not supported yet
     sla_s: None = None
 
@@ -86,7 +92,7 @@ class DagsTaskView(BaseModel):
     teardown_of: list[str] = []
     on_failure_fail_run: bool = False
     pool: str = "default"
-    limits: list[str | spec.LimitUseBody] = []
+    limits: list[str | DagsLimitUse] = []
 
 
 class DagsDagView(BaseModel):
