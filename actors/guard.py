@@ -30,9 +30,10 @@ from orchestrator import codec
 from orchestrator.control import Binding, Bound, Claims, LimitUsage
 from orchestrator.dispatch import Grant, Slots, Yield
 from orchestrator.errors import Unavailable
+from orchestrator.leases import Lease
 from orchestrator.limits import Limit
 from orchestrator.needs import dag_key
-from orchestrator.permits import Lease, Permits
+from orchestrator.permits import Permits
 
 _log = logging.getLogger(__name__)
 

@@ -154,6 +154,8 @@ class Supervisor:
         if not 0 <= n <= WORKERS_MAX:
             raise Invalid(f"a pool has 0 to {WORKERS_MAX} workers, not {n}", (("n", f"0 to {WORKERS_MAX}"),))
         async with self._lock:
+            if self._first:
+                await self._read_back()
             mine = [name for name, where in self._workers.items() if where == pool and name not in self._draining]
             for name in sorted(mine, key=_number)[n:]:
                 self._draining.add(name)

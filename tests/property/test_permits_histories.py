@@ -15,9 +15,10 @@ import pytest
 
 from orchestrator.control import Bound
 from orchestrator.dispatch import Slots
+from orchestrator.leases import Lease, label_of
 from orchestrator.limits import Limit, Rate
 from orchestrator.messages import Need
-from orchestrator.permits import PATIENCE_S, Lease, Permits, label_of
+from orchestrator.permits import PATIENCE_S, Permits
 
 HISTORIES = 300
 MANY = int(os.environ.get("PERMITS_MANY", "10000"))

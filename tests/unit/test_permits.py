@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.control import Bound
+from orchestrator.leases import Lease, label_of
 from orchestrator.limits import Limit, Rate
 from orchestrator.messages import Need
-from orchestrator.permits import STARTS_MAX, Lease, Permits, label_of
+from orchestrator.permits import STARTS_MAX, Permits
 
 W = "l/t/w"
 NEED = Need("default", ((W, 1),))

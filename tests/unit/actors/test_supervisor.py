@@ -8,6 +8,7 @@ import pytest
 
 from actors import supervisor as supervision
 from actors.names import pool_of
+from actors.peers import WorkerGone
 from actors.settings import Settings
 from actors.supervisor import Supervisor
 from orchestrator import codec
@@ -40,6 +41,12 @@ class NoPeers:
 
     async def tell(self, actor: str, method: str, blob: bytes) -> None:
         raise ActorUnreachable(actor, "told to fail")
+
+    async def ask(self, actor: str, method: str, blob: bytes) -> bytes:
+        raise ActorUnreachable(actor, "asked to fail")
+
+    async def control(self, worker: str, method: str, *args: Any) -> Any:
+        raise WorkerGone(worker, "it was never there")
 
 
 def supervisor(stage: FakeStage) -> Supervisor:
