@@ -76,6 +76,10 @@ class Aside:
         """Needs with which a task waits."""
         return list(self._heaps)
 
+    def positions(self) -> list[int]:
+        """All that wait here."""
+        return list(self._waiting)
+
     def clear(self) -> None:
         """Nothing waits any more."""
         self.changed |= dict.fromkeys(self._heaps)

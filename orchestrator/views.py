@@ -194,6 +194,14 @@ class LimitView(msgspec.Struct, frozen=True):
     waiting: int = 0
 
 
+class WaitingView(msgspec.Struct, frozen=True):
+    """A ready task that has not started, and what it waits for."""
+
+    task: str
+    pool: str
+    reasons: tuple[str, ...]
+
+
 class LogChunk(msgspec.Struct, frozen=True):
     """Output of one attempt of a task, oldest first."""
 

@@ -14,7 +14,7 @@ from orchestrator.errors import NotFound, OrchestratorError
 from orchestrator.limits import LIMITS, NO_LIMIT, Limit, check
 from orchestrator.needs import dag_key, limit_key
 from orchestrator.ports import ControlPlane, Journal
-from orchestrator.views import LimitView
+from orchestrator.views import LimitView, WaitingView
 from serve_app.deadlines import DEADLINE_S, within
 
 
@@ -66,6 +66,14 @@ class LimitBook:
         if await self._journal.record(LIMITS, limit_key(tenant, name)) is None:
             raise NotFound("limit", name)
         await self._control.set_limit(codec.encode_limit_change(limit_key(tenant, name), None))
+
+    @within(DEADLINE_S)
+    async def waiting(self, tenant: str, run_id: str) -> list[WaitingView]:
+        """Ready tasks of a run, and what each waits for. Raises NotFound."""
+        from serve_app.waiting import waiting_tasks  # what folds runs is not needed before somebody asks
+
+        usage = {use.key: use for use in await self.usage()}
+        return await waiting_tasks(self._journal, self._control, usage, tenant, run_id)
 
     async def usage(self) -> Iterable[LimitUsage]:
         """Nothing when the scheduler does not answer: what is defined can be seen all the same."""

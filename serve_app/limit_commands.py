@@ -58,6 +58,17 @@ def limits_delete(session: Session, name: Name) -> None:
         screen.print_line(f"{name} deleted")
 
 
+@command(limits, "waiting")
+def limits_waiting(session: Session, run_id: Annotated[str, typer.Argument(metavar="RUN_ID")]) -> None:
+    """Tell what the ready tasks of a run wait for."""
+    with session.api() as api:
+        found = api.run(dags.waiting(run_id))
+    if session.as_json:
+        screen.print_json({"items": found})
+    else:
+        screen.print_table(("task", "waits for"), ([each["task"], "; ".join(each["reasons"])] for each in found))
+
+
 def _rate(text: str) -> tuple[int, float]:
     count, _, seconds = text.partition("/")
     try:

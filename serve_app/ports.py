@@ -40,6 +40,7 @@ from orchestrator.views import (
     RunView,
     Trigger,
     Triggered,
+    WaitingView,
     WorkerView,
 )
 
@@ -87,6 +88,9 @@ class Limits(Protocol):
 
     async def delete_limit(self, tenant: str, name: str) -> None:
         """There is no such limit any more. Raises NotFound."""
+
+    async def waiting(self, tenant: str, run_id: str) -> list[WaitingView]:
+        """Ready tasks of a run, and what each waits for. Raises NotFound."""
 
 
 class Gateway(Protocol):

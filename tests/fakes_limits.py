@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from orchestrator.errors import NotFound
 from orchestrator.limits import Limit
-from orchestrator.views import LimitView
+from orchestrator.views import LimitView, WaitingView
 
 
 class FakeLimits:
@@ -36,6 +36,12 @@ class FakeLimits:
     async def delete_limit(self, tenant: str, name: str) -> None:
         await self.limit(tenant, name)
         del self.defined[tenant, name]
+
+    async def waiting(self, tenant: str, run_id: str) -> list[WaitingView]:
+        self._check()
+        if not run_id.startswith("run_"):
+            raise NotFound("run", run_id)
+        return [WaitingView("extract", "gpu", ("pool gpu has no workers", "a worker slot of pool gpu"))]
 
 
 def _view(name: str, limit: Limit) -> LimitView:

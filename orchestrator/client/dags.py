@@ -39,6 +39,7 @@ from orchestrator.client.shapes import (
     DagsRunSummary,
     DagsTaskChanged,
     DagsTriggered,
+    DagsWaiting,
 )
 
 BASE = "/api/v1/runtime/orchestrator"
@@ -239,6 +240,11 @@ class _RunEvents:
 
 
 # -- limits on tasks that run
+
+
+def waiting(run_id: str) -> Script[list[DagsWaiting]]:
+    """Ready tasks of a run that have not started, and what each waits for."""
+    return part(get(path(BASE + "/runs/{}/waiting", run_id)), "items")
 
 
 def list_limits() -> Script[list[DagsLimitView]]:

@@ -223,6 +223,14 @@ class DagsLimitView(TypedDict):
     waiting: int
 
 
+class DagsWaiting(TypedDict):
+    """A ready task that has not started, and what it waits for."""
+
+    task: str
+    pool: str
+    reasons: list[str]
+
+
 class DagsLimitDeleted(TypedDict):
     """It is not defined any more."""
 

@@ -86,6 +86,7 @@ def operations() -> dict[str, Json]:
         "retry_task": _command((_run_id(), _task()), m.DagsTaskChanged),
         "skip_task": _command((_run_id(), _task()), m.DagsTaskChanged),
         "task_logs": _get((_run_id(), _task(), _attempt()), m.DagsLogList, Kind.INVALID, Kind.NOT_FOUND),
+        "waiting_tasks": _get((_run_id(),), m.DagsWaitingList, Kind.NOT_FOUND),
         "list_workers": _get((), m.DagsWorkerList),
         "scale_workers": _post((), m.DagsScale, m.DagsWorkerList, problems=(Kind.INVALID, Kind.CONFLICT)),
         "drain_worker": _command((_worker_id(),), m.DagsWorker),

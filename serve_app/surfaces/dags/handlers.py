@@ -284,6 +284,11 @@ class Handlers:
 
     # -- limits
 
+    async def waiting_tasks(self, request: Request, principal: Principal) -> Response:
+        """List ready tasks of a run that have not started, and what they wait for"""
+        found = await self._gateway.limit_book.waiting(principal.tenant, _path_id(request, "run", "run_id"))
+        return _answer({"items": [words.waiting(each) for each in found]})
+
     async def list_limits(self, _: Request, principal: Principal) -> Response:
         """List limits on tasks that run, and what is in use of them"""
         found = await self._gateway.limit_book.limits(principal.tenant)

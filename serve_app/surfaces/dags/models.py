@@ -399,6 +399,20 @@ class DagsLimitList(BaseModel):
     items: list[DagsLimitView]
 
 
+class DagsWaiting(BaseModel):
+    """A ready task that has not started, and what it waits for."""
+
+    task: str
+    pool: str
+    reasons: list[str]
+
+
+class DagsWaitingList(BaseModel):
+    """Ready tasks that have not started."""
+
+    items: list[DagsWaiting]
+
+
 class DagsLimitDeleted(BaseModel):
     """It is not defined any more."""
 

@@ -55,6 +55,7 @@ ENDPOINTS = (
     ("POST", "/runs/{run_id}/tasks/{task}/retry", "client", "retry_task"),
     ("POST", "/runs/{run_id}/tasks/{task}/skip", "client", "skip_task"),
     ("GET", "/runs/{run_id}/tasks/{task}/logs", "client", "task_logs"),
+    ("GET", "/runs/{run_id}/waiting", "client", "waiting_tasks"),
     ("GET", "/workers", "client", "list_workers"),
     ("POST", "/workers/scale", "admin", "scale_workers"),
     ("POST", "/workers/{worker_id}/drain", "admin", "drain_worker"),

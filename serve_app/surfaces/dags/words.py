@@ -29,6 +29,7 @@ from orchestrator.views import (
     RunChanged,
     RunView,
     Triggered,
+    WaitingView,
     WorkerView,
 )
 from serve_app.problems import STATUS, Kind
@@ -229,6 +230,11 @@ def limit(view: LimitView) -> Json:
         "running": view.running,
         "waiting": view.waiting,
     }
+
+
+def waiting(view: WaitingView) -> Json:
+    """A ready task, and what it waits for."""
+    return {"task": view.task, "pool": view.pool, "reasons": list(view.reasons)}
 
 
 def window(view: Window) -> Json:

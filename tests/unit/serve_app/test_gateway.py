@@ -13,7 +13,7 @@ from actors.clock import Clock
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.control import LimitUsage
-from orchestrator.definition import Definition, TaskSpec, Window
+from orchestrator.definition import Definition, LimitUse, TaskSpec, Window
 from orchestrator.errors import (
     ActorUnreachable,
     Conflict,
@@ -663,3 +663,28 @@ async def test_metrics_tell_limits_and_pools() -> None:
     assert samples["limit_waiting", "t", "one"] == 5
     assert samples["limit_running", "t", "dag:d"] == 1
     assert (samples["pool_queue_length", "default"], samples["pool_queue_length", "gpu"]) == (2, 3)
+
+
+async def test_a_ready_task_tells_what_it_waits_for() -> None:
+    world = World()
+    tasks = (
+        TaskSpec(id="a"),
+        TaskSpec(id="b", pool="gpu", limits=(LimitUse("one"),)),
+        TaskSpec(id="c", depends_on=("a",)),
+    )
+    await world.define(tasks=tasks, max_active_tasks=1)
+    run_id = (await world.trigger()).run_id
+    book = world.gateway.limit_book
+    await book.set_limit("t", "one", Limit(2))
+    assert await book.waiting("t", run_id) == [], "it has not started"
+    owner = await Owner(world.journal).start()
+    started = codec.encode_events([e.RunStarted(NOW, 1)])
+    step = Append(run_id=run_id, expected=1, count=1, events=started, state="running", attempts=1)
+    assert await owner.commit(step) == ["ok"]
+    told = {view.task: view.reasons for view in await book.waiting("t", run_id)}
+    assert set(told) == {"a", "b"}
+    assert told["b"][0] == "pool gpu has no workers"
+    assert "limit one: 2 of 2 in use" in told["b"]
+    assert told["a"][-1] == "a worker slot of pool default"
+    with pytest.raises(NotFound):
+        await book.waiting("other", run_id)
