@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 from actors.peers import Peers, WorkerGone
 from actors.settings import Settings
 from orchestrator import codec
-from orchestrator.messages import Assignment, Exchange, RunContext, Settled
+from orchestrator.control import Bound
+from orchestrator.messages import Assignment, Exchange, Need, RunContext, Settled, bound_exchange
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +70,12 @@ class Seat:
     lease: int
     batches: dict[int, Batch] = field(default_factory=dict)
     yielding: bool = False
+    #: what its tasks need beside the slot: permits for one of them at a time came with the lease; None = plain tasks
+    need: Need | None = None
+    #: tasks of it that may still start; None = as many as come
+    starts: int | None = None
+    #: nobody has had a look yet at what could run on it
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +99,8 @@ class Gone:
     overdue: tuple[tuple[Key, str], ...]
     #: that was held on it; 0 = none
     lease: int = 0
+    #: of that lease
+    need: Need | None = None
 
 
 class Crew:
@@ -112,6 +121,8 @@ class Crew:
         self.seats: dict[str, Seat] = {}
         #: worker -> batches whose reports are durable, to be told with the next one, whatever seat it has then
         self._acks: dict[str, list[int]] = {}
+        #: worker -> newest lease for tasks with a need that was given back: a grant that comes again is void
+        self._over: dict[str, int] = {}
         #: kind of task -> seconds one takes, smoothed
         self._took_s: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -125,11 +136,30 @@ class Crew:
             return
         if known is not None and known.incarnation == incarnation:
             known.yielding = known.yielding and known.lease == lease
-            known.lease = lease
+            known.lease, known.need = lease, None
             return
         if known is not None:  # replaced before we heard of its death
             self._lost(known)
         self.seats[worker] = Seat(worker, incarnation, lease)
+
+    def bind(self, grant: Bound) -> bool:
+        """A lease for tasks with one need was granted. False: it came late, or the seat is taken, so it is void."""
+        worker = grant.worker
+        known = self.seats.get(worker)
+        if grant.lease <= self._over.get(worker, 0):
+            return True  # for the second time, and it is over
+        if known is not None and known.incarnation != grant.incarnation:
+            self._lost(known)
+            known = None
+        if known is not None and known.lease == grant.lease:
+            return True
+        if known is not None and (known.batches or known.lease > grant.lease):
+            self._over[worker] = grant.lease
+            return False
+        self.seats[worker] = Seat(
+            worker, grant.incarnation, grant.lease, need=grant.need, starts=grant.starts, fresh=True
+        )
+        return True
 
     def give_up(self, worker: str, lease: int) -> None:
         """The scheduler wants the slot back once it is free."""
@@ -139,22 +169,48 @@ class Crew:
 
     def leave_idle(self) -> list[tuple[str, int]]:
         """Let go of the seats that have nothing in flight; the released leases."""
-        idle = [seat for seat in self.seats.values() if not seat.batches]
+        idle = [seat for seat in self.seats.values() if not seat.batches and seat.need is None]
         for seat in idle:
             del self.seats[seat.worker]
         return [(seat.worker, seat.lease) for seat in idle]
 
     def vacate(self) -> list[tuple[str, int]]:
         """Let go of the seats that are to be given up and have nothing in flight."""
-        idle = [seat for seat in self.seats.values() if seat.yielding and not seat.batches]
+        idle = [seat for seat in self.seats.values() if seat.yielding and not seat.batches and seat.need is None]
         for seat in idle:
             del self.seats[seat.worker]
         return [(seat.worker, seat.lease) for seat in idle]
 
+    def leave_bound(self) -> list[tuple[str, int]]:
+        """Let go of the seats for tasks with a need that have nothing in flight and found nothing to do."""
+        idle = [s for s in self.seats.values() if s.need is not None and not s.batches and not s.fresh]
+        for seat in idle:
+            del self.seats[seat.worker]
+            self._over[seat.worker] = max(seat.lease, self._over.get(seat.worker, 0))
+        return [(seat.worker, seat.lease) for seat in idle]
+
+    def seen(self) -> None:
+        """Everybody who could use a seat for tasks with a need has had a look."""
+        for seat in self.seats.values():
+            seat.fresh = False
+
+    def bound(self) -> tuple[Bound, ...]:
+        """Every seat for tasks with a need."""
+        return tuple(
+            Bound(seat.worker, seat.incarnation, seat.lease, seat.need, seat.starts)
+            for seat in self.seats.values()
+            if seat.need is not None
+        )
+
     def with_room(self) -> list[Seat]:
-        """Seats that can take a batch now, the emptiest first."""
-        seats = [seat for seat in self.seats.values() if not seat.yielding and _has_room(seat)]
+        """Seats that can take a batch of plain tasks now, the emptiest first."""
+        seats = [seat for seat in self.seats.values() if not seat.yielding and seat.need is None and _has_room(seat)]
         return sorted(seats, key=lambda seat: len(seat.batches))
+
+    def bound_with_room(self) -> list[Seat]:
+        """Seats that can take a batch of tasks with their need now, the emptiest first."""
+        seats = [s for s in self.seats.values() if s.need is not None and not s.yielding and _has_room(s)]
+        return sorted((s for s in seats if s.starts != 0), key=lambda seat: len(seat.batches))
 
     # ── durations ──
 
@@ -176,15 +232,24 @@ class Crew:
         batch = _batch(self._number, open_, expected_s)
         behind = bool(seat.batches)
         seat.batches[batch.number] = batch
+        if seat.need is not None and self.seats.get(seat.worker) is not seat:
+            self._lost(seat)  # lost since the batch was composed, and with it the permits
+            return
         acks = tuple(self._acks.pop(seat.worker, ()))
         exchange = Exchange(self._owner, self._epoch, batch.number, tuple(contexts), tuple(tasks), acks)
+        if seat.need is not None:
+            exchange = bound_exchange(exchange, seat.need)
         self._spawn(self._exchange(seat, batch, codec.encode_exchange(exchange)))
         self._look_again(seat, batch, expected_s + PATIENCE_S if behind or len(tasks) > 1 else self._next_look_s(batch))
 
-    def collect(self, worker: str, incarnation: str, lease: int, keys: dict[Key, Limit]) -> None:
+    def collect(
+        self, worker: str, incarnation: str, lease: int, keys: dict[Key, Limit], need: Need | None = None
+    ) -> None:
         """Take over attempts that run at a worker since before our time: wait for their end with an empty batch."""
         self.seat(worker, incarnation, lease)
         seat = self.seats[worker]
+        if need is not None:
+            seat.need, seat.starts = need, 0
         self._number += 1
         batch = _batch(self._number, dict(keys), 0.0)
         batch.taken_back = True
@@ -262,7 +327,10 @@ class Crew:
                 else:
                     lost.append(key)
         seat.batches.clear()
-        self._post(Gone(seat.worker, seat.incarnation, tuple(lost), tuple(overdue), seat.lease if held else 0))
+        lease, need = (seat.lease, seat.need) if held else (0, None)
+        if need is not None:
+            self._over[seat.worker] = max(lease, self._over.get(seat.worker, 0))
+        self._post(Gone(seat.worker, seat.incarnation, tuple(lost), tuple(overdue), lease, need))
 
     # ── looking after a batch ──
 

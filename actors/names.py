@@ -32,6 +32,11 @@ def worker_name(pool: str, number: int) -> str:
     return f"worker-{pool}-{number}"
 
 
+def pool_of(worker: str) -> str:
+    """The pool of the worker of that name."""
+    return worker.removeprefix("worker-").rsplit("-", 1)[0]
+
+
 def own_actor_name(run_id: str) -> str:
     """Name of the RunActor that hosts this run alone (`isolation: dedicated`, or an orchestrator instance)."""
     if run_id.startswith(INSTANCE_PREFIX):

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
+from actors.bound_work import BoundWork
 from actors.crew import BATCH_MAX, TARGET_S, Crew, Seat
 from actors.hosted import HostedRun
 from actors.names import KUBERNETES
@@ -50,6 +52,8 @@ class ReadyRuns:
         self._waiting: dict[int, dict[str, HostedRun]] = {0: {}, 1: {}}
         #: runs whose tasks are Kubernetes Jobs
         self._outside: dict[str, HostedRun] = {}
+        #: ready tasks with needs
+        self.bound = BoundWork()
 
     def __bool__(self) -> bool:
         return any(self._waiting.values())
@@ -57,6 +61,8 @@ class ReadyRuns:
     def look(self, hosted: HostedRun) -> None:
         """The run changed: it has ready tasks now, or has none."""
         run = hosted.run
+        if run.aside is not None:
+            self.bound.look(hosted)
         waiting = self._outside if hosted.rank is None else self._waiting[hosted.rank]
         if run.ready and runs.going(run):
             waiting.setdefault(run.run_id, hosted)
@@ -66,6 +72,7 @@ class ReadyRuns:
     def drop(self, run_id: str) -> None:
         """The run is not here any more."""
         self._outside.pop(run_id, None)
+        self.bound.drop(run_id)
         for waiting in self._waiting.values():
             waiting.pop(run_id, None)
 
@@ -84,6 +91,27 @@ class ReadyRuns:
             if not sending.size:
                 break
             out.append(sending)
+        return out
+
+    def compose_bound(
+        self,
+        crew: Crew,
+        begin: Callable[[HostedRun, runs.Begin], None],
+        begun: Callable[[str, int, int], None],
+    ) -> list[Sending]:
+        """The same for seats with permits; `begun` hears of leases that came with a number of starts."""
+        out = []
+        seats = crew.bound_with_room()
+        for seat in seats:
+            sending = Sending(seat)
+            limit = self.bound.share(seat, seats)
+            self.bound.fill(seat, limit, partial(_seconds, crew), partial(_add, sending, begin))
+            if sending.size:
+                out.append(sending)
+            if seat.starts is not None:
+                seat.starts = 0
+                begun(seat.worker, seat.lease, sending.size)
+        crew.seen()
         return out
 
     @property
@@ -156,13 +184,11 @@ def assignment(run: runs.Run, position: int) -> Assignment:
 
 def _take(crew: Crew, hosted: HostedRun, sending: Sending, limit: int) -> list[int]:
     """Positions of one run that fit into the batch, taken off its ready heap."""
-    run, compiled = hosted.run, hosted.run.compiled
+    run = hosted.run
     out: list[int] = []
     while run.ready and sending.size < limit:
         position = run.ready[0][1]
-        seconds = crew.takes_s(compiled.keys[position])
-        if seconds is None:
-            seconds = _INSTANT.get(compiled.specs[position].type, _UNKNOWN_S)
+        seconds = _seconds(crew, hosted, position)
         if sending.size and sending.expected_s + seconds > TARGET_S:
             sending.expected_s = max(sending.expected_s, TARGET_S)
             break
@@ -171,3 +197,26 @@ def _take(crew: Crew, hosted: HostedRun, sending: Sending, limit: int) -> list[i
         sending.size += len(taken)
         sending.expected_s += seconds * len(taken)
     return out
+
+
+def _seconds(crew: Crew, hosted: HostedRun, position: int) -> float:
+    """How long the task will take, as far as anybody knows."""
+    compiled = hosted.run.compiled
+    seconds = crew.takes_s(compiled.keys[position])
+    return _INSTANT.get(compiled.specs[position].type, _UNKNOWN_S) if seconds is None else seconds
+
+
+def _add(
+    sending: Sending,
+    begin: Callable[[HostedRun, runs.Begin], None],
+    hosted: HostedRun,
+    positions: list[int],
+    seconds: float,
+) -> None:
+    """These tasks of a run go along."""
+    run_id = hosted.run.run_id
+    sending.runs[run_id] = hosted
+    sending.positions.setdefault(run_id, []).extend(positions)
+    sending.size += len(positions)
+    sending.expected_s += seconds
+    begin(hosted, runs.Begin(tuple(positions), sending.seat.worker, sending.seat.incarnation))

@@ -31,6 +31,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from actors.approval_board import ApprovalBoard
+from actors.claims import Claimant
 from actors.clock import Clock
 from actors.crew import Crew, Ended, Gone, Key, Limit
 from actors.hosted import Hosted, HostedBackfill, HostedRun, instant, milliseconds
@@ -54,7 +55,7 @@ from actors.mail import (
     replayed,
     reply_to,
 )
-from actors.names import KUBERNETES, WEBHOOKS
+from actors.names import KUBERNETES, SCHEDULER, WEBHOOKS
 from actors.peers import Peers, WorkerGone
 from actors.readiness import ReadyRuns, Sending, assignments
 from actors.reading import Reader
@@ -65,7 +66,7 @@ from orchestrator import backfill as backfills
 from orchestrator import codec, errors, plan_run, wait_decisions
 from orchestrator import run as runs
 from orchestrator.control import Admission
-from orchestrator.messages import Report
+from orchestrator.messages import Need, Report
 from orchestrator.ports import (
     Append,
     Command,
@@ -140,6 +141,7 @@ class RunActor(Living):
         self._ready = ReadyRuns()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._reporter = Reporter(name, peers, self._ready.demand, self._held, lambda: len(self._hosted))
+        self._claims = Claimant(name, peers, self._ready.bound)
         self._crew: Crew
         self._jobs: KubernetesSeat
 
@@ -163,6 +165,17 @@ class RunActor(Living):
             self._mail.append(Admitted(admission, hosting.epoch))
         self._wake.set()
 
+    async def bind(self, blob: bytes) -> None:
+        """A Binding of the scheduler: leases for tasks with needs."""
+        await self._recovered.wait()
+        self._claims.bind(codec.decode_binding(blob))
+        self._wake.set()
+
+    async def stock(self, blob: bytes) -> bytes:
+        """A new scheduler takes stock; its epoch in, everything about tasks with needs out."""
+        await self._recovered.wait()
+        return self._claims.stock(codec.decode_epoch(blob))
+
     async def command(self, blob: bytes) -> bytes:
         """A client's Command; answers a CommandReply once its effect is durable."""
         await self._recovered.wait()
@@ -184,10 +197,11 @@ class RunActor(Living):
     async def hello(self, _blob: bytes) -> bytes:
         """A new scheduler asks where this actor stands: everything it holds."""
         await self._recovered.wait()
+        self._claims.remind()
         return self._reporter.answer()
 
     def _held(self) -> tuple[tuple[str, int], ...]:
-        return tuple((seat.worker, seat.lease) for seat in self._crew.seats.values())
+        return tuple((seat.worker, seat.lease) for seat in self._crew.seats.values() if seat.need is None)
 
     async def ping(self) -> int:
         """Number of runs in memory, once recovered."""
@@ -201,6 +215,7 @@ class RunActor(Living):
         self._recovered.set()
         self._spawn(self._read_inbox())
         self._spawn(self._reporter.run())
+        self._spawn(self._claims.run())
         self._spawn(self._sweep())
         while True:
             await self._wake.wait()
@@ -212,6 +227,8 @@ class RunActor(Living):
         self._cursor = (await self.insist(lambda: self._journal.owner(self.name))).cursor
         self._crew = Crew(self.name, self._epoch, self._peers, self._post, self._settings)
         self._jobs = KubernetesSeat(self.name, self._epoch, self._peers, self._post, self._settings)
+        scheduler = (await self.insist(lambda: self._journal.owner(SCHEDULER))).epoch
+        self._claims.start(self._epoch, scheduler, self._crew)
         owned = await self.insist(lambda: self._journal.owned(self.name))
         for start in range(0, len(owned), 500):
             for history in await self.insist(partial(self._journal.load, owned[start : start + 500])):
@@ -249,9 +266,17 @@ class RunActor(Living):
         live = {key: limit for key, limit in keys.items() if key in set(holding.live)}
         missing = tuple(key for key in keys if key not in live and key not in reported)
         if reported or live:  # the empty batch brings the kept reports and waits for the live attempts
-            self._crew.collect(worker, holding.incarnation, 0, {k: v for k, v in keys.items() if k not in missing})
+            here = {k: v for k, v in keys.items() if k not in missing}
+            self._crew.collect(worker, holding.incarnation, 0, here, self._need_of(next(iter(here), None)))
         if missing:
             self._mail.append(Gone(worker, incarnation, missing, ()))
+
+    def _need_of(self, key: Key | None) -> Need | None:
+        """What the attempt needs beside its slot; those on one worker at a time need the same."""
+        hosted = self._hosted[key[0]] if key is not None else None
+        if key is None or not isinstance(hosted, HostedRun) or hosted.run.aside is None:
+            return None
+        return hosted.run.aside.needs[hosted.run.position(key[1])]
 
     # ── turns ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -265,6 +290,9 @@ class RunActor(Living):
         for message in mail:
             self._handle(turn, message)
         turn.sendings = self._ready.compose(self._crew, lambda hosted, begin: self._step(turn, hosted, begin))
+        if self._claims.active:
+            begin = partial(self._step, turn)
+            turn.sendings += self._ready.compose_bound(self._crew, begin, self._claims.begun)
         if self._ready.has_jobs:
             turn.jobs = self._ready.take_jobs(lambda hosted, begin: self._step(turn, hosted, begin))
         await self._commit(turn)
@@ -515,7 +543,9 @@ class RunActor(Living):
 
     def _handle_gone(self, turn: _Turn, message: Gone) -> None:
         self._reporter.lost(message.worker, message.incarnation)
-        if message.lease:
+        if message.need is not None:
+            self._claims.gone(message)
+        elif message.lease:
             self._reporter.released([(message.worker, message.lease)])
         for run_id, task, attempt in message.lost:
             self._step_if_current(turn, run_id, runs.Lose(task, attempt))
@@ -729,6 +759,7 @@ class RunActor(Living):
             if self._hosted:
                 self._post(Idle())
             self._reporter.remind()
+            self._claims.remind()
 
     def _let_idle_go(self, turn: _Turn) -> None:
         """Runs that have only waited for long leave memory; their next message or timer brings them back."""
@@ -739,7 +770,7 @@ class RunActor(Living):
             run = hosted.run
             at = runs.next_wake(run)
             soon = at is not None and (at - self._clock.now()).total_seconds() < limit_s
-            if run.running or soon or run.agenda is not None or (run.ready and runs.going(run)):
+            if run.running or soon or run.agenda is not None or (runs.waits_for_slot(run) and runs.going(run)):
                 hosted.idle_since_s = None
             elif hosted.idle_since_s is None:
                 hosted.idle_since_s = now
@@ -768,6 +799,9 @@ class RunActor(Living):
         wanted = self._ready or self._parked  # a seat that came along with an admission waits for its run to be read
         self._reporter.released(self._crew.vacate() if wanted else self._crew.leave_idle())
         self._reporter.look()
+        if self._claims.active or self._ready.bound:
+            self._claims.released(self._crew.leave_bound())
+            self._claims.look()
 
 
 def _is_of(message: Asked, kept: StoredReply | None) -> bool:

@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from actors.clock import Clock
+from actors.guard import Guard
 from actors.living import Living
 from actors.names import SCHEDULER, SUPERVISOR, is_own_actor, own_actor_name
 from actors.peers import Peers, WorkerGone
@@ -31,6 +32,7 @@ from orchestrator import codec, errors
 from orchestrator.control import Admission, Hosting, Roster, Standing
 from orchestrator.dispatch import Admission as Admissions
 from orchestrator.dispatch import Queued, Slot, Slots, rank_of
+from orchestrator.limits import LIMITS
 from orchestrator.ports import (
     SCHED,
     TERMINAL,
@@ -87,6 +89,9 @@ class SchedulerActor(Living):
         self._admissions = Admissions()
         self._slots = Slots()
         self._hosts: dict[str, _Host] = {}
+        self._guard = Guard(
+            peers, clock, self._slots, self._spawn, lambda: self._wake.set(), lambda: self._hosts, lambda: self._workers
+        )
         #: run -> RunActor
         self._placed: dict[str, str] = {}
         #: run -> the admission that holds for it; anything about an older one is late
@@ -123,6 +128,26 @@ class SchedulerActor(Living):
         self._take_standing(codec.decode_standing(blob))
         self._wake.set()
 
+    async def claims(self, blob: bytes) -> None:
+        """A RunActor tells what it wants and has of tasks that are not plain."""
+        await self._ready.wait()
+        claims = codec.decode_claims(blob)
+        if claims.actor in self._hosts or not is_own_actor(claims.actor):
+            self._guard.take_claims(claims)
+            self._wake.set()
+
+    async def set_limit(self, blob: bytes) -> None:
+        """Define a limit, or forget one: durable, and so from now on."""
+        await self._ready.wait()
+        key, limit = codec.decode_limit_change(blob)
+        record = None if limit is None else codec.encode_limit(limit)
+        await self.insist(lambda: self._journal.put_records(LIMITS, {key: record}))
+        self._guard.define(key, limit)
+
+    async def limit_usage(self, _blob: bytes) -> bytes:
+        """What is in use of each key, and how many wait (control.LimitUsage)."""
+        return codec.encode_usage(self._guard.usage())
+
     async def roster(self, blob: bytes) -> None:
         """The supervisor tells who ought to exist."""
         self._take_roster(codec.decode_roster(blob))
@@ -143,9 +168,11 @@ class SchedulerActor(Living):
             {
                 "queued_runs": self._admissions.queued,
                 "active_runs": self._admissions.active,
-                "waiting_tasks": self._slots.waiting,
+                "waiting_tasks": self._slots.waiting + self._guard.permits.parked,
+                "plain_waiting": self._slots.waiting + self._guard.permits.parked - sum(self._guard.waiting().values()),
                 "workers": len(self._slots.slots),
             }
+            | {f"pool_waiting|{pool}": n for pool, n in self._guard.waiting().items()}
         )
 
     # ── life ──────────────────────────────────────────────────────────────────────────────────────
@@ -154,6 +181,7 @@ class SchedulerActor(Living):
         self._epoch = await self.insist(lambda: self._journal.take_epoch(SCHEDULER))
         self._number = self._order_number = self._epoch << 32
         self._slots.number_from(self._epoch << 32)
+        self._guard.begin(self._epoch, await self.insist(lambda: self._journal.records(LIMITS)))
         kept = (await self.insist(lambda: self._journal.owner(SCHEDULER))).cursor
         cursor = await self.insist(lambda: self._journal.position(SCHED))
         if not await self._fetch_roster():
@@ -174,7 +202,9 @@ class SchedulerActor(Living):
             self._decide()
 
     async def _wait_for_news(self) -> None:
-        review_s = self._slots.next_review_s(self._clock.monotonic())
+        now_s = self._clock.monotonic()
+        reviews = (self._slots.next_review_s(now_s), self._guard.permits.next_review_s(now_s))
+        review_s = min((each for each in reviews if each is not None), default=None)
         try:
             await asyncio.wait_for(self._wake.wait(), review_s)
         except TimeoutError:
@@ -355,6 +385,7 @@ class SchedulerActor(Living):
             return
         definition = codec.decode_definition(row.definition)
         self._admissions.configure(key, definition.max_active_runs, row.paused, definition.overlap != "allow")
+        self._guard.define_dag(tenant, dag_id, definition.max_active_tasks)
         if definition.isolation == "dedicated":
             self._dedicated.add(key)
         else:
@@ -398,9 +429,11 @@ class SchedulerActor(Living):
         for name in roster.run_actors:
             self._hosts.setdefault(name, _Host(name)).standing = True
         wanted = dict(roster.workers)
-        for worker in self._workers.keys() - wanted.keys():
-            self._slots.remove(worker)
+        left = self._workers.keys() - wanted.keys()
         self._workers = wanted
+        for worker in left:
+            self._slots.remove(worker)
+            self._guard.worker_left(worker)
         for worker in roster.draining:
             self._slots.drain(worker)
         self._draining = set(roster.draining)
@@ -424,6 +457,7 @@ class SchedulerActor(Living):
                     await asyncio.sleep(RETURN_CHECK_S)
                     continue
                 self._slots.add(worker, self._workers[worker], incarnation)
+                self._guard.worker_there(worker, incarnation)
                 if worker in self._draining:
                     self._slots.drain(worker)
                 self._wake.set()
@@ -448,15 +482,25 @@ class SchedulerActor(Living):
             self._given[queued.run_id] = given
             host.admissions.append(given)
         now_s = self._clock.monotonic()
-        for grant in self._slots.grants(now_s):
-            self._hosts[grant.holder].grants.append((grant.worker, grant.incarnation, grant.lease))
+        self._guard.claim_slots()
+        self._grant(now_s)
+        while self._guard.offer(now_s):
+            self._grant(now_s)
         self._grant_ahead(now_s)
         for ask in self._slots.yields(now_s):
-            self._hosts[ask.holder].yields.append((ask.worker, ask.lease))
+            if not self._guard.ask(ask):
+                self._hosts[ask.holder].yields.append((ask.worker, ask.lease))
+        self._guard.ask_back(now_s)
+        self._guard.send()
         for host in self._hosts.values():
             if (host.admissions or host.grants or host.yields) and not host.sending:
                 host.sending = True
                 self._spawn(self._send(host))
+
+    def _grant(self, now_s: float) -> None:
+        for grant in self._slots.grants(now_s, self._guard.takes(now_s)):
+            if not self._guard.grant(grant, now_s):
+                self._hosts[grant.holder].grants.append((grant.worker, grant.incarnation, grant.lease))
 
     def _grant_ahead(self, now_s: float) -> None:
         """A slot that nobody wants goes along with new admissions: their first task need not ask for one."""
@@ -467,8 +511,7 @@ class SchedulerActor(Living):
         ]
         for host in hosts:
             self._slots.demand(host.name, {0: 1})
-        for grant in self._slots.grants(now_s):
-            self._hosts[grant.holder].grants.append((grant.worker, grant.incarnation, grant.lease))
+        self._grant(now_s)
         for host in hosts:
             self._slots.demand(host.name, {})
 
@@ -535,6 +578,7 @@ class SchedulerActor(Living):
         if not host.standing and not host.runs:
             del self._hosts[name]
             self._slots.forget(name)
+            self._guard.forget(name)
             self._spawn(self._supervise("release", name))
 
     def _host_only(self, run_id: str, owner: str) -> None:

@@ -208,6 +208,14 @@ class RayControlPlane:
         """What waits, as the scheduler sees it."""
         return codec.decode_load(await self._peers.ask(SCHEDULER, "load", b""))
 
+    async def set_limit(self, change: bytes) -> None:
+        """The scheduler has it, and so has the journal."""
+        await self._peers.ask(SCHEDULER, "set_limit", change)
+
+    async def limit_usage(self) -> bytes:
+        """JSON array of control.LimitUsage."""
+        return await self._peers.ask(SCHEDULER, "limit_usage", b"")
+
     async def gateway(self, ward: str, request: bytes, patience_s: float = 5.0) -> bytes:
         """A request to a part of the gateway, and its answer; those with little patience go together."""
         if patience_s > TELL_S:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -29,6 +30,7 @@ from actors.names import (
     RUNNER,
     SCHEDULER,
     is_own_actor,
+    pool_of,
     run_actor_name,
     worker_name,
 )
@@ -37,6 +39,7 @@ from actors.settings import Settings
 from orchestrator import codec
 from orchestrator.control import Roster
 from orchestrator.errors import Invalid, JournalUnavailable, NotFound, OrchestratorError, Unavailable
+from orchestrator.needs import POOL
 from orchestrator.ports import OwnerRow, inbox
 from orchestrator.views import WorkerView
 
@@ -172,11 +175,13 @@ class Supervisor:
     async def scale(self, blob: bytes) -> bytes:
         """Let a pool have `n` workers; surplus ones finish what they do first. The workers then."""
         pool, n = codec.decode_scale(blob)
-        if pool != "default":
-            raise Invalid(f"pool {pool} does not exist", (("pool", "only 'default' exists so far"),))
+        if not re.fullmatch(POOL, pool):
+            raise Invalid(f"{pool!r} is not the name of a pool", (("pool", f"must match {POOL}"),))
         if not 0 <= n <= WORKERS_MAX:
             raise Invalid(f"a pool has 0 to {WORKERS_MAX} workers, not {n}", (("n", f"0 to {WORKERS_MAX}"),))
         async with self._lock:
+            if self._first:
+                await self._read_back()
             mine = [name for name, where in self._workers.items() if where == pool and name not in self._draining]
             for name in sorted(mine, key=_number)[n:]:
                 self._draining.add(name)
@@ -264,7 +269,7 @@ class Supervisor:
             present = await asyncio.to_thread(self._stage.present)
         self._extra |= {name for name in present if is_own_actor(name)}
         self._outside = self._outside or GATEWAY in present
-        alive = {name: name.split("-")[1] for name in present if name.startswith("worker-")}
+        alive = {name: pool_of(name) for name in present if name.startswith("worker-")}
         self._workers = alive or {worker_name("default", n): "default" for n in range(self._settings.worker_count)}
 
     async def _retire(self) -> None:

@@ -26,10 +26,10 @@ from actors.executor import Executor
 from actors.settings import Settings
 from actors.work import NoNotes, NoteSink
 from orchestrator import codec
-from orchestrator.messages import Exchange, Holding, Settled
+from orchestrator.messages import Exchange, Fenced, Holding, Settled
 
 #: methods that must answer while `exchange` is busy
-CONTROL_METHODS = ("give_back", "cancel", "holding", "ping", "silence", "where")
+CONTROL_METHODS = ("give_back", "cancel", "holding", "fence", "ping", "silence", "where")
 #: words for `cancel`: the outcome to report
 REASONS = ("cancelled", "timed_out", "stalled")
 
@@ -97,6 +97,10 @@ class WorkerActor:
         """
         live, reports = self._book.holding(owner, epoch)
         return codec.encode_holding(Holding(self._name, self._incarnation, tuple(live), tuple(reports)))
+
+    def fence(self, epochs: dict[str, int]) -> bytes:
+        """What runs here (messages.Fenced). Nothing of owners' incarnations before these starts any more."""
+        return codec.encode_fenced(Fenced(self._incarnation, *self._book.fence(epochs)))
 
     def ping(self) -> str:
         """The incarnation of this process."""

@@ -71,7 +71,10 @@ class TaskOptions(TypedDict, total=False):
     sla_s: int
     on_sla_miss: Iterable[SlaAction]
     priority: int
+    #: workers that it runs on
     pool: str
+    #: names of limits, which may have {{ params.NAME }} in them, or {"name": …, "slots": n}
+    limits: Sequence[str | dict[str, Any]]
     #: when it starts, given how the tasks it depends on have ended
     trigger_rule: TriggerRule
     #: its value names the dependents that go on (`@task.branch`)
@@ -126,6 +129,7 @@ class DagOptions(TypedDict, total=False):
     #: what a backfill without dates is over: values, or lists of them by name whose product it is
     partitions: list[str] | dict[str, list[str]]
     max_active_runs: int
+    max_active_tasks: int | None
     sla_s: int | None
     on_sla_miss: Iterable[SlaAction]
     run_timeout_s: float | None
@@ -307,6 +311,8 @@ class TaskFunction:
         self.function = function
         self.name = options.get("name", function.__name__)
         self._options = _as_written({key: value for key, value in options.items() if key != "name"})
+        if "limits" in options:
+            self._options["limits"] = list(options["limits"])
 
     def __repr__(self) -> str:
         return f"task {self.name!r}"

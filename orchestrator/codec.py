@@ -28,6 +28,7 @@ from orchestrator.blueprint import Blueprint, Outcome, Published, Visit
 from orchestrator.definition import Definition
 from orchestrator.errors import Broken, Conflict, Invalid, NotFound, OrchestratorError
 from orchestrator.events import SCHEMA, AnyEvent, Event
+from orchestrator.limits import Limit
 from orchestrator.pipeline_events import SCHEMA as PIPELINE_SCHEMA
 from orchestrator.pipeline_events import AnyPipelineEvent, PipelineEvent
 from orchestrator.pipeline_views import LogEntry
@@ -152,11 +153,21 @@ def decode_document(data: bytes, kind: type[T]) -> T:
 
 # RunActor <-> worker
 
-_exchange = msgspec.json.Decoder(m.Exchange)
+#: a plain one is the same without the last field
+_exchange = msgspec.json.Decoder(m.BoundExchange)
+_fenced = msgspec.json.Decoder(m.Fenced)
 _job_order = msgspec.json.Decoder(m.JobOrder)
 _settled = msgspec.json.Decoder(m.Settled)
 _holding = msgspec.json.Decoder(m.Holding)
 _note = msgspec.json.Decoder(m.Note)
+
+
+def encode_fenced(fenced: m.Fenced) -> bytes:
+    return _json.encode(fenced)
+
+
+def decode_fenced(data: bytes) -> m.Fenced:
+    return _read(_fenced, data)
 
 
 def encode_exchange(exchange: m.Exchange) -> bytes:
@@ -227,14 +238,61 @@ def decode_answers(data: bytes) -> list[tuple[bytes, str, bool]]:
 _hosting = msgspec.json.Decoder(c.Hosting)
 _standing = msgspec.json.Decoder(c.Standing)
 _roster = msgspec.json.Decoder(c.Roster)
+_claims = msgspec.json.Decoder(c.Claims)
+_binding = msgspec.json.Decoder(c.Binding)
+_epoch = msgspec.json.Decoder(int)
+_usage = msgspec.json.Decoder(list[c.LimitUsage])
+_limit = msgspec.json.Decoder(Limit)
+_limit_change = msgspec.json.Decoder(tuple[str, Limit | None])
 
 
-def encode_control(message: c.Hosting | c.Standing | c.Roster) -> bytes:
+def encode_control(message: c.Hosting | c.Standing | c.Roster | c.Claims | c.Binding) -> bytes:
     return _json.encode(message)
 
 
 def decode_hosting(data: bytes) -> c.Hosting:
     return _read(_hosting, data)
+
+
+def decode_claims(data: bytes) -> c.Claims:
+    return _read(_claims, data)
+
+
+def decode_binding(data: bytes) -> c.Binding:
+    return _read(_binding, data)
+
+
+def encode_epoch(epoch: int) -> bytes:
+    return _json.encode(epoch)
+
+
+def decode_epoch(data: bytes) -> int:
+    return _read(_epoch, data)
+
+
+def encode_usage(usage: Sequence[c.LimitUsage]) -> bytes:
+    return _json.encode(usage)
+
+
+def decode_usage(data: bytes) -> list[c.LimitUsage]:
+    return _read(_usage, data)
+
+
+def encode_limit(limit: Limit) -> bytes:
+    return _json.encode(limit)
+
+
+def decode_limit(data: bytes) -> Limit:
+    return _read(_limit, data)
+
+
+def encode_limit_change(key: str, limit: Limit | None) -> bytes:
+    """What the scheduler is asked to define; None = to forget."""
+    return _json.encode((key, limit))
+
+
+def decode_limit_change(data: bytes) -> tuple[str, Limit | None]:
+    return _read(_limit_change, data)
 
 
 def decode_standing(data: bytes) -> c.Standing:

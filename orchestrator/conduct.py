@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from orchestrator import deadlines, mapped, waits
+from orchestrator import aside, deadlines, mapped, waits
 from orchestrator import events as e
 from orchestrator.definition import Conduct, TaskSpec
 from orchestrator.task import FAILURES, SATISFIED, TERMINAL, TaskState, fence
@@ -219,7 +219,7 @@ def offer(run: Run, position: int) -> None:
         if not run.waits[position]:
             run.agenda.waiting.add(position)
         return
-    heapq.heappush(run.ready, (-run.compiled.specs[position].priority, position))
+    aside.line_up(run, position)
 
 
 def lenient(run: Run, position: int, parent: int) -> bool:

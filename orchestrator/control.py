@@ -4,6 +4,9 @@
     RunActor  ── Standing(demand, released, lost)     ──▶ scheduler
     gateway   ── ports.Command(cancel | retry | …)    ──▶ RunActor ── CommandReply ──▶ gateway
 
+Beside those go `Claims` and `Binding`, between RunActors that have tasks with needs and the scheduler; whoever has none
+never sends one.
+
 Every message may come twice or not at all. `Standing.demand` is absolute, leases and admissions are numbered, and
 admissions are checked against the journal, so a repetition changes nothing; what a lost message would
 have told is told again by the next one, or found in the journal by whoever restarts.
@@ -12,6 +15,8 @@ have told is told again by the next one, or found in the journal by whoever rest
 from __future__ import annotations
 
 import msgspec
+
+from orchestrator.messages import Need
 
 
 class Admission(msgspec.Struct, frozen=True, array_like=True):
@@ -68,3 +73,57 @@ class Roster(msgspec.Struct, frozen=True, array_like=True):
     workers: tuple[tuple[str, str], ...]
     #: workers that are to get no more work
     draining: tuple[str, ...] = ()
+
+
+class Bound(msgspec.Struct, frozen=True, array_like=True):
+    """A worker slot for tasks with one need, with the permits for one of them at a time."""
+
+    worker: str
+    incarnation: str
+    #: 0 = the holder took it over from its former incarnation, and starts nothing more on it
+    lease: int
+    need: Need
+    #: tasks that may start on it; None = as many as come
+    starts: int | None = None
+
+
+class Claims(msgspec.Struct, frozen=True, array_like=True):
+    """From one RunActor to the scheduler, beside its Standing: what it wants and has of tasks that are not plain."""
+
+    actor: str
+    epoch: int
+    #: grows with each that this incarnation sends; demand of an older one is old
+    number: int
+    #: need -> rank -> ready tasks that wait; nothing under a need: none does
+    demand: tuple[tuple[Need, dict[int, int]], ...] = ()
+    #: nothing else waits
+    whole: bool = False
+    #: (worker, lease, tasks that were started on it of those that might); none more will
+    begun: tuple[tuple[str, int, int], ...] = ()
+    #: (worker, lease); nothing runs on it any more
+    released: tuple[tuple[str, int], ...] = ()
+    #: the same, but its worker does not answer
+    lost: tuple[tuple[str, int], ...] = ()
+    #: everything it has; None = not told now
+    held: tuple[Bound, ...] | None = None
+
+
+class Binding(msgspec.Struct, frozen=True, array_like=True):
+    """From the scheduler to one RunActor, beside its Hosting."""
+
+    #: incarnation of the scheduler, and of the RunActor that it is for; any other one ignores it
+    epoch: int
+    to_epoch: int
+    grants: tuple[Bound, ...] = ()
+    #: (worker, lease)
+    yields: tuple[tuple[str, int], ...] = ()
+
+
+class LimitUsage(msgspec.Struct, frozen=True, array_like=True):
+    """A key as the scheduler sees it now."""
+
+    key: str
+    #: permits in use
+    running: int
+    #: ready tasks that wait for one
+    waiting: int

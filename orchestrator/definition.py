@@ -77,6 +77,13 @@ class RetryPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
     retry_delay_s: float | None = None
 
 
+class LimitUse(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a task takes of a limit while it runs; the name may have placeholders (`needs.py`)."""
+
+    name: str
+    slots: int = 1
+
+
 class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """One node of the graph."""
 
@@ -131,6 +138,8 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     retry_statuses: tuple[str, ...] = ()
     #: the task that it undoes when the run does not succeed; it has no other rule then (`compensation.py`)
     compensates: str | None = None
+    #: it runs only while it has a permit of each
+    limits: tuple[LimitUse, ...] = ()
 
 
 class Calendar(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -185,6 +194,8 @@ class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
     queue_timeout_s: float | None = None
     #: what a backfill without dates is over, and what one with partitions may name; () = none are declared
     partitions: tuple[Dimension, ...] = ()
+    #: tasks of all its runs together that run at a time; None = no limit
+    max_active_tasks: int | None = None
 
 
 #: what the key of a partition begins with; that of a piece of time begins with a digit

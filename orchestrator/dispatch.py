@@ -13,15 +13,17 @@ free slot is *leased* to the one with the lowest rank, then the fewest leases. I
 long as it has work, one task after the other without asking again: that is what makes a chain
 fast. While someone waits who has none, the one with the most leases is asked to yield; with one lease
 each, whoever has held a slot for QUANTUM_S is. So with work waiting, no slot is idle (I9),
-and no RunActor waits longer than about a quantum and a batch.
+and no RunActor waits longer than about a quantum and a batch. Tasks that need another pool or permits bid under
+names of their own (`permits.py`), each in its pool.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+DEFAULT_POOL = "default"
 #: seconds a RunActor may hold its only slot while another one has none
 QUANTUM_S = 0.1
 
@@ -256,6 +258,8 @@ class Slots:
         self.slots: dict[str, Slot] = {}
         #: RunActor -> rank -> ready tasks that wait for a slot
         self._demand: dict[str, dict[int, int]] = {}
+        #: where they bid, if not in the default pool
+        self._pools: dict[str, str] = {}
         self._lease = 0
         #: RunActor -> lease it got last: of those alike, who was served longest ago comes first
         self._served: dict[str, int] = {}
@@ -286,12 +290,18 @@ class Slots:
             slot.holder, slot.lease, slot.since_s = holder, lease, now_s
             self._lease = max(self._lease, lease)
 
-    def demand(self, holder: str, by_rank: dict[int, int]) -> None:
-        """`holder` has this many ready tasks without a slot."""
+    def demand(self, holder: str, by_rank: dict[int, int], pool: str = DEFAULT_POOL) -> None:
+        """`holder` has this many ready tasks without a slot of the pool; it bids for slots of one pool only."""
         if by_rank:
             self._demand[holder] = by_rank
+            if pool != DEFAULT_POOL:
+                self._pools[holder] = pool
         else:
-            self._demand.pop(holder, None)
+            self._withdraw(holder)
+
+    def _withdraw(self, holder: str) -> None:
+        self._demand.pop(holder, None)
+        self._pools.pop(holder, None)
 
     def release(self, holder: str, worker: str, lease: int) -> None:
         """The holder gives the slot back; an old or foreign lease changes nothing."""
@@ -301,7 +311,7 @@ class Slots:
 
     def forget(self, holder: str) -> None:
         """The holder lost its memory: its leases and its demand are void."""
-        self._demand.pop(holder, None)
+        self._withdraw(holder)
         for slot in self.slots.values():
             if slot.holder == holder:
                 slot.holder, slot.yielding = None, False
@@ -319,14 +329,19 @@ class Slots:
         """Ready tasks that wait for a slot."""
         return sum(sum(ranks.values()) for ranks in self._demand.values())
 
-    def grants(self, now_s: float) -> list[Grant]:
-        """Lease every free slot for which there is demand."""
+    def grants(self, now_s: float, takes: Callable[[str], bool] | None = None) -> list[Grant]:
+        """Lease every free slot for which there is demand. Who cannot take what else it needs stops bidding."""
         out: list[Grant] = []
+        dry: set[str] = set()
         for slot in self.slots.values():
-            if slot.holder is None and not slot.draining:
-                holder = self._neediest()
+            if slot.holder is None and not slot.draining and slot.pool not in dry:
+                holder = self._neediest(slot.pool)
+                while holder is not None and takes is not None and not takes(holder):
+                    self._withdraw(holder)
+                    holder = self._neediest(slot.pool)
                 if holder is None:
-                    break
+                    dry.add(slot.pool)
+                    continue
                 self._lease += 1
                 slot.holder, slot.lease, slot.since_s, slot.yielding = holder, self._lease, now_s, False
                 self._served[holder] = self._lease
@@ -337,26 +352,49 @@ class Slots:
     def yields(self, now_s: float) -> list[Yield]:
         """Whom to ask for a slot back; each lease is asked once."""
         out = [self._ask(slot) for slot in self.slots.values() if slot.draining and slot.holder and not slot.yielding]
-        for _ in range(self._missing()):
-            slot = self._victim()
-            if slot is None or self._keeps_s(slot, now_s) > 0:
-                break
-            out.append(self._ask(slot))
+        for pool in self._wanted():
+            for _ in range(self._missing(pool)):
+                slot = self._victim(pool)
+                if slot is None or self._keeps_s(slot, now_s) > 0:
+                    break
+                out.append(self._ask(slot))
         return out
 
     def next_review_s(self, now_s: float) -> float | None:
         """Seconds until `yields` may answer more although nothing happened; None when it cannot."""
-        slot = self._victim() if self._missing() > 0 else None
-        return None if slot is None else self._keeps_s(slot, now_s)
+        victims = [self._victim(pool) for pool in self._wanted() if self._missing(pool) > 0]
+        return min((self._keeps_s(slot, now_s) for slot in victims if slot is not None), default=None)
 
-    def _missing(self) -> int:
+    def ask_back(self, worker: str, lease: int) -> Yield | None:
+        """Ask for that lease, whoever waits; None when it was asked for, or is over."""
+        slot = self.slots.get(worker)
+        if slot is None or slot.holder is None or slot.lease != lease or slot.yielding:
+            return None
+        return self._ask(slot)
+
+    def _wanted(self) -> Iterable[str]:
+        """Pools that somebody bids in."""
+        if not self._pools:
+            return (DEFAULT_POOL,)
+        return dict.fromkeys(self._pools.get(holder, DEFAULT_POOL) for holder in self._demand)
+
+    def _bidders(self, pool: str) -> Iterable[str]:
+        if not self._pools:
+            return self._demand if pool == DEFAULT_POOL else ()
+        return [holder for holder in self._demand if self._pools.get(holder, DEFAULT_POOL) == pool]
+
+    def _missing(self, pool: str) -> int:
         """Holders that wait without a slot, less the slots that are being given back."""
-        coming = sum(slot.yielding and not slot.draining for slot in self.slots.values())
-        return sum(self.held(holder) == 0 for holder in self._demand) - coming
+        coming = sum(slot.yielding and not slot.draining and slot.pool == pool for slot in self.slots.values())
+        return sum(self.held(holder) == 0 for holder in self._bidders(pool)) - coming
 
-    def _neediest(self) -> str | None:
+    def _neediest(self, pool: str) -> str | None:
         served = self._served
-        return min(self._demand, key=lambda h: (min(self._demand[h]), self.held(h), served.get(h, 0), h), default=None)
+        return min(
+            self._bidders(pool),
+            key=lambda h: (min(self._demand[h]), self.held(h), served.get(h, 0), h),
+            default=None,
+        )
 
     def _take_one(self, holder: str) -> None:
         ranks = self._demand[holder]
@@ -365,11 +403,15 @@ class Slots:
         if ranks[rank] <= 0:
             del ranks[rank]
         if not ranks:
-            del self._demand[holder]
+            self._withdraw(holder)
 
-    def _victim(self) -> Slot | None:
+    def _victim(self, pool: str) -> Slot | None:
         """The lease to be given back first: of whoever has most, the oldest."""
-        leased = [slot for slot in self.slots.values() if slot.holder and not slot.yielding and not slot.draining]
+        leased = [
+            slot
+            for slot in self.slots.values()
+            if slot.holder and slot.pool == pool and not slot.yielding and not slot.draining
+        ]
         return max(leased, key=lambda s: (self.held(s.holder or ""), -s.since_s), default=None)
 
     def _keeps_s(self, slot: Slot, now_s: float) -> float:

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from orchestrator import aside
 from orchestrator.definition import IN_CLUSTER_TYPES
 from orchestrator.messages import MapPart, Value
 from orchestrator.task import STARTABLE, TERMINAL, Task, TaskState
@@ -230,6 +231,8 @@ def _add(run: Run, position: int, table: Table, names: Sequence[str]) -> None:
     run.hosts.extend([position] * len(names))
     run.waits.extend([0] * len(names))
     run.compiled = run.compiled.with_instances(position, names, table.runnable and table.max_active is None)
+    if run.aside is not None:
+        run.aside.extend(position, len(names))
     for name in names:
         task = Task()
         task.attempt = run.past_attempts.get(name, 0)
@@ -256,7 +259,7 @@ def keep(run: Run, position: int, before: TaskState, event: e.Event) -> None:
 
 def _propose(run: Run, position: int) -> None:
     if run.compiled.runnable[position]:
-        heapq.heappush(run.ready, (-run.compiled.specs[position].priority, position))
+        aside.line_up(run, position)
     else:
         offer(run, position)
 
@@ -284,7 +287,7 @@ def offer(run: Run, position: int) -> None:
         return
     if position in table.active or len(table.active) < table.max_active:
         table.active.add(position)
-        heapq.heappush(run.ready, (-compiled.specs[position].priority, position))
+        aside.line_up(run, position)
     else:
         heapq.heappush(table.waiting, position)
 

@@ -99,6 +99,35 @@ class Exchange(msgspec.Struct, frozen=True, array_like=True):
     acks: tuple[int, ...] = ()
 
 
+class Need(msgspec.Struct, frozen=True, array_like=True):
+    """A slot of the pool, and a permit, or several, of each key, all at once. Keys are in order, each once."""
+
+    pool: str
+    keys: tuple[tuple[str, int], ...] = ()
+
+
+class BoundExchange(Exchange, frozen=True, array_like=True):
+    """A batch of tasks with one need: they run one after another on the permits of one lease."""
+
+    need: Need | None = None
+
+
+def bound_exchange(exchange: Exchange, need: Need) -> BoundExchange:
+    """The same batch, of tasks with that need."""
+    return BoundExchange(
+        exchange.owner, exchange.epoch, exchange.batch, exchange.runs, exchange.tasks, exchange.acks, need
+    )
+
+
+class Fenced(msgspec.Struct, frozen=True, array_like=True):
+    """Answer of a worker to `fence`: the batch that it is at."""
+
+    incarnation: str
+    #: owner, epoch and number of the batch; None = nothing runs
+    batch: tuple[str, int, int] | None = None
+    need: Need | None = None
+
+
 class Report(msgspec.Struct, frozen=True, array_like=True):
     """How one attempt ended."""
 

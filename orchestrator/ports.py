@@ -965,7 +965,15 @@ class ControlPlane(Protocol):
         ...
 
     async def load(self) -> dict[str, int]:
-        """What waits: queued_runs, active_runs, waiting_tasks, workers."""
+        """What waits: queued_runs, active_runs, waiting_tasks, workers, `pool_waiting|<pool>`."""
+        ...
+
+    async def set_limit(self, change: bytes) -> None:
+        """`codec.encode_limit_change`: durable, and so from now on, once it answers."""
+        ...
+
+    async def limit_usage(self) -> bytes:
+        """JSON array of control.LimitUsage."""
         ...
 
     async def gateway(self, ward: str, request: bytes, patience_s: float = 5.0) -> bytes:

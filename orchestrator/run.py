@@ -39,11 +39,13 @@ import msgspec
 
 from orchestrator import compensation, conduct, deadlines, mapped, trigger, waits
 from orchestrator import events as e
+from orchestrator.aside import Aside
 from orchestrator.conduct import Agenda, Rules
 from orchestrator.definition import IN_CLUSTER_TYPES, WAITING_TYPES, Definition, TaskSpec
 from orchestrator.errors import NotFound
 from orchestrator.graph import Graph, compile_graph, ranks, reached
-from orchestrator.messages import Note, Report, RunContext, Value
+from orchestrator.messages import Need, Note, Report, RunContext, Value
+from orchestrator.needs import is_bound
 from orchestrator.task import FAILURES, PARKED, STARTABLE, TERMINAL, Task, TaskState
 from orchestrator.task import apply as apply_to_task
 from orchestrator.trigger import holds
@@ -97,6 +99,7 @@ class Compiled:
         "_as_jobs",
         "_detours",
         "_ranks",
+        "bound",
         "definition",
         "first",
         "graph",
@@ -158,6 +161,8 @@ class Compiled:
             i: self.graph.index[spec.compensates] for i, spec in enumerate(self.specs) if spec.compensates is not None
         }
         self.undone_by = {undone: i for i, undone in self.undoes.items()}
+        #: some task needs more than a slot of the default pool
+        self.bound = is_bound(definition)
         #: positions that start at once
         self.first = self.graph.roots
         if self.ruled:
@@ -417,6 +422,7 @@ class Run:
     __slots__ = (
         "advancing",
         "agenda",
+        "aside",
         "attempts",
         "compiled",
         "compiled_by_version",
@@ -523,6 +529,10 @@ class Run:
         if self.compiled.waiting:
             for i in self.compiled.waiting.intersection(self.compiled.first):
                 waits.admit(self, i)
+        #: those of them that need more than a slot of the default pool are kept there
+        self.aside: Aside | None = None
+        if self.compiled.bound and not self.kubernetes:
+            self.aside = Aside(self)
         #: of a plan: where it stands; tasks in `ready` are of its present batch then
         self.agenda: Agenda | None = None if self.compiled.rules is None else self._agenda()
         #: (when, position, attempt) of tasks that wait for their next attempt
@@ -662,6 +672,8 @@ def apply(run: Run, event: e.Event) -> None:
                 deadlines.leave(run)
                 if run.standby is not None:
                     run.standby.rest()
+                if run.aside is not None:
+                    run.aside.clear()
             if isinstance(event, e.RunSucceeded):
                 run.error = None
             elif isinstance(event, e.RunResumed) and run.compiled.queue_limits:
@@ -760,6 +772,20 @@ def startable(run: Run, position: int) -> bool:
     return holds(run, position) if run.compiled.ruled else run.waits[position] == 0
 
 
+def waits_for_slot(run: Run) -> int:
+    """Tasks that may start, as far as the run is concerned."""
+    return len(run.ready) + (run.aside.size if run.aside is not None else 0)
+
+
+def take_bound(run: Run, need: Need, limit: int) -> list[int]:
+    """Up to `limit` positions of tasks with that need, each startable."""
+    out: list[int] = []
+    while run.aside is not None and len(out) < limit and (position := run.aside.pop(need)) is not None:
+        if startable(run, position):
+            out.append(position)
+    return out
+
+
 def take_ready(run: Run, limit: int) -> list[int]:
     """Up to `limit` positions off the ready heap, each startable."""
     out: list[int] = []
@@ -845,8 +871,8 @@ def owed(run: Run) -> list[Effect]:
         for name, task in zip(run.compiled.graph.names, run.tasks, strict=True)
         if task.state is TaskState.RUNNING and task.worker  # a map has none
     ]
-    if run.ready and going(run):
-        out.append(Dispatch(len(run.ready)))
+    if (waiting := waits_for_slot(run)) and going(run):
+        out.append(Dispatch(waiting))
     at = next_wake(run)
     if at is not None:
         out.append(WakeAt(at))
@@ -870,6 +896,8 @@ def _sort_out(run: Run) -> None:
     if run.state in ENDED:
         return
     run.ready.clear()
+    if run.aside is not None:
+        run.aside.clear()
     run.due.clear()
     mapped.begin_sorting(run)
     waits.sort_out(run)

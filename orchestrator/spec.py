@@ -6,9 +6,10 @@ All three ways in end in `parse_dag`, so a bound holds everywhere or nowhere. Wh
 `Invalid`, never another exception; its details name each field by its path in the body. The shape is
 section 1 of the dags contract, with these additive keys: of a DAG `isolation`, `run_timeout_s`, `partitions` and those
 of its schedule (`calendar`, `start_at`, `end_at`, `jitter_s`; `overlap` also takes `cancel_previous`); of a
-task `inputs`, `retry_cap_s`, `pool`, `trigger_rule`, `branch`, `teardown_of`, `on_failure_fail_run`, `compensates`
-(docs/graphs.md tells them), `expand`, `max_active`, `tolerated_failures` (docs/mapping.md). Unknown keys are ignored.
-What a later version will do (pools) is refused by name until it does.
+task `inputs`, `retry_cap_s`, `trigger_rule`, `branch`, `teardown_of`, `on_failure_fail_run`, `compensates`
+(docs/graphs.md tells them), `expand`, `max_active`, `tolerated_failures` (docs/mapping.md), those of deadlines
+(docs/deadlines.md), and, told by docs/limits.md, `pool` and `limits` of a task and `max_active_tasks` of a DAG.
+Unknown keys are ignored.
 
 pydantic is imported here and in no other module of the core.
 """
@@ -33,6 +34,7 @@ from orchestrator.definition import (
     Catchup,
     Definition,
     Isolation,
+    LimitUse,
     Overlap,
     RetryPolicy,
     SlaAction,
@@ -42,6 +44,7 @@ from orchestrator.definition import (
 from orchestrator.errors import Invalid, PermanentFailure
 from orchestrator.faults import DEPTH_MAX, Fault, json_fault, refusal
 from orchestrator.mapped import INSTANCES_MAX
+from orchestrator.needs import DEFAULT_POOL, LIMITS_MAX, POOL, SLOTS_MAX, template_fault
 
 TASKS_MAX = 50_000
 #: teardowns of a DAG, and setups of a teardown
@@ -57,7 +60,6 @@ ENTRYPOINT = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za
 RULES = ("trigger_rule", "branch", "teardown_of", "on_failure_fail_run", "compensates")
 
 _YEAR_S = 366 * 86_400
-_NOT_YET = "is not supported yet"
 
 #: as `failures.py` has them
 EXCEPTION = r"^[A-Za-z_][A-Za-z0-9_]*(\.([A-Za-z_][A-Za-z0-9_]*|<locals>))*$"
@@ -77,6 +79,18 @@ class RetryPolicyBody(BaseModel):
     exceptions: Annotated[list[ExceptionName], Field(min_length=1, max_length=50)]
     retries: int | None = Field(default=None, ge=0, le=20)
     retry_delay_s: float | None = Field(default=None, ge=0, le=_YEAR_S)
+
+
+LimitName = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+
+
+class LimitUseBody(BaseModel):
+    """Several permits of one limit."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    name: LimitName
+    slots: int = Field(default=1, ge=1, le=SLOTS_MAX)
 
 
 class TaskBody(BaseModel):
@@ -110,7 +124,9 @@ class TaskBody(BaseModel):
     retry_exit_codes: list[Annotated[int, Field(ge=-64, le=255)]] = Field(default_factory=list, max_length=50)
     retry_statuses: list[Annotated[str, StringConstraints(pattern=STATUS)]] = Field(default_factory=list, max_length=50)
     priority: int = Field(default=0, ge=0, le=100)
-    pool: Annotated[str, StringConstraints(min_length=1, max_length=100)] = "default"
+    pool: Annotated[str, StringConstraints(pattern=POOL)] = DEFAULT_POOL
+    #: what it takes permits of while it runs
+    limits: list[LimitName | LimitUseBody] = Field(default_factory=list, max_length=LIMITS_MAX)
     #: when it starts, given how the tasks it waits for have ended
     trigger_rule: TriggerRule = "all_success"
     #: its value names the direct dependents that go on; the others are skipped
@@ -151,6 +167,7 @@ class DagBody(BaseModel):
     catchup: Catchup = "none"
     overlap: Overlap = "allow"
     max_active_runs: int = Field(default=16, ge=1, le=1000)
+    max_active_tasks: int | None = Field(default=None, ge=1, le=10_000)
     sla_s: int | None = Field(default=None, gt=0, le=10 * _YEAR_S)
     on_sla_miss: SlaActions = Field(default_factory=lambda: list(MARK))
     run_timeout_s: float | None = Field(default=None, gt=0, le=_YEAR_S)
@@ -178,7 +195,6 @@ def parse_dag(body: object) -> tuple[Definition, bool]:
         dag = DagBody.model_validate(body)
     except ValidationError as error:
         raise refusal([_worded(one) for one in error.errors(include_url=False, include_input=False)]) from None
-    _refuse_what_waits(dag)
     definition = _definition(dag)
     _check_meaning(definition)
     tasks = tuple(_with_all_needs(task) for task in definition.tasks)
@@ -221,7 +237,16 @@ def to_json(definition: Definition) -> dict[str, Any]:
         "tags": list(definition.tags),
     }
     plain = Definition(dag_id="", owner="")
-    for key in ("description", "isolation", "run_timeout_s", "queue_timeout_s", "start_at", "end_at", "jitter_s"):
+    for key in (
+        "description",
+        "isolation",
+        "max_active_tasks",
+        "run_timeout_s",
+        "queue_timeout_s",
+        "start_at",
+        "end_at",
+        "jitter_s",
+    ):
         if getattr(definition, key) != getattr(plain, key):
             body[key] = getattr(definition, key)
     if definition.on_sla_miss != MARK:
@@ -285,15 +310,6 @@ def _worded(error: Any) -> Fault:
     return field, re.sub(r"^\w+ should", "must", str(error["msg"]))
 
 
-def _refuse_what_waits(dag: DagBody) -> None:
-    faults: list[Fault] = []
-    for position, task in enumerate(dag.tasks):
-        if task.pool != "default":
-            faults.append((f"tasks/{position}/pool", f"{task.pool!r} {_NOT_YET}; the only pool is 'default'"))
-    if faults:
-        raise refusal(faults)
-
-
 def _definition(dag: DagBody) -> Definition:
     made = Definition(
         dag_id=dag.dag_id,
@@ -319,7 +335,8 @@ def _definition(dag: DagBody) -> Definition:
     if dag.partitions is not None:
         made = msgspec.structs.replace(made, partitions=partitions.parse(dag.partitions))
     # a default that is another object would be written, and change the hashes of definitions without jitter
-    return msgspec.structs.replace(made, jitter_s=dag.jitter_s) if dag.jitter_s else made
+    made = msgspec.structs.replace(made, jitter_s=dag.jitter_s) if dag.jitter_s else made
+    return msgspec.structs.replace(made, max_active_tasks=dag.max_active_tasks)
 
 
 def _calendar(body: CalendarBody | None) -> Calendar | None:
@@ -365,6 +382,8 @@ def _task(position: int, task: TaskBody) -> TaskSpec:
         max_active=task.max_active,
         tolerated_failures=task.tolerated_failures,
         compensates=task.compensates,
+        pool=task.pool,
+        limits=tuple(LimitUse(use) if isinstance(use, str) else LimitUse(use.name, use.slots) for use in task.limits),
     )
 
 
@@ -375,7 +394,7 @@ def _check_meaning(definition: Definition) -> None:
     faults = [
         (f"tasks/{position}/{field}", problem)
         for position, task in enumerate(definition.tasks)
-        for field, problem in (*kinds.faults(task), *_misplaced(task))
+        for field, problem in (*kinds.faults(task), *_misplaced(task), *_misnamed(task))
     ]
     faults += _misused_teardowns(definition.tasks)
     faults += map_form.misused(definition.tasks)
@@ -451,6 +470,13 @@ def _misused_compensations(tasks: tuple[TaskSpec, ...]) -> Iterator[Fault]:
             yield f"{where}/compensates", f"{undone!r} has a compensation already: {first[undone]!r}"
 
 
+def _misnamed(task: TaskSpec) -> Iterator[Fault]:
+    """Limits that could not be defined."""
+    for number, use in enumerate(task.limits):
+        if problem := template_fault(use.name):
+            yield f"limits/{number}", problem
+
+
 def _misplaced(task: TaskSpec) -> Iterator[Fault]:
     """Inputs whose path leads nowhere in the params, or through another input."""
     paths = (*task.inputs, *task.expand)
@@ -511,4 +537,6 @@ def _task_json(task: TaskSpec) -> dict[str, Any]:
             body[key] = list(getattr(task, key))
     if task.retry_policies:
         body["retry_policies"] = [policies.policy_json(policy) for policy in task.retry_policies]
+    if task.limits:
+        body["limits"] = [use.name if use.slots == 1 else {"name": use.name, "slots": use.slots} for use in task.limits]
     return body

@@ -12,6 +12,7 @@ import msgspec
 
 from orchestrator.definition import Definition, Dimension, RunType, TaskSpec, Window
 from orchestrator.events import Counts
+from orchestrator.limits import Rate
 from orchestrator.messages import NO_JSON
 
 T = TypeVar("T")
@@ -317,6 +318,30 @@ class WorkerView(msgspec.Struct, frozen=True):
     state: str
     node: str = ""
     pid: int = 0
+
+
+class LimitView(msgspec.Struct, frozen=True):
+    """What is allowed under one name, and what is so now."""
+
+    name: str
+    #: limit | dag: all tasks of a DAG with `max_active_tasks`
+    kind: str = "limit"
+    #: False: tasks name it, and nobody has defined it, so they are only counted
+    defined: bool = True
+    max_running: int | None = None
+    rate: Rate | None = None
+    #: permits in use; of a pattern nothing: each key of it is counted by itself
+    running: int = 0
+    #: ready tasks that wait
+    waiting: int = 0
+
+
+class WaitingView(msgspec.Struct, frozen=True):
+    """A ready task that has not started, and what it waits for."""
+
+    task: str
+    pool: str
+    reasons: tuple[str, ...]
 
 
 class LogChunk(msgspec.Struct, frozen=True):

@@ -61,7 +61,7 @@ from orchestrator.views import (
     Wider,
     WorkerView,
 )
-from serve_app import figures, map_instances, rendering
+from serve_app import figures, limit_figures, map_instances, rendering
 from serve_app.asking import KEY_REUSED, ask, shown
 from serve_app.creations import Creations
 from serve_app.cursors import cursor_of, name_of
@@ -70,6 +70,7 @@ from serve_app.deadlines import DEADLINE_S, LONG_DEADLINE_S, within
 from serve_app.hub import Follower, Hub
 from serve_app.instances import Instances
 from serve_app.jobs import Jobs
+from serve_app.limit_book import LimitBook
 from serve_app.live_runs import LiveRuns
 from serve_app.pipelines import Pipelines
 from serve_app.ports import Expect, Observation
@@ -124,6 +125,7 @@ class Gateway:
         )
         #: signals, approvals, queries
         self.waiting = Waiting(journal, control, self._book, clock)
+        self.limit_book = LimitBook(journal, control)
         store = PlanStore(Path(settings.plans_root))
         #: the instances surface's part
         self.instances = Instances(journal, control, self._book, creations, self._hub, store, clock, settings)
@@ -520,8 +522,11 @@ class Gateway:
     @within(DEADLINE_S)
     async def metrics(self) -> Iterable[Metric]:
         """Metric families of the whole system."""
-        load, outside = await asyncio.gather(_or_none(self._control.load()), _or_none(self.jobs.figures()))
-        return figures.families(await self._journal.metrics(), load, outside)
+        load, outside, usage = await asyncio.gather(
+            _or_none(self._control.load()), _or_none(self.jobs.figures()), self.limit_book.usage()
+        )
+        counters = await self._journal.metrics()
+        return [*figures.families(counters, load, outside), *limit_figures.families(usage, load)]
 
     @within(DEADLINE_S)
     async def count_http(self, observations: Sequence[Observation]) -> None:

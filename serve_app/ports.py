@@ -16,6 +16,7 @@ from prometheus_client.core import Metric
 
 from orchestrator.definition import Definition
 from orchestrator.errors import OrchestratorError
+from orchestrator.limits import Limit
 from orchestrator.ports import Ballot
 from orchestrator.views import (
     Acknowledged,
@@ -29,6 +30,7 @@ from orchestrator.views import (
     InstanceStatus,
     InstanceView,
     InstanceWanted,
+    LimitView,
     LiveRunCreated,
     LiveRunView,
     LiveRunWanted,
@@ -43,6 +45,7 @@ from orchestrator.views import (
     SignalSent,
     Trigger,
     Triggered,
+    WaitingView,
     Widening,
     Wider,
     WorkerView,
@@ -78,12 +81,35 @@ class Clock(Protocol):
         """Text that nobody can guess, safe in headers."""
 
 
+class Limits(Protocol):
+    """Limits of tenants on tasks that run."""
+
+    async def limits(self, tenant: str) -> list[LimitView]:
+        """Limits that are defined, or in use without a definition, and DAGs with `max_active_tasks`; by name."""
+
+    async def limit(self, tenant: str, name: str) -> LimitView:
+        """One that is defined. Raises NotFound."""
+
+    async def set_limit(self, tenant: str, name: str, limit: Limit) -> LimitView:
+        """The limit is so from now on. Raises Invalid."""
+
+    async def delete_limit(self, tenant: str, name: str) -> None:
+        """There is no such limit any more. Raises NotFound."""
+
+    async def waiting(self, tenant: str, run_id: str) -> list[WaitingView]:
+        """Ready tasks of a run, and what each waits for. Raises NotFound."""
+
+
 class Gateway(Protocol):
     """Commands in, views and streams out."""
 
     @property
     def waiting(self) -> Waiting:
         """Signals, approvals, queries."""
+
+    @property
+    def limit_book(self) -> Limits:
+        """Limits on tasks that run."""
 
     async def define_dag(
         self, tenant: str, definition: Definition, *, keep_tasks: bool, expect: Expect, idem: Idempotency | None

@@ -19,6 +19,7 @@ from orchestrator import plan as planning
 from orchestrator.definition import Definition, Window, content_hash
 from orchestrator.errors import Conflict, Invalid, NotFound, OrchestratorError
 from orchestrator.events import Counts
+from orchestrator.limits import Limit
 from orchestrator.ports import Ballot
 from orchestrator.views import (
     ApprovalView,
@@ -43,6 +44,7 @@ from orchestrator.views import (
 )
 from serve_app import map_instances
 from serve_app.ports import Expect, Observation
+from tests.fakes_limits import FakeLimits
 
 T = TypeVar("T")
 replace = msgspec.structs.replace
@@ -93,6 +95,7 @@ class FakeGateway:
     _runs: dict[tuple[str, str], RunView] = field(default_factory=dict)
     _by_window: dict[tuple[str, str, str], str] = field(default_factory=dict)
     _stored: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    _limits: dict[tuple[str, str], Limit] = field(default_factory=dict)
     _workers: dict[str, WorkerView] = field(
         default_factory=lambda: {"worker-default-0": WorkerView("worker-default-0", "default", "idle", "n1", 42)}
     )
@@ -328,6 +331,10 @@ class FakeGateway:
             raise NotFound("worker", worker_id)
         self._workers[worker_id] = replace(self._workers[worker_id], state="draining")
         return self._workers[worker_id]
+
+    @property
+    def limit_book(self) -> FakeLimits:
+        return FakeLimits(self._check, self._limits)
 
     async def health(self) -> Mapping[str, object]:
         self._check()

@@ -54,7 +54,7 @@ from tests.jobs_stage import Stage, play
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-GUIDES = ("surfaces", "schedules", "graphs", "mapping", "waiting", "backfills", "triggers")
+GUIDES = ("surfaces", "schedules", "graphs", "mapping", "waiting", "backfills", "triggers", "limits")
 GUIDE = "".join((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in GUIDES)
 TEXT = README + GUIDE.replace("](../", "](")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.S | re.M)
@@ -267,18 +267,6 @@ async def test_the_pipeline_shown_passes_the_check_of_its_creation() -> None:
     check_definition(definition)
     assert [each.name for each in definition.inputs if each.secret] == ["deploy_key"]
     assert definition.required_modules == ("process",)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"tasks": [{"id": "a", "pool": "gpu"}]},
-    ],
-    ids=lambda body: str(next(iter(body.values()))),
-)
-def test_what_is_said_to_be_refused_is_refused(body: dict[str, Any]) -> None:
-    with pytest.raises(spec.Invalid, match="not supported yet"):
-        spec.parse_dag({"dag_id": "d", "owner": "o", **body})
 
 
 def test_the_client_example_calls_what_there_is() -> None:

@@ -16,10 +16,11 @@ import msgspec
 
 from actors.attempt import LiveAttempt
 from actors.batch_book import Batch, BatchBook
+from actors.names import pool_of
 from orchestrator import codec
 from orchestrator.control import Roster
 from orchestrator.errors import ActorUnreachable
-from orchestrator.messages import Assignment, Exchange, Holding, Note, Report, RunContext, Settled, Value
+from orchestrator.messages import Assignment, Exchange, Fenced, Holding, Note, Report, RunContext, Settled, Value
 from tests.world_wire import Wire
 
 Key = tuple[str, str, int]
@@ -134,6 +135,10 @@ class Worker:
         """See actors/worker_actor.py."""
         live, reports = self._book.holding(owner, epoch)
         return codec.encode_holding(Holding(self.name, self.incarnation, tuple(live), tuple(reports)))
+
+    async def fence(self, epochs: dict[str, int]) -> bytes:
+        """See actors/worker_actor.py."""
+        return codec.encode_fenced(Fenced(self.incarnation, *self._book.fence(epochs)))
 
     async def ping(self) -> str:
         """See actors/worker_actor.py."""
@@ -263,7 +268,7 @@ class Supervisor:
             await asyncio.sleep(2.0)
 
     def _roster(self) -> Roster:
-        workers = tuple((name, "default") for name in self.workers)
+        workers = tuple((name, pool_of(name)) for name in self.workers)
         return Roster(tuple(self.run_actors), workers, tuple(self.draining))
 
     async def drain(self, worker: str) -> None:

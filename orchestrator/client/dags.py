@@ -30,6 +30,8 @@ from orchestrator.client.shapes import (
     DagsBatchItem,
     DagsDagDefined,
     DagsDagView,
+    DagsLimitDeleted,
+    DagsLimitView,
     DagsLog,
     DagsMapInstance,
     DagsPlan,
@@ -41,6 +43,7 @@ from orchestrator.client.shapes import (
     DagsSignalSent,
     DagsTaskChanged,
     DagsTriggered,
+    DagsWaiting,
     DagsWider,
 )
 
@@ -340,6 +343,38 @@ class _RunEvents:
 
     def ended(self) -> bool:
         return False
+
+
+# -- limits on tasks that run
+
+
+def waiting(run_id: str) -> Script[list[DagsWaiting]]:
+    """Ready tasks of a run that have not started, and what each waits for."""
+    return part(get(path(BASE + "/runs/{}/waiting", run_id)), "items")
+
+
+def list_limits() -> Script[list[DagsLimitView]]:
+    """Limits that are defined or in use, with what is in use of them and how many tasks wait."""
+    return part(get(f"{BASE}/limits"), "items")
+
+
+def get_limit(name: str) -> Script[DagsLimitView]:
+    """One that is defined."""
+    return get(path(BASE + "/limits/{}", name))
+
+
+def set_limit(
+    name: str, *, max_running: int | None = None, rate: tuple[int, float] | None = None
+) -> Script[DagsLimitView]:
+    """At most `max_running` permits in use; with `rate` (n, seconds) at most n starts in any span of that length."""
+    body = {"max_running": max_running, "rate": {"count": rate[0], "per_s": rate[1]} if rate is not None else None}
+    where = path(BASE + "/limits/{}", name)
+    return json_of(Request(method="PUT", path=where, body=body, repeatable=True))
+
+
+def delete_limit(name: str) -> Script[DagsLimitDeleted]:
+    """Forget a limit: tasks that name it are only counted."""
+    return json_of(Request(method="DELETE", path=path(BASE + "/limits/{}", name)))
 
 
 # -- inside

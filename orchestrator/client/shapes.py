@@ -76,6 +76,7 @@ class DagsDagView(TypedDict):
     catchup: str
     overlap: str
     max_active_runs: int
+    max_active_tasks: NotRequired[int | None]
     sla_s: int | None
     on_sla_miss: NotRequired[list[Literal["mark", "event", "webhook", "cancel"]] | None]
     queue_timeout_s: NotRequired[float | None]
@@ -302,6 +303,42 @@ class DagsLog(TypedDict):
     attempt: int
     text: str
     truncated: bool
+
+
+class DagsRateView(TypedDict):
+    """So many starts in any span of so many seconds."""
+
+    count: int
+    per_s: float
+
+
+class DagsLimitView(TypedDict):
+    """A limit, and what is so now."""
+
+    name: str
+    #: `dag`: all tasks of a DAG with `max_active_tasks`
+    kind: Literal["limit", "dag"]
+    #: False: tasks name it, and nobody has defined it
+    defined: bool
+    max_running: int | None
+    rate: DagsRateView | None
+    running: int
+    waiting: int
+
+
+class DagsWaiting(TypedDict):
+    """A ready task that has not started, and what it waits for."""
+
+    task: str
+    pool: str
+    reasons: list[str]
+
+
+class DagsLimitDeleted(TypedDict):
+    """It is not defined any more."""
+
+    name: str
+    deleted: bool
 
 
 # -- runs

@@ -71,6 +71,10 @@ def test_partitions_are_run_each_and_added_to(live: Server, api: Api) -> None:
     assert "sales" in latest_log(live, api, "shop_reports", "report")
 
 
+def test_limits_lets_three_queries_run_at_a_time(live: Server, api: Api) -> None:
+    assert "success: at most 3 of 12 ran at a time" in run(live, "limits")
+
+
 def test_fan_out_fan_in_adds_up(live: Server, api: Api) -> None:
     run(live, "fan_out_fan_in")
     words = 6 * sum(range(1, 13))

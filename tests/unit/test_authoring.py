@@ -325,7 +325,8 @@ def test_the_context_is_no_argument_of_the_author() -> None:
         (lambda: task.bash("no good id", "ls"), "tasks/0/id: must match"),
         (lambda: task.bash("x", " "), "tasks/0/params/command: must be a shell command"),
         (lambda: task.http("x", "ftp://h"), "tasks/0/params/url: must be an http or https URL"),
-        (lambda: task.bash("x", "ls", pool="gpu"), "not supported yet"),
+        (lambda: task.bash("x", "ls", pool="no good"), "tasks/0/pool: must match"),
+        (lambda: task.bash("x", "ls", limits=["{{ run.id }}"]), "tasks/0/limits/0: placeholders are"),
     ],
 )
 def test_a_mistake_is_told_when_the_dag_is_defined(mistake: Any, message: str) -> None:

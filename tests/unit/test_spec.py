@@ -272,18 +272,6 @@ def test_what_is_the_default_anyway_does_not_change_the_hash() -> None:
     assert content_hash(said) == content_hash(parsed(a_task()))
 
 
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        (dag(a_task(pool="gpu")), "tasks/0/pool"),
-    ],
-)
-def test_what_comes_later_is_refused_by_name(body: Body, field: str) -> None:
-    error = refused(body)
-    assert [where for where, _ in error.details] == [field]
-    assert "is not supported yet" in str(error)
-
-
 def test_the_neutral_values_of_what_comes_later_are_accepted() -> None:
     neutral = parsed(a_task(sla_s=None, pool="default"), overlap="allow", catchup="none", callback_url=None, sla_s=5)
     assert neutral.sla_s == 5

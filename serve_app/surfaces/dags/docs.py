@@ -114,9 +114,14 @@ def operations() -> dict[str, Json]:
         "query": _get((_run_id(), _path("name", published.NAME.pattern, "rows")), w.DagsPublished, *_OF_READS),
         "queries": _get((_run_id(),), w.DagsPublishedList, *_OF_READS),
         "list_approvals": _get((_query("dag_id"), _query("run_id")), w.DagsApprovalList),
+        "waiting_tasks": _get((_run_id(),), m.DagsWaitingList, Kind.NOT_FOUND),
         "list_workers": _get((), m.DagsWorkerList),
         "scale_workers": _post((), m.DagsScale, m.DagsWorkerList, problems=(Kind.INVALID, Kind.CONFLICT)),
         "drain_worker": _command((_worker_id(),), m.DagsWorker),
+        "list_limits": _get((), m.DagsLimitList),
+        "get_limit": _get((_limit(),), m.DagsLimitView, Kind.NOT_FOUND),
+        "set_limit": _post((_limit(),), m.DagsLimit, m.DagsLimitView, problems=(Kind.INVALID, Kind.NOT_FOUND)),
+        "delete_limit": _get((_limit(),), m.DagsLimitDeleted, Kind.NOT_FOUND),
     }
 
 
@@ -237,6 +242,10 @@ def _task() -> Json:
 
 def _worker_id() -> Json:
     return _path("worker_id", parse.WORKER_ID, "worker-default-0")
+
+
+def _limit() -> Json:
+    return _path("name", parse.LIMIT_NAME, "warehouse")
 
 
 def _attempt() -> Json:

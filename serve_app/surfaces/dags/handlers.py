@@ -322,6 +322,35 @@ class Handlers:
         worker = await unhindered(self._gateway.drain_worker(_path_id(request, "worker", "worker_id")))
         return _answer(words.worker(worker))
 
+    # -- limits
+
+    async def waiting_tasks(self, request: Request, principal: Principal) -> Response:
+        """List ready tasks of a run that have not started, and what they wait for"""
+        found = await self._gateway.limit_book.waiting(principal.tenant, _path_id(request, "run", "run_id"))
+        return _answer({"items": [words.waiting(each) for each in found]})
+
+    async def list_limits(self, _: Request, principal: Principal) -> Response:
+        """List limits on tasks that run, and what is in use of them"""
+        found = await self._gateway.limit_book.limits(principal.tenant)
+        return _answer({"items": [words.limit(each) for each in found]})
+
+    async def get_limit(self, request: Request, principal: Principal) -> Response:
+        """Read one limit"""
+        found = await self._gateway.limit_book.limit(principal.tenant, _path_id(request, "limit", "name"))
+        return _answer(words.limit(found))
+
+    async def set_limit(self, request: Request, principal: Principal) -> Response:
+        """Define a limit, or change it"""
+        name = _path_id(request, "limit", "name")
+        limit = parse.limit(await self._json(request))
+        return _answer(words.limit(await unhindered(self._gateway.limit_book.set_limit(principal.tenant, name, limit))))
+
+    async def delete_limit(self, request: Request, principal: Principal) -> Response:
+        """Forget a limit: tasks that name it are only counted"""
+        name = _path_id(request, "limit", "name")
+        await unhindered(self._gateway.limit_book.delete_limit(principal.tenant, name))
+        return _answer({"name": name, "deleted": True})
+
     async def _json(self, request: Request) -> object:
         return await json_body(request, self._options.max_body_bytes)
 

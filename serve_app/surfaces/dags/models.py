@@ -12,6 +12,8 @@ from pydantic import BaseModel, Field
 
 from orchestrator import spec
 from orchestrator.definition import SlaAction, TriggerRule
+from orchestrator.limits import COUNT_MAX, PER_S_MAX, PER_S_MIN
+from orchestrator.needs import LIMITS_MAX
 from serve_app.surfaces.dags import parse
 
 INSTANT = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z$"
@@ -35,12 +37,15 @@ class DagsRetryPolicy(spec.RetryPolicyBody):
     """How failures of some classes are tried again; the first policy that fits counts."""
 
 
+class DagsLimitUse(spec.LimitUseBody):
+    """Several permits of one limit."""
+
+
 class DagsTask(spec.TaskBody):
     """One node of the graph. `type` and `entrypoint` exclude each other; neither means `core.noop`."""
 
     retry_policies: list[DagsRetryPolicy] = Field([], max_length=20)  # type: ignore[assignment]  # a list is invariant
-    # not supported yet
-    pool: Literal["default"] = "default"
+    limits: list[spec.LimitName | DagsLimitUse] = Field([], max_length=LIMITS_MAX)  # type: ignore[assignment]  # a list is invariant
 
 
 #: a list of values, or lists by name whose product the partitions are
@@ -104,6 +109,8 @@ class DagsTaskView(BaseModel):
     retry_exit_codes: list[int] = []
     retry_statuses: list[str] = []
     compensates: str | None = None
+    pool: str = "default"
+    limits: list[str | DagsLimitUse] = []
 
 
 class DagsDagView(BaseModel):
@@ -117,6 +124,7 @@ class DagsDagView(BaseModel):
     catchup: Literal["none", "last", "all"]
     overlap: Literal["allow", "skip", "buffer_one", "cancel_previous"]
     max_active_runs: int
+    max_active_tasks: int | None = None
     sla_s: int | None
     on_sla_miss: list[SlaAction] | None = None
     queue_timeout_s: float | None = None
@@ -469,6 +477,66 @@ class DagsWorker(BaseModel):
     pid: int
 
 
+class DagsRate(BaseModel):
+    """So many starts in any span of so many seconds."""
+
+    count: int = Field(ge=1, le=COUNT_MAX)
+    per_s: float = Field(1.0, ge=PER_S_MIN, le=PER_S_MAX)
+
+
+class DagsLimit(BaseModel):
+    """What is allowed under one name; without either, tasks are only counted."""
+
+    max_running: int | None = Field(None, ge=0, le=COUNT_MAX, description="permits in use at a time")
+    rate: DagsRate | None = None
+
+
+class DagsRateView(BaseModel):
+    """So many starts in any span of so many seconds."""
+
+    count: int
+    per_s: float
+
+
+class DagsLimitView(BaseModel):
+    """A limit, and what is so now."""
+
+    max_running: int | None
+    rate: DagsRateView | None
+    name: str
+    kind: Literal["limit", "dag"] = Field(description="dag: all tasks of a DAG with `max_active_tasks`")
+    defined: bool = Field(description="false: tasks name it, and nobody has defined it")
+    running: int = Field(description="permits in use")
+    waiting: int = Field(description="ready tasks that wait")
+
+
+class DagsLimitList(BaseModel):
+    """Limits that are defined or in use, by name."""
+
+    items: list[DagsLimitView]
+
+
+class DagsWaiting(BaseModel):
+    """A ready task that has not started, and what it waits for."""
+
+    task: str
+    pool: str
+    reasons: list[str]
+
+
+class DagsWaitingList(BaseModel):
+    """Ready tasks that have not started."""
+
+    items: list[DagsWaiting]
+
+
+class DagsLimitDeleted(BaseModel):
+    """It is not defined any more."""
+
+    name: str
+    deleted: bool
+
+
 class DagsWorkerList(BaseModel):
     """Worker slots."""
 
@@ -599,5 +667,6 @@ BODIES: dict[type[BaseModel], dict[str, dict[str, Any]]] = {
         }
     },
     DagsScale: {"four slots": {"pool": "default", "n": 4}},
+    DagsLimit: {"three at a time, ten a minute": {"max_running": 3, "rate": {"count": 10, "per_s": 60}}},
     DagsReason: {"with a reason": {"reason": "upstream is down"}},
 }

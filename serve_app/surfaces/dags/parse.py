@@ -19,6 +19,7 @@ from orchestrator import dates, partitions, published, spec, windows
 from orchestrator.definition import Definition, Dimension, RunType
 from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.faults import json_fault, refusal
+from orchestrator.limits import COUNT_MAX, PER_S_MAX, PER_S_MIN, Limit, Rate
 from orchestrator.views import Trigger, Widening
 from serve_app.ports import Expect
 from serve_app.requests import Fields, object_of, whole_number, word
@@ -30,6 +31,8 @@ TASK_ID = spec.TASK_ID.removeprefix("^").removesuffix("$")
 RUN_ID = r"[A-Za-z0-9_.:-]{1,128}"
 SIGNAL_NAME = r"[A-Za-z0-9_.:-]{1,128}"
 WORKER_ID = r"[A-Za-z0-9_.:-]{1,250}"
+#: of a limit; one `*` at the end makes it a pattern
+LIMIT_NAME = r"[^/\s*\x00-\x1f\x7f]{1,200}\*?"
 
 EVENT_ID = r"[A-Za-z0-9_.:~@+=-]{1,200}"
 
@@ -63,6 +66,7 @@ _FORMS = MappingProxyType(
             "worker": WORKER_ID,
             "signal": SIGNAL_NAME,
             "query": published.NAME.pattern,
+            "limit": LIMIT_NAME,
         }.items()
     }
 )
@@ -279,6 +283,28 @@ def scale(body: object) -> tuple[str, int]:
     n = fields.whole("n", 0, MOST_WORKERS, required=True)
     fields.check()
     return pool or "default", n or 0
+
+
+def limit(body: object) -> Limit:
+    """Body of PUT /limits/{name}."""
+    fields = Fields(body)
+    most = fields.whole("max_running", 0, COUNT_MAX)
+    rate = object_of(body).get("rate")
+    if rate is not None and not isinstance(rate, dict):
+        fields.wrong("rate", "an object or null expected")
+    fields.check()
+    return Limit(most, _rate(rate) if isinstance(rate, dict) else None)
+
+
+def _rate(body: Mapping[str, object]) -> Rate:
+    fields = Fields(body)
+    count = fields.whole("count", 1, COUNT_MAX, required=True)
+    per_s = body.get("per_s", 1.0)
+    if isinstance(per_s, bool) or not isinstance(per_s, int | float) or not PER_S_MIN <= per_s <= PER_S_MAX:
+        fields.wrong("per_s", f"number from {PER_S_MIN:g} to {PER_S_MAX:g} expected")
+    fields.check()
+    assert isinstance(per_s, int | float), "checked above"
+    return Rate(count or 0, float(per_s))
 
 
 def expected_version(body: object, if_match: str | None) -> Expect:

@@ -66,9 +66,14 @@ ENDPOINTS = (
     ("GET", "/runs/{run_id}/query", "client", "queries"),
     ("GET", "/runs/{run_id}/query/{name}", "client", "query"),
     ("GET", "/approvals", "client", "list_approvals"),
+    ("GET", "/runs/{run_id}/waiting", "client", "waiting_tasks"),
     ("GET", "/workers", "client", "list_workers"),
     ("POST", "/workers/scale", "admin", "scale_workers"),
     ("POST", "/workers/{worker_id}/drain", "admin", "drain_worker"),
+    ("GET", "/limits", "client", "list_limits"),
+    ("GET", "/limits/{name}", "client", "get_limit"),
+    ("PUT", "/limits/{name}", "admin", "set_limit"),
+    ("DELETE", "/limits/{name}", "admin", "delete_limit"),
 )
 
 _log = logging.getLogger(__name__)

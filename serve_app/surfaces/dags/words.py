@@ -29,6 +29,7 @@ from orchestrator.views import (
     DagView,
     Frame,
     LastDropped,
+    LimitView,
     LogChunk,
     MapView,
     Plan,
@@ -37,6 +38,7 @@ from orchestrator.views import (
     RunView,
     SignalSent,
     Triggered,
+    WaitingView,
     Wider,
     WorkerView,
 )
@@ -301,6 +303,24 @@ def worker(view: WorkerView) -> Json:
         "node": view.node,
         "pid": view.pid,
     }
+
+
+def limit(view: LimitView) -> Json:
+    """A limit, and what is so now."""
+    return {
+        "name": view.name,
+        "kind": view.kind,
+        "defined": view.defined,
+        "max_running": view.max_running,
+        "rate": {"count": view.rate.count, "per_s": view.rate.per_s} if view.rate is not None else None,
+        "running": view.running,
+        "waiting": view.waiting,
+    }
+
+
+def waiting(view: WaitingView) -> Json:
+    """A ready task, and what it waits for."""
+    return {"task": view.task, "pool": view.pool, "reasons": list(view.reasons)}
 
 
 def window(view: Window) -> Json:

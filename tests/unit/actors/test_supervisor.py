@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from actors import supervisor as supervision
+from actors.names import pool_of
+from actors.peers import WorkerGone
 from actors.settings import Settings
 from actors.supervisor import Supervisor
 from orchestrator import codec
-from orchestrator.errors import ActorUnreachable, JournalUnavailable
+from orchestrator.errors import ActorUnreachable, Invalid, JournalUnavailable
 from orchestrator.ports import OwnerRow, inbox
 
 OWN = "orchestrator:orch-1"
@@ -40,6 +42,12 @@ class NoPeers:
 
     async def tell(self, actor: str, method: str, blob: bytes) -> None:
         raise ActorUnreachable(actor, "told to fail")
+
+    async def ask(self, actor: str, method: str, blob: bytes) -> bytes:
+        raise ActorUnreachable(actor, "asked to fail")
+
+    async def control(self, worker: str, method: str, *args: Any) -> Any:
+        raise WorkerGone(worker, "it was never there")
 
 
 class FakeFacts:
@@ -190,3 +198,16 @@ async def test_a_new_supervisor_keeps_those_that_live(name: str) -> None:
     stage.names.clear()  # it crashed for good
     await made.ensure(asked(1, "run:another"))
     assert name in stage.names
+
+
+async def test_a_pool_of_any_good_name_is_scaled_and_read_back_from_its_workers() -> None:
+    stage = FakeStage()
+    made = supervisor(stage)
+    with pytest.raises(Invalid):
+        await made.scale(codec.encode_scale("no good", 1))
+    await made.scale(codec.encode_scale("gpu-big", 2))
+    assert {"worker-gpu-big-0", "worker-gpu-big-1", "worker-default-0"} <= stage.names
+    after = supervisor(stage)
+    await after.scale(codec.encode_scale("gpu-big", 3))
+    assert {"worker-gpu-big-0", "worker-gpu-big-1", "worker-gpu-big-2"} <= stage.names
+    assert pool_of("worker-gpu-big-2") == "gpu-big"
