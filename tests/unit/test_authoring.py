@@ -603,6 +603,6 @@ def test_what_waits_is_written_without_a_function() -> None:
     assert (wait.type, wait.params, wait.depends_on) == ("core.wait", {"until": "2026-01-02T00:00:00Z"}, ("ask",))
     assert other.params == {"until": {"$param": "day", "default": "2026-01-01"}}
     with pytest.raises(TypeError, match="retries"):
-        dag(lambda: task.wait("w", seconds=1, retries=2)).definition()  # type: ignore[call-arg]
+        dag(lambda: task.wait("w", seconds=1, retries=2)).definition()  # type: ignore[call-arg]  # it is refused
     with pytest.raises(Invalid, match="inside a @dag function"):
         task.signal("s")

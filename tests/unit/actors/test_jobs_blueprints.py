@@ -105,7 +105,7 @@ def test_a_parent_that_is_read_after_its_sub_job_has_ended_is_told_all_the_same(
         async def child_first(owner: str) -> list[str]:
             return [stage.view(job).child_job_id or "", job]
 
-        stage.journal.owned = child_first  # type: ignore[method-assign]
+        stage.journal.owned = child_first  # type: ignore[method-assign]  # the step is held up here
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("actors.holder.LOAD_CHUNK", 1)
             stage.start()
@@ -125,7 +125,7 @@ def test_a_sub_job_that_comes_after_its_parent_has_ended_ends_too() -> None:
             await asyncio.sleep(40)
             return await create(creations)
 
-        stage.journal.create_runs = slowly  # type: ignore[method-assign]
+        stage.journal.create_runs = slowly  # type: ignore[method-assign]  # the step is held up here
         await asyncio.sleep(0.1)
         await stage.cancel(job)
         await asyncio.sleep(35)
@@ -140,7 +140,7 @@ def test_a_sub_job_that_comes_after_its_parent_has_ended_ends_too() -> None:
 def test_a_sub_job_whose_making_was_cut_off_is_made_by_the_next_gateway() -> None:
     async def story(stage: Stage) -> None:
         await stage.register("w1")
-        stage.holder._children._make = lambda parent, effect: asyncio.sleep(0)  # type: ignore[method-assign]
+        stage.holder._children._make = lambda parent, effect: asyncio.sleep(0)  # type: ignore[method-assign]  # cut off
         job = await stage.create("parent", {"clip": "a"})
         await asyncio.sleep(0.1)
         assert len(stage.journal.runs) == 1
@@ -181,13 +181,13 @@ def test_a_sub_job_at_a_worker_is_asked_to_cancel_and_both_end_with_its_answer()
 
 def test_a_sub_job_that_is_not_there_yet_is_cancelled_when_it_comes_and_one_never_made_counts_as_cancelled() -> None:
     async def story(stage: Stage) -> None:
-        stage.holder._children._make = lambda parent, effect: asyncio.sleep(0)  # type: ignore[method-assign]
+        stage.holder._children._make = lambda parent, effect: asyncio.sleep(0)  # type: ignore[method-assign]  # cut off
         job = await stage.create("parent")
         await asyncio.sleep(0.1)
         stage.kill()
         stage.start()
         holder = stage.holder
-        holder._children._make = lambda parent, effect: asyncio.sleep(0)  # type: ignore[method-assign]
+        holder._children._make = lambda parent, effect: asyncio.sleep(0)  # type: ignore[method-assign]  # cut off
         await stage.cancel(job)
         await asyncio.sleep(31)
         assert stage.view(job).status == "cancelled"
