@@ -22,6 +22,8 @@ from orchestrator.permits import PATIENCE_S, Permits
 
 HISTORIES = 300
 MANY = int(os.environ.get("PERMITS_MANY", "10000"))
+#: what additions of floats may be off by
+ROUNDING_S = 1e-9
 STEPS = 60
 KEYS = ("l/t/a", "l/t/b", "l/t/c", "d/t/d")
 POOLS = ("default", "gpu")
@@ -225,7 +227,7 @@ class World:
             rate, starts = self.limits[key].rate, self.started.setdefault(key, [])
             starts.append(self.now_s)
             if rate is not None:
-                recent = [at for at in starts if at > self.now_s - rate.per_s]
+                recent = [at for at in starts if at > self.now_s - rate.per_s + ROUNDING_S]
                 assert len(recent) <= rate.count, f"I7 {key}: {len(recent)} starts in {rate.per_s} s, at {worker}"
 
     # ── what must be so ──
