@@ -183,21 +183,22 @@ class World:
     # ── decisions, as the scheduler makes them ──
 
     def decide(self) -> None:
-        while True:
-            claims = self.permits.offers(self.now_s, set(self.workers.values()))
+        self.grant()
+        while claims := self.permits.offers(self.now_s, set(self.workers.values())):
             for claim in claims:
                 self.slots.demand(claim.label, dict(claim.ranks), claim.need.pool)
-            grants = self.slots.grants(self.now_s, lambda label: self.permits.take(label, self.now_s))
-            leases = [self.permits.bind(g.holder, g.worker, g.incarnation, g.lease, self.now_s) for g in grants]
-            for lease in leases:
-                self.granted(lease)
-            if not claims and not grants:
-                break
+            self.grant()
         asked = [(ask.worker, ask.lease) for ask in self.slots.yields(self.now_s)]
         asked += [(lease.worker, lease.number) for lease in self.permits.yields(self.now_s)]
         for worker, number in asked:
             if worker in self.running and self.running[worker].number == number:
                 self.running[worker].yielding = True
+
+    def grant(self) -> None:
+        grants = self.slots.grants(self.now_s, lambda label: self.permits.take(label, self.now_s))
+        leases = [self.permits.bind(g.holder, g.worker, g.incarnation, g.lease, self.now_s) for g in grants]
+        for lease in leases:
+            self.granted(lease)
 
     def granted(self, lease: Lease) -> None:
         self.grants += 1
