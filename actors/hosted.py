@@ -257,6 +257,7 @@ class HostedBackfill:
         "callback_url",
         "cancelling",
         "claimed",
+        "early",
         "idem",
         "notices",
         "seen",
@@ -269,6 +270,9 @@ class HostedBackfill:
         self.idem: StoredReply | None = None
         #: child -> version of it that is known: news that are not newer are old
         self.seen: dict[str, int] = seen or {}
+        #: news that came before all windows were looked at: what is known of the others may be of the life before a
+        #: restart, and look as if all had ended; None = they were
+        self.early: list[tuple[str, str, int]] | None = []
         #: this actor owns it, as the journal says
         self.claimed = False
         #: its open windows are being cancelled

@@ -71,10 +71,11 @@ class Told:
 
 @dataclass(slots=True)
 class Observed:
-    """What the windows of a backfill are at: (child, core state, version of the child)."""
+    """What the windows of a backfill are at: (child, core state, version of the child); `whole`: all of them."""
 
     run_id: str
     windows: tuple[tuple[str, str, int], ...]
+    whole: bool = False
     tries: int = 0
 
 

@@ -499,10 +499,19 @@ class RunActor(Living):
 
     def _handle_observed(self, turn: _Turn, hosted: Hosted, message: Observed) -> None:
         assert isinstance(hosted, HostedBackfill)
-        news = [(child, state) for child, state, version in message.windows if hosted.seen.get(child, 0) < version]
-        hosted.seen |= {child: version for child, _, version in message.windows if hosted.seen.get(child, 0) < version}
-        hosted.step(backfills.Observe(tuple(news)), self._clock.now())
         turn.touched[message.run_id] = hosted
+        windows = message.windows
+        if hosted.early is not None and not hosted.ended:
+            if not message.whole:
+                hosted.early += windows
+                return
+            windows, hosted.early = (*windows, *hosted.early), None
+        news = []
+        for child, state, version in windows:
+            if hosted.seen.get(child, 0) < version:
+                hosted.seen[child] = version
+                news.append((child, state))
+        hosted.step(backfills.Observe(tuple(news)), self._clock.now())
 
     def _handle_redo(self, turn: _Turn, _hosted: Hosted, message: Redo) -> None:
         self._step_if_current(turn, message.run_id, message.command)
@@ -739,7 +748,7 @@ class RunActor(Living):
         """Learn what the windows of a claimed backfill did before news of them came here."""
         run_id = hosted.backfill.run_id
         children = await self.insist(lambda: self._journal.children(run_id))
-        self._post(Observed(run_id, tuple((c.run_id, c.state, c.version) for c in children if not c.kept)))
+        self._post(Observed(run_id, tuple((c.run_id, c.state, c.version) for c in children if not c.kept), whole=True))
         if hosted.backfill.state is RunState.CANCELLING:
             await self._windows.cancel(effect.child for effect in backfills.owed(hosted.backfill))
 
