@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from orchestrator import backfill as backfills
-from orchestrator import codec, deadlines, mapped, plan_run, run_decisions, run_notice, wait_decisions
+from orchestrator import caching, codec, deadlines, mapped, plan_run, run_decisions, run_notice, wait_decisions
 from orchestrator import events as e
 from orchestrator import run as runs
 from orchestrator.backfill import Backfill
@@ -70,8 +70,10 @@ class HostedRun:
         "admission_epoch",
         "admission_lane",
         "asked",
+        "begun",
         "claimed",
         "claiming",
+        "computed",
         "counts",
         "idem",
         "idle_since_s",
@@ -102,6 +104,9 @@ class HostedRun:
         self.idle_since_s: float | None = None
         #: tasks whose approvals were opened, voted on or closed
         self.asked: dict[str, None] = {}
+        #: task -> attempt that a worker has, and its content key; what was computed, and when its attempt began
+        self.begun: dict[str, tuple[int, str]] = {}
+        self.computed: list[tuple[e.TaskSucceeded, datetime]] = []
         self._settled()
 
     def _settled(self) -> None:
@@ -171,6 +176,8 @@ class HostedRun:
             self._events.append(event)
             letter = _AFTER_EVENT.get(kind)
             if letter is not None:
+                if isinstance(event, e.TaskSucceeded) and run.compiled.cached:
+                    self._look_at_result(event)
                 self._letters[event.task] = letter  # type: ignore[attr-defined]  # every event in that table has a task
                 if kind is e.TaskExpanded:
                     self._letters |= mapped.letters(run, event)  # type: ignore[arg-type]  # it is one
@@ -192,6 +199,17 @@ class HostedRun:
             open_ = self.run.standby.open.get(self.run.compiled.graph.index[task])
             if open_ is not None and open_.wait.kind == "approval":
                 self.asked[task] = None
+
+    def _look_at_result(self, event: e.TaskSucceeded) -> None:
+        """Others may use it; or it is what another one computed, as the row tells."""
+        if event.cached is not None:
+            self._letters[caching.mark_of(event.task)] = event.cached.run_id
+            return
+        started_at = self.run.tasks[self.run.position(event.task)].started_at
+        if event.task in self.begun and started_at is not None:
+            self.computed.append((event, started_at))
+        if event.attempt > 1:  # the one before may have been of another run
+            self._letters[caching.mark_of(event.task)] = ""
 
     def _note(self, event: e.Event) -> None:
         """What goes out with the commit of `event`, which was applied last."""
