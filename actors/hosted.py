@@ -204,6 +204,7 @@ class HostedRun:
         """Others may use it; or it is what another one computed, as the row tells."""
         if event.cached is not None:
             self._letters[caching.mark_of(event.task)] = event.cached.run_id
+            self.counts.append((f"task_cache_hits_total|{self.run.dag_id}", 1))
             return
         started_at = self.run.tasks[self.run.position(event.task)].started_at
         if event.task in self.begun and started_at is not None:

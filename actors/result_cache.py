@@ -143,20 +143,25 @@ class ResultCache:
         run, lookups = hosted.run, hosted.run.lookups
         if lookups is None:
             return
-        found = {each.wanted.position: each for each in recalled.found}
-        for position in lookups.answered(found):
-            if not runs.startable(run, position):
+        for found in recalled.found:
+            position = found.wanted.position
+            if not lookups.answered(position) or not runs.startable(run, position):
                 continue  # should it be again, it is looked up again
             if not runs.going(run):
                 lookups.wanted[position] = None
-            elif (kept := self._usable(hosted, found[position])) is not None:
-                hosted.counts.append((f"task_cache_hits_total|{run.dag_id}", 1))
+            elif (kept := self._usable(hosted, found)) is not None:
                 source = e.CachedFrom(kept.run_id, kept.task, kept.attempt, kept.at)
                 yield runs.Recall(run.compiled.specs[position].id, kept.value, kept.length, source)
             else:
-                hosted.counts.append((f"task_cache_misses_total|{run.dag_id}", 1))
-                lookups.known.add(position)
-                aside.line_up(run, position)
+                self.compute(hosted, position)
+
+    def compute(self, hosted: HostedRun, position: int) -> None:
+        """Nothing is known of the task that it can use: it waits for a slot like any other."""
+        run = hosted.run
+        if run.lookups is not None:
+            hosted.counts.append((f"task_cache_misses_total|{run.dag_id}", 1))
+            run.lookups.known.add(position)
+            aside.line_up(run, position)
 
     def _usable(self, hosted: HostedRun, found: Found) -> Kept | None:
         run, position, kept = hosted.run, found.wanted.position, found.kept

@@ -538,7 +538,11 @@ class RunActor(Living):
         hosted = self._hosted.get(message.run_id)
         if isinstance(hosted, HostedRun):  # else it is looked up again when it is read again
             for recall in self._cache.recalls(hosted, message):
-                self._step(turn, hosted, recall)
+                try:
+                    self._step(turn, hosted, recall)
+                except errors.Conflict as conflict:
+                    _log.info("%s", conflict)
+                    self._cache.compute(hosted, hosted.run.position(recall.task))
             self._ready.look(hosted)
 
     def _handle_ended(self, turn: _Turn, message: Ended) -> None:

@@ -2,8 +2,8 @@
 
     python examples/caching.py
 
-The second run has the result of the first at once, without a worker. The third is about another region, which is another
-task. After `uncache` the table is computed anew. What the run says about each is checked at the end.
+The second run has the result of the first at once, without a worker. The third is about another region: that is
+another task. After `uncache` the table is computed anew. What the run says about each is checked at the end.
 """
 
 import json

@@ -11,7 +11,6 @@ looked up once, before its first attempt: who retries it, or reprocesses the run
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,11 +50,12 @@ class Lookups:
         self.asked.update(taken)
         return taken
 
-    def answered(self, positions: Iterable[int]) -> list[int]:
-        """Those of `positions` that were asked about: they wait for nothing any more."""
-        told = [position for position in positions if position in self.asked]
-        self.asked.difference_update(told)
-        return told
+    def answered(self, position: int) -> bool:
+        """Was it asked about? Then it does not wait here any more."""
+        if position not in self.asked:
+            return False
+        self.asked.remove(position)
+        return True
 
     def clear(self) -> None:
         """Nothing waits any more."""

@@ -171,13 +171,16 @@ def _settle(run: Run, command: Settle, now: datetime) -> list[e.Event]:
 
 
 def _recall(run: Run, command: Recall, now: datetime) -> list[e.Event]:
-    """It ends well without having been started. Raises Conflict when it is not the time for that."""
+    """It ends well without having been started. Raises Conflict when it cannot now, or cannot so."""
     position = run.position(command.task)
     task = run.tasks[position]
     if not going(run) or task.state is not TaskState.PENDING or task.attempt or not startable(run, position):
         raise Conflict(f"task {command.task} of run {run.run_id} is {task.state} and does not start now")
     told = (command.task, 1, command.value, command.length, command.cached)
-    return finish(run, position, e.TaskSucceeded(now, *told))
+    out = finish(run, position, e.TaskSucceeded(now, *told))
+    if isinstance(out[0], e.TaskFailed):
+        raise Conflict(f"branch {command.task} of run {run.run_id} has other ways now: {out[0].error}")
+    return out
 
 
 def _fenced(run: Run, task: str, attempt: int) -> int:

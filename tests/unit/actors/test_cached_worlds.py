@@ -15,6 +15,7 @@ from orchestrator import events as e
 from orchestrator.definition import TaskSpec
 from orchestrator.messages import Value
 from serve_app.gateway import Gateway
+from tests.builders import a_value
 from tests.invariants import check_versions
 from tests.unit.actors.test_small_worlds import defined, ends, triggered
 from tests.world import RUN_ACTORS, World
@@ -278,6 +279,19 @@ def test_a_large_result_whose_artifact_is_gone_is_computed_again(monkeypatch: py
         assert (computed(world, run), found.value) == ([], large)
         file.unlink()
         assert computed(world, await ran(world, gateway)) == ["a"]
+
+    World(0).play_with(course)
+
+
+def test_a_branch_whose_known_choice_does_not_fit_any_more_chooses_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def course(world: World) -> None:
+        for way in ("left", "right"):
+            monkeypatch.setattr("tests.world_cast.value_of", lambda key, way=way: a_value([way]))
+            gateway = await defined(world, task(branch=True), TaskSpec(id=way, depends_on=("a",)))
+            run_id = await ran(world, gateway)
+            assert computed(world, run_id) == sorted(["a", way])
+        assert world.journal.counters["task_cache_misses_total|d"] == 2
+        assert computed(world, await ran(world, gateway)) == ["right"], "of the ways that there are it chose this"
 
     World(0).play_with(course)
 
