@@ -61,10 +61,6 @@ class Artifacts:
         name = f"{run_id}/{task}.{attempt}"
         return Value(artifact=name, size_bytes=self._write(self._path(name), value))
 
-    def has(self, value: Value) -> bool:
-        """Can the value be read here?"""
-        return value.artifact is None or self._path(value.artifact).is_file()
-
     def read(self, value: Value) -> Any:
         """The value again. Raises MissingArtifact."""
         if value.artifact is None:

@@ -18,9 +18,9 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
-from actors.artifacts import Artifacts
 from actors.clock import Clock
 from actors.hosted import HostedRun, instant
 from orchestrator import aside, caching, codec
@@ -71,13 +71,13 @@ class Recalled:
 
 
 class ResultCache:
-    """`spawn` starts a task of the actor, `post` puts a message into its mailbox."""
+    """`artifacts` is where large results are; `spawn` starts a task of the actor, `post` fills its mailbox."""
 
     def __init__(
         self,
         journal: Journal,
         clock: Clock,
-        artifacts: Artifacts,
+        artifacts: Path,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         post: Callable[[Recalled], None],
     ) -> None:
@@ -170,7 +170,8 @@ class ResultCache:
             return None
         if caching.key_of(run, position) != found.wanted.key:
             return None  # what it is called with has changed meanwhile
-        return kept if self._artifacts.has(kept.value) else None
+        artifact = kept.value.artifact
+        return kept if artifact is None or Path(self._artifacts, artifact).is_file() else None
 
     # ── when it has run ──
 

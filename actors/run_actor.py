@@ -31,7 +31,6 @@ from typing import Any, TypeVar
 import msgspec
 
 from actors.approval_board import ApprovalBoard
-from actors.artifacts import Artifacts
 from actors.claims import Claimant
 from actors.clock import Clock
 from actors.crew import Crew, Ended, Gone, Key, Limit
@@ -124,8 +123,7 @@ class RunActor(Living):
         self._reader = Reader(journal)
         self._windows = WindowCanceller(self, journal, peers)
         self._board = ApprovalBoard(self, journal)
-        artifacts = Artifacts(settings.path("artifacts"))
-        self._cache = ResultCache(journal, clock, artifacts, self._spawn, self._post)
+        self._cache = ResultCache(journal, clock, settings.path("artifacts"), self._spawn, self._post)
         self._hosted: dict[str, Hosted] = {}
         #: messages for runs that are being read
         self._parked: dict[str, list[RunMessage]] = {}
@@ -641,9 +639,9 @@ class RunActor(Living):
         for sending in turn.sendings:
             for run_id in failed.keys() & sending.runs.keys():
                 del sending.runs[run_id]
-            for run_id, hosted in sending.runs.items():
-                if hosted.run.compiled.cached:
-                    self._cache.begin(hosted, sending.positions[run_id])
+            for run_id, begun in sending.runs.items():
+                if begun.run.compiled.cached:
+                    self._cache.begin(begun, sending.positions[run_id])
             if sending.runs:
                 self._crew.send(sending.seat, *assignments(sending, self.name), sending.expected_s)
         for hosted_run, positions in turn.jobs:

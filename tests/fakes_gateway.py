@@ -341,7 +341,8 @@ class FakeGateway:
         dag = await self.dag(tenant, dag_id)
         if task is not None and all(spec.id != task for spec in dag.definition.tasks):
             raise NotFound("task", task)
-        return Uncached(dag_id, task, self.now())
+        self._check()
+        return Uncached(dag_id, task, EPOCH)
 
     @property
     def limit_book(self) -> FakeLimits:

@@ -198,7 +198,7 @@ def test_a_stream_tells_that_the_result_was_cached_and_whose_it_is() -> None:
     narrator = Narrator("run_1")
     told = narrator.tell(e.TaskSucceeded(AT, "a", 1, a_value(7), None, SOURCE)).data or {}
     assert (told["from"], told["to"], told["cached"]) == ("pending", "succeeded", True)
-    assert told["cached_from"] == {"run_id": "run_0", "task": "a", "attempt": 3, "at": "2026-01-02T03:04:05Z"}
+    assert told["cached_from"] == {"run_id": "run_0", "task": "a", "attempt": 3, "at": "2026-01-02T03:04:05.000Z"}
     assert "cached" not in (narrator.tell(e.TaskSucceeded(AT, "b", 1)).data or {})
 
 
