@@ -15,6 +15,7 @@ import logging
 from actors.clock import Clock
 from orchestrator import caching, codec
 from orchestrator.caching import CACHES, RESULTS, Kept
+from orchestrator.errors import Broken
 from orchestrator.ports import Journal
 
 #: seconds between sweeps
@@ -48,12 +49,17 @@ class CacheSweeper:
         gone = 0
         for name in await self._journal.records(CACHES):
             kind = RESULTS + name
-            records = {
-                key: (codec.decode_document(record, Kept), len(record))
-                for key, record in (await self._journal.records(kind)).items()
-            }
-            keys = caching.overdue(records, self._clock.now())
-            if keys:
+            found = await self._journal.records(kind)
+            records = {key: (kept, len(found[key])) for key in found if (kept := _kept(found[key])) is not None}
+            if keys := [*(found.keys() - records.keys()), *caching.overdue(records, self._clock.now())]:
                 await self._journal.put_records(kind, dict.fromkeys(keys))
                 gone += len(keys)
         return gone
+
+
+def _kept(record: bytes) -> Kept | None:
+    """None = it cannot be read, so nobody uses it."""
+    try:
+        return codec.decode_document(record, Kept)
+    except Broken:
+        return None

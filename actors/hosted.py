@@ -8,6 +8,7 @@ only within a turn, and nothing leaves the actor before the commit is durable.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from orchestrator import backfill as backfills
@@ -58,6 +59,18 @@ def instant(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC)
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An attempt whose result is kept, as it went to its worker."""
+
+    attempt: int
+    started_at: datetime
+    #: of the record: its kind and its key
+    kind: str
+    key: str
+    ttl_s: float
+
+
 class HostedRun:
     """One run in memory."""
 
@@ -104,9 +117,9 @@ class HostedRun:
         self.idle_since_s: float | None = None
         #: tasks whose approvals were opened, voted on or closed
         self.asked: dict[str, None] = {}
-        #: task -> attempt that a worker has, and its content key; what was computed, and when its attempt began
-        self.begun: dict[str, tuple[int, str]] = {}
-        self.computed: list[tuple[e.TaskSucceeded, datetime]] = []
+        #: task -> attempt that a worker has, of those whose results are kept; results that are to be kept
+        self.begun: dict[str, Begun] = {}
+        self.computed: list[tuple[Begun, e.TaskSucceeded]] = []
         self._settled()
 
     def _settled(self) -> None:
@@ -176,7 +189,7 @@ class HostedRun:
             self._events.append(event)
             letter = _AFTER_EVENT.get(kind)
             if letter is not None:
-                if isinstance(event, e.TaskSucceeded) and run.compiled.cached:
+                if run.compiled.cached and isinstance(event, e.TaskSucceeded):
                     self._look_at_result(event)
                 self._letters[event.task] = letter  # type: ignore[attr-defined]  # every event in that table has a task
                 if kind is e.TaskExpanded:
@@ -206,9 +219,9 @@ class HostedRun:
             self._letters[caching.mark_of(event.task)] = event.cached.run_id
             self.counts.append((f"task_cache_hits_total|{self.run.dag_id}", 1))
             return
-        started_at = self.run.tasks[self.run.position(event.task)].started_at
-        if event.task in self.begun and started_at is not None:
-            self.computed.append((event, started_at))
+        begun = self.begun.pop(event.task, None)
+        if begun is not None and begun.attempt == event.attempt:
+            self.computed.append((begun, event))
         if event.attempt > 1:  # the one before may have been of another run
             self._letters[caching.mark_of(event.task)] = ""
 

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from actors.clock import Clock
-from actors.hosted import HostedRun, instant
+from actors.hosted import Begun, HostedRun, instant
 from orchestrator import aside, caching, codec
 from orchestrator import events as e
 from orchestrator import run as runs
 from orchestrator.caching import CACHES, RESULTS, UNCACHED, Kept
-from orchestrator.errors import JournalUnavailable
+from orchestrator.errors import Broken, JournalUnavailable
 from orchestrator.messages import Value
 from orchestrator.ports import Journal
 
@@ -117,7 +117,7 @@ class ResultCache:
         results = await self._read(keyed)
         if not results:
             return [Found(each) for each in wanted]
-        marks = {caching.uncached_key(tenant, dag_id, task) for task in ("", *(each.task for each in wanted))}
+        marks = dict.fromkeys(caching.uncached_key(tenant, dag_id, task) for task in ("", *(w.task for w in wanted)))
         instants = {
             key: instant(int(record))
             for (_, key), record in (await self._read((UNCACHED, key) for key in marks)).items()
@@ -125,7 +125,7 @@ class ResultCache:
         found = []
         for each in wanted:
             record = results.get((each.kind, each.key or ""))
-            kept = codec.decode_document(record, Kept) if record is not None else None
+            kept = _kept(record) if record is not None else None
             since = (caching.uncached_key(tenant, dag_id, task) for task in ("", each.task))
             found.append(Found(each, kept, tuple(instants[key] for key in since if key in instants)))
         return found
@@ -180,23 +180,20 @@ class ResultCache:
         run = hosted.run
         for position in positions:
             task, spec = run.tasks[position], run.compiled.specs[position]
-            if spec.cache_ttl_s is not None and (key := caching.key_of(run, position)) is not None:
-                hosted.begun[spec.id] = (task.attempt, key)
+            if spec.cache_ttl_s is None or task.started_at is None:
+                continue
+            if (key := caching.key_of(run, position)) is not None:
+                kind = caching.kind_of(run.tenant, run.dag_id, spec.cache_key)
+                hosted.begun[spec.id] = Begun(task.attempt, task.started_at, kind, key, spec.cache_ttl_s)
 
     def keep(self, hosted: HostedRun) -> None:
         """Results were accepted, durably: equal tasks may use them."""
-        run = hosted.run
         computed, hosted.computed = hosted.computed, []
-        for event, started_at in computed:
-            attempt, key = hosted.begun.pop(event.task, (0, ""))
-            spec = run.compiled.specs[run.position(event.task)]
-            if attempt != event.attempt or spec.cache_ttl_s is None:
-                continue
-            expires_at = event.at + timedelta(seconds=spec.cache_ttl_s)
-            source = (run.run_id, event.task, event.attempt, started_at, event.at, expires_at)
+        for begun, event in computed:
+            expires_at = event.at + timedelta(seconds=begun.ttl_s)
+            source = (hosted.run.run_id, event.task, event.attempt, begun.started_at, event.at, expires_at)
             kept = Kept(event.value or Value(), *source, event.length)
-            kind = caching.kind_of(run.tenant, run.dag_id, spec.cache_key)
-            self._unwritten.setdefault(kind, {})[key] = codec.encode_document(kept)
+            self._unwritten.setdefault(begun.kind, {})[begun.key] = codec.encode_document(kept)
         if self._unwritten and not self._writing:
             self._writing = True
             self._spawn(self._write())
@@ -218,3 +215,12 @@ class ResultCache:
         waiting = {**records, **self._unwritten.get(kind, {})}
         if sum(map(len, self._unwritten.values())) + len(waiting) <= UNWRITTEN_MAX:
             self._unwritten[kind] = waiting
+
+
+def _kept(record: bytes) -> Kept | None:
+    """None = nobody of this version wrote it, so it is as good as none."""
+    try:
+        return codec.decode_document(record, Kept)
+    except Broken as broken:
+        _log.warning("a kept result is not used: %s", broken)
+        return None

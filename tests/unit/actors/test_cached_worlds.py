@@ -296,6 +296,20 @@ def test_a_branch_whose_known_choice_does_not_fit_any_more_chooses_anew(monkeypa
     World(0).play_with(course)
 
 
+def test_a_record_that_cannot_be_read_is_none_and_swept() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world, task())
+        await ran(world, gateway)
+        [records] = kept(world).values()
+        records.update(dict.fromkeys(records, b'{"of": "another version"}'))
+        assert await CacheSweeper(world.journal, world.clock).sweep() == 1  # type: ignore[arg-type]  # the world's clock
+        await ran(world, gateway)
+        records.update(dict.fromkeys(records, b"{"))
+        assert computed(world, await ran(world, gateway)) == ["a"]
+
+    World(0).play_with(course)
+
+
 def test_a_sweep_forgets_what_has_expired() -> None:
     async def course(world: World) -> None:
         gateway = await defined(world, task(), task("b", cache_ttl_s=10.0, params={"n": 1}))
