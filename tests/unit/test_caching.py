@@ -185,6 +185,14 @@ def test_a_task_that_was_reset_or_reprocessed_is_not_looked_up() -> None:
     assert (story.run.lookups, story.ready) == (None, ["a"])
 
 
+def test_a_task_that_was_tried_is_not_looked_up_when_its_run_is_read_again() -> None:
+    story = Story(cached()).start().fail("a")
+    story.do(runs.RetryTask("a"))
+    story.run = story.replayed()
+    assert story.run.lookups is not None
+    assert (story.run.lookups.size, story.ready) == (0, ["a"])
+
+
 def test_events_from_before_results_were_kept_are_read() -> None:
     old = b'[{"t":"task_succeeded","at":"2026-01-02T03:04:05Z","task":"a","attempt":1,"value":["1",null,1]}]'
     [event] = codec.decode_events(old)
