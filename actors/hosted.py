@@ -8,10 +8,11 @@ only within a turn, and nothing leaves the actor before the commit is durable.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from orchestrator import backfill as backfills
-from orchestrator import codec, deadlines, mapped, plan_run, run_decisions, run_notice, wait_decisions
+from orchestrator import caching, codec, deadlines, mapped, plan_run, run_decisions, run_notice, wait_decisions
 from orchestrator import events as e
 from orchestrator import run as runs
 from orchestrator.backfill import Backfill
@@ -58,6 +59,18 @@ def instant(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC)
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An attempt whose result is kept, as it went to its worker."""
+
+    attempt: int
+    started_at: datetime
+    #: of the record: its kind and its key
+    kind: str
+    key: str
+    ttl_s: float
+
+
 class HostedRun:
     """One run in memory."""
 
@@ -70,8 +83,10 @@ class HostedRun:
         "admission_epoch",
         "admission_lane",
         "asked",
+        "begun",
         "claimed",
         "claiming",
+        "computed",
         "counts",
         "idem",
         "idle_since_s",
@@ -102,6 +117,9 @@ class HostedRun:
         self.idle_since_s: float | None = None
         #: tasks whose approvals were opened, voted on or closed
         self.asked: dict[str, None] = {}
+        #: task -> attempt that a worker has, of those whose results are kept; results that are to be kept
+        self.begun: dict[str, Begun] = {}
+        self.computed: list[tuple[Begun, e.TaskSucceeded]] = []
         self._settled()
 
     def _settled(self) -> None:
@@ -171,6 +189,8 @@ class HostedRun:
             self._events.append(event)
             letter = _AFTER_EVENT.get(kind)
             if letter is not None:
+                if run.compiled.cached and isinstance(event, e.TaskSucceeded):
+                    self._look_at_result(event)
                 self._letters[event.task] = letter  # type: ignore[attr-defined]  # every event in that table has a task
                 if kind is e.TaskExpanded:
                     self._letters |= mapped.letters(run, event)  # type: ignore[arg-type]  # it is one
@@ -192,6 +212,18 @@ class HostedRun:
             open_ = self.run.standby.open.get(self.run.compiled.graph.index[task])
             if open_ is not None and open_.wait.kind == "approval":
                 self.asked[task] = None
+
+    def _look_at_result(self, event: e.TaskSucceeded) -> None:
+        """Others may use it; or it is what another one computed, as the row tells."""
+        if event.cached is not None:
+            self._letters[caching.mark_of(event.task)] = event.cached.run_id
+            self.counts.append((f"task_cache_hits_total|{self.run.dag_id}", 1))
+            return
+        begun = self.begun.pop(event.task, None)
+        if begun is not None and begun.attempt == event.attempt:
+            self.computed.append((begun, event))
+        if event.attempt > 1:  # the one before may have been of another run
+            self._letters[caching.mark_of(event.task)] = ""
 
     def _note(self, event: e.Event) -> None:
         """What goes out with the commit of `event`, which was applied last."""

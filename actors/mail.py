@@ -15,6 +15,7 @@ import msgspec
 
 from actors.crew import Ended, Gone
 from actors.hosted import Hosted, HostedBackfill
+from actors.result_cache import Recalled
 from orchestrator import codec, errors
 from orchestrator import run as runs
 from orchestrator.control import Admission
@@ -103,7 +104,7 @@ class Idle:
 
 #: about one run each; handled again when the journal did not take what they led to
 RunMessage = Admitted | Asked | Noted | Told | Observed | Redo | Woken
-Message = RunMessage | Loaded | Idle | Ended | Gone
+Message = RunMessage | Loaded | Recalled | Idle | Ended | Gone
 
 
 def refuse(message: RunMessage, why: str, word: str = "unavailable") -> None:

@@ -54,6 +54,8 @@ class ReadyRuns:
         self._outside: dict[str, HostedRun] = {}
         #: ready tasks with needs
         self.bound = BoundWork()
+        #: runs with tasks whose results may be known
+        self.curious: dict[str, HostedRun] = {}
 
     def __bool__(self) -> bool:
         return any(self._waiting.values())
@@ -63,6 +65,8 @@ class ReadyRuns:
         run = hosted.run
         if run.aside is not None:
             self.bound.look(hosted)
+        if run.lookups is not None and run.lookups.wanted and runs.going(run):
+            self.curious[run.run_id] = hosted
         waiting = self._outside if hosted.rank is None else self._waiting[hosted.rank]
         if run.ready and runs.going(run):
             waiting.setdefault(run.run_id, hosted)
@@ -72,6 +76,7 @@ class ReadyRuns:
     def drop(self, run_id: str) -> None:
         """The run is not here any more."""
         self._outside.pop(run_id, None)
+        self.curious.pop(run_id, None)
         self.bound.drop(run_id)
         for waiting in self._waiting.values():
             waiting.pop(run_id, None)

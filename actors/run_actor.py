@@ -59,6 +59,7 @@ from actors.names import KUBERNETES, SCHEDULER, WEBHOOKS
 from actors.peers import Peers, WorkerGone
 from actors.readiness import ReadyRuns, Sending, assignments
 from actors.reading import Reader
+from actors.result_cache import Recalled, ResultCache
 from actors.settings import Settings
 from actors.standing import Reporter
 from actors.window_cancel import WindowCanceller
@@ -122,6 +123,7 @@ class RunActor(Living):
         self._reader = Reader(journal)
         self._windows = WindowCanceller(self, journal, peers)
         self._board = ApprovalBoard(self, journal)
+        self._cache = ResultCache(journal, clock, settings.path("artifacts"), self._spawn, self._post)
         self._hosted: dict[str, Hosted] = {}
         #: messages for runs that are being read
         self._parked: dict[str, list[RunMessage]] = {}
@@ -294,6 +296,8 @@ class RunActor(Living):
         if self._claims.active:
             begin = partial(self._step, turn)
             turn.sendings += self._ready.compose_bound(self._crew, begin, self._claims.begun)
+        while self._ready.curious:
+            self._cache.ask(self._ready.curious.popitem()[1])
         if self._ready.has_jobs:
             turn.jobs = self._ready.take_jobs(lambda hosted, begin: self._step(turn, hosted, begin))
         await self._commit(turn)
@@ -324,6 +328,8 @@ class RunActor(Living):
                 self._with_run(turn, message.run_id, message, self._handle_woken)
             case Gone():
                 self._handle_gone(turn, message)
+            case Recalled():
+                self._handle_recalled(turn, message)
             case Loaded():
                 self._handle_loaded(turn, message)
             case Idle():
@@ -536,6 +542,17 @@ class RunActor(Living):
         self._ready.look(hosted)
         self._set_timer(hosted)  # by this clock it may be too early
 
+    def _handle_recalled(self, turn: _Turn, message: Recalled) -> None:
+        hosted = self._hosted.get(message.run_id)
+        if isinstance(hosted, HostedRun):  # else it is looked up again when it is read again
+            for recall in self._cache.recalls(hosted, message):
+                try:
+                    self._step(turn, hosted, recall)
+                except errors.Conflict as conflict:
+                    _log.info("%s", conflict)
+                    self._cache.compute(hosted, hosted.run.position(recall.task))
+            self._ready.look(hosted)
+
     def _handle_ended(self, turn: _Turn, message: Ended) -> None:
         unreported = self._crew.settle(message)
         for report in message.settled.reports:
@@ -632,6 +649,9 @@ class RunActor(Living):
         for sending in turn.sendings:
             for run_id in failed.keys() & sending.runs.keys():
                 del sending.runs[run_id]
+            for run_id, begun in sending.runs.items():
+                if begun.run.compiled.cached:
+                    self._cache.begin(begun, sending.positions[run_id])
             if sending.runs:
                 self._crew.send(sending.seat, *assignments(sending, self.name), sending.expected_s)
         for hosted_run, positions in turn.jobs:
@@ -648,6 +668,8 @@ class RunActor(Living):
     def _after_step(self, run_id: str, hosted: Hosted) -> None:
         if isinstance(hosted, HostedRun) and hosted.asked:
             self._board.show(hosted)
+        if isinstance(hosted, HostedRun) and hosted.computed:
+            self._cache.keep(hosted)
         if not hosted.stays:
             self._forget(run_id)
         elif isinstance(hosted, HostedRun):

@@ -20,6 +20,7 @@ from ray.exceptions import RayError
 from actors import embedded, process
 from actors.attempt_log import RedisLogSink
 from actors.batched import Batched
+from actors.cache_sweeper import CacheSweeper
 from actors.clock import Clock
 from actors.directory import TELL_S, RayPeers
 from actors.journal import Journal
@@ -127,6 +128,8 @@ class SupervisorProcess(Supervisor):
         self._keeper.start()
         self._retention = Retention(journal, Clock(), made)
         self._retention.start()
+        self._cache_sweeper = CacheSweeper(journal, Clock())
+        self._cache_sweeper.start()
 
     def __repr__(self) -> str:
         return SUPERVISOR

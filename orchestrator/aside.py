@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def line_up(run: Run, position: int) -> None:
-    """The task may start: it waits for a slot, here or among the plain ones."""
+    """The task may start: it waits for a slot, here or among the plain ones, unless it is to be looked up first."""
+    if run.lookups is not None and run.lookups.offer(run, position):
+        return
     if run.aside is None or not run.aside.offer(position):
         heapq.heappush(run.ready, (-run.compiled.specs[position].priority, position))
 

@@ -22,6 +22,7 @@ Workers import the module of a task, so importing this module is cheap and decor
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -85,6 +86,14 @@ class TaskOptions(TypedDict, total=False):
     max_active: int
     #: of a mapped task: how many of its instances may fail, as a number or as `"5%"`
     tolerated_failures: int | str
+    #: its result stands for that of an equal task for so long (docs/caching.md)
+    cache_ttl_s: float
+    #: with whom it is shared, which may have templates; runs of the DAG unless given
+    cache_key: str
+    #: of what it does; of a function its source unless given
+    cache_version: str
+    #: tasks of other windows, partitions and instances are not equal; of a function so if it takes the context
+    cache_window: bool
 
 
 class WaitOptions(TypedDict, total=False):
@@ -321,8 +330,11 @@ class TaskFunction:
         draft = _draft.get()
         if draft is None:
             return self.function(*args, **kwargs)
-        body = {"entrypoint": _entrypoint(self.function), **self._options}
-        return draft.add(self.name, body, self._by_name(args, kwargs))
+        return draft.add(self.name, self._body(), self._by_name(args, kwargs))
+
+    def _body(self) -> dict[str, Any]:
+        cached = _by_source(self.function) if "cache_ttl_s" in self._options else {}
+        return {"entrypoint": _entrypoint(self.function), **cached, **self._options}
 
     def partial(self, **constant: Any) -> MappedTask:
         """The arguments that all instances of a mapped task have in common; `expand` follows."""
@@ -340,10 +352,9 @@ class TaskFunction:
         draft = _draft.get()
         if draft is None:
             return [self.function(**constant, **{name: element}) for element in source]
-        body = {"entrypoint": _entrypoint(self.function), **self._options}
         given = self._by_name((), {**constant, name: None})
         del given[name]
-        return draft.add(self.name, body, given, {name: source})
+        return draft.add(self.name, self._body(), given, {name: source})
 
     def _by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -623,6 +634,17 @@ def _as_written(options: Mapping[str, Any]) -> dict[str, Any]:
     if "retry_statuses" in told:
         told["retry_statuses"] = [str(status) for status in told["retry_statuses"]]
     return told
+
+
+def _by_source(function: Function) -> dict[str, Any]:
+    """What makes a cached function another one, unless its author says so."""
+    has = signature(function)
+    told: dict[str, Any] = {"cache_window": has is not None and CONTEXT in has.parameters}
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):  # written at a prompt, or not in Python
+        return told
+    return told | {"cache_version": "src-" + hashlib.sha256(source.encode()).hexdigest()[:16]}
 
 
 def _named(kinds: Iterable[type[BaseException] | str]) -> list[str]:

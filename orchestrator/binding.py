@@ -137,6 +137,11 @@ def escaped(step: str) -> str:
     return step.replace("~", "~0").replace("/", "~1")
 
 
+def rendered(text: str | None, told: Mapping[str, str]) -> str | None:
+    """`text` with its templates filled in. Raises PermanentFailure."""
+    return None if text is None else str(_rendered(text, told))
+
+
 def _bound(
     params: Mapping[str, Any],
     inputs: Mapping[str, Any],

@@ -140,6 +140,14 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     compensates: str | None = None
     #: it runs only while it has a permit of each
     limits: tuple[LimitUse, ...] = ()
+    #: its result stands for that of an equal task for so long; None = for none (`caching.py`)
+    cache_ttl_s: float | None = None
+    #: with whom it is shared, which may have templates; None = with runs of the DAG
+    cache_key: str | None = None
+    #: of what the task does
+    cache_version: str | None = None
+    #: tasks of other windows, partitions and instances are not equal
+    cache_window: bool = False
 
 
 class Calendar(msgspec.Struct, frozen=True, omit_defaults=True):

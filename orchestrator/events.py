@@ -193,14 +193,26 @@ class TaskReturned(Event, frozen=True, tag="task_returned"):
     attempt: int
 
 
+class CachedFrom(msgspec.Struct, frozen=True):
+    """Where a result comes from that was not computed here."""
+
+    run_id: str
+    task: str
+    attempt: int
+    #: when it was accepted there
+    at: datetime
+
+
 class TaskSucceeded(Event, frozen=True, tag="task_succeeded"):
-    """The attempt's result was accepted."""
+    """The attempt's result was accepted; or that of an equal task is used, and the attempt takes place nowhere."""
 
     task: str
     attempt: int
     value: Value | None = None
     #: elements of a list whose value is not inline
     length: int | None = None
+    #: None = it was computed
+    cached: CachedFrom | None = None
 
 
 class TaskRetrying(Event, frozen=True, tag="task_retrying"):

@@ -130,6 +130,10 @@ class Narrator:
         if isinstance(event, e.TaskExpanded):
             self._begin_afresh(event)
             told["instances"] = event.count
+        if isinstance(event, e.TaskSucceeded) and event.cached is not None:
+            of = event.cached
+            source = {"run_id": of.run_id, "task": of.task, "attempt": of.attempt, "at": instant_text(of.at)}
+            told |= {"cached": True, "cached_from": source}
         if isinstance(event, e.TaskFailed | e.TaskRetrying):
             told["error"] = event.error
             if event.reason or after == "timed_out":

@@ -44,6 +44,7 @@ from orchestrator.conduct import Agenda, Rules
 from orchestrator.definition import IN_CLUSTER_TYPES, WAITING_TYPES, Definition, TaskSpec
 from orchestrator.errors import NotFound
 from orchestrator.graph import Graph, compile_graph, ranks, reached
+from orchestrator.lookups import Lookups
 from orchestrator.messages import Need, Note, Report, RunContext, Value
 from orchestrator.needs import is_bound
 from orchestrator.task import FAILURES, PARKED, STARTABLE, TERMINAL, Task, TaskState
@@ -100,6 +101,7 @@ class Compiled:
         "_detours",
         "_ranks",
         "bound",
+        "cached",
         "definition",
         "first",
         "graph",
@@ -163,6 +165,8 @@ class Compiled:
         self.undone_by = {undone: i for i, undone in self.undoes.items()}
         #: some task needs more than a slot of the default pool
         self.bound = is_bound(definition)
+        #: results of some task are used again
+        self.cached = any(spec.cache_ttl_s is not None for spec in self.specs)
         #: positions that start at once
         self.first = self.graph.roots
         if self.ruled:
@@ -255,6 +259,16 @@ class Settle:
 
     report: Report
     jitter: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """The result of an equal task is known: it is that of this one, which may start."""
+
+    task: str
+    value: Value
+    length: int | None
+    cached: e.CachedFrom
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +370,7 @@ Command = (
     Start
     | Begin
     | Settle
+    | Recall
     | Lose
     | GiveBack
     | Mark
@@ -442,6 +457,7 @@ class Run:
         "kubernetes",
         "late",
         "lengths",
+        "lookups",
         "maps",
         "open",
         "overdue",
@@ -529,6 +545,10 @@ class Run:
         if self.compiled.waiting:
             for i in self.compiled.waiting.intersection(self.compiled.first):
                 waits.admit(self, i)
+        #: of a run that was never restarted: those that may have a known result are kept there until that is looked up
+        self.lookups: Lookups | None = None
+        if self.compiled.cached and not self.kubernetes and self.queued_version == 1:
+            self.lookups = Lookups(self)
         #: those of them that need more than a slot of the default pool are kept there
         self.aside: Aside | None = None
         if self.compiled.bound and not self.kubernetes:
@@ -674,6 +694,8 @@ def apply(run: Run, event: e.Event) -> None:
                     run.standby.rest()
                 if run.aside is not None:
                     run.aside.clear()
+                if run.lookups is not None:
+                    run.lookups.clear()
             if isinstance(event, e.RunSucceeded):
                 run.error = None
             elif isinstance(event, e.RunResumed) and run.compiled.queue_limits:
@@ -774,7 +796,8 @@ def startable(run: Run, position: int) -> bool:
 
 def waits_for_slot(run: Run) -> int:
     """Tasks that may start, as far as the run is concerned."""
-    return len(run.ready) + (run.aside.size if run.aside is not None else 0)
+    apart = (run.aside.size if run.aside is not None else 0) + (run.lookups.size if run.lookups is not None else 0)
+    return len(run.ready) + apart
 
 
 def take_bound(run: Run, need: Need, limit: int) -> list[int]:
@@ -898,6 +921,8 @@ def _sort_out(run: Run) -> None:
     run.ready.clear()
     if run.aside is not None:
         run.aside.clear()
+    if run.lookups is not None:
+        run.lookups.clear()
     run.due.clear()
     mapped.begin_sorting(run)
     waits.sort_out(run)

@@ -35,6 +35,7 @@ from orchestrator.run import (
     MissSla,
     Pause,
     Post,
+    Recall,
     Restart,
     Resume,
     RetryFailed,
@@ -62,6 +63,8 @@ def decide(run: Run, command: Command, now: datetime) -> list[e.Event]:
             return _begin(run, command, now)
         case Settle():
             return _settle(run, command, now)
+        case Recall():
+            return _recall(run, command, now)
         case Start():
             return _start(run, now)
         case Lose():
@@ -165,6 +168,19 @@ def _settle(run: Run, command: Settle, now: datetime) -> list[e.Event]:
     if spec.branch and isinstance(event, e.TaskSucceeded):
         return _branched(run, position, event, event.value)
     return _ended(run, position, event)
+
+
+def _recall(run: Run, command: Recall, now: datetime) -> list[e.Event]:
+    """It ends well without having been started. Raises Conflict when it cannot now, or cannot so."""
+    position = run.position(command.task)
+    task = run.tasks[position]
+    if not going(run) or task.state is not TaskState.PENDING or task.attempt or not startable(run, position):
+        raise Conflict(f"task {command.task} of run {run.run_id} is {task.state} and does not start now")
+    told = (command.task, 1, command.value, command.length, command.cached)
+    out = finish(run, position, e.TaskSucceeded(now, *told))
+    if isinstance(out[0], e.TaskFailed):
+        raise Conflict(f"branch {command.task} of run {run.run_id} has other ways now: {out[0].error}")
+    return out
 
 
 def _fenced(run: Run, task: str, attempt: int) -> int:

@@ -8,7 +8,8 @@ section 1 of the dags contract, with these additive keys: of a DAG `isolation`, 
 of its schedule (`calendar`, `start_at`, `end_at`, `jitter_s`; `overlap` also takes `cancel_previous`); of a
 task `inputs`, `retry_cap_s`, `trigger_rule`, `branch`, `teardown_of`, `on_failure_fail_run`, `compensates`
 (docs/graphs.md tells them), `expand`, `max_active`, `tolerated_failures` (docs/mapping.md), those of deadlines
-(docs/deadlines.md), and, told by docs/limits.md, `pool` and `limits` of a task and `max_active_tasks` of a DAG.
+(docs/deadlines.md), and, told by docs/limits.md, `pool` and `limits` of a task and `max_active_tasks` of a DAG, and
+`cache_ttl_s` with what goes with it (docs/caching.md).
 Unknown keys are ignored.
 
 pydantic is imported here and in no other module of the core.
@@ -24,7 +25,7 @@ from typing import Annotated, Any
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from orchestrator import graph, kinds, map_form, partitions, policies
+from orchestrator import cache_form, graph, kinds, map_form, partitions, policies
 from orchestrator.binding import own, place
 from orchestrator.dates import instant_text, parse_instant
 from orchestrator.definition import (
@@ -142,6 +143,11 @@ class TaskBody(BaseModel):
     tolerated_failures: Annotated[int, Field(ge=0, le=INSTANCES_MAX)] | str = 0
     #: the task that it undoes when that succeeded and the run does not; it has no other rule then
     compensates: TaskId | None = None
+    #: its result stands for that of an equal task for so long; with whom it is shared, and what makes a task equal
+    cache_ttl_s: float | None = Field(default=None, gt=0, le=10 * _YEAR_S)
+    cache_key: Annotated[str, StringConstraints(min_length=1, max_length=500)] | None = None
+    cache_version: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    cache_window: bool = False
 
 
 class CalendarBody(BaseModel):
@@ -384,6 +390,10 @@ def _task(position: int, task: TaskBody) -> TaskSpec:
         compensates=task.compensates,
         pool=task.pool,
         limits=tuple(LimitUse(use) if isinstance(use, str) else LimitUse(use.name, use.slots) for use in task.limits),
+        cache_ttl_s=task.cache_ttl_s,
+        cache_key=task.cache_key,
+        cache_version=task.cache_version,
+        cache_window=task.cache_window,
     )
 
 
@@ -399,6 +409,7 @@ def _check_meaning(definition: Definition) -> None:
     faults += _misused_teardowns(definition.tasks)
     faults += map_form.misused(definition.tasks)
     faults += policies.faults(definition)
+    faults += cache_form.faults(definition)
     faults += _misused_compensations(definition.tasks)
     faults = faults or list(_misnamed_ways(definition.tasks))
     if faults:
@@ -527,6 +538,8 @@ def _task_json(task: TaskSpec) -> dict[str, Any]:
         "max_active",
         "compensates",
         *policies.SPANS,
+        "cache_ttl_s",
+        *cache_form.MORE,
     ):
         if getattr(task, key) != getattr(plain, key):
             body[key] = getattr(task, key)

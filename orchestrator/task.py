@@ -9,6 +9,7 @@
     running ââsuspendedâââ¶ suspended ââstartedâââ¶ running       (its code sleeps; between two attempts)
     pending ââwaitingâââ¶ waiting âââ¶ succeeded | failed | timed_out    (it waits for the world, without a worker)
     pending ââexpandedâââ¶ running     (a map, which runs as long as an instance of it is open: `mapped.py`)
+    pending ──succeeded──▶ succeeded     (the result of an equal task is used: `caching.py`)
 
     pending | running | retrying | suspended | waiting âââ¶ skipped | cancelled
     pending | retrying | suspended âââ¶ upstream_failed
@@ -84,6 +85,7 @@ TRANSITIONS: Mapping[TaskState, Mapping[type[e.Event], TaskState]] = {
     | {
         e.TaskStarted: _S.RUNNING,
         e.TaskExpanded: _S.RUNNING,
+        e.TaskSucceeded: _S.SUCCEEDED,
         e.TaskWaiting: _S.WAITING,
         e.TaskSkipped: _S.SKIPPED,
         e.TaskUpstreamFailed: _S.UPSTREAM_FAILED,
@@ -212,6 +214,7 @@ def apply(task: Task, event: e.Event) -> None:
             task.started_at = event.at
             task.due = None
         case e.TaskSucceeded():
+            task.attempt = event.attempt  # of a result that was cached no attempt was started
             task.due = None
         case e.TaskExpanded():
             task.attempt, task.started_at = event.attempt, event.at

@@ -156,6 +156,8 @@ class RunView(msgspec.Struct, frozen=True):
     counts: Counts | None = None
     #: task -> what it waits for, of those that wait without a worker; empty in lists
     waiting_for: dict[str, WaitView] = msgspec.field(default_factory=dict)
+    #: task -> the run that computed its result, of those that use one; empty in lists
+    cached: dict[str, str] = msgspec.field(default_factory=dict)
     #: windows at a time; None = as many as the DAG allows
     max_active_runs: int | None = None
     #: share of the windows that are over, 0 to 1; None in lists
@@ -171,6 +173,8 @@ class MapInstance(msgspec.Struct, frozen=True):
     index: int
     task: str
     state: str
+    #: the run that computed its result; "" = this one
+    cached_from: str = ""
 
 
 class MapView(msgspec.Struct, frozen=True):
@@ -283,6 +287,15 @@ class DagDefined(msgspec.Struct, frozen=True):
     version: int
     paused: bool
     replayed: bool = False
+
+
+class Uncached(msgspec.Struct, frozen=True):
+    """Answer to an uncache: of this DAG, or task of it, no attempt counts that had begun then."""
+
+    dag_id: str
+    #: None = all of them
+    task: str | None
+    at: datetime
 
 
 class RunChanged(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import typer
 
+from orchestrator.client import dags as client
 from orchestrator.errors import Invalid
 from serve_app import screen
 from serve_app.api_client import Api, Json
@@ -124,6 +125,20 @@ def dags_pause(session: Session, dag_id: DagId) -> None:
 def dags_resume(session: Session, dag_id: DagId) -> None:
     """Let a DAG's runs start again."""
     _command(session, f"/dags/{dag_id}/resume", lambda a: f"{a['dag_id']} {screen.shown(a['status'])}")
+
+
+@command(dags, "uncache")
+def dags_uncache(
+    session: Session, dag_id: DagId, task: Annotated[str | None, typer.Argument(metavar="[TASK]")] = None
+) -> None:
+    """Let a DAG's tasks, or one of them, compute anew instead of using results of earlier runs."""
+    with session.api() as api:
+        answer = api.run(client.uncache(dag_id, task))
+    if session.as_json:
+        screen.print_json(dict(answer))
+    else:
+        what = f"task {task} of {dag_id}" if task else f"all tasks of {dag_id}"
+        screen.print_line(f"{what}: results from before {answer['uncached_at']} are not used any more")
 
 
 # ------------------------------------------------------------------ starting runs

@@ -63,6 +63,7 @@ from orchestrator.views import (
 )
 from serve_app import figures, limit_figures, map_instances, rendering
 from serve_app.asking import KEY_REUSED, ask, shown
+from serve_app.cache_book import CacheBook
 from serve_app.creations import Creations
 from serve_app.cursors import cursor_of, name_of
 from serve_app.dag_book import DagBook
@@ -126,6 +127,8 @@ class Gateway:
         #: signals, approvals, queries
         self.waiting = Waiting(journal, control, self._book, clock)
         self.limit_book = LimitBook(journal, control)
+        #: results that are used again
+        self.cache = CacheBook(journal, self._book, clock)
         store = PlanStore(Path(settings.plans_root))
         #: the instances surface's part
         self.instances = Instances(journal, control, self._book, creations, self._hub, store, clock, settings)
@@ -276,7 +279,8 @@ class Gateway:
         view = rendering.run_view(row)
         if row.run_type != "backfill":
             waits = await self.waiting.waits(run_id) if rendering.waits(letters) else {}
-            return msgspec.structs.replace(view, tasks=rendering.task_states(names, letters), waiting_for=waits)
+            states, cached = rendering.task_states(names, letters), rendering.cached(names, letters)
+            return msgspec.structs.replace(view, tasks=states, waiting_for=waits, cached=cached)
         children, counted, letters_by_task, recent = await asyncio.gather(
             self._journal.children(row.run_id, rendering.WINDOWS_SHOWN + 1),
             self._journal.child_counts(row.run_id),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from orchestrator.caching import mark_of
 from orchestrator.definition import Definition
 from orchestrator.errors import Invalid, NotFound
 from orchestrator.mapped import index_in, map_of, name_of
@@ -46,6 +47,10 @@ def view(
         state=TASK_STATES[letters.get(task, "p")],
         total=total,
         counts=counts,
-        items=tuple(MapInstance(i, name_of(task, i), all_states[i]) for i in page),
+        items=tuple(_instance(name_of(task, i), i, all_states[i], letters) for i in page),
         next_cursor=str(page[-1]) if len(wanted) > limit else None,
     )
+
+
+def _instance(name: str, index: int, state: str, letters: Mapping[str, str]) -> MapInstance:
+    return MapInstance(index, name, state, letters.get(mark_of(name), "") if state == "succeeded" else "")

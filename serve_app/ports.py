@@ -45,6 +45,7 @@ from orchestrator.views import (
     SignalSent,
     Trigger,
     Triggered,
+    Uncached,
     WaitingView,
     Widening,
     Wider,
@@ -100,8 +101,19 @@ class Limits(Protocol):
         """Ready tasks of a run, and what each waits for. Raises NotFound."""
 
 
+class Caches(Protocol):
+    """Results of tasks that are used again."""
+
+    async def uncache(self, tenant: str, dag_id: str, task: str | None) -> Uncached:
+        """The DAG's tasks, or one of them, use no result of an attempt that has begun by now. Raises NotFound."""
+
+
 class Gateway(Protocol):
     """Commands in, views and streams out."""
+
+    @property
+    def cache(self) -> Caches:
+        """Results of tasks that are used again."""
 
     @property
     def waiting(self) -> Waiting:

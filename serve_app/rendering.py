@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import cast
 
 from orchestrator import codec
+from orchestrator.caching import mark_of
 from orchestrator.deadlines import reason_of
 from orchestrator.definition import RunType, Window
 from orchestrator.events import Counts
@@ -92,6 +93,12 @@ def window_views(children: Sequence[ChildRow]) -> tuple[WindowView, ...]:
 def task_states(names: Sequence[str], letters: Mapping[str, str]) -> dict[str, str]:
     """Every task of a run, in the author's order."""
     return {name: TASK_STATES[letters.get(name, "p")] for name in names}
+
+
+def cached(names: Sequence[str], letters: Mapping[str, str]) -> dict[str, str]:
+    """Task -> the run that computed its result, of those tasks that use one."""
+    found = ((name, letters.get(mark_of(name), "")) for name in names if letters.get(name) == "d")
+    return {name: run_id for name, run_id in found if run_id}
 
 
 def waits(letters: Mapping[str, str]) -> bool:

@@ -37,6 +37,7 @@ from orchestrator.views import (
     SignalSent,
     Trigger,
     Triggered,
+    Uncached,
     Widening,
     Wider,
     WindowView,
@@ -331,6 +332,17 @@ class FakeGateway:
             raise NotFound("worker", worker_id)
         self._workers[worker_id] = replace(self._workers[worker_id], state="draining")
         return self._workers[worker_id]
+
+    @property
+    def cache(self) -> FakeGateway:
+        return self
+
+    async def uncache(self, tenant: str, dag_id: str, task: str | None) -> Uncached:
+        dag = await self.dag(tenant, dag_id)
+        if task is not None and all(spec.id != task for spec in dag.definition.tasks):
+            raise NotFound("task", task)
+        self._check()
+        return Uncached(dag_id, task, EPOCH)
 
     @property
     def limit_book(self) -> FakeLimits:

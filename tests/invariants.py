@@ -444,6 +444,13 @@ class History:
             case e.TaskSuspended():
                 assert (before, self.started[name]) == ("running", event.attempt), f"I12 {where}: {event}"
                 self.tasks[name], self.due[name] = "suspended", event
+            case e.TaskSucceeded(cached=e.CachedFrom()):
+                self._check_start(event, where)
+                of = self.specs[name.partition("[")[0]]
+                assert of.cache_ttl_s is not None, f"I3 {where}: its result is not kept"
+                assert (event.attempt, name in self.started) == (1, False), f"I2 {where}: {event}, it is computed"
+                self.tasks[name], self.started[name], self.done[name] = "succeeded", 1, self.version
+                self.accepted[name, 1] = 1
             case e.TaskSucceeded() | e.TaskFailed() if before == "waiting":
                 self._check_wait_ends(event, where)
                 self.tasks[name] = _AFTER_RESULT[type(event)]
@@ -607,7 +614,7 @@ class History:
                 assert before in (*OPEN_TASKS, "upstream_failed"), f"I1 {where}: ruled out while {before}"
                 assert self._ruling(event.task) == SKIPPED, f"I3 {where}: {self._ruling(event.task)}"
 
-    def _check_start(self, event: e.TaskStarted | e.TaskWaiting, where: str) -> None:
+    def _check_start(self, event: e.TaskStarted | e.TaskWaiting | e.TaskSucceeded, where: str) -> None:
         before = self.tasks[event.task]
         assert before in OPEN_TASKS, f"I2 {where}: started while {before}"
         assert event.attempt > self.started.get(event.task, 0), f"I2 {where}: attempt {event.attempt} again"
@@ -753,7 +760,7 @@ def check_backfill(events: Sequence[e.Event]) -> str:
 _APART = frozenset(
     (
         *("compiled_by_version", "compiled", "tasks", "ready", "due", "agenda"),
-        *("maps", "unfolding", "standby", "sla_seen", "in_line", "late"),
+        *("maps", "unfolding", "standby", "lookups", "sla_seen", "in_line", "late"),
     )
 )
 
@@ -818,7 +825,10 @@ def _waiting(run: Run) -> dict[int, datetime]:
 def _startable(run: Run) -> list[tuple[int, int]]:
     """Without instances of a map with a limit: which of them it offers first is nobody's business."""
     limited = {i for table in run.maps.values() if table.max_active is not None for i in table.positions}
-    return sorted({entry for entry in run.ready if runs.startable(run, entry[1]) and entry[1] not in limited})
+    lookups = run.lookups  # what is looked up first, and whether it has been, is nobody's business either
+    asked = (*lookups.wanted, *lookups.asked) if lookups is not None else ()
+    ready = {*run.ready, *((-run.compiled.specs[i].priority, i) for i in asked)}
+    return sorted({entry for entry in ready if runs.startable(run, entry[1]) and entry[1] not in limited})
 
 
 def check_replayed_backfill(live: Backfill, replayed: Backfill) -> None:

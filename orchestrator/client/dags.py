@@ -43,6 +43,7 @@ from orchestrator.client.shapes import (
     DagsSignalSent,
     DagsTaskChanged,
     DagsTriggered,
+    DagsUncached,
     DagsWaiting,
     DagsWider,
 )
@@ -93,6 +94,12 @@ def pause_dag(dag_id: str, reason: str | None = None) -> Script[DagsDagDefined]:
 def resume_dag(dag_id: str, reason: str | None = None) -> Script[DagsDagDefined]:
     """Runs of the DAG start again."""
     return _post(path("/dags/{}/resume", dag_id), _given(reason=reason))
+
+
+def uncache(dag_id: str, task: str | None = None) -> Script[DagsUncached]:
+    """Its tasks, or one of them, use no result of an attempt that has begun by now."""
+    where = path(BASE + "/dags/{}/cache", dag_id)
+    return json_of(Request(method="DELETE", path=where, query=_given(task=task), repeatable=True))
 
 
 # -- starting runs

@@ -220,6 +220,20 @@ class DagsRunWindow(TypedDict):
     state: str
 
 
+class DagsCached(TypedDict):
+    """Where a result comes from that was not computed in this run."""
+
+    run_id: str
+
+
+class DagsUncached(TypedDict):
+    """Attempts that had begun then do not count any more; `task` None: of all tasks."""
+
+    dag_id: str
+    task: str | None
+    uncached_at: str
+
+
 class DagsRun(DagsRunSummary):
     """A run; `windows`, `counts`, `progress` and what follows it belong to backfills."""
 
@@ -230,6 +244,8 @@ class DagsRun(DagsRunSummary):
     windows_truncated: NotRequired[bool | None]
     #: task -> what it waits for without a worker
     waiting_for: NotRequired[dict[str, DagsWaitingFor] | None]
+    #: task -> the run whose result it has
+    cached: NotRequired[dict[str, DagsCached] | None]
 
 
 class DagsRunChanged(TypedDict):
@@ -257,6 +273,7 @@ class DagsMapInstance(TypedDict):
     map_index: int
     task: str
     state: str
+    cached: NotRequired[DagsCached | None]
 
 
 class DagsSignalSent(TypedDict):

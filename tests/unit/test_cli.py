@@ -364,6 +364,15 @@ def test_a_command_is_one_post(call: Any, stub: Stub, arguments: tuple[str, ...]
     assert stub.asked[0] == ("POST", path, body)
 
 
+@pytest.mark.parametrize(("more", "query", "shown"), [((), "", "all tasks of d"), (("t",), "?task=t", "task t of d")])
+def test_an_uncache_names_the_dag_and_perhaps_a_task(
+    call: Any, stub: Stub, more: tuple[str, ...], query: str, shown: str
+) -> None:
+    stub.on("DELETE", f"/dags/d/cache{query}", {"dag_id": "d", "task": None, "uncached_at": "2026-01-02T03:04:05Z"})
+    code, out, _ = call("dags", "uncache", "d", *more)
+    assert (code, out.startswith(f"{shown}: results from before 2026-01-02T03:04:05Z")) == (0, True)
+
+
 # ------------------------------------------------------------------ errors
 
 

@@ -79,6 +79,7 @@ def operations() -> dict[str, Json]:
         "preview_schedule": _post((), m.DagsSchedule, m.DagsPreview, problems=(Kind.INVALID,)),
         "pause_dag": _switch(),
         "resume_dag": _switch(),
+        "uncache_dag": _get((_dag_id(), _query("task")), m.DagsUncached, Kind.INVALID, Kind.NOT_FOUND),
         "deploy_dag": _command((_dag_id(),), m.DagsDagDefined),
         "trigger": _post((), m.DagsTrigger, m.DagsTriggered, m.DagsPlan, problems=_OF_COMMANDS),
         "trigger_by_event": _post(

@@ -115,6 +115,11 @@ class Handlers:
         """Resume a DAG"""
         return await self._switch_dag(request, principal, self._gateway.resume_dag)
 
+    async def uncache_dag(self, request: Request, principal: Principal) -> Response:
+        """Let tasks of a DAG compute anew: results of attempts that have begun by now are not used again"""
+        dag_id, task = _path_id(request, "dag", "dag_id"), parse.task_query(request.query_params)
+        return _answer(words.uncached(await unhindered(self._gateway.cache.uncache(principal.tenant, dag_id, task))))
+
     async def deploy_dag(self, request: Request, principal: Principal) -> Response:
         """Define a DAG that the operator's command line compiled on the server"""
         body = await self._optional_json(request)

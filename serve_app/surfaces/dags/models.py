@@ -111,6 +111,10 @@ class DagsTaskView(BaseModel):
     compensates: str | None = None
     pool: str = "default"
     limits: list[str | DagsLimitUse] = []
+    cache_ttl_s: float | None = None
+    cache_key: str | None = None
+    cache_version: str | None = None
+    cache_window: bool = False
 
 
 class DagsDagView(BaseModel):
@@ -385,6 +389,20 @@ class DagsRunSummary(BaseModel):
     counts: DagsCounts | None = None
 
 
+class DagsCached(BaseModel):
+    """Where a result comes from that was not computed in this run."""
+
+    run_id: str
+
+
+class DagsUncached(BaseModel):
+    """Attempts that had begun then do not count any more; `task` null: of all tasks."""
+
+    dag_id: DagId
+    task: str | None
+    uncached_at: Instant
+
+
 class DagsRun(DagsRunSummary):
     """A run. `windows`, `counts`, `progress` and what follows it belong to backfills."""
 
@@ -397,6 +415,7 @@ class DagsRun(DagsRunSummary):
     waiting_for: dict[str, DagsWaitingFor] | None = Field(
         None, description="task -> what it waits for without a worker"
     )
+    cached: dict[str, DagsCached] | None = Field(None, description="task -> the run whose result it has")
 
 
 class DagsRunList(BaseModel):
@@ -431,6 +450,7 @@ class DagsMapInstance(BaseModel):
     map_index: int
     task: str
     state: TaskState
+    cached: DagsCached | None = None
 
 
 class DagsMapInstances(BaseModel):

@@ -320,6 +320,14 @@ def expected_version(body: object, if_match: str | None) -> Expect:
     return in_body
 
 
+def task_query(query: Mapping[str, str]) -> str | None:
+    """`task`: the id of a task, or none."""
+    task = query.get("task")
+    if task is not None and not re.fullmatch(TASK_ID, task):
+        raise Invalid("task is no task id", (("task", f"must match ^{TASK_ID}$"),))
+    return task
+
+
 def page_query(of: str, query: Mapping[str, str]) -> PageQuery:
     """`cursor` and `limit` of the list `of`."""
     limit = whole_number("limit", query.get("limit"), 1, 200) or 50

@@ -44,6 +44,7 @@ ENDPOINTS = (
     ("POST", "/schedule/preview", "client", "preview_schedule"),
     ("POST", "/dags/{dag_id}/pause", "admin", "pause_dag"),
     ("POST", "/dags/{dag_id}/resume", "admin", "resume_dag"),
+    ("DELETE", "/dags/{dag_id}/cache", "admin", "uncache_dag"),
     ("POST", "/dags/{dag_id}/deploy", "admin", "deploy_dag"),
     ("POST", "/dags/{dag_id}/trigger/{event_id}", "client", "trigger_by_event"),
     ("POST", "/runs", "client", "trigger"),

@@ -31,6 +31,7 @@ from orchestrator.views import (
     LastDropped,
     LimitView,
     LogChunk,
+    MapInstance,
     MapView,
     Plan,
     PublishedView,
@@ -38,6 +39,7 @@ from orchestrator.views import (
     RunView,
     SignalSent,
     Triggered,
+    Uncached,
     WaitingView,
     Wider,
     WorkerView,
@@ -224,7 +226,14 @@ def run_in_list(view: RunView) -> Json:
         body["counts"] = counts(view.counts)
     if view.waiting_for:
         body["waiting_for"] = {task: wait_json(wait, instant) for task, wait in view.waiting_for.items()}
+    if view.cached:
+        body["cached"] = {task: {"run_id": run_id} for task, run_id in view.cached.items()}
     return body
+
+
+def uncached(answer: Uncached) -> Json:
+    """Answer to an uncache."""
+    return {"dag_id": answer.dag_id, "task": answer.task, "uncached_at": instant(answer.at)}
 
 
 def run_changed(answer: RunChanged) -> Json:
@@ -250,8 +259,13 @@ def map_instances(view: MapView) -> Json:
         "state": TASK_WORDS[view.state],
         "total": view.total,
         "counts": tally,
-        "items": [{"map_index": each.index, "task": each.task, "state": TASK_WORDS[each.state]} for each in view.items],
+        "items": [_instance(each) for each in view.items],
     }
+
+
+def _instance(each: MapInstance) -> Json:
+    body: Json = {"map_index": each.index, "task": each.task, "state": TASK_WORDS[each.state]}
+    return {**body, "cached": {"run_id": each.cached_from}} if each.cached_from else body
 
 
 def signal_sent(answer: SignalSent) -> Json:

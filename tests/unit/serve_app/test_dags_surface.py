@@ -140,6 +140,24 @@ async def test_another_tenants_objects_do_not_exist(connect: Connect, admin: htt
         assert (await other.get(BASE + path)).json() == {"items": [], "next_cursor": None}
 
 
+async def test_an_uncache_is_of_a_dag_or_of_a_task_of_it(connect: Connect, admin: httpx.AsyncClient) -> None:
+    await define(admin, tasks=[{"id": "extract", "cache_ttl_s": 60}])
+    told = (await admin.delete("/dags/sales_gdp/cache")).json()
+    assert told == {"dag_id": "sales_gdp", "task": None, "uncached_at": told["uncached_at"]}
+    assert (await admin.delete("/dags/sales_gdp/cache?task=extract")).json()["task"] == "extract"
+    is_error(await admin.delete("/dags/sales_gdp/cache?task=load"), 404, "not_found")
+    is_error(await admin.delete("/dags/sales_gdp/cache?task=a/b"), 400, "invalid_request")
+    is_error(await admin.delete("/dags/none/cache"), 404, "not_found")
+    is_error(await connect("other").delete(f"{BASE}/dags/sales_gdp/cache"), 404, "not_found")
+
+
+async def test_a_run_tells_whose_results_its_tasks_have(admin: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    run_id = await start(admin)
+    assert "cached" not in (await admin.get(f"/runs/{run_id}")).json()
+    gateway.settle("default", run_id, cached={"extract": "run_0"})
+    assert (await admin.get(f"/runs/{run_id}")).json()["cached"] == {"extract": {"run_id": "run_0"}}
+
+
 # -- what does not exist
 
 

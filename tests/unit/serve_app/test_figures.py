@@ -29,6 +29,12 @@ def test_a_histogram_sums_its_buckets_up() -> None:
     assert 'run_latency_seconds_sum{dag="d"} 5.5' in lines
 
 
+def test_tasks_that_had_a_known_result_and_those_that_had_none_are_counted_by_dag() -> None:
+    lines = text({"task_cache_hits_total|d": 2, "task_cache_misses_total|d": 3})
+    assert 'task_cache_hits_total{dag="d"} 2.0' in lines
+    assert 'task_cache_misses_total{dag="d"} 3.0' in lines
+
+
 def test_jobs_that_were_queued_again_are_told_by_their_reason() -> None:
     lines = text({"pipeline_jobs_lost_total|@ci": 2, "pipeline_jobs_retried_total|@ci": 3})
     assert 'pipeline_jobs_lost_total{dag="@ci"} 2.0' in lines
