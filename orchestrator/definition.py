@@ -140,6 +140,8 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     compensates: str | None = None
     #: it runs only while it has a permit of each
     limits: tuple[LimitUse, ...] = ()
+    #: what it is a part of for people, and what its branches name tasks in (`grouping.py`); "" = nothing
+    group: str = ""
 
 
 class Calendar(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -109,6 +109,7 @@ class DagsTaskView(BaseModel):
     retry_exit_codes: list[int] = []
     retry_statuses: list[str] = []
     compensates: str | None = None
+    group: str = ""
     pool: str = "default"
     limits: list[str | DagsLimitUse] = []
 
