@@ -15,6 +15,7 @@ from orchestrator import codec, deadlines, mapped, plan_run, run_decisions, run_
 from orchestrator import events as e
 from orchestrator import run as runs
 from orchestrator.backfill import Backfill
+from orchestrator.calls import Return
 from orchestrator.dispatch import rank_of
 from orchestrator.errors import Conflict
 from orchestrator.ports import TASK_LETTERS, Append, StoredReply
@@ -45,7 +46,7 @@ _NEWS = frozenset({*run_notice.ENDS, e.SlaMissed})
 
 
 #: commands from outside for what waits
-_OUTSIDE = (wait_decisions.Signal, wait_decisions.Vote)
+_OUTSIDE = (wait_decisions.Signal, wait_decisions.Vote, Return)
 
 
 def milliseconds(at: datetime) -> int:
@@ -63,6 +64,7 @@ class HostedRun:
 
     __slots__ = (
         "_before",
+        "_calls",
         "_events",
         "_letters",
         "_reset",
@@ -70,6 +72,7 @@ class HostedRun:
         "admission_epoch",
         "admission_lane",
         "asked",
+        "calling",
         "claimed",
         "claiming",
         "counts",
@@ -102,12 +105,16 @@ class HostedRun:
         self.idle_since_s: float | None = None
         #: tasks whose approvals were opened, voted on or closed
         self.asked: dict[str, None] = {}
+        #: tasks have called runs, and nobody has seen to that yet
+        self.calling = False
         self._settled()
 
     def _settled(self) -> None:
         self._events: list[e.Event] = []
         self._letters: dict[str, str] = {}
         self._reset = False
+        #: as `Append.calls`
+        self._calls: list[tuple[str, str]] = []
         #: who missed an SLA: "" = the run, else a task; what is to be counted and told with that, and of its end
         self.sla_missed: list[str] = []
         self.counts: list[tuple[str, int]] = []
@@ -166,7 +173,7 @@ class HostedRun:
                 if abort is not None:
                     aborts.append(abort)
             if run.standby is not None:
-                self._look_at_approval(event)
+                self._look_at_wait(event)
             runs.apply(run, event)
             self._events.append(event)
             letter = _AFTER_EVENT.get(kind)
@@ -183,15 +190,20 @@ class HostedRun:
                 self._letters.clear()
         return aborts
 
-    def _look_at_approval(self, event: e.Event) -> None:
-        """Before it is applied."""
+    def _look_at_wait(self, event: e.Event) -> None:
+        """Approvals and calls that are opened or closed, before it is applied."""
         if isinstance(event, e.TaskWaiting):
             if event.wait.kind == "approval":
                 self.asked[event.task] = None
+            elif event.wait.call is not None:
+                self._calls.append((event.task, event.wait.call.run_id))
+                self.calling = True
         elif self.run.standby is not None and (task := getattr(event, "task", None)) is not None:
             open_ = self.run.standby.open.get(self.run.compiled.graph.index[task])
             if open_ is not None and open_.wait.kind == "approval":
                 self.asked[task] = None
+            elif open_ is not None and open_.wait.call is not None:
+                self._calls.append((task, ""))
 
     def _note(self, event: e.Event) -> None:
         """What goes out with the commit of `event`, which was applied last."""
@@ -227,6 +239,7 @@ class HostedRun:
             sla_missed=tuple(self.sla_missed),
             lane=self.admission_lane,
             idem=self.idem,
+            calls=tuple(self._calls),
         )
 
     def _wake_ms(self) -> int | None:

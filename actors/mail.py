@@ -17,6 +17,7 @@ from actors.crew import Ended, Gone
 from actors.hosted import Hosted, HostedBackfill
 from orchestrator import codec, errors
 from orchestrator import run as runs
+from orchestrator.calls import Return
 from orchestrator.control import Admission
 from orchestrator.messages import Note
 from orchestrator.ports import Command, CommandReply, CommitResult, InboxItem
@@ -88,6 +89,15 @@ class Redo:
 
 
 @dataclass(slots=True)
+class Returned:
+    """How a run ended that a task called, or why it cannot be started."""
+
+    run_id: str
+    outcome: Return
+    tries: int = 0
+
+
+@dataclass(slots=True)
 class Woken:
     """Some run's own timer is due."""
 
@@ -101,7 +111,7 @@ class Idle:
 
 
 #: about one run each; handled again when the journal did not take what they led to
-RunMessage = Admitted | Asked | Noted | Told | Observed | Redo | Woken
+RunMessage = Admitted | Asked | Noted | Told | Observed | Redo | Returned | Woken
 Message = RunMessage | Loaded | Idle | Ended | Gone
 
 

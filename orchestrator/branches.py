@@ -2,9 +2,10 @@
 
     "a" | ["a", "b"] | [] | null ──▶ the dependents that do not go on      or a wrong choice, which fails the branch
 
-Only direct dependents can be named; in a group of tasks, those of the group by what they are called there. One that is not named goes on all the same when it also comes after one that is:
-in `branch >> a >> join` and `branch >> join`, choosing `a` does not skip `join`. A teardown is never skipped so, its
-setups decide; nor is a compensation. A branch that a person skips has chosen nothing: all its dependents proceed.
+Only direct dependents can be named; in a group of tasks, those of the group by what they are called there. One that is
+not named goes on all the same when it also comes after one that is: in `branch >> a >> join` and `branch >> join`,
+choosing `a` does not skip `join`. A teardown is never skipped so, its setups decide; nor is a compensation. A branch
+that a person skips has chosen nothing: all its dependents proceed.
 """
 
 from __future__ import annotations

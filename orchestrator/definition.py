@@ -45,7 +45,7 @@ IN_CLUSTER_TYPES = frozenset({"core.noop", "core.echo", "core.sleep", "core.fail
 
 
 #: types that wait for the world, without a worker (`waits.py`)
-WAITING_TYPES = frozenset({"core.wait", "core.signal", "core.approval"})
+WAITING_TYPES = frozenset({"core.wait", "core.signal", "core.approval", "core.dag"})
 
 
 class Container(msgspec.Struct, frozen=True, omit_defaults=True):

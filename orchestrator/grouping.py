@@ -1,8 +1,8 @@
-"""Groups of tasks, as an author meets them: the call of a function inside a `@dag` function adds its tasks under a name.
+"""Groups of tasks, as an author meets them: a function called inside a `@dag` function adds its tasks under a name.
 
-    @group                                      cleaned = clean(load())        tasks load, clean.parse, clean.check
-    def clean(text):                            archive() << …                 `cleaned` stands for the group:
-        return check(parse(text))               backup() >> cleaned >> mail()  its first tasks wait, its last are waited for
+    @group                               cleaned = clean(load())          tasks load, clean.parse, clean.check
+    def clean(text):                     backup() >> cleaned >> mail()    its first tasks wait for `backup`,
+        return check(parse(text))                                         and `mail` waits for its last ones
 
 A `@dag` function that is called inside another one is a group too. It is all compile time: what is left of a group in a
 definition is the `group` of its tasks and the beginning of their ids, so a run, its speed and its history know nothing
@@ -10,7 +10,7 @@ new. `A >> group` is an edge to each first task, `group >> B` one from each last
 neither. As an argument a group stands for what its function returned.
 
 Two designs were open for what a call gives back: what the function returned, beside a way to name the group, or an
-object that is both. It is the second: `x = clean(…)` reads the same for a task and a group, and can be one or the other.
+object that is both. It is the second: `x = clean(…)` reads the same for a task and a group, and may become either.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from orchestrator.errors import Invalid
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from orchestrator.authoring import Output
 
     #: what can be waited for
-    Node = Output | Group
+    Node: TypeAlias = "Output | Group"
 
 Later = TypeVar("Later")
 
@@ -62,7 +64,8 @@ class Group:
         return self
 
     def __rshift__(self, later: Later) -> Later:
-        for one in (later,) if hasattr(later, "after") else later:  # type: ignore[attr-defined]  # an iterable of nodes
+        nodes: Iterable[Any] = later if isinstance(later, (list, tuple)) else (later,)
+        for one in nodes:
             one.after(self)
         return later
 
