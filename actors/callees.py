@@ -142,7 +142,7 @@ class Callees:
             run_type="manual",
             window=call.window,
             params=call.params,
-            called_by=e.CalledBy(key.run_id, key.task, key.attempt, call.depth),
+            called_by=e.CalledBy(key.run_id, key.task, key.attempt, call.chain),
         )
         return NewRun(
             run_id=call.run_id,

@@ -9,6 +9,10 @@ twice starts one run. The journal knows whom each task of a run calls at present
 only while that is so, cancels one that nobody waits for any more, and tells the parent of the child's end, each in the
 step that makes it so. A retry of the task is another attempt, and calls anew.
 
+A waiting parent keeps its place among the active runs of its DAG. So no DAG is called from below itself: its runs could
+take all places, and each wait for one that gets none. What is written so is refused when it is deployed
+(`serve_app/call_cycles.py`), what params make so when it is called; there DEPTH_MAX holds as well.
+
 Two designs were open for who tells the parent. The child's owner could send mail, but whoever owns the parent may have
 let go of it by then, and is not the child's to know. The journal, which moves the rows, already tells backfills of
 their windows to whoever owns them, or wakes them; it tells callers the same way.
@@ -34,7 +38,7 @@ from orchestrator.run import Run
 from orchestrator.wait_params import YEAR_S, problems
 
 CALL = "core.dag"
-#: a run that nobody called is at depth 0
+#: runs that wait for each other, one called by the other
 DEPTH_MAX = 8
 #: bytes of a result that is made of several
 RESULT_MAX = 65_536
@@ -57,13 +61,23 @@ def wait_of(run: Run, position: int, params: Mapping[str, Any], now: datetime) -
     """What the task at `position`, with these params, calls and waits for. Raises PermanentFailure."""
     for name, problem in problems(CALL, params):
         raise PermanentFailure(f"params.{name} {problem}")
-    depth = (run.called_by.depth if run.called_by is not None else 0) + 1
-    if depth > DEPTH_MAX:
-        raise PermanentFailure(f"call of {params['dag_id']}: more than {DEPTH_MAX} runs would wait for each other")
+    chain = (*(run.called_by.chain if run.called_by is not None else ()), run.dag_id)
+    if problem := _endless(chain, params["dag_id"]):
+        raise PermanentFailure(problem)
     name, attempt = run.compiled.specs[position].id, run.tasks[position].attempt + 1
     child = child_id(run.run_id, name, attempt, now)
-    call = e.Call(child, params["dag_id"], params.get("params", {}), _window(run, params), depth)
+    call = e.Call(child, params["dag_id"], params.get("params", {}), _window(run, params), chain)
     return e.Wait("run", now + timedelta(seconds=params.get("timeout_s", YEAR_S)), call=call)
+
+
+def _endless(chain: tuple[str, ...], dag_id: str) -> str | None:
+    """Why a call at the end of that chain is not made."""
+    if dag_id in chain:
+        path = " -> ".join((*chain[chain.index(dag_id) :], dag_id))
+        return f"{path}: a run would wait for a run of its own DAG, which may wait for its place"
+    if len(chain) > DEPTH_MAX:
+        return f"{' -> '.join((*chain, dag_id))}: more than {DEPTH_MAX} calls deep"
+    return None
 
 
 def child_id(run_id: str, task: str, attempt: int, now: datetime) -> ids.RunId:

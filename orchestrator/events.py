@@ -64,8 +64,8 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     dag_id: str
     params: dict[str, Any] = {}
     window: Window | None = None
-    #: of that run: how many runs called each other on the way to it
-    depth: int = 1
+    #: DAGs of the runs that called each other on the way to it, the first one first
+    chain: tuple[str, ...] = ()
 
 
 class CalledBy(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -74,8 +74,8 @@ class CalledBy(msgspec.Struct, frozen=True, omit_defaults=True):
     run_id: str
     task: str
     attempt: int
-    #: of the run that was called
-    depth: int
+    #: DAGs of the runs that called each other on the way here, the first one first
+    chain: tuple[str, ...]
 
 
 class Wait(msgspec.Struct, frozen=True, omit_defaults=True):
