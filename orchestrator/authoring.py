@@ -522,6 +522,27 @@ class _Task:
         )
         return _drafted("approval").add(name, {"type": "core.approval", **options}, arguments)
 
+    def dag(
+        self,
+        name: str,
+        dag: Any,
+        *,
+        params: Mapping[str, Any] | None = None,
+        window: Any = "caller",
+        timeout_s: Any = None,
+        **options: Unpack[WaitOptions],
+    ) -> Output:
+        """A task that runs another DAG and waits, without a worker; its value is what that run comes to.
+
+        `dag` is a DAG or its id, `window` two dates or instants, or None; unless given it is the one of this run.
+        """
+        _known(options, WaitOptions)
+        called = dag.dag_id if isinstance(dag, Dag) else dag
+        arguments = _told(dag_id=called, params=None if params is None else dict(params), timeout_s=timeout_s)
+        if window != "caller":
+            arguments["window"] = None if window is None else dict(zip(("from", "to"), window, strict=True))
+        return _drafted("dag").add(name, {"type": "core.dag", **options}, arguments)
+
 
 def _told(**arguments: Any) -> dict[str, Any]:
     """Without what was not given."""

@@ -62,8 +62,8 @@ def wait_of(run: Run, position: int, params: Mapping[str, Any], now: datetime) -
     for name, problem in problems(CALL, params):
         raise PermanentFailure(f"params.{name} {problem}")
     chain = (*(run.called_by.chain if run.called_by is not None else ()), run.dag_id)
-    if problem := _endless(chain, params["dag_id"]):
-        raise PermanentFailure(problem)
+    if (endless := _endless(chain, params["dag_id"])) is not None:
+        raise PermanentFailure(endless)
     name, attempt = run.compiled.specs[position].id, run.tasks[position].attempt + 1
     child = child_id(run.run_id, name, attempt, now)
     call = e.Call(child, params["dag_id"], params.get("params", {}), _window(run, params), chain)

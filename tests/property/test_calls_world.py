@@ -1,4 +1,4 @@
-"""Worlds of runs that call runs: whatever is killed, lost, late or twice, each call starts one run and ends as it does."""
+"""Worlds of runs that call runs: whatever is killed, lost, late or twice, each call starts one run, and ends so."""
 
 from __future__ import annotations
 
