@@ -142,7 +142,7 @@ class Callees:
             run_type="manual",
             window=call.window,
             params=call.params,
-            called_by=e.CalledBy(key.run_id, key.task, key.attempt, call.chain),
+            called_by=e.CalledBy(key.run_id, key.task, key.attempt, call.chain, call.backfill),
         )
         return NewRun(
             run_id=call.run_id,

@@ -15,7 +15,7 @@ from orchestrator import codec, deadlines, mapped, plan_run, run_decisions, run_
 from orchestrator import events as e
 from orchestrator import run as runs
 from orchestrator.backfill import Backfill
-from orchestrator.calls import Return
+from orchestrator.calls import Return, backfill_of
 from orchestrator.dispatch import rank_of
 from orchestrator.errors import Conflict
 from orchestrator.ports import TASK_LETTERS, Append, StoredReply
@@ -88,7 +88,7 @@ class HostedRun:
     def __init__(self, run: Run, sla_ms: int | None = None, claimed: bool = False) -> None:
         self.run = run
         #: its turn among the runs that want worker slots; None = its tasks are Kubernetes Jobs
-        self.rank = None if run.kubernetes else rank_of(run.parent)
+        self.rank = None if run.kubernetes else rank_of(backfill_of(run))
         #: this actor owns it, as the journal says
         self.claimed = claimed
         #: this actor is to own it, whether or not anything else changes

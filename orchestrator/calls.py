@@ -61,12 +61,13 @@ def wait_of(run: Run, position: int, params: Mapping[str, Any], now: datetime) -
     """What the task at `position`, with these params, calls and waits for. Raises PermanentFailure."""
     for name, problem in problems(CALL, params):
         raise PermanentFailure(f"params.{name} {problem}")
-    chain = (*(run.called_by.chain if run.called_by is not None else ()), run.dag_id)
+    by = run.called_by
+    chain = (*(by.chain if by is not None else ()), run.dag_id)
     if (endless := _endless(chain, params["dag_id"])) is not None:
         raise PermanentFailure(endless)
     name, attempt = run.compiled.specs[position].id, run.tasks[position].attempt + 1
     child = child_id(run.run_id, name, attempt, now)
-    call = e.Call(child, params["dag_id"], params.get("params", {}), _window(run, params), chain)
+    call = e.Call(child, params["dag_id"], params.get("params", {}), _window(run, params), chain, backfill_of(run))
     return e.Wait("run", now + timedelta(seconds=params.get("timeout_s", YEAR_S)), call=call)
 
 
@@ -78,6 +79,11 @@ def _endless(chain: tuple[str, ...], dag_id: str) -> str | None:
     if len(chain) > DEPTH_MAX:
         return f"{' -> '.join((*chain, dag_id))}: more than {DEPTH_MAX} calls deep"
     return None
+
+
+def backfill_of(run: Run) -> str:
+    """The backfill for which it runs, as a window of it or called by one; "" = none."""
+    return run.parent or (run.called_by.backfill if run.called_by is not None else "")
 
 
 def child_id(run_id: str, task: str, attempt: int, now: datetime) -> ids.RunId:

@@ -66,6 +66,8 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     window: Window | None = None
     #: DAGs of the runs that called each other on the way to it, the first one first
     chain: tuple[str, ...] = ()
+    #: the backfill to which the first of those belongs; "" = none
+    backfill: str = ""
 
 
 class CalledBy(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -74,8 +76,9 @@ class CalledBy(msgspec.Struct, frozen=True, omit_defaults=True):
     run_id: str
     task: str
     attempt: int
-    #: DAGs of the runs that called each other on the way here, the first one first
+    #: as `Call` has them
     chain: tuple[str, ...]
+    backfill: str = ""
 
 
 class Wait(msgspec.Struct, frozen=True, omit_defaults=True):

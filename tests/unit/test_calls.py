@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from actors.hosted import HostedRun
 from orchestrator import Invalid, dag, task
 from orchestrator import events as e
 from orchestrator import run as runs
@@ -15,6 +16,7 @@ from orchestrator.calls import DEPTH_MAX, Return, callees_of, child_id, last_tas
 from orchestrator.codec import decode_events, encode_events
 from orchestrator.definition import TaskSpec, Window
 from orchestrator.messages import Value
+from orchestrator.run import Run
 from orchestrator.spec import from_yaml, parse_dag
 from orchestrator.task import TaskState
 from tests.builders import AT, Story, a_dag, a_task, a_value
@@ -93,6 +95,21 @@ def test_so_many_runs_wait_for_each_other_and_not_more(depth: int, state: str) -
     story = Story(a_call())
     story.run.called_by = e.CalledBy("run_0", "t", 1, tuple(f"d{n}" for n in range(depth)))
     assert story.start().run.state == state
+
+
+def test_what_a_window_of_a_backfill_calls_ranks_with_the_backfill() -> None:
+    def rank(run: Run) -> int | None:
+        return HostedRun(run).rank
+
+    story = Story(a_call())
+    assert rank(story.run) == 0
+    story.run.parent = "run_b"
+    call = called(story.start())
+    assert (call.backfill, rank(story.run)) == ("run_b", 1)
+    below = Story(a_call())
+    below.run.called_by = e.CalledBy("run_1", "call", 1, call.chain, call.backfill)
+    below.run.dag_id = "middle"
+    assert (rank(below.run), called(below.start(), "call").backfill) == (1, "run_b")
 
 
 # ── its end ──

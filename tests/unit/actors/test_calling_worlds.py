@@ -10,11 +10,11 @@ import pytest
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.definition import Definition, TaskSpec
-from orchestrator.errors import Invalid
+from orchestrator.errors import Invalid, JournalUnavailable
 from orchestrator.views import CalledView
 from serve_app.gateway import Gateway
 from tests.unit.actors.test_waiting_worlds import a_task, ends, kill_everything, started, told, world
-from tests.world import World
+from tests.world import RUN_ACTORS, World
 from tests.world_clients import TENANT
 
 
@@ -143,5 +143,27 @@ def test_events_of_a_call_have_the_run() -> None:
         [waiting] = told(world, run_id, e.TaskWaiting)
         assert waiting.wait.call == e.Call(child, "child", {}, None, ("d",))
         assert codec.decode_events(codec.encode_events([waiting])) == [waiting]
+
+    world().play_with(course)
+
+
+def test_a_run_whose_child_may_not_exist_yet_stays_with_its_owner() -> None:
+    async def course(world: World) -> None:
+        await world.clients.define(Definition("child", "team", tasks=(a_task("s", "core.noop"),)))
+        away = True
+
+        async def sometimes(creations: Any) -> Any:
+            if away and creations[0].runs[0].caller is not None:
+                raise JournalUnavailable("away")
+            return await type(world.journal).create_runs(world.journal, creations)
+
+        world.journal.create_runs = sometimes  # type: ignore[method-assign]  # as long as the test says so
+        _, run_id = await started(world, a_call())
+        await asyncio.sleep(20.0)
+        assert world.journal.runs[run_id].owner in RUN_ACTORS
+        for name in RUN_ACTORS:
+            world.kill(name)
+        away = False
+        assert await ends(world, run_id, 60.0) == "succeeded"
 
     world().play_with(course)
