@@ -16,6 +16,7 @@ from orchestrator import caching, codec, deadlines, mapped, plan_run, run_decisi
 from orchestrator import events as e
 from orchestrator import run as runs
 from orchestrator.backfill import Backfill
+from orchestrator.calls import Return, backfill_of
 from orchestrator.dispatch import rank_of
 from orchestrator.errors import Conflict
 from orchestrator.ports import TASK_LETTERS, Append, StoredReply
@@ -46,7 +47,7 @@ _NEWS = frozenset({*run_notice.ENDS, e.SlaMissed})
 
 
 #: commands from outside for what waits
-_OUTSIDE = (wait_decisions.Signal, wait_decisions.Vote)
+_OUTSIDE = (wait_decisions.Signal, wait_decisions.Vote, Return)
 
 
 def milliseconds(at: datetime) -> int:
@@ -76,6 +77,7 @@ class HostedRun:
 
     __slots__ = (
         "_before",
+        "_calls",
         "_events",
         "_letters",
         "_reset",
@@ -84,6 +86,7 @@ class HostedRun:
         "admission_lane",
         "asked",
         "begun",
+        "calling",
         "claimed",
         "claiming",
         "computed",
@@ -100,7 +103,7 @@ class HostedRun:
     def __init__(self, run: Run, sla_ms: int | None = None, claimed: bool = False) -> None:
         self.run = run
         #: its turn among the runs that want worker slots; None = its tasks are Kubernetes Jobs
-        self.rank = None if run.kubernetes else rank_of(run.parent)
+        self.rank = None if run.kubernetes else rank_of(backfill_of(run))
         #: this actor owns it, as the journal says
         self.claimed = claimed
         #: this actor is to own it, whether or not anything else changes
@@ -120,12 +123,16 @@ class HostedRun:
         #: task -> attempt that a worker has, of those whose results are kept; results that are to be kept
         self.begun: dict[str, Begun] = {}
         self.computed: list[tuple[Begun, e.TaskSucceeded]] = []
+        #: tasks have called runs, and nobody has seen to that yet
+        self.calling = False
         self._settled()
 
     def _settled(self) -> None:
         self._events: list[e.Event] = []
         self._letters: dict[str, str] = {}
         self._reset = False
+        #: as `Append.calls`
+        self._calls: list[tuple[str, str]] = []
         #: who missed an SLA: "" = the run, else a task; what is to be counted and told with that, and of its end
         self.sla_missed: list[str] = []
         self.counts: list[tuple[str, int]] = []
@@ -184,7 +191,7 @@ class HostedRun:
                 if abort is not None:
                     aborts.append(abort)
             if run.standby is not None:
-                self._look_at_approval(event)
+                self._look_at_wait(event)
             runs.apply(run, event)
             self._events.append(event)
             letter = _AFTER_EVENT.get(kind)
@@ -203,15 +210,20 @@ class HostedRun:
                 self._letters.clear()
         return aborts
 
-    def _look_at_approval(self, event: e.Event) -> None:
-        """Before it is applied."""
+    def _look_at_wait(self, event: e.Event) -> None:
+        """Approvals and calls that are opened or closed, before it is applied."""
         if isinstance(event, e.TaskWaiting):
             if event.wait.kind == "approval":
                 self.asked[event.task] = None
+            elif event.wait.call is not None:
+                self._calls.append((event.task, event.wait.call.run_id))
+                self.calling = True
         elif self.run.standby is not None and (task := getattr(event, "task", None)) is not None:
             open_ = self.run.standby.open.get(self.run.compiled.graph.index[task])
             if open_ is not None and open_.wait.kind == "approval":
                 self.asked[task] = None
+            elif open_ is not None and open_.wait.call is not None:
+                self._calls.append((task, ""))
 
     def _look_at_result(self, event: e.TaskSucceeded) -> None:
         """Others may use it; or it is what another one computed, as the row tells."""
@@ -259,6 +271,7 @@ class HostedRun:
             sla_missed=tuple(self.sla_missed),
             lane=self.admission_lane,
             idem=self.idem,
+            calls=tuple(self._calls),
         )
 
     def _wake_ms(self) -> int | None:

@@ -11,6 +11,7 @@ it or nothing. What `Journal` answers has been fsynced when the server runs `app
                  of backfills: mar (cap) bw (backwards) ph (plan hash)
     ev:<id>      stream of event batches; entry id = <version of its last event>-0; s(chema), e(vents)
     tk:<id>      hash task -> letter; a task that is not there is pending
+    calls:<id>   hash task -> run that it calls, or called last
     dag:<t>:<d>  hash   dagv:<t>:<d>  hash version -> JSON   dags:<t>  zset   rc:<t>:<d>  hash run state -> runs
                  (next_fire: where its schedule stands; due: when that fire happens; fired; dropped|<reason>,
                  dropped_at, dropped_why: fires that started nothing)
@@ -261,6 +262,11 @@ class Journal:
                 break
         return found
 
+    async def called(self, run_id: str) -> dict[str, RunRow]:
+        calls = _texts(await self._ask("HGETALL", f"calls:{run_id}"))
+        rows = await self._run(self._rows, codec.pack(list(calls.values()))) if calls else []
+        return {task: _row(row) for task, row in zip(calls, rows, strict=True) if row}
+
     async def child_counts(self, backfill: str) -> dict[str, int]:
         counts, kept = await self._run(self._counts, codec.pack(backfill))
         found = {state: int(n) for state, n in _texts(counts).items()}
@@ -465,7 +471,7 @@ def _chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
 
 def _row(values: Sequence[bytes | None]) -> RunRow:
     """A row as `read_row` in ledger.lua returns it."""
-    v, own, st, t, d, dv, rt, wk, par, at, cr, sa, fi, sla, err, mar, bw, ph, wb, hd, hr, sm, run_id = values
+    v, own, st, t, d, dv, rt, wk, par, at, cr, sa, fi, sla, err, mar, bw, ph, wb, hd, hr, sm, cl, run_id = values
     return RunRow(
         run_id=_text(run_id),
         version=int(v or 0),
@@ -490,7 +496,13 @@ def _row(values: Sequence[bytes | None]) -> RunRow:
         holder=_text(hd),
         removed=int(hr or 0),
         sla_missed=tuple(_text(sm).split("|")[:-1]),
+        caller=_caller(_text(cl)),
     )
+
+
+def _caller(told: str) -> tuple[str, str] | None:
+    run_id, _, task = told.partition(" ")
+    return (run_id, task) if told else None
 
 
 def _history(found: Sequence[Any]) -> History:

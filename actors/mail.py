@@ -18,6 +18,7 @@ from actors.hosted import Hosted, HostedBackfill
 from actors.result_cache import Recalled
 from orchestrator import codec, errors
 from orchestrator import run as runs
+from orchestrator.calls import Return
 from orchestrator.control import Admission
 from orchestrator.messages import Note
 from orchestrator.ports import Command, CommandReply, CommitResult, InboxItem
@@ -90,6 +91,15 @@ class Redo:
 
 
 @dataclass(slots=True)
+class Returned:
+    """How a run ended that a task called, or why it cannot be started."""
+
+    run_id: str
+    outcome: Return
+    tries: int = 0
+
+
+@dataclass(slots=True)
 class Woken:
     """Some run's own timer is due."""
 
@@ -103,7 +113,7 @@ class Idle:
 
 
 #: about one run each; handled again when the journal did not take what they led to
-RunMessage = Admitted | Asked | Noted | Told | Observed | Redo | Woken
+RunMessage = Admitted | Asked | Noted | Told | Observed | Redo | Returned | Woken
 Message = RunMessage | Loaded | Recalled | Idle | Ended | Gone
 
 

@@ -1,6 +1,7 @@
-"""Ends runs that a later fire of their schedule replaced (overlap `cancel_previous`).
+"""Ends runs that nobody wants any more: a later fire of their schedule replaced them (overlap `cancel_previous`), or
+the task that called them waits no longer (`orchestrator/calls.py`).
 
-The step that made the later run noted in the journal which runs it replaces; a note goes when its run ends. So what is
+The step that made it so noted in the journal which runs those are; a note goes when its run ends. So what is
 owed is read, not remembered: a scheduler that starts goes on where the last one was. A run that has no owner yet is
 cancelled by some RunActor, as for any other caller.
 """
@@ -37,7 +38,7 @@ class ReplacedRuns:
         self._news.set()  # there may be some from before
 
     def look(self) -> None:
-        """A fire has replaced runs."""
+        """Some have become so."""
         self._news.set()
 
     async def run(self) -> None:

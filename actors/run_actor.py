@@ -31,6 +31,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from actors.approval_board import ApprovalBoard
+from actors.callees import Callees
 from actors.claims import Claimant
 from actors.clock import Clock
 from actors.crew import Crew, Ended, Gone, Key, Limit
@@ -46,6 +47,7 @@ from actors.mail import (
     Noted,
     Observed,
     Redo,
+    Returned,
     RunMessage,
     Told,
     Woken,
@@ -124,6 +126,7 @@ class RunActor(Living):
         self._windows = WindowCanceller(self, journal, peers)
         self._board = ApprovalBoard(self, journal)
         self._cache = ResultCache(journal, clock, settings.path("artifacts"), self._spawn, self._post)
+        self._callees = Callees(self, journal, clock, self._post)
         self._hosted: dict[str, Hosted] = {}
         #: messages for runs that are being read
         self._parked: dict[str, list[RunMessage]] = {}
@@ -324,6 +327,8 @@ class RunActor(Living):
                 self._with_run(turn, message.run_id, message, self._handle_observed)
             case Redo():
                 self._with_run(turn, message.run_id, message, self._handle_redo)
+            case Returned():
+                self._with_run(turn, message.run_id, message, self._handle_returned)
             case Woken():
                 self._with_run(turn, message.run_id, message, self._handle_woken)
             case Gone():
@@ -470,6 +475,8 @@ class RunActor(Living):
         match item:
             case WindowNews() if isinstance(hosted, HostedBackfill):
                 self._handle_observed(turn, hosted, Observed(item.run_id, ((item.child, item.after, item.version),)))
+            case WindowNews() if isinstance(hosted, HostedRun):
+                self._callees.look(hosted.run)
             case Widened() if isinstance(hosted, HostedBackfill):
                 self._read_again(item)
             case TimerFired(kind="sla") if isinstance(hosted, HostedRun):
@@ -521,6 +528,10 @@ class RunActor(Living):
 
     def _handle_redo(self, turn: _Turn, _hosted: Hosted, message: Redo) -> None:
         self._step_if_current(turn, message.run_id, message.command)
+
+    def _handle_returned(self, turn: _Turn, hosted: Hosted, message: Returned) -> None:
+        if isinstance(hosted, HostedRun):
+            self._step(turn, hosted, message.outcome)
 
     def _handle_woken(self, turn: _Turn, hosted: Hosted, _message: Woken) -> None:
         assert isinstance(hosted, HostedRun)
@@ -670,6 +681,8 @@ class RunActor(Living):
             self._board.show(hosted)
         if isinstance(hosted, HostedRun) and hosted.computed:
             self._cache.keep(hosted)
+        if isinstance(hosted, HostedRun) and hosted.calling:
+            self._callees.opened(hosted)
         if not hosted.stays:
             self._forget(run_id)
         elif isinstance(hosted, HostedRun):
@@ -762,6 +775,7 @@ class RunActor(Living):
             return
         self._hosted[hosted.run.run_id] = hosted
         self._board.show_all(hosted)
+        self._callees.look(hosted.run)
         runs.wake(hosted.run, self._clock.now())
         self._ready.look(hosted)
         self._set_timer(hosted)
@@ -802,7 +816,8 @@ class RunActor(Living):
             run = hosted.run
             at = runs.next_wake(run)
             soon = at is not None and (at - self._clock.now()).total_seconds() < limit_s
-            if run.running or soon or run.agenda is not None or (runs.waits_for_slot(run) and runs.going(run)):
+            kept = run.agenda is not None or self._callees.busy(run_id)
+            if run.running or soon or kept or (runs.waits_for_slot(run) and runs.going(run)):
                 hosted.idle_since_s = None
             elif hosted.idle_since_s is None:
                 hosted.idle_since_s = now

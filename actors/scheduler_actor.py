@@ -113,6 +113,7 @@ class SchedulerActor(Living):
         self._cursor = ""
         #: place of the run that was queued last
         self._order = 0
+        self._replaced = ReplacedRuns(journal, peers, self._some_run_actor)
         self._wake = asyncio.Event()
         self._ready = asyncio.Event()
 
@@ -193,9 +194,8 @@ class SchedulerActor(Living):
         self._ready.set()
         self._spawn(self._read_sched())
         self._spawn(self._note_cursor())
-        replaced = ReplacedRuns(self._journal, self._peers, self._some_run_actor)
-        self._spawn(replaced.run())
-        self._spawn(Timekeeper(self._journal, self._clock, self._epoch, self._settings, replaced.look).run())
+        self._spawn(self._replaced.run())
+        self._spawn(Timekeeper(self._journal, self._clock, self._epoch, self._settings, self._replaced.look).run())
         self._wake.set()
         while True:
             await self._wait_for_news()
@@ -291,7 +291,7 @@ class SchedulerActor(Living):
         """Wakes that a former scheduler may not have acted on; what else has happened is in the rows."""
         while entries := await self._journal.tail(SCHED, cursor, 0):
             for item in (item for entry in entries for item in codec.decode_sched(entry.item)):
-                if isinstance(item, Wake):
+                if isinstance(item, Wake) and item.reason != "orphan":
                     self._host_only(item.run_id, self._placed.get(item.run_id, ""))
             cursor = entries[-1].cursor
 
@@ -332,6 +332,8 @@ class SchedulerActor(Living):
                 self._admissions.shape(dag, item.run_id, item.max_active_runs, item.paused)
             case DagChanged():
                 await self._know_dag(item.tenant, item.dag_id, again=True)
+            case Wake(reason="orphan"):
+                self._replaced.look()
             case Wake():
                 self._host_only(item.run_id, self._placed.get(item.run_id, ""))
 

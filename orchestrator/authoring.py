@@ -9,7 +9,8 @@ back its `Output`, which stands for a value that will exist. An output among the
 lists and dicts, makes a dependency that passes data; `a >> b` and `b.after(a)` make one for order only. A task starts
 when all it depends on has succeeded, or as its `trigger_rule` says; a `@task.branch` returns the ids of the dependents
 that go on; `b.teardown_of(a)` makes `b` undo what `a` set up, and `b.compensates(a)` what `a` did when the run fails;
-`double.expand(n=numbers())` runs it for each element.
+`double.expand(n=numbers())` runs it for each element. A `@group` function, or another `@dag` function, adds its tasks
+under its name (`grouping.py`).
 Parameters of the `@dag` function are the run's params, with its defaults. Everything else among the
 arguments is a constant and must be JSON. `binding.py` tells the encoding and undoes it on the worker.
 
@@ -37,10 +38,11 @@ from orchestrator.binding import CONTEXT, FIXED, PARAM, escaped, path, signature
 from orchestrator.definition import Catchup, Definition, Isolation, Overlap, SlaAction, TriggerRule
 from orchestrator.errors import Invalid
 from orchestrator.failures import name_of
+from orchestrator.grouping import Group, ends_of, value_of, within
 
 Function = Callable[..., Any]
 
-Later = TypeVar("Later", bound="Output | Iterable[Output]")
+Later = TypeVar("Later", bound="Output | Group | Iterable[Output | Group]")
 
 DEFAULT_OWNER = "default"
 
@@ -191,9 +193,9 @@ class Output(_RunTime):
     def __repr__(self) -> str:
         return f"output of task {self.task_id!r}"
 
-    def after(self, *others: Output) -> Output:
+    def after(self, *others: Output | Group) -> Output:
         """This task starts after `others`, without taking anything from them."""
-        self._draft.order(self, others)
+        self._draft.order(self, ends_of(others))
         return self
 
     def teardown_of(self, *setups: Output) -> Output:
@@ -211,7 +213,7 @@ class Output(_RunTime):
             one.after(self)
         return later
 
-    def __rrshift__(self, earlier: Iterable[Output]) -> Output:
+    def __rrshift__(self, earlier: Iterable[Output | Group]) -> Output:
         return self.after(*earlier)
 
 
@@ -223,26 +225,45 @@ class _Draft:
     params: frozenset[str]
     #: task id -> body as `spec` reads it
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    #: name -> number of the last task that was called so
+    #: name -> number of the last task or group that was called so
     numbers: dict[str, int] = field(default_factory=dict)
     #: task id -> the ids it depends on, each once
     needs: dict[str, dict[str, None]] = field(default_factory=dict)
+    #: the group that is being called; "" = none
+    group: str = ""
 
     def add(
         self, name: str, body: Mapping[str, Any], arguments: Mapping[str, Any], expand: Mapping[str, Any] | None = None
     ) -> Output:
-        task_id = self._unused(name)
+        task_id = self._unused(within(self.group, name))
         inputs: dict[str, str] = {}
         params: dict[str, Any] = {}
-        for key, value in arguments.items():
+        for key, argument in arguments.items():
+            value = value_of(argument)
             encoded = self._encoded(value, escaped(key), inputs)
             if not isinstance(value, Output):
                 params[key] = {FIXED: encoded} if self._only_shares_name(key, value) else encoded
         self.needs[task_id] = dict.fromkeys(inputs.values())
         self.tasks[task_id] = {"id": task_id, **body, "params": params, "inputs": inputs}
+        if self.group:
+            self.tasks[task_id]["group"] = self.group
         for key, source in (expand or {}).items():
             self.tasks[task_id]["expand"] = {escaped(key): self._source(task_id, source)}
         return Output(task_id, self)
+
+    def call(self, name: str, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Group:
+        """`function` adds its tasks as a group."""
+        outer, before = self.group, set(self.tasks)
+        self.group = inner = self._unused(within(outer, name))
+        try:
+            returned = function(*args, **kwargs)
+        finally:
+            self.group = outer
+        own = [i for i, body in self.tasks.items() if i not in before and not _cleans_up(body)]
+        needed = {need for i in own for need in self.needs[i]}
+        first = [i for i in own if self.needs[i].keys().isdisjoint(own)]
+        last = [i for i in own if i not in needed]
+        return Group(inner, returned, *(tuple(Output(i, self) for i in ids) for ids in (first, last)))
 
     def order(self, later: Output, earlier: Iterable[Output]) -> None:
         for one in earlier:
@@ -272,6 +293,7 @@ class _Draft:
 
     def _encoded(self, value: Any, where: str, inputs: dict[str, str]) -> Any:
         """`value` as JSON; outputs in it leave null and an entry in `inputs`."""
+        value = value_of(value)
         if isinstance(value, Output):
             inputs[where] = self._own(value)
             return None
@@ -286,6 +308,7 @@ class _Draft:
 
     def _source(self, task_id: str, source: Any) -> Any:
         """What a task is mapped over, as JSON."""
+        source = value_of(source)
         if isinstance(source, Output):
             self.needs[task_id][self._own(source)] = None
             return source.task_id
@@ -303,6 +326,10 @@ class _Draft:
         if output._draft is not self:
             raise Invalid(f"the {output!r} belongs to another DAG")
         return output.task_id
+
+
+def _cleans_up(body: Mapping[str, Any]) -> bool:
+    return "teardown_of" in body or "compensates" in body
 
 
 #: the DAG whose function is being called for its definition
@@ -386,6 +413,7 @@ class MappedTask:
 
     def expand(self, **arguments: Any) -> Any:
         """As `TaskFunction.expand`."""
+        arguments = {name: value_of(value) for name, value in arguments.items()}
         lists = [name for name, value in arguments.items() if isinstance(value, Output | Param | list | tuple)]
         if len(lists) != 1:
             named = ", ".join(map(repr, lists)) or "none"
@@ -505,6 +533,27 @@ class _Task:
         )
         return _drafted("approval").add(name, {"type": "core.approval", **options}, arguments)
 
+    def dag(
+        self,
+        name: str,
+        dag: Any,
+        *,
+        params: Mapping[str, Any] | None = None,
+        window: Any = "caller",
+        timeout_s: Any = None,
+        **options: Unpack[WaitOptions],
+    ) -> Output:
+        """A task that runs another DAG and waits, without a worker; its value is what that run comes to.
+
+        `dag` is a DAG or its id, `window` two dates or instants, or None; unless given it is the one of this run.
+        """
+        _known(options, WaitOptions)
+        called = dag.dag_id if isinstance(dag, Dag) else dag
+        arguments = _told(dag_id=called, params=None if params is None else dict(params), timeout_s=timeout_s)
+        if window != "caller":
+            arguments["window"] = None if window is None else dict(zip(("from", "to"), window, strict=True))
+        return _drafted("dag").add(name, {"type": "core.dag", **options}, arguments)
+
 
 def _told(**arguments: Any) -> dict[str, Any]:
     """Without what was not given."""
@@ -528,8 +577,8 @@ class Dag:
         return f"DAG {self.dag_id!r}"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Inside another DAG its tasks become part of that one; anywhere else its task functions are just called."""
-        return self.function(*args, **kwargs)
+        """Inside another DAG its tasks become a group of that one; anywhere else its task functions are just called."""
+        return _called(self.dag_id, self.function, args, kwargs)
 
     def definition(self) -> Definition:
         """What the function describes. Raises Invalid."""
@@ -585,6 +634,41 @@ def dag(*function: Function, **options: Unpack[DagOptions]) -> Any:
     _known(options, DagOptions)
     decorated = functools.partial(Dag, options=options)
     return decorated(*function) if function else decorated
+
+
+class GroupFunction:
+    """A function whose tasks are a group of the DAG that calls it, and itself anywhere else."""
+
+    def __init__(self, function: Function, name: str | None) -> None:
+        functools.update_wrapper(self, function)
+        #: the function that was decorated
+        self.function = function
+        self.name = name or function.__name__
+
+    def __repr__(self) -> str:
+        return f"group {self.name!r}"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return _called(self.name, self.function, args, kwargs)
+
+
+@overload
+def group(function: Function, /) -> GroupFunction: ...
+
+
+@overload
+def group(*, name: str | None = None) -> Callable[[Function], GroupFunction]: ...
+
+
+def group(*function: Function, name: str | None = None) -> Any:
+    """A group of tasks, of the function's name unless another is given."""
+    decorated = functools.partial(GroupFunction, name=name)
+    return decorated(*function) if function else decorated
+
+
+def _called(name: str, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    draft = _draft.get()
+    return function(*args, **kwargs) if draft is None else draft.call(name, function, args, kwargs)
 
 
 def dags_in(module: ModuleType) -> list[Dag]:
@@ -678,8 +762,8 @@ def _refuse_marks(value: dict[Any, Any]) -> None:
             raise Invalid(f"the key {mark!r} has a meaning of its own in the arguments of tasks")
 
 
-def _several(one_or_more: Output | Iterable[Output]) -> Iterable[Output]:
-    return (one_or_more,) if isinstance(one_or_more, Output) else one_or_more
+def _several(one_or_more: Output | Group | Iterable[Output | Group]) -> Iterable[Output | Group]:
+    return (one_or_more,) if isinstance(one_or_more, Output | Group) else one_or_more
 
 
 def _known(options: Mapping[str, Any], kind: Any) -> None:

@@ -2,9 +2,10 @@
 
     "a" | ["a", "b"] | [] | null ──▶ the dependents that do not go on      or a wrong choice, which fails the branch
 
-Only direct dependents can be named. One that is not named goes on all the same when it also comes after one that is:
-in `branch >> a >> join` and `branch >> join`, choosing `a` does not skip `join`. A teardown is never skipped so, its
-setups decide; nor is a compensation. A branch that a person skips has chosen nothing: all its dependents proceed.
+Only direct dependents can be named; in a group of tasks, those of the group by what they are called there. One that is
+not named goes on all the same when it also comes after one that is: in `branch >> a >> join` and `branch >> join`,
+choosing `a` does not skip `join`. A teardown is never skipped so, its setups decide; nor is a compensation. A branch
+that a person skips has chosen nothing: all its dependents proceed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import msgspec
 
 from orchestrator.graph import reached
+from orchestrator.grouping import within
 from orchestrator.messages import Value
 from orchestrator.run import Run
 
@@ -43,7 +45,8 @@ def ways_of(run: Run, branch: int) -> dict[str, int]:
 def _chosen(run: Run, branch: int, ways: dict[str, int], value: Value | None) -> set[int]:
     if run.kubernetes and branch not in run.compiled.waiting:
         raise WrongChoice("the value of a task that runs as a Kubernetes Job is not kept, so it cannot be a branch")
-    names = _names(value)
+    group = run.compiled.specs[branch].group
+    names = [inner if (inner := within(group, name)) in ways else name for name in _names(value)]
     unknown = [name for name in names if name not in ways]
     if unknown:
         listed = ", ".join(repr(name) for name in list(ways)[:_NAMES_MAX]) or "none"

@@ -563,6 +563,7 @@ def _append(a: p.Append) -> tuple[Any, ...]:
         a.sla_missed,
         a.lane,
         a.max_active_runs,
+        a.calls,
     )
 
 
@@ -590,6 +591,7 @@ def _new_run(n: p.NewRun) -> tuple[Any, ...]:
         n.parent,
         n.schema,
         n.wake_ms,
+        n.caller or (),
     )
 
 

@@ -45,7 +45,7 @@ IN_CLUSTER_TYPES = frozenset({"core.noop", "core.echo", "core.sleep", "core.fail
 
 
 #: types that wait for the world, without a worker (`waits.py`)
-WAITING_TYPES = frozenset({"core.wait", "core.signal", "core.approval"})
+WAITING_TYPES = frozenset({"core.wait", "core.signal", "core.approval", "core.dag"})
 
 
 class Container(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -140,6 +140,8 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     compensates: str | None = None
     #: it runs only while it has a permit of each
     limits: tuple[LimitUse, ...] = ()
+    #: what it is a part of for people, and what its branches name tasks in (`grouping.py`); "" = nothing
+    group: str = ""
     #: its result stands for that of an equal task for so long; None = for none (`caching.py`)
     cache_ttl_s: float | None = None
     #: with whom it is shared, which may have templates; None = with runs of the DAG

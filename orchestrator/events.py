@@ -57,10 +57,34 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     retried: dict[str, int] = {}
 
 
+class Call(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A run that a task starts and waits for (`calls.py`)."""
+
+    run_id: str
+    dag_id: str
+    params: dict[str, Any] = {}
+    window: Window | None = None
+    #: DAGs of the runs that called each other on the way to it, the first one first
+    chain: tuple[str, ...] = ()
+    #: the backfill to which the first of those belongs; "" = none
+    backfill: str = ""
+
+
+class CalledBy(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The attempt of a task that started a run."""
+
+    run_id: str
+    task: str
+    attempt: int
+    #: as `Call` has them
+    chain: tuple[str, ...]
+    backfill: str = ""
+
+
 class Wait(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a task waits for without a worker. It ends by itself at `until`, whatever comes or does not come."""
 
-    #: time | signal | approval; "" = its params make no sense (`error` says why), and it fails at once
+    #: time | signal | approval | run; "" = its params make no sense (`error` says why), and it fails at once
     kind: str
     until: datetime
     #: of a signal
@@ -77,6 +101,8 @@ class Wait(msgspec.Struct, frozen=True, omit_defaults=True):
     #: JSON
     default: msgspec.Raw = NO_JSON
     error: str = ""
+    #: of a run
+    call: Call | None = None
 
 
 class RunCreated(Event, frozen=True, tag="run_created"):
@@ -94,6 +120,8 @@ class RunCreated(Event, frozen=True, tag="run_created"):
     origin: Origin | None = None
     #: of instances
     plan: Plan | None = None
+    #: of a run that a task of another run started
+    called_by: CalledBy | None = None
 
 
 class RunStarted(Event, frozen=True, tag="run_started"):

@@ -159,6 +159,8 @@ def _wait(wait: e.Wait) -> dict[str, Any]:
     told: dict[str, Any] = {"kind": wait.kind or "nothing", "until": instant_text(wait.until)}
     if wait.kind == "signal":
         told["name"] = wait.name
+    if wait.call is not None:
+        told |= {"run_id": wait.call.run_id, "dag_id": wait.call.dag_id}
     if wait.kind == "approval":
         told |= {"prompt": wait.prompt, "choices": list(wait.choices), "roles": list(wait.roles)}
         told["quorum"] = wait.quorum

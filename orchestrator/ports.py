@@ -131,6 +131,8 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     idem: StoredReply | None = None
     #: version of the meaning of `events`; runs of some kinds have events, and a number, of their own
     schema: int = SCHEMA
+    #: (task, run that it calls from now on, or "": it waits for that no longer), in the order in which it became so
+    calls: tuple[tuple[str, str], ...] = ()
 
 
 class Mail(msgspec.Struct, frozen=True):
@@ -208,6 +210,9 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     parent: str = ""
     #: version of the meaning of `event`
     schema: int = SCHEMA
+    #: not "": (run, task) that calls this run. It is created while that is so, else the answer is `unwanted`; it keeps
+    #: its window to itself, and its end is told to the caller as a window's to a backfill
+    caller: tuple[str, str] | None = None
 
 
 class Quota(msgspec.Struct, frozen=True):
@@ -242,7 +247,7 @@ class CreationResult(msgspec.Struct, frozen=True):
     """Answer to one Creation."""
 
     #: ok | replayed | conflict (idempotency key of another body) | changed (some DAG's version: read it again) |
-    #: busy (`runs` has the one that goes on) | exhausted (the quota)
+    #: busy (`runs` has the one that goes on) | exhausted (the quota) | unwanted (its caller waits no longer)
     status: str
     runs: tuple[CreatedRun, ...] = ()
     #: of a replay: the `reply` that was given with the original
@@ -445,6 +450,8 @@ class RunRow(msgspec.Struct, frozen=True):
     removed: int = 0
     #: SLAs that were missed since it was queued last: of the run "", of a task its id; at most the first SLAS_SHOWN
     sla_missed: tuple[str, ...] = ()
+    #: (run, task) that called it
+    caller: tuple[str, str] | None = None
 
     @property
     def window(self) -> Window | None:
@@ -589,14 +596,16 @@ class DagChanged(msgspec.Struct, frozen=True, tag_field="k", tag="dag"):
 
 
 class Wake(msgspec.Struct, frozen=True, tag_field="k", tag="wake"):
-    """sched: a run nobody owns has something to do: `window` news, or a timer (`wake`, `sla`)."""
+    """sched: a run nobody owns has something to do: `window` news, or a timer (`wake`, `sla`); or nobody waits any more
+    for the run (`orphan`), which is among the `replaced` until it has ended.
+    """
 
     run_id: str
     reason: str
 
 
 class WindowNews(msgspec.Struct, frozen=True, tag_field="k", tag="window"):
-    """inbox: a window's run of the backfill `run_id` is in another state."""
+    """inbox: a window's run of the backfill `run_id` is in another state, or what a task of the run called ended."""
 
     run_id: str
     child: str
@@ -690,7 +699,7 @@ class Journal(Protocol):
         ...
 
     async def replaced(self) -> list[str]:
-        """Runs that a later fire replaced and that have not ended, of all DAGs, by id."""
+        """Runs that a later fire replaced, or whose caller waits no longer, and that have not ended, by id."""
         ...
 
     # DAGs
@@ -737,6 +746,10 @@ class Journal(Protocol):
     async def backfill_by_window(self, tenant: str, dag_id: str, window_key: str) -> RunRow | None: ...
     async def children(self, backfill: str, limit: int | None = None) -> list[ChildRow]:
         """Windows in date order."""
+        ...
+
+    async def called(self, run_id: str) -> dict[str, RunRow]:
+        """task -> the run that it called last, since the run was queued last."""
         ...
 
     async def child_counts(self, backfill: str) -> dict[str, int]:

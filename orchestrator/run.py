@@ -439,6 +439,7 @@ class Run:
         "agenda",
         "aside",
         "attempts",
+        "called_by",
         "compiled",
         "compiled_by_version",
         "completed",
@@ -497,6 +498,7 @@ class Run:
         self.window = created.window
         self.params = created.params
         self.parent = created.parent
+        self.called_by = created.called_by
         self.plan = created.plan
         self.created_at = created.at
         self.compiled_by_version = compiled_by_version

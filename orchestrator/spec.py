@@ -44,6 +44,7 @@ from orchestrator.definition import (
 )
 from orchestrator.errors import Invalid, PermanentFailure
 from orchestrator.faults import DEPTH_MAX, Fault, json_fault, refusal
+from orchestrator.grouping import within
 from orchestrator.mapped import INSTANCES_MAX
 from orchestrator.needs import DEFAULT_POOL, LIMITS_MAX, POOL, SLOTS_MAX, template_fault
 
@@ -55,6 +56,8 @@ SETUPS_MAX = 100
 COMPENSATIONS_MAX = 1000
 DAG_ID = r"^[A-Za-z0-9_.-]{1,250}$"
 TASK_ID = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"
+#: an id, or nothing
+GROUP = r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,62})?$"
 ENTRYPOINT = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
 
 #: keys of a task that say when it starts and what that means for others (docs/graphs.md)
@@ -143,6 +146,8 @@ class TaskBody(BaseModel):
     tolerated_failures: Annotated[int, Field(ge=0, le=INSTANCES_MAX)] | str = 0
     #: the task that it undoes when that succeeded and the run does not; it has no other rule then
     compensates: TaskId | None = None
+    #: what it is shown as a part of; in an id `GROUP.NAME` a branch of the group may say `NAME`
+    group: Annotated[str, StringConstraints(pattern=GROUP)] = ""
     #: its result stands for that of an equal task for so long; with whom it is shared, and what makes a task equal
     cache_ttl_s: float | None = Field(default=None, gt=0, le=10 * _YEAR_S)
     cache_key: Annotated[str, StringConstraints(min_length=1, max_length=500)] | None = None
@@ -388,6 +393,7 @@ def _task(position: int, task: TaskBody) -> TaskSpec:
         max_active=task.max_active,
         tolerated_failures=task.tolerated_failures,
         compensates=task.compensates,
+        group=task.group,
         pool=task.pool,
         limits=tuple(LimitUse(use) if isinstance(use, str) else LimitUse(use.name, use.slots) for use in task.limits),
         cache_ttl_s=task.cache_ttl_s,
@@ -448,7 +454,7 @@ def _misnamed_ways(tasks: tuple[TaskSpec, ...]) -> Iterator[Fault]:
             continue
         below = {other.id for other in tasks if task.id in graph.needs(other)}
         named = {name: choice for choice, names in own(task.params["branches"]).items() for name in names}
-        for name in named.keys() - below:
+        for name in (name for name in named if not below.intersection((name, within(task.group, name)))):
             yield f"tasks/{position}/params/branches/{named[name]}", f"{name!r} is not a direct dependent"
 
 
@@ -537,6 +543,7 @@ def _task_json(task: TaskSpec) -> dict[str, Any]:
         "expand",
         "max_active",
         "compensates",
+        "group",
         *policies.SPANS,
         "cache_ttl_s",
         *cache_form.MORE,

@@ -115,6 +115,8 @@ def _wait_view(event: e.TaskWaiting) -> WaitView:
         choices=wait.choices,
         roles=wait.roles,
         quorum=wait.quorum,
+        run_id=wait.call.run_id if wait.call is not None else "",
+        dag_id=wait.call.dag_id if wait.call is not None else "",
     )
 
 
@@ -124,6 +126,8 @@ def wait_json(wait: WaitView, instant: Any) -> dict[str, Any]:
     told["until"] = instant(wait.until)
     if wait.kind == "signal":
         told["name"] = wait.name
+    if wait.kind == "run":
+        told |= {"run_id": wait.run_id, "dag_id": wait.dag_id}
     if wait.kind == "approval":
         told |= {"prompt": wait.prompt, "choices": list(wait.choices), "roles": list(wait.roles)}
         told |= {"quorum": wait.quorum, "votes": [vote_json(vote, instant) for vote in wait.votes]}

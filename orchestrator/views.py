@@ -67,10 +67,19 @@ class VoteView(msgspec.Struct, frozen=True):
     at: datetime
 
 
+class CalledView(msgspec.Struct, frozen=True):
+    """A run that a task called."""
+
+    run_id: str
+    dag_id: str
+    #: core run state
+    state: str
+
+
 class WaitView(msgspec.Struct, frozen=True):
     """What a task waits for without a worker."""
 
-    #: time | signal | approval | sleep (its own code sleeps) | nothing (it is about to fail)
+    #: time | signal | approval | run | sleep (its own code sleeps) | nothing (it is about to fail)
     kind: str
     attempt: int
     since: datetime
@@ -84,6 +93,9 @@ class WaitView(msgspec.Struct, frozen=True):
     roles: tuple[str, ...] = ()
     quorum: int = 1
     votes: tuple[VoteView, ...] = ()
+    #: of a run
+    run_id: str = ""
+    dag_id: str = ""
 
 
 class ApprovalView(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,6 +177,10 @@ class RunView(msgspec.Struct, frozen=True):
     #: when the last window ends, and how many end in a second; None when that cannot be told
     eta: datetime | None = None
     windows_per_s: float | None = None
+    #: the task that called it; `parent_run_id` is its run then
+    parent_task: str | None = None
+    #: task -> the run that it called last; empty in lists
+    children: dict[str, CalledView] = msgspec.field(default_factory=dict)
 
 
 class MapInstance(msgspec.Struct, frozen=True):

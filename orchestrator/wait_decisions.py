@@ -24,7 +24,7 @@ from typing import Any
 
 import msgspec
 
-from orchestrator import binding
+from orchestrator import binding, calls
 from orchestrator import events as e
 from orchestrator.dates import instant_text
 from orchestrator.errors import Conflict, Invalid, NotAllowed, PermanentFailure
@@ -59,8 +59,7 @@ class Vote:
     ballot: Ballot
 
 
-Command = Signal | Vote
-COMMANDS = frozenset({Signal, Vote})
+Command = Signal | Vote | calls.Return
 
 
 class LateVote(Conflict):
@@ -81,6 +80,8 @@ def decide(run: Run, command: Command, now: datetime) -> list[e.Event]:
             return _signal(run, command, now)
         case Vote():
             return _vote(run, command.task, command.ballot, now)
+        case calls.Return():
+            return _return(run, command, now)
 
 
 # ── signals ───────────────────────────────────────────────────────────────────────────────────────
@@ -102,6 +103,20 @@ def _consume(run: Run, standby: Standby, name: str, now: datetime) -> list[e.Eve
     task, attempt = run.compiled.specs[position].id, standby.open[position].attempt
     consumed = e.SignalConsumed(now, name, kept.number, task, attempt)
     return [consumed, *_succeed(run, position, Value(kept.data, None, len(bytes(kept.data))), now)]
+
+
+# ── calls ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _return(run: Run, command: calls.Return, now: datetime) -> list[e.Event]:
+    """Nothing when the task waits no longer: it was told so before, or cancelled."""
+    position = run.compiled.graph.index.get(command.task, -1)
+    open_ = run.standby.open.get(position) if run.standby is not None else None
+    if open_ is None or open_.attempt != command.attempt or open_.wait.call is None:
+        return []
+    if command.value is None:
+        return finish(run, position, e.TaskFailed(now, command.task, command.attempt, command.error))
+    return _succeed(run, position, command.value, now)
 
 
 # ── approvals ─────────────────────────────────────────────────────────────────────────────────────
@@ -194,7 +209,8 @@ def _wanted(standby: Standby) -> str | None:
 def _enter(run: Run, position: int, now: datetime) -> e.Event:
     spec = run.compiled.specs[position]
     try:
-        wait = wait_of(spec.type, _params(run, position), now)
+        params = _params(run, position)
+        wait = calls.wait_of(run, position, params, now) if spec.type == calls.CALL else wait_of(spec.type, params, now)
     except PermanentFailure as error:
         wait = e.Wait("", now, error=f"{type(error).__name__}: {error}")
     return e.TaskWaiting(at=now, task=spec.id, attempt=run.tasks[position].attempt + 1, wait=wait)
@@ -233,6 +249,8 @@ def _elapse(run: Run, position: int, open_: Open, now: datetime) -> list[e.Event
 
 def _missed(wait: e.Wait) -> str:
     what = f"no signal {wait.name!r}" if wait.kind == "signal" else "no decision"
+    if wait.call is not None:
+        what = f"run {wait.call.run_id} did not end"
     return f"{what} until {instant_text(wait.until)}"
 
 

@@ -3,6 +3,7 @@
     core.wait       until (RFC 3339 in Z, or a date: its first instant in UTC) | seconds          done then
     core.signal     name, timeout_s, on_timeout: fail | skip | {"value": …}                       the signal's data
     core.approval   prompt, choices, roles, quorum, expires_s, on_expiry: fail | skip | a choice | expired, branches
+    core.dag        dag_id, params, window: {"from", "to"} | null, timeout_s                      the run's result
 
 They are checked twice by the same rules: as far as they are written in a definition when it arrives, and when the task
 begins to wait, with the values of params and inputs. Every wait ends within YEAR_S, whatever its params say.
@@ -11,6 +12,7 @@ begins to wait, with the values of params and inputs. Every wait ends within YEA
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -177,6 +179,18 @@ def _is_map(value: Any) -> bool:
     )
 
 
+def _is_dag(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,250}", value) is not None
+
+
+def _is_window(value: Any) -> bool:
+    if value is None:
+        return True
+    return (
+        isinstance(value, dict) and value.keys() == {"from", "to"} and all(isinstance(v, str) for v in value.values())
+    )
+
+
 _SPAN = f"must be a number from 0 to {YEAR_S}"
 _RULES: dict[str, dict[str, _Rule]] = {
     "core.wait": {
@@ -203,6 +217,12 @@ _RULES: dict[str, dict[str, _Rule]] = {
         "expires_s": _Rule(_is_span, _SPAN),
         "on_expiry": _Rule(_is_name, f"must be fail, skip, {EXPIRED} or one of the choices"),
         "branches": _Rule(_is_map, "must be an object: choice to a list of task ids"),
+    },
+    "core.dag": {
+        "dag_id": _Rule(_is_dag, "must be the id of a DAG", required=True),
+        "params": _Rule(lambda value: isinstance(value, dict), "must be an object"),
+        "window": _Rule(_is_window, 'must be {"from": …, "to": …} or null'),
+        "timeout_s": _Rule(_is_span, _SPAN),
     },
 }
 

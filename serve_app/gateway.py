@@ -28,6 +28,7 @@ from actors.vault import Vault
 from orchestrator import codec, pace
 from orchestrator import events as e
 from orchestrator.blueprint import Blueprint
+from orchestrator.calls import CALL
 from orchestrator.definition import Definition, content_hash
 from orchestrator.errors import Conflict, HistoryGone, Invalid, NotFound, OrchestratorError, Unavailable
 from orchestrator.ports import (
@@ -61,7 +62,7 @@ from orchestrator.views import (
     Wider,
     WorkerView,
 )
-from serve_app import figures, limit_figures, map_instances, rendering
+from serve_app import call_cycles, figures, limit_figures, map_instances, rendering
 from serve_app.asking import KEY_REUSED, ask, shown
 from serve_app.cache_book import CacheBook
 from serve_app.creations import Creations
@@ -163,6 +164,7 @@ class Gateway:
             row = await self._journal.dag(tenant, definition.dag_id)
             if expect is not None and await self._key_is_free(idem):
                 _check_expected(definition.dag_id, row, expect)
+            await call_cycles.check(self._book, tenant, definition)
             step = self._put(tenant, definition, row, keep_tasks, idem)
             written = await self._journal.put_dag(step)
             if written.status == "full":
@@ -279,9 +281,11 @@ class Gateway:
         view = rendering.run_view(row)
         if row.run_type != "backfill":
             waits = await self.waiting.waits(run_id) if rendering.waits(letters) else {}
+            calls = any(task.type == CALL for task in definition.tasks)
+            children = rendering.called_views(await self._journal.called(run_id)) if calls else {}
             states, cached = rendering.task_states(names, letters), rendering.cached(names, letters)
-            return msgspec.structs.replace(view, tasks=states, waiting_for=waits, cached=cached)
-        children, counted, letters_by_task, recent = await asyncio.gather(
+            return msgspec.structs.replace(view, tasks=states, waiting_for=waits, children=children, cached=cached)
+        windows, counted, letters_by_task, recent = await asyncio.gather(
             self._journal.children(row.run_id, rendering.WINDOWS_SHOWN + 1),
             self._journal.child_counts(row.run_id),
             self._journal.child_tasks(row.run_id),
@@ -295,8 +299,8 @@ class Gateway:
         return msgspec.structs.replace(
             view,
             tasks=rendering.backfill_tasks(names, letters_by_task, counts, row.state),
-            windows=rendering.window_views(children),
-            windows_truncated=len(children) > rendering.WINDOWS_SHOWN,
+            windows=rendering.window_views(windows),
+            windows_truncated=len(windows) > rendering.WINDOWS_SHOWN,
             counts=counts,
             progress=speed.progress,
             eta=speed.eta,

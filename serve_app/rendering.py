@@ -12,7 +12,7 @@ from orchestrator.deadlines import reason_of
 from orchestrator.definition import RunType, Window
 from orchestrator.events import Counts
 from orchestrator.ports import TASK_LETTERS, TASK_STATES, TERMINAL, ChildRow, DagRow, RunRow
-from orchestrator.views import DagView, LastDropped, RunView, WindowView
+from orchestrator.views import CalledView, DagView, LastDropped, RunView, WindowView
 
 #: windows a backfill shows; the rest is listed by `parent_run_id`
 WINDOWS_SHOWN = 1000
@@ -60,13 +60,19 @@ def run_view(row: RunRow) -> RunView:
         started_at=_instant(row.started_ms),
         finished_at=_instant(row.finished_ms),
         sla_deadline=_instant(row.sla_ms),
-        parent_run_id=row.parent or None,
+        parent_run_id=row.parent or (row.caller[0] if row.caller else None),
+        parent_task=row.caller[1] if row.caller else None,
         error=row.error or None,
         max_active_runs=row.max_active_runs,
         sla_missed="" in row.sla_missed,
         tasks_sla_missed=tuple(filter(None, row.sla_missed)),
         timed_out=reason_of(row.error) if row.state == "timed_out" else None,
     )
+
+
+def called_views(rows: Mapping[str, RunRow]) -> dict[str, CalledView]:
+    """The runs that tasks called, by task."""
+    return {task: CalledView(row.run_id, row.dag_id, row.state) for task, row in rows.items()}
 
 
 def counts_view(counts: Mapping[str, int]) -> Counts:

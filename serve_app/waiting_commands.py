@@ -1,14 +1,16 @@
-"""The commands on what runs wait for: signals, approvals, and what runs answer."""
+"""The commands on what runs wait for: signals, approvals, runs that they call; and what runs answer."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
 from orchestrator.client import dags as asked
 from serve_app import screen
+from serve_app.api_client import Api, Json
 from serve_app.commands import RunId, runs
 from serve_app.session import Session, command, group
 
@@ -42,6 +44,31 @@ def runs_query(
         screen.print_json(found[0] if name else {"items": found})
         return
     screen.print_facts({each["name"]: json.dumps(each["value"]) for each in found})
+
+
+@command(runs, "tree")
+def runs_tree(session: Session, run_id: RunId) -> None:
+    """Show a run with the runs that its tasks called, and what those called."""
+    with session.api() as api:
+        tree = _called(api, api.get(f"/runs/{run_id}"))
+    if session.as_json:
+        screen.print_json(tree)
+        return
+    for depth, task, run in _flat(tree, 0, ""):
+        name = f"{task}: {run['dag_id']}" if task else run["dag_id"]
+        screen.print_line(f"{'  ' * depth}{name}  {run['state']}  {run['run_id']}")
+
+
+def _called(api: Api, run: Json) -> Json:
+    """The run with its children, each with its own."""
+    below = {task: _called(api, api.get(f"/runs/{each['run_id']}")) for task, each in run.get("children", {}).items()}
+    return {"run_id": run["run_id"], "dag_id": run["dag_id"], "state": run["state"], "children": below}
+
+
+def _flat(tree: Json, depth: int, task: str) -> Iterator[tuple[int, str, Json]]:
+    yield depth, task, tree
+    for below, each in tree["children"].items():
+        yield from _flat(each, depth + 1, below)
 
 
 @command(approvals, "list")

@@ -17,6 +17,7 @@ from orchestrator import events as e
 from orchestrator import plan_run, plan_status, run_decisions, wait_decisions
 from orchestrator import run as runs
 from orchestrator.backfill import Backfill
+from orchestrator.calls import Return
 from orchestrator.definition import Definition, TaskSpec, Window
 from orchestrator.messages import Note, Report, Value
 from orchestrator.plan_entry import Completed, Skipped
@@ -89,7 +90,7 @@ class Story:
 
     def do(self, command: plan_run.Command | wait_decisions.Command) -> list[e.Event]:
         """Decide and apply; the new events."""
-        if isinstance(command, wait_decisions.Signal | wait_decisions.Vote):
+        if isinstance(command, wait_decisions.Signal | wait_decisions.Vote | Return):
             new = self._take(wait_decisions.decide(self.run, command, self.now))
             new += self._follow()
         elif self.run.agenda is None:

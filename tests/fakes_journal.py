@@ -52,6 +52,8 @@ class _Run:
     holder: str = ""
     removed: int = 0
     sla_missed: tuple[str, ...] = ()
+    caller: tuple[str, str] | None = None
+    calls: dict[str, str] = field(default_factory=dict)
     #: when it ended; None = it has not, or its history is removed, or stays
     ended_ms: int | None = None
     lines: list[bytes] = field(default_factory=list)
@@ -256,6 +258,10 @@ class MemoryJournal:
                 for r in runs
             ]
         )
+
+    async def called(self, run_id: str) -> dict[str, p.RunRow]:
+        calls = self.runs[run_id].calls if run_id in self.runs else {}
+        return self._step(lambda: {task: self.runs[i].row() for task, i in calls.items() if i in self.runs})
 
     async def child_counts(self, backfill: str) -> dict[str, int]:
         return self._step(lambda: self._counts(self.runs[backfill]) if backfill in self.runs else {})
@@ -505,8 +511,10 @@ class MemoryJournal:
             self._tell_shape(run, before, a.max_active_runs is not None)
         if a.tasks_reset:
             self._set_tasks(run, {task: "p" for task in run.tasks})
-            run.tasks = {}
+            run.tasks, run.calls = {}, {}
         self._set_tasks(run, dict(a.tasks))
+        for task, child in a.calls:
+            self._set_call(run, task, child)
         if a.wake_at_ms == 0:
             self.timers.pop(("wake", run.run_id), None)
         elif a.wake_at_ms is not None:
@@ -516,6 +524,16 @@ class MemoryJournal:
             self._sched.append(p.RunMoved(*moved))
         if a.count:
             self._feed.append((run.run_id, run.version, run.state))
+
+    def _set_call(self, run: _Run, task: str, child: str) -> None:
+        old = run.calls.get(task, "") if not child else ""
+        if child:
+            run.calls[task] = child
+        elif old and old not in self.runs:
+            del run.calls[task]
+        elif old and self.runs[old].state not in p.TERMINAL:
+            self.replaced_runs.add(old)
+            self._sched.append(p.Wake(old, "orphan"))
 
     def _tell_shape(self, run: _Run, before: str, capped: bool) -> None:
         turned = before != run.state and "paused" in (before, run.state)
@@ -562,6 +580,11 @@ class MemoryJournal:
             counts = self.run_counts[run.tenant, run.dag_id]
             _add(counts, before, -1)
             _add(counts, after, 1)
+        if run.caller and after in p.TERMINAL:
+            self.replaced_runs.discard(run.run_id)
+            caller = self.runs.get(run.caller[0])
+            if caller and caller.state not in p.TERMINAL:
+                self._told.append(p.WindowNews(caller.run_id, run.run_id, run.window_key, before, after, run.version))
         for watcher in run.watchers:
             counts = self.runs[watcher].counts
             _add(counts, before, -1)
@@ -599,7 +622,7 @@ class MemoryJournal:
         run.version += count
         run.events.append(p.EventBatch(run.version, SCHEMA, events))
         self._set_tasks(run, {task: "p" for task in run.tasks})
-        run.tasks, run.ended_ms, run.sla_missed = {}, None, ()
+        run.tasks, run.calls, run.ended_ms, run.sla_missed = {}, {}, None, ()
         run.dag_version, run.started_ms, run.finished_ms, run.error = dag_version, None, None, ""
         self._move(run, "queued", quiet)
         self._feed.append((run.run_id, run.version, "queued"))
@@ -654,8 +677,9 @@ class MemoryJournal:
 
     def _stand(self, n: p.NewRun) -> p.CreatedRun:
         key = (n.tenant, n.dag_id, n.window_key)
-        run = self.runs.get(self.by_window_key.get(key, "") if n.window_key else n.run_id)
-        if run and n.window_key and _restarts(n.reprocess, run.state):
+        merged = bool(n.window_key) and n.caller is None
+        run = self.runs.get(self.by_window_key.get(key, "") if merged else n.run_id)
+        if run and merged and _restarts(n.reprocess, run.state):
             self._restart(run, n.restart_event, 1, n.restart_version, wake_ms=n.wake_ms)
             self._queue(run, run.parent, None, run.created_ms, True)
             return p.CreatedRun(run.run_id, "queued", "restarted")
@@ -663,14 +687,14 @@ class MemoryJournal:
             return p.CreatedRun(run.run_id, run.state, "created" if run.run_id == n.run_id else "existing")
         batch = [p.EventBatch(1, n.schema, n.event)]
         head = (n.run_id, n.tenant, n.dag_id, n.dag_version, n.run_type, n.created_ms, batch)
-        run = _Run(*head, window_key=n.window_key, sla_ms=n.sla_ms)
+        run = _Run(*head, window_key=n.window_key, sla_ms=n.sla_ms, caller=n.caller)
         if n.owner:
             run.holder, run.owner, run.parent = n.owner, n.owner, n.parent
             self._born.setdefault(n.owner, []).append(p.Born(n.run_id, n.schema, n.event.decode()))
         self._create(run, n.wake_ms)
         if n.alone:
             self.alone[n.tenant, n.dag_id] = n.run_id
-        if n.window_key:
+        if merged:
             self.by_window_key[key] = n.run_id
         self._feed.append((n.run_id, 1, "queued"))
         if not run.holder:
@@ -686,6 +710,8 @@ class MemoryJournal:
             return p.CreationResult(status, kept if isinstance(kept, tuple) else (), reply)
         if not all(self._holds(n) for n in creation.runs):
             return p.CreationResult("changed")
+        if any(self._unwanted(n) for n in creation.runs):
+            return p.CreationResult("unwanted")
         for n in creation.runs:
             rival = self.runs.get(self.alone.get((n.tenant, n.dag_id), "")) if n.alone else None
             if rival and rival.run_id != n.run_id and rival.state not in p.TERMINAL:
@@ -698,6 +724,12 @@ class MemoryJournal:
             self.quotas[quota.key] += 1
         self._store(creation.idem, runs)
         return p.CreationResult("ok", runs)
+
+    def _unwanted(self, n: p.NewRun) -> bool:
+        if n.caller is None or n.run_id in self.runs:
+            return False
+        caller = self.runs.get(n.caller[0])
+        return caller is None or caller.calls.get(n.caller[1]) != n.run_id
 
     def _create_backfill(self, b: p.NewBackfill) -> p.BackfillResult:
         status, kept, reply = self._stored(b.idem)

@@ -29,6 +29,7 @@ from actors.token_files import read_clients, read_worker_tokens
 from orchestrator import spec, webhook
 from orchestrator.blueprint import Blueprint, Dispatch, Outcome, Visit
 from orchestrator.blueprint_graph import to_dot
+from orchestrator.calls import callees_of
 from orchestrator.client import Client
 from orchestrator.definition import WAITING_TYPES, Definition, TriggerRule
 from orchestrator.handler_calls import HandlerCall
@@ -54,7 +55,7 @@ from tests.jobs_stage import Stage, play
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-GUIDES = ("surfaces", "schedules", "graphs", "mapping", "waiting", "backfills", "triggers", "limits")
+GUIDES = ("surfaces", "schedules", "graphs", "mapping", "subdags", "waiting", "backfills", "triggers", "limits")
 GUIDE = "".join((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in GUIDES)
 TEXT = README + GUIDE.replace("](../", "](")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.S | re.M)
@@ -129,6 +130,13 @@ def test_the_guides_release_waits_for_a_signal_then_people_then_time(examples: d
     ends = {"monday": {"ask"}, "drop": {"ask"}, "ship": {"monday"}}
     assert edges(release) == {"build": set(), "tests_passed": set(), "ask": {"build", "tests_passed"}, **ends}
     assert [task.id for task in release.tasks if task.branch] == ["ask"]
+
+
+def test_the_guides_report_has_a_group_with_a_group_in_it_and_calls_a_run(examples: dict[str, Definition]) -> None:
+    inner = "region_sales.extract"
+    chain = {f"{inner}.fetch": set(), f"{inner}.check": {f"{inner}.fetch"}, "region_sales.total": {f"{inner}.check"}}
+    assert edges(examples["report"]) == {**chain, "south": set(), "tell": {"region_sales.total", "south"}}
+    assert callees_of(examples["report"]) == ("region_sales",)
 
 
 def test_the_guide_tells_every_param_of_tasks_that_wait() -> None:

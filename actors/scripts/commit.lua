@@ -69,6 +69,24 @@ local function tell_shape(r, before, cap)
   end
 end
 
+-- whom tasks of the run call from now on; a run that nobody waits for any more is cancelled
+local function set_calls(r, pairs_)
+  local key = 'calls:' .. r.id
+  for _, pair in ipairs(pairs_) do
+    local task, child = pair[1], pair[2]
+    local old = child == '' and call('HGET', key, task)
+    local st = old and call('HGET', 'run:' .. old, 'st')
+    if child ~= '' then
+      call('HSET', key, task, child)
+    elseif st and not TERMINAL[st] then
+      add_member('replaced', old)
+      sched[#sched + 1] = { k = 'wake', run_id = old, reason = 'orphan' }
+    elseif old and not st then
+      call('HDEL', key, task)
+    end
+  end
+end
+
 local function apply(r, a)
   local before, count = r.st, a[3]
   r.v = r.v + count
@@ -98,6 +116,7 @@ local function apply(r, a)
   if r.rt == 'backfill' then tell_shape(r, before, a[20]) end
   if a[12] then reset_tasks(r) end
   if #a[11] > 0 then set_tasks(r, a[11]) end
+  if #a[21] > 0 then set_calls(r, a[21]) end
   if a[14] == 0 then
     put(scored, 'timers', 'wake|' .. r.id, false)
   elseif a[14] then

@@ -26,6 +26,11 @@ local function creation(c)
     end
   end
   for _, n in ipairs(c[1]) do
+    if unwanted(n) then
+      return { 'unwanted', {}, '' }
+    end
+  end
+  for _, n in ipairs(c[1]) do
     local r = rival(n)
     if r then
       return { 'busy', { { r.id, r.st, 'existing' } }, '' }

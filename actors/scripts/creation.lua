@@ -44,16 +44,17 @@ local function flush_queue()
 end
 
 -- NewRun {run_id, tenant, dag_id, dag_version, run_type, created, event, window_key, sla, reprocess, restart_event,
--- restart_version, pinned_version, alone, owner, parent, schema, wake} -> {run_id, state, how}
+-- restart_version, pinned_version, alone, owner, parent, schema, wake, caller {run, task} or {}} -> {run_id, state, how}
 local function stand(n)
   local r
-  if n[8] ~= '' then
+  local called = n[19][1] ~= nil
+  if n[8] ~= '' and not called then
     local existing = call('HGET', 'win:' .. n[2] .. ':' .. n[3], n[8])
     r = existing and row(existing)
   else
     r = row(n[1])
   end
-  if r and n[8] ~= '' and restarts(n[10], r.st) then
+  if r and n[8] ~= '' and not called and restarts(n[10], r.st) then
     restart(r, n[11], 1, n[12], nil, n[18])
     r.dv = n[12]
     queue(r, true)
@@ -65,13 +66,20 @@ local function stand(n)
     id = n[1], t = n[2], d = n[3], dv = n[4], rt = n[5], cr = n[6], events = n[7], wk = n[8], sla = n[9], schema = n[17],
     wake = n[18],
   }
+  if called then run.cl = n[19][1] .. ' ' .. n[19][2] end
   if n[15] ~= '' then run.hd, run.own, run.par = n[15], n[15], n[16] end
   create(run)
   if n[14] then call('HSET', 'alone:' .. run.t, run.d, run.id) end
-  if run.wk ~= '' then call('HSET', 'win:' .. run.t .. ':' .. run.d, run.wk, run.id) end
+  if run.wk ~= '' and not called then call('HSET', 'win:' .. run.t .. ':' .. run.d, run.wk, run.id) end
   feed[#feed + 1] = { run.id, 1, 'queued' }
   if not run.hd then queue(run, false) end
   return { run.id, 'queued', 'created' }
+end
+
+-- whether nobody waits for a run that a task called, and that is not there yet
+local function unwanted(n)
+  local by = n[19]
+  return by[1] ~= nil and not row(n[1]) and call('HGET', 'calls:' .. by[1], by[2]) ~= n[1]
 end
 
 -- the run, other than this one, because of which a NewRun that has to be alone is refused

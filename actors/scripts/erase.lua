@@ -19,7 +19,7 @@ end
 
 local function erase(r)
   if not r.hd then erase_logs(r) end
-  call('UNLINK', 'run:' .. r.id, 'ev:' .. r.id, 'tk:' .. r.id, 'ln:' .. r.id)
+  call('UNLINK', 'run:' .. r.id, 'ev:' .. r.id, 'tk:' .. r.id, 'ln:' .. r.id, 'calls:' .. r.id)
   local of, at = 'i:' .. lists_of(r.t, r.d), place(r)
   for _, key in ipairs({ of, of .. ':d:' .. r.d, index_keys(r.t, r.d, r.st) }) do
     unindex(key, at)

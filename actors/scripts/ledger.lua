@@ -13,7 +13,7 @@ local LATENCY_BOUNDS_MS = { 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 1000
 local LATENCY_NAMES = { '0.005', '0.01', '0.025', '0.05', '0.1', '0.25', '0.5', '1', '2.5', '5', '10', '30', '60', '300', '900', '3600' }
 
 -- fields of a run's row, in the order in which Python reads them
-local ROW = { 'v', 'own', 'st', 't', 'd', 'dv', 'rt', 'wk', 'par', 'at', 'cr', 'sa', 'fi', 'sla', 'err', 'mar', 'bw', 'ph', 'wb', 'hd', 'hr', 'sm' }
+local ROW = { 'v', 'own', 'st', 't', 'd', 'dv', 'rt', 'wk', 'par', 'at', 'cr', 'sa', 'fi', 'sla', 'err', 'mar', 'bw', 'ph', 'wb', 'hd', 'hr', 'sm', 'cl' }
 
 local members, scored, deltas = {}, {}, {}
 local sched, feed, news = {}, {}, {}
@@ -86,7 +86,7 @@ local function place(r)
 end
 
 local function row(id)
-  local v = call('HMGET', 'run:' .. id, 'v', 'own', 'st', 't', 'd', 'rt', 'wk', 'par', 'cr', 'wb', 'sla', 'fi', 'sa', 'err', 'hd')
+  local v = call('HMGET', 'run:' .. id, 'v', 'own', 'st', 't', 'd', 'rt', 'wk', 'par', 'cr', 'wb', 'sla', 'fi', 'sa', 'err', 'hd', 'cl')
   if not v[1] then
     return nil
   end
@@ -94,7 +94,7 @@ local function row(id)
   return {
     id = id, v = tonumber(v[1]), own = text(v[2]), st = v[3], t = v[4], d = v[5], rt = v[6], wk = text(v[7]), par = par,
     cr = tonumber(v[9]), wb = v[10] or par, sla = text(v[11]), fi = text(v[12]), sa = text(v[13]), err = text(v[14]),
-    hd = v[15],
+    hd = v[15], cl = v[16],
   }
 end
 
@@ -150,6 +150,16 @@ local function live_fires(r, before, after, quiet)
   end
 end
 
+-- a run that a task called has ended: the caller is told, unless that has ended too
+local function returned(r, before, after, version)
+  drop_member('replaced', r.id)
+  local caller = string.match(r.cl, '^%S+')
+  local st = call('HGET', 'run:' .. caller, 'st')
+  if st and not TERMINAL[st] then
+    news[#news + 1] = { caller, r.id, r.wk, before, after, version }
+  end
+end
+
 -- the run's indexes and counters go from `r.st` to `after`; `quiet` names a backfill that is not told
 local function move(r, after, version, quiet)
   local before = r.st
@@ -174,6 +184,7 @@ local function move(r, after, version, quiet)
       news[#news + 1] = { watcher, r.id, r.wk, before, after, version }
     end
   end
+  if r.cl and TERMINAL[after] then returned(r, before, after, version) end
   r.st = after
 end
 
@@ -216,7 +227,7 @@ local function reset_tasks(r)
       end
     end
   end
-  call('DEL', 'tk:' .. r.id)
+  call('DEL', 'tk:' .. r.id, 'calls:' .. r.id)
 end
 
 local function set_tasks(r, pairs_)
@@ -254,6 +265,7 @@ local function create(run)
   optional('mar', run.mar)
   optional('bw', run.bw)
   optional('ph', run.ph)
+  optional('cl', run.cl)
   if run.hd then hold(run, args) end
   call('HSET', 'run:' .. run.id, unpack(args))
   append_events(run.id, 1, run.events, run.schema)

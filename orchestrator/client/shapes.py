@@ -178,6 +178,8 @@ class DagsRunSummary(TypedDict):
     started_at: str | None
     finished_at: str | None
     parent_run_id: str | None
+    #: the task that called the run; `parent_run_id` is its run
+    parent_task: NotRequired[str | None]
     error: str | None
     sla_missed: NotRequired[bool | None]
     tasks_sla_missed: NotRequired[list[str] | None]
@@ -199,7 +201,7 @@ class DagsVote(TypedDict):
 class DagsWaitingFor(TypedDict):
     """What a task waits for without a worker; `until` ends the wait, whatever comes."""
 
-    #: time, signal, approval or sleep
+    #: time, signal, approval, run or sleep
     kind: str
     attempt: int
     since: str
@@ -210,6 +212,17 @@ class DagsWaitingFor(TypedDict):
     roles: NotRequired[list[str] | None]
     quorum: NotRequired[int | None]
     votes: NotRequired[list[DagsVote] | None]
+    #: of a run that the task called
+    run_id: NotRequired[str | None]
+    dag_id: NotRequired[str | None]
+
+
+class DagsCalled(TypedDict):
+    """A run that a task called."""
+
+    run_id: str
+    dag_id: str
+    state: DagsRunState
 
 
 class DagsRunWindow(TypedDict):
@@ -246,6 +259,8 @@ class DagsRun(DagsRunSummary):
     waiting_for: NotRequired[dict[str, DagsWaitingFor] | None]
     #: task -> the run whose result it has
     cached: NotRequired[dict[str, DagsCached] | None]
+    #: task -> the run that it called last
+    children: NotRequired[dict[str, DagsCalled] | None]
 
 
 class DagsRunChanged(TypedDict):

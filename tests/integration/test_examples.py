@@ -102,6 +102,15 @@ def test_saga_undoes_the_last_step_first(live: Server, api: Api) -> None:
     assert [(each["refund"], each["give_back"]) for each in tasks] == [("skipped", "skipped"), ("done", "done")]
 
 
+def test_subdags_calls_two_runs_of_which_one_fails(live: Server, api: Api) -> None:
+    out = run(live, "subdags")
+    assert [line.split()[:3] for line in out.splitlines() if "region_sales  " in line] == [
+        ["south:", "region_sales", "success"],
+        ["east:", "region_sales", "failed"],
+    ]
+    assert "north 12, south 10, east None" in out
+
+
 def test_rules_and_cleanup_takes_both_ways_and_leaves_nothing(live: Server, api: Api) -> None:
     run(live, "rules_and_cleanup")
     assert "500 rows, in bulk" in latest_log(live, api, "rules_and_cleanup", "report")

@@ -481,12 +481,17 @@ def test_calling_a_dag_just_calls_its_functions() -> None:
     assert inline(1) == ("sum", 12)
 
 
-def test_a_dag_called_inside_another_becomes_part_of_it() -> None:
+def test_a_dag_called_inside_another_becomes_a_group_of_it() -> None:
     def outer() -> None:
         doubling(7)
         nothing()
 
-    assert run_inline(described(outer)) == {"double": 14, "double_2": 10, "total": ("sum", 24), "nothing": None}
+    assert run_inline(described(outer)) == {
+        "doubling.double": 14,
+        "doubling.double_2": 10,
+        "doubling.total": ("sum", 24),
+        "nothing": None,
+    }
 
 
 def test_parameters_of_a_dag_must_be_ordinary() -> None:

@@ -714,3 +714,15 @@ def test_a_run_is_asked_for_one_value_or_all(call: Any, stub: Stub) -> None:
     assert "[4]" in call("runs", "query", "r", "rows")[1]
     assert json.loads(call("runs", "query", "r", "rows", "--json")[1]) == {"name": "rows", "value": [4]}
     assert "progress" in call("runs", "query", "r")[1]
+
+
+def test_a_tree_shows_what_a_run_called_and_what_that_called(call: Any, stub: Stub) -> None:
+    child = {"run_id": "r2", "dag_id": "sales", "state": "failed"}
+    lowest = {"run_id": "r3", "dag_id": "load", "state": "success"}
+    stub.on("GET", "/runs/r", {"run_id": "r", "dag_id": "report", "state": "running", "children": {"south": child}})
+    stub.on("GET", "/runs/r2", {**child, "children": {"rows": lowest}})
+    stub.on("GET", "/runs/r3", lowest)
+    told = call("runs", "tree", "r")[1].splitlines()
+    assert told == ["report  running  r", "  south: sales  failed  r2", "    rows: load  success  r3"]
+    tree = json.loads(call("runs", "tree", "r", "--json")[1])
+    assert tree["children"]["south"]["children"]["rows"]["run_id"] == "r3"

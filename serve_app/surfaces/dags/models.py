@@ -109,6 +109,7 @@ class DagsTaskView(BaseModel):
     retry_exit_codes: list[int] = []
     retry_statuses: list[str] = []
     compensates: str | None = None
+    group: str = ""
     pool: str = "default"
     limits: list[str | DagsLimitUse] = []
     cache_ttl_s: float | None = None
@@ -344,7 +345,7 @@ class DagsVote(BaseModel):
 class DagsWaitingFor(BaseModel):
     """What a task waits for without a worker. `until` ends the wait, whatever comes."""
 
-    kind: str = Field(description="time, signal, approval, or sleep: its own code sleeps")
+    kind: str = Field(description="time, signal, approval, run, or sleep: its own code sleeps")
     attempt: int
     since: Instant
     until: Instant
@@ -354,6 +355,16 @@ class DagsWaitingFor(BaseModel):
     roles: list[str] | None = None
     quorum: int | None = None
     votes: list[DagsVote] | None = None
+    run_id: str | None = Field(None, description="of a run that the task called, like what follows")
+    dag_id: str | None = None
+
+
+class DagsCalled(BaseModel):
+    """A run that a task called."""
+
+    run_id: str
+    dag_id: str
+    state: RunState
 
 
 class DagsRunWindow(BaseModel):
@@ -379,7 +390,8 @@ class DagsRunSummary(BaseModel):
     created_at: Instant
     started_at: Instant | None
     finished_at: Instant | None
-    parent_run_id: str | None
+    parent_run_id: str | None = Field(description="the backfill of a window, or the run that called this one")
+    parent_task: str | None = Field(None, description="the task that called this run")
     error: str | None
     sla_missed: bool | None = None
     tasks_sla_missed: list[str] | None = Field(None, description="tasks that missed their SLA, at most the first 100")
@@ -416,6 +428,7 @@ class DagsRun(DagsRunSummary):
         None, description="task -> what it waits for without a worker"
     )
     cached: dict[str, DagsCached] | None = Field(None, description="task -> the run whose result it has")
+    children: dict[str, DagsCalled] | None = Field(None, description="task -> the run that it called last")
 
 
 class DagsRunList(BaseModel):

@@ -224,6 +224,13 @@ def run_in_list(view: RunView) -> Json:
         body["max_active_runs"] = view.max_active_runs
     if view.counts is not None:
         body["counts"] = counts(view.counts)
+    if view.parent_task is not None:
+        body["parent_task"] = view.parent_task
+    if view.children:
+        body["children"] = {
+            task: {"run_id": each.run_id, "dag_id": each.dag_id, "state": RUN_WORDS[each.state]}
+            for task, each in view.children.items()
+        }
     if view.waiting_for:
         body["waiting_for"] = {task: wait_json(wait, instant) for task, wait in view.waiting_for.items()}
     if view.cached:

@@ -9,7 +9,7 @@ import httpx
 import msgspec
 import pytest
 
-from orchestrator.views import ApprovalView, PublishedView, VoteView, WaitView
+from orchestrator.views import ApprovalView, CalledView, PublishedView, VoteView, WaitView
 from serve_app.auth import grant
 from tests.fakes_gateway import FakeGateway
 from tests.unit.serve_app.conftest import BASE, GRANTS, TOKENS, Connect
@@ -121,3 +121,17 @@ async def test_a_run_tells_what_its_tasks_wait_for(admin: httpx.AsyncClient, gat
     run = (await admin.get(f"/runs/{run_id}")).json()
     assert run["tasks"] == {"ask": "running"}
     assert (run["waiting_for"]["ask"]["kind"], run["waiting_for"]["ask"]["votes"]) == ("approval", [VOTE_JSON])
+
+
+async def test_a_run_tells_whom_it_called_and_who_called_it(admin: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    run_id = await a_run(admin)
+    assert not {"children", "parent_task"} & (await admin.get(f"/runs/{run_id}")).json().keys()
+    wait = WaitView("run", 1, AT, AT, run_id="run_2", dag_id="other")
+    called = CalledView("run_2", "other", "succeeded")
+    changes = {"children": {"ask": called}, "waiting_for": {"ask": wait}, "parent_run_id": "run_0", "parent_task": "t"}
+    gateway.settle("default", run_id, state="running", **changes)
+    run = (await admin.get(f"/runs/{run_id}")).json()
+    assert run["children"] == {"ask": {"run_id": "run_2", "dag_id": "other", "state": "success"}}
+    assert (run["parent_run_id"], run["parent_task"]) == ("run_0", "t")
+    told = run["waiting_for"]["ask"]
+    assert (told["kind"], told["run_id"], told["dag_id"]) == ("run", "run_2", "other")

@@ -202,7 +202,7 @@ async def test_a_cycle_is_told_by_its_path(client: httpx.AsyncClient, names: str
     ({"nodes": nodes("a", params={"n": 2**64})}, ["/nodes/0/params/n does not fit in 64 bits"]),
     ({"nodes": nodes("a", type="core.nope")},
      ["/nodes/0/type unknown type 'core.nope'; the core types are core.noop, core.echo, core.sleep, core.fail, "
-      "core.approval, core.signal, core.wait"]),
+      "core.approval, core.dag, core.signal, core.wait"]),
     ({"nodes": [{"id": "a", "type": "core.signal", "params": {"name": "go"}}]},
      ["/nodes/0/type is for DAGs: nobody could reach it in this run"]),
     ({"nodes": [*nodes("a"), *nodes("b", type="core.sleep", params={"seconds": -1})]},
