@@ -17,7 +17,7 @@ from orchestrator import run as runs
 from orchestrator.backfill import Backfill
 from orchestrator.dispatch import rank_of
 from orchestrator.errors import Conflict
-from orchestrator.ports import TASK_LETTERS, Append, StoredReply
+from orchestrator.ports import TASK_LETTERS, Append, Produced, StoredReply
 from orchestrator.run import ENDED, Run, RunState
 from orchestrator.task import TaskState
 from orchestrator.webhook import Notice
@@ -80,6 +80,7 @@ class HostedRun:
         "run",
         "sla_missed",
         "sla_ms",
+        "updates",
     )
 
     def __init__(self, run: Run, sla_ms: int | None = None, claimed: bool = False) -> None:
@@ -112,6 +113,8 @@ class HostedRun:
         self.sla_missed: list[str] = []
         self.counts: list[tuple[str, int]] = []
         self.notices: list[Notice] = []
+        #: of assets, by its tasks
+        self.updates: list[Produced] = []
         self._before = (self.run.state, self.run.attempts)
         self._version = self.run.version
 
@@ -172,7 +175,9 @@ class HostedRun:
             letter = _AFTER_EVENT.get(kind)
             if letter is not None:
                 self._letters[event.task] = letter  # type: ignore[attr-defined]  # every event in that table has a task
-                if kind is e.TaskExpanded:
+                if kind is e.TaskSucceeded and run.compiled.makes:
+                    self._update_assets(event)  # type: ignore[arg-type]  # it is one
+                elif kind is e.TaskExpanded:
                     self._letters |= mapped.letters(run, event)  # type: ignore[arg-type]  # it is one
             elif isinstance(event, e.TaskFailed):
                 self._letters[event.task] = "t" if event.timed_out else "f"
@@ -202,6 +207,13 @@ class HostedRun:
             self.sla_missed.append(event.task or "")
             family = "sla_breaches_total" if event.task is None else "task_sla_breaches_total"
             self.counts.append((f"{family}|{self.run.dag_id}", 1))
+
+    def _update_assets(self, event: e.TaskSucceeded) -> None:
+        """Who consumes them is told with the commit of `event`."""
+        run, assets = self.run, self.run.compiled.makes.get(event.task)
+        if assets is not None:
+            where = (run.tenant, run.dag_id, run.run_id, event.task, event.attempt)
+            self.updates.append(Produced(*where, assets, milliseconds(event.at)))
 
     def append(self) -> Append:
         """Everything since the last commit."""
@@ -261,6 +273,8 @@ class HostedBackfill:
         "notices",
         "seen",
     )
+    #: its windows update assets
+    updates: Sequence[Produced] = ()
 
     def __init__(self, backfill: Backfill, seen: dict[str, int] | None = None, callback_url: str | None = None) -> None:
         self.backfill = backfill

@@ -61,6 +61,7 @@ def run_view(row: RunRow) -> RunView:
         sla_deadline=_instant(row.sla_ms),
         parent_run_id=row.parent or None,
         error=row.error or None,
+        triggered_by=codec.decode_causes(row.because),
         max_active_runs=row.max_active_runs,
         sla_missed="" in row.sla_missed,
         tasks_sla_missed=tuple(filter(None, row.sla_missed)),

@@ -17,6 +17,7 @@ from tests.conformance.journal_suite import JournalSuite
 from tests.conformance.reshape_suite import ReshapeSuite
 from tests.conformance.retention_suite import RetentionSuite
 from tests.conformance.servers import Server, redis_binary, valkey_binary
+from tests.conformance.triggers_suite import TriggersSuite
 from tests.fakes_journal import MemoryJournal
 
 
@@ -43,7 +44,7 @@ async def connected(server: Server) -> AsyncIterator[RedisJournal]:
         await journal.close()
 
 
-class TestInMemory(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite):
+class TestInMemory(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, TriggersSuite):
     @pytest.fixture
     def journal(self) -> Journal:
         return MemoryJournal()
@@ -61,7 +62,7 @@ class TestInMemory(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite):
         assert [r.status for r in await journal.commit(step)] == ["ok"]
 
 
-class TestValkey(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite):
+class TestValkey(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, TriggersSuite):
     @pytest.fixture
     async def journal(self, valkey: Server) -> AsyncIterator[Journal]:
         valkey.flush()
@@ -103,7 +104,7 @@ class TestValkey(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite):
 
 if redis_binary():
 
-    class TestRedis(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite):
+    class TestRedis(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, TriggersSuite):
         @pytest.fixture
         async def journal(self, redis_server: Server) -> AsyncIterator[Journal]:
             redis_server.flush()
