@@ -45,6 +45,7 @@ from orchestrator.views import (
 from serve_app import map_instances
 from serve_app.ports import Expect, Observation
 from tests.fakes_limits import FakeLimits
+from tests.fakes_starters import FakeStarters
 
 T = TypeVar("T")
 replace = msgspec.structs.replace
@@ -107,6 +108,7 @@ class FakeGateway:
 
     def __post_init__(self) -> None:
         self._waiting = FakeWaiting(self)
+        self._starters = FakeStarters(self._check, self._trigger, self._once, self._definitions, EPOCH)
 
     # -- what tests do to it
 
@@ -331,6 +333,13 @@ class FakeGateway:
             raise NotFound("worker", worker_id)
         self._workers[worker_id] = replace(self._workers[worker_id], state="draining")
         return self._workers[worker_id]
+
+    @property
+    def starters(self) -> FakeStarters:
+        return self._starters
+
+    def _definitions(self, tenant: str) -> list[Definition]:
+        return [view.definition for (owner, _), view in self._dags.items() if owner == tenant]
 
     @property
     def limit_book(self) -> FakeLimits:
