@@ -774,7 +774,7 @@ class Journal(Protocol):
 
     # what starts runs
     async def gather(self, gather: Gather) -> GatherResult:
-        """One atomic step. Sent again after a lost answer it is `stale`, as it was done."""
+        """One atomic step; its runs are counted in the metrics. Sent again after a lost answer it is `stale`: done."""
         ...
 
     async def followers(self, tenant: str, source: str) -> list[str]:

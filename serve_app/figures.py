@@ -3,6 +3,7 @@
     runs_total|<dag>|<core state>                       runs that ended
     run_latency_seconds|<dag>|le|<bound>, |sum_ms, |count   created to finished
     sla_breaches_total|<dag>, task_sla_breaches_total|<dag>
+    triggered_runs_total|<dag>                          runs that started because of other DAGs or of assets
     schedule_fires_dropped_total|<dag>|<reason>
     pipeline_jobs_lost_total|@ci, pipeline_jobs_retried_total|@ci
     orchestrator_jobs_total|<blueprint>, orchestrator_jobs_failed_total|<blueprint>
@@ -52,6 +53,7 @@ def families(
         _histogram("run_latency_seconds", "Created to finished", ("dag",), LATENCY_BOUNDS, counters),
         _plain("sla_breaches", "Runs that were not over at their deadline", counters),
         _plain("task_sla_breaches", "Tasks that were not over at their deadline", counters),
+        _plain("triggered_runs", "Runs that started because of other DAGs or of assets", counters),
         _dropped(counters),
         _plain("pipeline_jobs_lost", "CI jobs that were queued again because their runner was lost", counters),
         _plain("pipeline_jobs_retried", "CI jobs that were queued again because they failed", counters),

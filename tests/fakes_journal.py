@@ -951,6 +951,8 @@ class MemoryJournal:
         if going:
             return p.GatherResult("busy", busy=tuple(n.window_key for n in g.runs if n.window_key in going))
         runs = tuple(self._stand(n) for n in g.runs)
+        if runs:
+            self.counters[f"triggered_runs_total|{g.dag_id}"] += len(runs)
         self.documents[g.kind][g.key] = g.record
         return p.GatherResult("ok", runs)
 

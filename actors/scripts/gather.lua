@@ -31,6 +31,7 @@ local runs = {}
 for n, run in ipairs(g[10]) do
   runs[n] = stand(run)
 end
+if #runs > 0 then add('metrics', 'triggered_runs_total|' .. g[7], #runs) end
 call('HSET', kept, g[3], g[5])
 flush_queue()
 flush()

@@ -129,6 +129,7 @@ class TriggersSuite:
         row = await journal.summary(run.run_id)
         assert row is not None
         assert row.because == CAUSES.decode()
+        assert (await journal.metrics())["triggered_runs_total|d"] == 1
         assert (await journal.gather(step)).status == "stale", "the same step again changes nothing"
         again = new_run()
         assert (await journal.gather(gather(owner, expected=b"{}", runs=(again,)))).status == "stale"
