@@ -56,6 +56,8 @@ BLOCK_MS = 10_000
 AGAIN_S = 0.5
 #: seconds between looks at DAGs for which something waits, should nobody tell that they can go on
 LOOK_S = 30.0
+#: windows whose runs start in one step: a bound on how long the journal is held
+RUNS_MAX = 2000
 
 #: tenant and DAG
 Key = tuple[str, str]
@@ -187,6 +189,7 @@ class Gatherer:
     async def _gather(self, tenant: str, dag_id: str, told: Sequence[tuple[str, Fact]], seen: str) -> None:
         """The DAG is told, and what starts because of that, and of what waited, exists; `seen` "" = nothing new."""
         busy: set[str] = set()
+        later: set[str] = set()
         self._waiting.add((tenant, dag_id))  # what is heard from now on may be about what is read next
         while True:
             row = await self._journal.dag(tenant, dag_id)
@@ -197,7 +200,10 @@ class Gatherer:
             definition = codec.decode_definition(row.definition)
             facts = [fact for cursor, fact in told if place(cursor) > place(before.seen)]
             told_to = max(before.seen, seen or before.seen, key=place)
-            after, starts = awaited.take(before, definition, facts, told_to, paused=row.paused, busy=busy)
+            after, starts = awaited.take(before, definition, facts, told_to, paused=row.paused, busy=busy | later)
+            if over := {start.window_key for start in starts[RUNS_MAX:] if start.window_key} - later:
+                later |= over
+                continue
             if after.pending == before.pending and not facts and not starts:
                 break
             step = self._step(row, definition, record, after, starts)
@@ -206,7 +212,9 @@ class Gatherer:
             if self._is_done(result.status):
                 started = " ".join(run.run_id for run in result.runs[:3])
                 _log.info("%s was told %d facts: %d runs %s", dag_id, len(facts), len(result.runs), started)
-                break
+                if not later:
+                    break
+                later.clear()
         if not after.pending:
             self._waiting.discard((tenant, dag_id))
 
