@@ -22,7 +22,7 @@ from orchestrator import codec, partitions
 from orchestrator.context import summarised
 from orchestrator.definition import Window
 from orchestrator.errors import Unavailable
-from orchestrator.messages import Note, Published, ToolAnswer, ToolCall
+from orchestrator.messages import Cause, Note, Published, ToolAnswer, ToolCall
 from orchestrator.published import BUILT_IN, NAME
 
 #: a checkpoint that is not durable after this long is an error
@@ -68,6 +68,10 @@ class AttemptContext:
     @property
     def parts(self) -> dict[str, str]:
         return partitions.parts_of(self._work.run.partition)
+
+    @property
+    def triggered_by(self) -> tuple[Cause, ...]:
+        return self._work.run.triggered_by
 
     @property
     def task_id(self) -> str:

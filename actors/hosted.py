@@ -19,7 +19,7 @@ from orchestrator.backfill import Backfill
 from orchestrator.calls import Return, backfill_of
 from orchestrator.dispatch import rank_of
 from orchestrator.errors import Conflict
-from orchestrator.ports import TASK_LETTERS, Append, StoredReply
+from orchestrator.ports import TASK_LETTERS, Append, Produced, StoredReply
 from orchestrator.run import ENDED, Run, RunState
 from orchestrator.task import TaskState
 from orchestrator.webhook import Notice
@@ -98,6 +98,7 @@ class HostedRun:
         "run",
         "sla_missed",
         "sla_ms",
+        "updates",
     )
 
     def __init__(self, run: Run, sla_ms: int | None = None, claimed: bool = False) -> None:
@@ -137,6 +138,8 @@ class HostedRun:
         self.sla_missed: list[str] = []
         self.counts: list[tuple[str, int]] = []
         self.notices: list[Notice] = []
+        #: of assets, by its tasks
+        self.updates: list[Produced] = []
         self._before = (self.run.state, self.run.attempts)
         self._version = self.run.version
 
@@ -199,7 +202,9 @@ class HostedRun:
                 if run.compiled.cached and isinstance(event, e.TaskSucceeded):
                     self._look_at_result(event)
                 self._letters[event.task] = letter  # type: ignore[attr-defined]  # every event in that table has a task
-                if kind is e.TaskExpanded:
+                if kind is e.TaskSucceeded and run.compiled.makes:
+                    self._update_assets(event)  # type: ignore[arg-type]  # it is one
+                elif kind is e.TaskExpanded:
                     self._letters |= mapped.letters(run, event)  # type: ignore[arg-type]  # it is one
             elif isinstance(event, e.TaskFailed):
                 self._letters[event.task] = "t" if event.timed_out else "f"
@@ -246,6 +251,13 @@ class HostedRun:
             self.sla_missed.append(event.task or "")
             family = "sla_breaches_total" if event.task is None else "task_sla_breaches_total"
             self.counts.append((f"{family}|{self.run.dag_id}", 1))
+
+    def _update_assets(self, event: e.TaskSucceeded) -> None:
+        """Who consumes them is told with the commit of `event`."""
+        run, assets = self.run, self.run.compiled.makes.get(event.task)
+        if assets is not None:
+            where = (run.tenant, run.dag_id, run.run_id, event.task, event.attempt)
+            self.updates.append(Produced(*where, assets, milliseconds(event.at)))
 
     def append(self) -> Append:
         """Everything since the last commit."""
@@ -307,6 +319,8 @@ class HostedBackfill:
         "notices",
         "seen",
     )
+    #: its windows update assets
+    updates: Sequence[Produced] = ()
 
     def __init__(self, backfill: Backfill, seen: dict[str, int] | None = None, callback_url: str | None = None) -> None:
         self.backfill = backfill

@@ -8,6 +8,7 @@ it or nothing. What `Journal` answers has been fsynced when the server runs `app
                  at(tempts)  cr sa fi sla (epoch ms)  err  wb (backfills that watch it; when absent, par)
                  hd (who holds it from the start; it is in neither `queued` nor `active`)
                  hr (version of its HistoryRemoved) sm (missed SLAs: "" or a task, each followed by |)
+                 by (causes of one that started by itself, as JSON)
                  of backfills: mar (cap) bw (backwards) ph (plan hash)
     ev:<id>      stream of event batches; entry id = <version of its last event>-0; s(chema), e(vents)
     tk:<id>      hash task -> letter; a task that is not there is pending
@@ -15,6 +16,10 @@ it or nothing. What `Journal` answers has been fsynced when the server runs `app
     dag:<t>:<d>  hash   dagv:<t>:<d>  hash version -> JSON   dags:<t>  zset   rc:<t>:<d>  hash run state -> runs
                  (next_fire: where its schedule stands; due: when that fire happens; fired; dropped|<reason>,
                  dropped_at, dropped_why: fires that started nothing)
+                 (follows, makes: what starts runs of it, and the assets that its tasks update, apart by spaces)
+    fol:<t>:<s>  set of DAGs that a source (after/<d>, asset/<asset>, event/<name>) starts
+    mk:<t>:<asset>  set of DAGs that update it   assets:<t> set of assets that DAGs name
+    once:<t>     hash event that was told -> its runs
     live:<t>:<d> set of runs that fires made and that have not ended   replaced  set of those a later fire replaced
     alone:<t>    hash definition -> the run of it that was created last with `alone`
     beats        set of instances   beat:<id>  hash: pid at (epoch ms) kept (version that the plan's files tell)
@@ -68,6 +73,8 @@ from orchestrator.ports import (
     EventBatch,
     Fire,
     FireResult,
+    Gather,
+    GatherResult,
     History,
     NewBackfill,
     OwnerRow,
@@ -120,6 +127,7 @@ class Journal:
         self._create_backfill = Script("creation", "create_backfill")
         self._fire = Script("creation", "fire")
         self._live_fires = Script("live_fires")
+        self._gather = Script("creation", "gather")
         self._put_dag = Script("put_dag")
         self._set_paused = Script("set_paused")
         self._dags = Script("dags")
@@ -177,6 +185,18 @@ class Journal:
 
     async def replaced(self) -> list[str]:
         return sorted(_text(i) for i in await self._ask("SMEMBERS", "replaced"))
+
+    async def gather(self, gather: Gather) -> GatherResult:
+        return codec.unpack_gather_result(await self._run(self._gather, codec.pack_gather(gather)))
+
+    async def followers(self, tenant: str, source: str) -> list[str]:
+        return await self._members(f"fol:{tenant}:{source}")
+
+    async def makers(self, tenant: str, asset: str) -> list[str]:
+        return await self._members(f"mk:{tenant}:{asset}")
+
+    async def assets(self, tenant: str) -> list[str]:
+        return await self._members(f"assets:{tenant}")
 
     async def put_dag(self, dag: PutDag) -> DagWritten:
         return _written(await self._run(self._put_dag, codec.pack_dag(dag)))
@@ -408,6 +428,9 @@ class Journal:
     async def _run(self, script: Script, blob: bytes, patience_s: float | None = None) -> Any:
         return await self._again(lambda: self._script(script, blob, patience_s), patience_s)
 
+    async def _members(self, key: str) -> list[str]:
+        return sorted(_text(member) for member in await self._ask("SMEMBERS", key))
+
     async def _ask(self, *args: Any) -> Any:
         return await self._again(lambda: self._link.ask(*args))
 
@@ -471,7 +494,7 @@ def _chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
 
 def _row(values: Sequence[bytes | None]) -> RunRow:
     """A row as `read_row` in ledger.lua returns it."""
-    v, own, st, t, d, dv, rt, wk, par, at, cr, sa, fi, sla, err, mar, bw, ph, wb, hd, hr, sm, cl, run_id = values
+    v, own, st, t, d, dv, rt, wk, par, at, cr, sa, fi, sla, err, mar, bw, ph, wb, hd, hr, sm, cl, by, run_id = values
     return RunRow(
         run_id=_text(run_id),
         version=int(v or 0),
@@ -497,6 +520,7 @@ def _row(values: Sequence[bytes | None]) -> RunRow:
         removed=int(hr or 0),
         sla_missed=tuple(_text(sm).split("|")[:-1]),
         caller=_caller(_text(cl)),
+        because=_text(by),
     )
 
 

@@ -71,6 +71,7 @@ from orchestrator import run as runs
 from orchestrator.control import Admission
 from orchestrator.messages import Need, Report
 from orchestrator.ports import (
+    TRIGGERS,
     Append,
     Command,
     CommandReply,
@@ -626,7 +627,7 @@ class RunActor(Living):
                 appends=tuple(appends),
                 cursor=self._cursor,
                 counts=tuple(count for hosted in dirty if isinstance(hosted, HostedRun) for count in hosted.counts),
-                mail=tuple(mail for hosted in dirty if hosted.notices for mail in self._mail_of(hosted)),
+                mail=tuple(mail for it in dirty if it.notices or it.updates for mail in self._mail_of(it)),
             )
             results = await self.insist(lambda: self._journal.commit(commit))
             failed = self._take_results(turn, dirty, results)
@@ -635,9 +636,11 @@ class RunActor(Living):
         self._perform(turn, failed)
 
     def _mail_of(self, hosted: Hosted) -> list[Mail]:
-        """For the outbox of webhooks, if the append of the run is applied."""
+        """For the outbox of webhooks and for what starts runs, if the append of the run is applied."""
+        run_id = hosted.machine.run_id
         notices = [codec.encode_mail(self.name, codec.encode_notice(notice)) for notice in hosted.notices]
-        return [Mail(WEBHOOKS, item, hosted.machine.run_id) for item in notices]
+        mail = [Mail(WEBHOOKS, item, run_id) for item in notices]
+        return [*mail, Mail(TRIGGERS, codec.encode_items(hosted.updates), run_id)] if hosted.updates else mail
 
     def _take_results(self, turn: _Turn, dirty: list[Hosted], results: list[CommitResult]) -> dict[str, CommitResult]:
         failed: dict[str, CommitResult] = {}

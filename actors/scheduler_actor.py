@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from actors.clock import Clock
+from actors.gatherer import Gatherer
 from actors.guard import Guard
 from actors.living import Living
 from actors.names import SCHEDULER, SUPERVISOR, is_own_actor, own_actor_name
@@ -192,10 +193,13 @@ class SchedulerActor(Living):
         self._cursor = await self.insist(partial(self._read_on, cursor))  # news that are old already admit nothing
         await asyncio.gather(*(self._greet(host) for host in self._hosts.values()))
         self._ready.set()
-        self._spawn(self._read_sched())
         self._spawn(self._note_cursor())
         self._spawn(self._replaced.run())
         self._spawn(Timekeeper(self._journal, self._clock, self._epoch, self._settings, self._replaced.look).run())
+        gatherer = Gatherer(self._journal, self._clock, self._epoch)
+        self._spawn(gatherer.run())
+        self._spawn(gatherer.review())
+        self._spawn(self._read_sched(gatherer))
         self._wake.set()
         while True:
             await self._wait_for_news()
@@ -306,13 +310,14 @@ class SchedulerActor(Living):
                 await self.insist(partial(self._journal.commit, note))
             behind = self._cursor
 
-    async def _read_sched(self) -> None:
+    async def _read_sched(self, gatherer: Gatherer) -> None:
         while True:
             try:
                 entries = await self._journal.tail(SCHED, self._cursor, 10_000)
                 for entry in entries:
                     for item in codec.decode_sched(entry.item):
                         await self._take_item(item)
+                        gatherer.heard(item)
                     self._cursor = entry.cursor
             except errors.Unavailable as unavailable:
                 _log.warning("sched: %s", unavailable)

@@ -88,6 +88,8 @@ class Timekeeper:
         row = await self._journal.dag(cron.tenant, cron.dag_id)
         if row is None or row.paused or row.next_fire_ms is None or row.next_due_ms != cron.due_ms:
             return
+        if now < instant(cron.due_ms):  # by less than the millisecond to which it was rounded
+            return
         definition = codec.decode_definition(row.definition)
         live: Mapping[str, str] = {}
         if definition.overlap != "allow":

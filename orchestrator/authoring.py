@@ -32,10 +32,10 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import PurePath
 from types import ModuleType
-from typing import Any, NoReturn, TypedDict, TypeVar, Unpack, overload
+from typing import Any, NoReturn, TypedDict, TypeVar, Unpack, cast, overload
 
 from orchestrator.binding import CONTEXT, FIXED, PARAM, escaped, path, signature
-from orchestrator.definition import Catchup, Definition, Isolation, Overlap, SlaAction, TriggerRule
+from orchestrator.definition import AfterRule, Catchup, Definition, Isolation, Overlap, SlaAction, TriggerRule
 from orchestrator.errors import Invalid
 from orchestrator.failures import name_of
 from orchestrator.grouping import Group, ends_of, value_of, within
@@ -78,6 +78,8 @@ class TaskOptions(TypedDict, total=False):
     pool: str
     #: names of limits, which may have {{ params.NAME }} in them, or {"name": …, "slots": n}
     limits: Sequence[str | dict[str, Any]]
+    #: assets that are updated when it succeeds
+    produces: Sequence[str]
     #: when it starts, given how the tasks it depends on have ended
     trigger_rule: TriggerRule
     #: its value names the dependents that go on (`@task.branch`)
@@ -141,6 +143,13 @@ class DagOptions(TypedDict, total=False):
     partitions: list[str] | dict[str, list[str]]
     max_active_runs: int
     max_active_tasks: int | None
+    #: DAGs whose success starts a run of this one: of all of them since the last such run, or of any
+    after: Sequence[str]
+    after_rule: AfterRule
+    #: assets that start a run once all of them were updated since the last such run
+    consumes: Sequence[str]
+    #: name of events that start a run each
+    on_event: str | None
     sla_s: int | None
     on_sla_miss: Iterable[SlaAction]
     run_timeout_s: float | None
@@ -585,8 +594,9 @@ class Dag:
         from orchestrator.spec import parse_dag
 
         told = dict(self._options)
-        if "tags" in told:
-            told["tags"] = list(self._options["tags"])
+        for key in ("tags", "after", "consumes"):
+            if key in told:
+                told[key] = list(cast(Iterable[str], told[key]))
         if calendar := self._options.get("calendar"):
             told["calendar"] = {name: [_day(each) for each in days] for name, days in calendar.items()}  # type: ignore[attr-defined]  # TypedDict.items loses them
         if "on_sla_miss" in told:
@@ -712,7 +722,7 @@ def _as_written(options: Mapping[str, Any]) -> dict[str, Any]:
         told["retry_policies"] = [
             {**policy, "exceptions": _named(policy.get("exceptions", ()))} for policy in told["retry_policies"]
         ]
-    for key in ("retry_exit_codes", "on_sla_miss"):
+    for key in ("retry_exit_codes", "on_sla_miss", "produces"):
         if key in told:
             told[key] = list(told[key])
     if "retry_statuses" in told:

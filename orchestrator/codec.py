@@ -246,6 +246,18 @@ _limit = msgspec.json.Decoder(Limit)
 _limit_change = msgspec.json.Decoder(tuple[str, Limit | None])
 
 
+_causes = msgspec.json.Decoder(tuple[m.Cause, ...])
+
+
+def encode_causes(causes: Sequence[m.Cause]) -> bytes:
+    """As a run's row has them."""
+    return _json.encode(causes)
+
+
+def decode_causes(text: str) -> tuple[m.Cause, ...]:
+    return _read(_causes, text.encode()) if text else ()
+
+
 def encode_control(message: c.Hosting | c.Standing | c.Roster | c.Claims | c.Binding) -> bytes:
     return _json.encode(message)
 
@@ -468,7 +480,7 @@ def pack_commit(commit: p.Commit) -> bytes:
 
 
 def pack_creations(creations: Sequence[p.Creation]) -> bytes:
-    return pack([([_new_run(n) for n in c.runs], _stored(c.idem), _quota(c.quota)) for c in creations])
+    return pack([([_new_run(n) for n in c.runs], _stored(c.idem), _quota(c.quota), c.once) for c in creations])
 
 
 def pack_backfill(backfill: p.NewBackfill) -> bytes:
@@ -520,12 +532,26 @@ def unpack_fire_result(found: Sequence[Any]) -> p.FireResult:
     )
 
 
+def pack_gather(gather: p.Gather) -> bytes:
+    g = gather
+    record = (g.kind, g.key, g.expected.decode(), g.record.decode())
+    runs = [_new_run(run) for run in g.runs]
+    return pack((g.scheduler_epoch, *record, g.tenant, g.dag_id, g.dag_version, g.paused, runs))
+
+
+def unpack_gather_result(found: Sequence[Any]) -> p.GatherResult:
+    status, rest = found[0].decode(), msgspec.msgpack.decode(found[1]) if found[1] else []
+    if status == "busy":
+        return p.GatherResult(status, busy=tuple(rest))
+    return p.GatherResult(status, tuple(p.CreatedRun(*each) for each in rest))
+
+
 def pack_dag(dag: p.PutDag) -> bytes:
     d = dag
     definition, idem = d.definition.decode(), _stored(d.idem)
     head = (d.tenant, d.dag_id, definition, d.content_hash, d.owner, d.now_ms)
     due = d.next_fire_ms if d.next_fire_ms is None else d.next_due_ms or d.next_fire_ms
-    return pack((*head, d.base_version, d.next_fire_ms, d.max_dags, idem, due))
+    return pack((*head, d.base_version, d.next_fire_ms, d.max_dags, idem, due, d.follows, d.makes))
 
 
 def pack_records(kind: str, records: Mapping[str, bytes | None]) -> bytes:
@@ -592,6 +618,7 @@ def _new_run(n: p.NewRun) -> tuple[Any, ...]:
         n.schema,
         n.wake_ms,
         n.caller or (),
+        n.because.decode(),
     )
 
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from orchestrator.definition import Window
+from orchestrator.messages import Cause
 
 
 class Log(Protocol):
@@ -53,6 +54,10 @@ class TaskContext(Protocol):
     @property
     def parts(self) -> Mapping[str, str]:
         """The named parts of a partition that is one of a product; empty otherwise."""
+
+    @property
+    def triggered_by(self) -> tuple[Cause, ...]:
+        """Why the run started by itself: DAGs that succeeded, assets that were updated, an event. Empty otherwise."""
 
     @property
     def task_id(self) -> str:

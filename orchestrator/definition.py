@@ -16,6 +16,7 @@ Catchup = Literal["none", "last", "all"]
 Overlap = Literal["allow", "skip", "buffer_one", "cancel_previous"]
 Isolation = Literal["shared", "dedicated"]
 RunType = Literal["manual", "backfill", "scheduled"]
+AfterRule = Literal["all", "any"]
 #: when a task starts, given how those it waits for have ended (`trigger.py`)
 TriggerRule = Literal[
     "all_success",
@@ -150,6 +151,8 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     cache_version: str | None = None
     #: tasks of other windows, partitions and instances are not equal
     cache_window: bool = False
+    #: assets that are updated when it succeeds (`awaited.py`)
+    produces: tuple[str, ...] = ()
 
 
 class Calendar(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -206,6 +209,13 @@ class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
     partitions: tuple[Dimension, ...] = ()
     #: tasks of all its runs together that run at a time; None = no limit
     max_active_tasks: int | None = None
+    #: DAGs whose success starts a run of it, of each or of one of them; or assets that all have to be updated
+    #: (`awaited.py`)
+    after: tuple[str, ...] = ()
+    after_rule: AfterRule = "all"
+    consumes: tuple[str, ...] = ()
+    #: name of events that start a run of it
+    on_event: str | None = None
 
 
 #: what the key of a partition begins with; that of a piece of time begins with a digit

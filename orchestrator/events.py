@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from orchestrator.definition import Window
-from orchestrator.messages import NO_JSON, Value
+from orchestrator.messages import NO_JSON, Cause, Value
 
 #: version of the meaning of the events below, written beside each batch
 SCHEMA = 1
@@ -122,6 +122,8 @@ class RunCreated(Event, frozen=True, tag="run_created"):
     plan: Plan | None = None
     #: of a run that a task of another run started
     called_by: CalledBy | None = None
+    #: of runs that start by themselves, but for schedules
+    triggered_by: tuple[Cause, ...] = ()
 
 
 class RunStarted(Event, frozen=True, tag="run_started"):
@@ -184,6 +186,8 @@ class RunRestarted(Event, frozen=True, tag="run_restarted"):
     """Reprocess of a terminal run: queued again, every task pending, under `dag_version`."""
 
     dag_version: int
+    #: empty = somebody asked for it
+    triggered_by: tuple[Cause, ...] = ()
 
 
 class RunRevived(Event, frozen=True, tag="run_revived"):

@@ -24,6 +24,21 @@ import msgspec
 NO_JSON = msgspec.Raw(b"")
 
 
+class Cause(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing because of which a run started by itself."""
+
+    #: dag (a run of it succeeded) | asset (a task updated it) | event (somebody told it)
+    kind: str
+    #: of the DAG, asset or event
+    name: str
+    #: of the run that succeeded, or whose task updated the asset; of an event "", as what follows
+    run_id: str = ""
+    task: str = ""
+    #: of the run, or of the task
+    attempt: int = 0
+    event_id: str = ""
+
+
 class RunContext(msgspec.Struct, frozen=True, array_like=True):
     """What every assignment of one run has in common."""
 
@@ -39,6 +54,8 @@ class RunContext(msgspec.Struct, frozen=True, array_like=True):
     params: dict[str, Any]
     #: as `Window.partition`
     partition: str = ""
+    #: empty = a person, a schedule or a backfill
+    triggered_by: tuple[Cause, ...] = ()
 
 
 class MapPart(msgspec.Struct, frozen=True, array_like=True):

@@ -60,6 +60,11 @@ LATENCY_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 6
 #: what the window key of a run that an event started begins with; its id follows
 EVENT = "!"
 
+#: whose inbox tells what may start runs (`Succeeded`, `Produced`)
+TRIGGERS = "triggers"
+#: kind of the records of what DAGs have gathered (`awaited.Gathered`), by `dag_key`
+GATHERED = "gathered"
+
 #: streams one can `tail`, besides `inbox(actor)`
 SCHED = "sched"
 FEED = "feed"
@@ -78,6 +83,16 @@ def approvals_of(tenant: str) -> str:
 def approval_key(run_id: str, task: str, attempt: int) -> str:
     """Key of such a record."""
     return f"{run_id}/{task}/{attempt}"
+
+
+def assets_of(tenant: str) -> str:
+    """Kind of the records of a tenant's assets (`awaited.AssetLog`), by asset."""
+    return f"assets/{tenant}"
+
+
+def gathered_key(tenant: str, dag_id: str) -> str:
+    """Key of the record of what a DAG has gathered."""
+    return f"{tenant}|{dag_id}"
 
 
 def place(cursor: str) -> tuple[int, int]:
@@ -213,6 +228,8 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     #: not "": (run, task) that calls this run. It is created while that is so, else the answer is `unwanted`; it keeps
     #: its window to itself, and its end is told to the caller as a window's to a backfill
     caller: tuple[str, str] | None = None
+    #: JSON of the causes, for its row; of one that is restarted too
+    because: bytes = b""
 
 
 class Quota(msgspec.Struct, frozen=True):
@@ -232,6 +249,9 @@ class Creation(msgspec.Struct, frozen=True):
     #: `reply` is kept beside the results, for what the caller needs to answer alike
     idem: StoredReply | None = None
     quota: Quota | None = None
+    #: tenant and name of what happens once, however late it is told again: then nothing is created, and the answer is
+    #: `told`, with the runs that were
+    once: tuple[str, str] | None = None
 
 
 class CreatedRun(msgspec.Struct, frozen=True, array_like=True):
@@ -247,7 +267,8 @@ class CreationResult(msgspec.Struct, frozen=True):
     """Answer to one Creation."""
 
     #: ok | replayed | conflict (idempotency key of another body) | changed (some DAG's version: read it again) |
-    #: busy (`runs` has the one that goes on) | exhausted (the quota) | unwanted (its caller waits no longer)
+    #: busy (`runs` has the one that goes on) | exhausted (the quota) | unwanted (its caller waits no longer) |
+    #: told (`runs` has those of the first time)
     status: str
     runs: tuple[CreatedRun, ...] = ()
     #: of a replay: the `reply` that was given with the original
@@ -340,12 +361,16 @@ class PutDag(msgspec.Struct, frozen=True, kw_only=True):
     next_due_ms: int = 0
     max_dags: int = 10_000
     idem: StoredReply | None = None
+    #: what starts runs of it, and the assets that its tasks update (`awaited.py`)
+    follows: tuple[str, ...] = ()
+    makes: tuple[str, ...] = ()
 
 
 class DagWritten(msgspec.Struct, frozen=True):
     """Answer to `put_dag` and `set_paused`."""
 
-    #: ok | replayed | conflict (idempotency key) | changed (base version) | full | missing
+    #: ok | replayed | conflict (idempotency key) | changed (base version) | full | missing |
+    #: circle (it would start itself; `reply` has the way, DAGs apart by spaces)
     status: str
     version: int = 0
     paused: bool = False
@@ -419,6 +444,36 @@ class FireResult(msgspec.Struct, frozen=True):
     runs: tuple[CreatedRun, ...] = ()
 
 
+class Gather(msgspec.Struct, frozen=True, kw_only=True):
+    """What was told is written down, and what it starts begins, in one step: each fact is consumed once.
+
+    It is decided on the record as it was read, and on the DAG's version and pause.
+    """
+
+    scheduler_epoch: int
+    kind: str
+    key: str
+    #: the record as it was; b"" = there was none
+    expected: bytes
+    record: bytes
+    tenant: str = ""
+    #: "" = of no DAG: nothing starts
+    dag_id: str = ""
+    dag_version: int = 0
+    paused: bool = False
+    runs: tuple[NewRun, ...] = ()
+
+
+class GatherResult(msgspec.Struct, frozen=True):
+    """Answer to a Gather."""
+
+    #: ok | stale (the record) | changed (the DAG) | busy (runs of these windows go on: leave them) | fenced
+    status: str
+    runs: tuple[CreatedRun, ...] = ()
+    #: window keys
+    busy: tuple[str, ...] = ()
+
+
 class RunRow(msgspec.Struct, frozen=True):
     """A run or backfill as last committed."""
 
@@ -452,6 +507,8 @@ class RunRow(msgspec.Struct, frozen=True):
     sla_missed: tuple[str, ...] = ()
     #: (run, task) that called it
     caller: tuple[str, str] | None = None
+    #: JSON of the causes of a run that started by itself; "" = it did not
+    because: str = ""
 
     @property
     def window(self) -> Window | None:
@@ -653,8 +710,31 @@ class Born(msgspec.Struct, frozen=True, tag_field="k", tag="born"):
         return EventBatch(1, self.schema, self.events.encode())
 
 
+class Succeeded(msgspec.Struct, frozen=True, tag_field="k", tag="succeeded"):
+    """inbox of TRIGGERS: a run of a DAG that others follow succeeded; not a backfill, but its windows."""
+
+    tenant: str
+    dag_id: str
+    run_id: str
+    window_key: str
+    attempt: int
+    at_ms: int
+
+
+class Produced(msgspec.Struct, frozen=True, tag_field="k", tag="produced"):
+    """inbox of TRIGGERS: a task that updates assets succeeded."""
+
+    tenant: str
+    dag_id: str
+    run_id: str
+    task: str
+    attempt: int
+    assets: tuple[str, ...]
+    at_ms: int
+
+
 SchedItem = RunsCreated | RunMoved | BackfillShaped | DagChanged | Wake
-InboxItem = WindowNews | Widened | TimerFired | Letter | Born
+InboxItem = WindowNews | Widened | TimerFired | Letter | Born | Succeeded | Produced
 #: one commit of the feed: (entity id, last version, state)
 FeedItem = tuple[str, int, str]
 #: feed item of no entity: this server is about to go away
@@ -700,6 +780,23 @@ class Journal(Protocol):
 
     async def replaced(self) -> list[str]:
         """Runs that a later fire replaced, or whose caller waits no longer, and that have not ended, by id."""
+        ...
+
+    # what starts runs
+    async def gather(self, gather: Gather) -> GatherResult:
+        """One atomic step; its runs are counted in the metrics. Sent again after a lost answer it is `stale`: done."""
+        ...
+
+    async def followers(self, tenant: str, source: str) -> list[str]:
+        """DAGs whose current version has it in `PutDag.follows`, by id."""
+        ...
+
+    async def makers(self, tenant: str, asset: str) -> list[str]:
+        """DAGs whose current version has it in `PutDag.makes`, by id."""
+        ...
+
+    async def assets(self, tenant: str) -> list[str]:
+        """Assets that the current version of some DAG names, by name."""
         ...
 
     # DAGs

@@ -106,6 +106,7 @@ class Compiled:
         "first",
         "graph",
         "keys",
+        "makes",
         "maps",
         "params",
         "queue_limits",
@@ -163,6 +164,8 @@ class Compiled:
             i: self.graph.index[spec.compensates] for i, spec in enumerate(self.specs) if spec.compensates is not None
         }
         self.undone_by = {undone: i for i, undone in self.undoes.items()}
+        #: task -> assets that it updates
+        self.makes = {spec.id: spec.produces for spec in self.specs if spec.produces}
         #: some task needs more than a slot of the default pool
         self.bound = is_bound(definition)
         #: results of some task are used again
@@ -481,6 +484,7 @@ class Run:
         "tasks",
         "tenant",
         "told_at",
+        "triggered_by",
         "undoing",
         "unfolding",
         "values",
@@ -500,6 +504,7 @@ class Run:
         self.parent = created.parent
         self.called_by = created.called_by
         self.plan = created.plan
+        self.triggered_by = created.triggered_by
         self.created_at = created.at
         self.compiled_by_version = compiled_by_version
         #: its tasks run as Kubernetes Jobs
@@ -623,7 +628,7 @@ class Run:
         of = self.window
         window, partition = ((of.start, of.end) if of.start else None, of.partition) if of else (None, "")
         head = (self.run_id, self.tenant, self.dag_id, self.compiled.version)
-        return RunContext(*head, window, owner, self.params, partition)
+        return RunContext(*head, window, owner, self.params, partition, self.triggered_by)
 
 
 # ── apply ─────────────────────────────────────────────────────────────────────────────────────────
@@ -683,6 +688,7 @@ def apply(run: Run, event: e.Event) -> None:
             run.past_attempts = run.past_attempts | last
             run.error = run.started_at = run.going_since = run.finished_at = run.heard_at = run.verdict = None
             run.queued_version, run.queued_at = run.version, event.at
+            run.triggered_by = event.triggered_by or run.triggered_by
             run._fresh(event.dag_version)
         case _:
             run.state = TRANSITIONS[run.state][type(event)]

@@ -8,8 +8,9 @@ section 1 of the dags contract, with these additive keys: of a DAG `isolation`, 
 of its schedule (`calendar`, `start_at`, `end_at`, `jitter_s`; `overlap` also takes `cancel_previous`); of a
 task `inputs`, `retry_cap_s`, `trigger_rule`, `branch`, `teardown_of`, `on_failure_fail_run`, `compensates`
 (docs/graphs.md tells them), `expand`, `max_active`, `tolerated_failures` (docs/mapping.md), those of deadlines
-(docs/deadlines.md), and, told by docs/limits.md, `pool` and `limits` of a task and `max_active_tasks` of a DAG, and
-`cache_ttl_s` with what goes with it (docs/caching.md).
+(docs/deadlines.md), told by docs/limits.md `pool` and `limits` of a task and `max_active_tasks` of a DAG, by
+docs/caching.md `cache_ttl_s` with what goes with it, and by docs/triggers.md `after`, `after_rule`, `consumes` and
+`on_event` of a DAG and `produces` of a task.
 Unknown keys are ignored.
 
 pydantic is imported here and in no other module of the core.
@@ -25,12 +26,13 @@ from typing import Annotated, Any
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from orchestrator import cache_form, graph, kinds, map_form, partitions, policies
+from orchestrator import awaited, cache_form, graph, kinds, map_form, partitions, policies
 from orchestrator.binding import own, place
 from orchestrator.dates import instant_text, parse_instant
 from orchestrator.definition import (
     MARK,
     WAITING_TYPES,
+    AfterRule,
     Calendar,
     Catchup,
     Definition,
@@ -58,6 +60,9 @@ DAG_ID = r"^[A-Za-z0-9_.-]{1,250}$"
 TASK_ID = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"
 #: an id, or nothing
 GROUP = r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,62})?$"
+#: what is told apart by its name: a URI, or any word
+ASSET = r"^[^\s\x00-\x1f\x7f]{1,500}$"
+EVENT_NAME = r"^[A-Za-z0-9_.:-]{1,128}$"
 ENTRYPOINT = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
 
 #: keys of a task that say when it starts and what that means for others (docs/graphs.md)
@@ -72,6 +77,9 @@ ExceptionName = Annotated[str, StringConstraints(pattern=EXCEPTION, max_length=2
 ExceptionNames = Annotated[list[ExceptionName], Field(max_length=50)]
 SlaActions = Annotated[list[SlaAction], Field(min_length=1, max_length=4)]
 TaskId = Annotated[str, StringConstraints(pattern=TASK_ID)]
+DagName = Annotated[str, StringConstraints(pattern=DAG_ID)]
+Asset = Annotated[str, StringConstraints(pattern=ASSET)]
+EventName = Annotated[str, StringConstraints(pattern=EVENT_NAME)]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
 
@@ -153,6 +161,8 @@ class TaskBody(BaseModel):
     cache_key: Annotated[str, StringConstraints(min_length=1, max_length=500)] | None = None
     cache_version: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
     cache_window: bool = False
+    #: assets that are updated when it succeeds
+    produces: list[Asset] = Field(default_factory=list, max_length=100)
 
 
 class CalendarBody(BaseModel):
@@ -194,6 +204,13 @@ class DagBody(BaseModel):
     jitter_s: float = Field(default=0.0, ge=0, le=86_400)
     #: a list of values, or lists by name whose product it is (see `partitions.py`)
     partitions: Any = None
+    #: DAGs whose success starts a run: all of them, or any
+    after: list[DagName] = Field(default_factory=list, max_length=100)
+    after_rule: AfterRule = "all"
+    #: assets whose update starts a run, once all are updated
+    consumes: list[Asset] = Field(default_factory=list, max_length=100)
+    #: name of events that start a run each
+    on_event: EventName | None = None
 
 
 def parse_dag(body: object) -> tuple[Definition, bool]:
@@ -257,11 +274,16 @@ def to_json(definition: Definition) -> dict[str, Any]:
         "start_at",
         "end_at",
         "jitter_s",
+        "after_rule",
+        "on_event",
     ):
         if getattr(definition, key) != getattr(plain, key):
             body[key] = getattr(definition, key)
     if definition.on_sla_miss != MARK:
         body["on_sla_miss"] = list(definition.on_sla_miss)
+    for key in ("after", "consumes"):
+        if getattr(definition, key):
+            body[key] = list(getattr(definition, key))
     if definition.partitions:
         body["partitions"] = partitions.lists(definition.partitions)
     if definition.calendar is not None:
@@ -347,6 +369,10 @@ def _definition(dag: DagBody) -> Definition:
         made = msgspec.structs.replace(made, partitions=partitions.parse(dag.partitions))
     # a default that is another object would be written, and change the hashes of definitions without jitter
     made = msgspec.structs.replace(made, jitter_s=dag.jitter_s) if dag.jitter_s else made
+    after, consumes = tuple(dict.fromkeys(dag.after)), tuple(dict.fromkeys(dag.consumes))
+    if after or consumes or dag.on_event or dag.after_rule != "all":
+        followed = {"after": after, "after_rule": dag.after_rule, "consumes": consumes, "on_event": dag.on_event}
+        made = msgspec.structs.replace(made, **followed)
     return msgspec.structs.replace(made, max_active_tasks=dag.max_active_tasks)
 
 
@@ -395,6 +421,7 @@ def _task(position: int, task: TaskBody) -> TaskSpec:
         compensates=task.compensates,
         group=task.group,
         pool=task.pool,
+        produces=tuple(dict.fromkeys(task.produces)),
         limits=tuple(LimitUse(use) if isinstance(use, str) else LimitUse(use.name, use.slots) for use in task.limits),
         cache_ttl_s=task.cache_ttl_s,
         cache_key=task.cache_key,
@@ -416,6 +443,7 @@ def _check_meaning(definition: Definition) -> None:
     faults += map_form.misused(definition.tasks)
     faults += policies.faults(definition)
     faults += cache_form.faults(definition)
+    faults += awaited.faults(definition)
     faults += _misused_compensations(definition.tasks)
     faults = faults or list(_misnamed_ways(definition.tasks))
     if faults:
@@ -552,7 +580,7 @@ def _task_json(task: TaskSpec) -> dict[str, Any]:
             body[key] = getattr(task, key)
     if task.tolerated_failures:
         body["tolerated_failures"] = task.tolerated_failures
-    for key in ("teardown_of", "on_sla_miss", *policies.LISTS):
+    for key in ("teardown_of", "on_sla_miss", "produces", *policies.LISTS):
         if getattr(task, key) != getattr(plain, key):
             body[key] = list(getattr(task, key))
     if task.retry_policies:

@@ -13,7 +13,7 @@ import msgspec
 from orchestrator.definition import Definition, Dimension, RunType, TaskSpec, Window
 from orchestrator.events import Counts
 from orchestrator.limits import Rate
-from orchestrator.messages import NO_JSON
+from orchestrator.messages import NO_JSON, Cause
 
 T = TypeVar("T")
 
@@ -33,6 +33,50 @@ class LastDropped(msgspec.Struct, frozen=True):
     reason: str
 
 
+class AwaitedView(msgspec.Struct, frozen=True):
+    """One thing that has to happen before a run of a DAG starts by itself."""
+
+    #: dag | asset
+    kind: str
+    name: str
+    #: a DAG of that name exists, or some DAG produces the asset
+    known: bool
+    #: what has happened and no run has consumed, oldest first
+    pending: tuple[Cause, ...] = ()
+
+
+class UpdateView(msgspec.Struct, frozen=True):
+    """One update of an asset."""
+
+    cause: Cause
+    dag_id: str
+    at: datetime
+
+
+class AssetView(msgspec.Struct, frozen=True):
+    """Something that tasks update and that DAGs consume."""
+
+    asset: str
+    #: DAGs
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    #: how often it was updated, and the latest ones, newest first
+    updates: int
+    last: tuple[UpdateView, ...] = ()
+
+
+class EventTold(msgspec.Struct, frozen=True):
+    """What became of an event."""
+
+    name: str
+    event_id: str
+    #: one for each DAG that listened when it was told first
+    runs: tuple[Triggered, ...]
+    #: it had been told before: nothing started now
+    duplicate: bool = False
+    replayed: bool = False
+
+
 class DagView(msgspec.Struct, frozen=True):
     """The current version of a DAG."""
 
@@ -47,6 +91,8 @@ class DagView(msgspec.Struct, frozen=True):
     #: reason -> fires that started no run
     dropped_fires: dict[str, int] = msgspec.field(default_factory=dict)
     last_dropped: LastDropped | None = None
+    #: empty in lists
+    awaits: tuple[AwaitedView, ...] = ()
 
 
 class WindowView(msgspec.Struct, frozen=True):
@@ -155,6 +201,8 @@ class RunView(msgspec.Struct, frozen=True):
     sla_deadline: datetime | None = None
     parent_run_id: str | None = None
     error: str | None = None
+    #: empty = a person, a schedule or a backfill
+    triggered_by: tuple[Cause, ...] = ()
     #: its own SLA was missed; tasks that missed theirs, at most the first hundred
     sla_missed: bool = False
     tasks_sla_missed: tuple[str, ...] = ()
@@ -220,6 +268,7 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True):
     partition: str = ""
     #: of a manual run: the event because of which it starts; another trigger with it starts nothing
     event_id: str = ""
+    causes: tuple[Cause, ...] = ()
     #: of a backfill that is not over dates; None = those that the DAG declares
     partitions: tuple[Dimension, ...] | None = None
     params: dict[str, Any] = msgspec.field(default_factory=dict)

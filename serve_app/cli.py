@@ -26,6 +26,7 @@ from serve_app import (
     pipeline_commands,
     plan_commands,
     screen,
+    starter_commands,
     waiting_commands,
 )
 from serve_app.api_client import ApiRefused, Json, ServerUnreachable
@@ -41,6 +42,7 @@ for _group, _name in (
     (waiting_commands.approvals, "approvals"),
     (commands.workers, "workers"),
     (limit_commands.limits, "limits"),
+    (starter_commands.assets, "assets"),
     (plan_commands.plans, "plan"),
     (plan_commands.instances, "instances"),
     (job_commands.jobs, "jobs"),

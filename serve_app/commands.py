@@ -72,10 +72,20 @@ def dags_show(session: Session, dag_id: DagId) -> None:
     if session.as_json:
         screen.print_json(dag)
         return
-    screen.print_facts({name: value for name, value in dag.items() if name != "tasks"})
+    screen.print_facts({name: value for name, value in dag.items() if name not in ("tasks", "awaits")})
+    if dag.get("awaits"):
+        screen.print_line("")
+        waits = ((f"{a['kind']} {a['name']}", _met(a), ", ".join(map(screen.cause, a["by"]))) for a in dag["awaits"])
+        screen.print_table(("waits for", "", "by"), waits)
     rows = ((t["id"], t.get("type") or t.get("entrypoint"), ", ".join(t["depends_on"])) for t in dag["tasks"])
     screen.print_line("")
     screen.print_table(("task", "type", "depends on"), rows)
+
+
+def _met(awaited: Json) -> str:
+    if not awaited["known"]:
+        return "nobody has it"
+    return "met" if awaited["met"] else "not yet"
 
 
 @command(dags, "deploy")
@@ -319,7 +329,9 @@ def _show_run(session: Session, run: Json) -> None:
     if session.as_json:
         screen.print_json(run)
         return
-    facts = {name: value for name, value in run.items() if name not in ("tasks", "windows", "counts", "window")}
+    told = ("tasks", "windows", "counts", "window", "triggered_by")
+    facts = {name: value for name, value in run.items() if name not in told}
+    facts["because of"] = ", ".join(map(screen.cause, run.get("triggered_by", ())))
     screen.print_facts({**facts, "window": _window(run["window"]), **(run.get("counts") or {})})
     screen.print_line("")
     screen.print_table(("task", "state"), run["tasks"].items())

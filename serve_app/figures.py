@@ -4,6 +4,7 @@
     run_latency_seconds|<dag>|le|<bound>, |sum_ms, |count   created to finished
     sla_breaches_total|<dag>, task_sla_breaches_total|<dag>
     task_cache_hits_total|<dag>, task_cache_misses_total|<dag>
+    triggered_runs_total|<dag>                          runs that started because of other DAGs or of assets
     schedule_fires_dropped_total|<dag>|<reason>
     pipeline_jobs_lost_total|@ci, pipeline_jobs_retried_total|@ci
     orchestrator_jobs_total|<blueprint>, orchestrator_jobs_failed_total|<blueprint>
@@ -55,6 +56,7 @@ def families(
         _plain("task_sla_breaches", "Tasks that were not over at their deadline", counters),
         _plain("task_cache_hits", "Tasks that had the result of an equal one", counters),
         _plain("task_cache_misses", "Tasks that were computed although they are cached", counters),
+        _plain("triggered_runs", "Runs that started because of other DAGs or of assets", counters),
         _dropped(counters),
         _plain("pipeline_jobs_lost", "CI jobs that were queued again because their runner was lost", counters),
         _plain("pipeline_jobs_retried", "CI jobs that were queued again because they failed", counters),

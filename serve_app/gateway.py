@@ -25,7 +25,7 @@ from actors.lua_sandbox import LuaSandbox
 from actors.plan_store import PlanStore
 from actors.settings import Settings
 from actors.vault import Vault
-from orchestrator import codec, pace
+from orchestrator import awaited, codec, pace
 from orchestrator import events as e
 from orchestrator.blueprint import Blueprint
 from orchestrator.calls import CALL
@@ -77,6 +77,7 @@ from serve_app.live_runs import LiveRuns
 from serve_app.pipelines import Pipelines
 from serve_app.ports import Expect, Observation
 from serve_app.run_stream import run_frames
+from serve_app.starters import Starters, would_start_itself
 from serve_app.steps import TRIES
 from serve_app.triggers import Triggers
 from serve_app.waiting import Waiting
@@ -130,6 +131,8 @@ class Gateway:
         self.limit_book = LimitBook(journal, control)
         #: results that are used again
         self.cache = CacheBook(journal, self._book, clock)
+        #: what starts runs of several DAGs: events and assets
+        self.starters = Starters(journal, self._triggers, creations)
         store = PlanStore(Path(settings.plans_root))
         #: the instances surface's part
         self.instances = Instances(journal, control, self._book, creations, self._hub, store, clock, settings)
@@ -169,6 +172,8 @@ class Gateway:
             written = await self._journal.put_dag(step)
             if written.status == "full":
                 raise Conflict(f"a tenant has at most {self._dags_max} DAGs")
+            if written.status == "circle":
+                raise would_start_itself(written)
             if written.status != "changed":
                 self._book.forget(tenant, definition.dag_id)
                 return _defined(definition.dag_id, written)
@@ -176,11 +181,12 @@ class Gateway:
 
     @within(DEADLINE_S)
     async def dag(self, tenant: str, dag_id: str) -> DagView:
-        """The current version of one DAG. Raises NotFound."""
+        """The current version of one DAG, with what it waits for. Raises NotFound."""
         row = await self._journal.dag(tenant, dag_id)
         if row is None:
             raise NotFound("DAG", dag_id)
-        return rendering.dag_view(row)
+        view = rendering.dag_view(row)
+        return msgspec.structs.replace(view, awaits=await self.starters.awaits(tenant, view.definition))
 
     @within(DEADLINE_S)
     async def dags(
@@ -235,6 +241,8 @@ class Gateway:
             next_due_ms=next_due_ms,
             max_dags=self._dags_max,
             idem=_stored(idem),
+            follows=awaited.follows(definition),
+            makes=awaited.makes(definition),
         )
 
     def _next_fire(self, tenant: str, definition: Definition, before: Definition | None) -> tuple[int | None, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 from prometheus_client.core import Metric
@@ -21,9 +21,11 @@ from orchestrator.ports import Ballot
 from orchestrator.views import (
     Acknowledged,
     ApprovalView,
+    AssetView,
     CheckpointView,
     DagDefined,
     DagView,
+    EventTold,
     FindingView,
     Frame,
     Idempotency,
@@ -108,6 +110,21 @@ class Caches(Protocol):
         """The DAG's tasks, or one of them, use no result of an attempt that has begun by now. Raises NotFound."""
 
 
+class Starters(Protocol):
+    """What starts runs of several DAGs at once."""
+
+    async def tell(
+        self, tenant: str, name: str, event_id: str, payload: Mapping[str, Any], idem: Idempotency | None
+    ) -> EventTold:
+        """Every DAG that listens to events of that name has a run because of this one, once. Raises Conflict."""
+
+    async def assets(self, tenant: str) -> list[AssetView]:
+        """Assets that DAGs name, or that were updated, by name."""
+
+    async def asset(self, tenant: str, name: str) -> AssetView:
+        """One of them. Raises NotFound."""
+
+
 class Gateway(Protocol):
     """Commands in, views and streams out."""
 
@@ -122,6 +139,10 @@ class Gateway(Protocol):
     @property
     def limit_book(self) -> Limits:
         """Limits on tasks that run."""
+
+    @property
+    def starters(self) -> Starters:
+        """Events and assets."""
 
     async def define_dag(
         self, tenant: str, definition: Definition, *, keep_tasks: bool, expect: Expect, idem: Idempotency | None

@@ -63,6 +63,7 @@ def run_view(row: RunRow) -> RunView:
         parent_run_id=row.parent or (row.caller[0] if row.caller else None),
         parent_task=row.caller[1] if row.caller else None,
         error=row.error or None,
+        triggered_by=codec.decode_causes(row.because),
         max_active_runs=row.max_active_runs,
         sla_missed="" in row.sla_missed,
         tasks_sla_missed=tuple(filter(None, row.sla_missed)),

@@ -106,6 +106,17 @@ def print_facts(facts: Mapping[str, Any]) -> None:
     Console(highlight=False).print(table)
 
 
+def cause(told: Mapping[str, Any]) -> str:
+    """Why a run started by itself, in a few words."""
+    match told["kind"]:
+        case "event":
+            return f"event {told['name']} {told['event_id']}"
+        case "asset":
+            return f"asset {told['name']} by {told['run_id']}/{told['task']}"
+        case _:
+            return f"dag {told['name']} by {told['run_id']}"
+
+
 def shown(value: Any) -> str:
     """`value` as markup."""
     if value is None:

@@ -57,7 +57,7 @@ class Triggers:
     ) -> tuple[list[Triggered | OrchestratorError], bool]:
         """Manual runs in one durable step; a bad one fails alone."""
         for _ in range(TRIES):
-            made = [await self._new_run(tenant, trigger) for trigger in triggers]
+            made = [await self.new_run(tenant, trigger) for trigger in triggers]
             runs = tuple(run for run in made if isinstance(run, NewRun))
             errors = {n: run for n, run in enumerate(made) if isinstance(run, OrchestratorError)}
             if not runs:
@@ -73,6 +73,10 @@ class Triggers:
             for trigger in triggers:
                 self._book.forget(tenant, trigger.dag_id)
         raise Unavailable(f"DAG {triggers[0].dag_id} changes too fast")
+
+    def forget(self, tenant: str, dag_id: str) -> None:
+        """The DAG has changed: it is read again when it is needed."""
+        self._book.forget(tenant, dag_id)
 
     async def plan(self, tenant: str, trigger: Trigger) -> Plan:
         """What `trigger` would do now. Raises Invalid, NotFound."""
@@ -97,7 +101,8 @@ class Triggers:
 
     # manual runs
 
-    async def _new_run(self, tenant: str, trigger: Trigger) -> NewRun | OrchestratorError:
+    async def new_run(self, tenant: str, trigger: Trigger) -> NewRun | OrchestratorError:
+        """The run that the trigger wants, to be created; or why there is none."""
         try:
             dag = await self._book.current(tenant, trigger.dag_id)
             window = _window(dag.definition, trigger)
@@ -107,6 +112,8 @@ class Triggers:
         now = self._clock.now()
         run_id = self._clock.new_run_id()
         created = e.RunCreated(now, run_id, tenant, trigger.dag_id, dag.version, "manual", window, trigger.params)
+        if trigger.causes:
+            created = msgspec.structs.replace(created, triggered_by=trigger.causes)
         again = window is not None and trigger.reprocess != "none"
         version = pinned or dag.version
         return NewRun(
@@ -124,6 +131,7 @@ class Triggers:
             restart_event=codec.encode_events([e.RunRestarted(now, version)]) if again else b"",
             restart_version=version if again else 0,
             pinned_version=pinned if again else 0,
+            because=codec.encode_causes(trigger.causes) if trigger.causes else b"",
         )
 
     async def _pinned(self, tenant: str, trigger: Trigger, window: Window | None) -> int:

@@ -46,6 +46,7 @@ from orchestrator.views import (
 from serve_app import map_instances
 from serve_app.ports import Expect, Observation
 from tests.fakes_limits import FakeLimits
+from tests.fakes_starters import FakeStarters
 
 T = TypeVar("T")
 replace = msgspec.structs.replace
@@ -108,6 +109,7 @@ class FakeGateway:
 
     def __post_init__(self) -> None:
         self._waiting = FakeWaiting(self)
+        self._starters = FakeStarters(self._check, self._trigger, self._once, self._definitions, EPOCH)
 
     # -- what tests do to it
 
@@ -343,6 +345,13 @@ class FakeGateway:
             raise NotFound("task", task)
         self._check()
         return Uncached(dag_id, task, EPOCH)
+
+    @property
+    def starters(self) -> FakeStarters:
+        return self._starters
+
+    def _definitions(self, tenant: str) -> list[Definition]:
+        return [view.definition for (owner, _), view in self._dags.items() if owner == tenant]
 
     @property
     def limit_book(self) -> FakeLimits:

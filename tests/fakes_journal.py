@@ -54,6 +54,7 @@ class _Run:
     sla_missed: tuple[str, ...] = ()
     caller: tuple[str, str] | None = None
     calls: dict[str, str] = field(default_factory=dict)
+    because: str = ""
     #: when it ended; None = it has not, or its history is removed, or stays
     ended_ms: int | None = None
     lines: list[bytes] = field(default_factory=list)
@@ -94,6 +95,8 @@ class _Dag:
     dropped_ms: int | None = None
     dropped_why: str = ""
     definitions: dict[int, bytes] = field(default_factory=dict)
+    follows: tuple[str, ...] = ()
+    makes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -126,6 +129,7 @@ class MemoryJournal:
         self.counters: dict[str, int] = defaultdict(int)
         self.quotas: dict[str, int] = defaultdict(int)
         self.windows = SlidingWindows()
+        self.told: dict[tuple[str, str], tuple[p.CreatedRun, ...]] = {}
         self.logs: dict[tuple[str, str, int], list[bytes]] = {}
         #: steps that fail next: True = as if the answer were lost, False = before anything happened
         self.failing: list[bool] = []
@@ -135,6 +139,7 @@ class MemoryJournal:
         self._feed: list[p.FeedItem] = []
         self._told: list[p.WindowNews] = []
         self._born: dict[str, list[p.InboxItem]] = {}
+        self._heard: list[p.InboxItem] = []
 
     async def take_epoch(self, owner: str) -> int:
         def step() -> int:
@@ -169,6 +174,25 @@ class MemoryJournal:
 
     async def replaced(self) -> list[str]:
         return self._step(lambda: sorted(self.replaced_runs))
+
+    async def gather(self, gather: p.Gather) -> p.GatherResult:
+        return self._step(lambda: self._gather(gather))
+
+    async def followers(self, tenant: str, source: str) -> list[str]:
+        return self._step(lambda: self._followers(tenant, source))
+
+    async def makers(self, tenant: str, asset: str) -> list[str]:
+        return self._step(
+            lambda: sorted(d for (t, d), dag in self.dag_rows.items() if t == tenant and asset in dag.makes)
+        )
+
+    async def assets(self, tenant: str) -> list[str]:
+        def step() -> list[str]:
+            dags = [dag for (t, _), dag in self.dag_rows.items() if t == tenant]
+            followed = {s.removeprefix("asset/") for dag in dags for s in dag.follows if s.startswith("asset/")}
+            return sorted(followed.union(*(dag.makes for dag in dags)))
+
+        return self._step(step)
 
     async def put_dag(self, dag: p.PutDag) -> p.DagWritten:
         return self._step(lambda: self._put_dag(dag))
@@ -432,6 +456,9 @@ class MemoryJournal:
                 woken.append(wake)
         for owner, items in inboxes.items():
             self._write(p.inbox(owner), codec.encode_items(items))
+        if self._heard:
+            self._write(p.inbox(p.TRIGGERS), codec.encode_items(self._heard))
+            self._heard = []
         if self._sched or woken:
             self._write(p.SCHED, codec.encode_items([*self._sched, *woken]))
         if self._feed:
@@ -504,6 +531,8 @@ class MemoryJournal:
             run.started_ms = a.started_ms or None
         if a.finished_ms is not None:
             run.finished_ms = a.finished_ms or None
+        if run.state == "succeeded" != before:
+            self._tell_followers(run)
         run.sla_missed = (*run.sla_missed, *a.sla_missed)[: p.SLAS_SHOWN]
         if a.max_active_runs is not None:
             run.max_active_runs = a.max_active_runs or None
@@ -534,6 +563,15 @@ class MemoryJournal:
         elif old and self.runs[old].state not in p.TERMINAL:
             self.replaced_runs.add(old)
             self._sched.append(p.Wake(old, "orphan"))
+
+    def _followers(self, tenant: str, source: str) -> list[str]:
+        return sorted(d for (t, d), dag in self.dag_rows.items() if t == tenant and source in dag.follows)
+
+    def _tell_followers(self, run: _Run) -> None:
+        if run.run_type != "backfill" and not run.holder and self._followers(run.tenant, f"after/{run.dag_id}"):
+            at_ms = run.finished_ms or run.created_ms
+            where = (run.tenant, run.dag_id, run.run_id, run.window_key)
+            self._heard.append(p.Succeeded(*where, run.attempts, at_ms))
 
     def _tell_shape(self, run: _Run, before: str, capped: bool) -> None:
         turned = before != run.state and "paused" in (before, run.state)
@@ -681,13 +719,15 @@ class MemoryJournal:
         run = self.runs.get(self.by_window_key.get(key, "") if merged else n.run_id)
         if run and merged and _restarts(n.reprocess, run.state):
             self._restart(run, n.restart_event, 1, n.restart_version, wake_ms=n.wake_ms)
+            run.because = n.because.decode() or run.because
             self._queue(run, run.parent, None, run.created_ms, True)
             return p.CreatedRun(run.run_id, "queued", "restarted")
         if run:
             return p.CreatedRun(run.run_id, run.state, "created" if run.run_id == n.run_id else "existing")
         batch = [p.EventBatch(1, n.schema, n.event)]
         head = (n.run_id, n.tenant, n.dag_id, n.dag_version, n.run_type, n.created_ms, batch)
-        run = _Run(*head, window_key=n.window_key, sla_ms=n.sla_ms, caller=n.caller)
+        because = n.because.decode()
+        run = _Run(*head, window_key=n.window_key, sla_ms=n.sla_ms, caller=n.caller, because=because)
         if n.owner:
             run.holder, run.owner, run.parent = n.owner, n.owner, n.parent
             self._born.setdefault(n.owner, []).append(p.Born(n.run_id, n.schema, n.event.decode()))
@@ -708,6 +748,8 @@ class MemoryJournal:
         status, kept, reply = self._stored(creation.idem)
         if status:
             return p.CreationResult(status, kept if isinstance(kept, tuple) else (), reply)
+        if creation.once in self.told:
+            return p.CreationResult("told", self.told[creation.once])
         if not all(self._holds(n) for n in creation.runs):
             return p.CreationResult("changed")
         if any(self._unwanted(n) for n in creation.runs):
@@ -716,12 +758,16 @@ class MemoryJournal:
             rival = self.runs.get(self.alone.get((n.tenant, n.dag_id), "")) if n.alone else None
             if rival and rival.run_id != n.run_id and rival.state not in p.TERMINAL:
                 return p.CreationResult("busy", (p.CreatedRun(rival.run_id, rival.state, "existing"),))
-        quota = None if creation.runs[0].run_id in self.runs else creation.quota
+        quota = creation.quota
+        if quota is not None and creation.runs[0].run_id in self.runs:
+            quota = None
         if quota is not None and self.quotas[quota.key] >= quota.most:
             return p.CreationResult("exhausted")
         runs = tuple(self._stand(n) for n in creation.runs)
         if quota is not None:
             self.quotas[quota.key] += 1
+        if creation.once:
+            self.told[creation.once] = runs
         self._store(creation.idem, runs)
         return p.CreationResult("ok", runs)
 
@@ -896,6 +942,9 @@ class MemoryJournal:
         if dag.version == 0 and not _kind(d.dag_id) and listed >= d.max_dags:
             return p.DagWritten("full")
         if dag.content_hash != d.content_hash:
+            if way := self._circle(d):
+                return p.DagWritten("circle", dag.version, dag.paused, " ".join(way).encode())
+            dag.follows, dag.makes = d.follows, d.makes
             self.dag_rows[d.tenant, d.dag_id] = dag
             dag.version += 1
             dag.content_hash, dag.updated_ms = d.content_hash, d.now_ms
@@ -906,6 +955,39 @@ class MemoryJournal:
             self._sched.append(p.DagChanged(d.tenant, d.dag_id, dag.version, dag.paused))
         self._store(d.idem, (dag.version, dag.paused))
         return p.DagWritten("ok", dag.version, dag.paused)
+
+    def _circle(self, d: p.PutDag) -> list[str]:
+        """The way on which the DAG would start itself."""
+        ways = [[d.dag_id]]
+        known = {d.dag_id}
+        for way in ways:
+            made = d.makes if way[-1] == d.dag_id else self.dag_rows[d.tenant, way[-1]].makes
+            for source in (f"after/{way[-1]}", *(f"asset/{asset}" for asset in made)):
+                if source in d.follows:
+                    return [*way, d.dag_id]
+                for follower in set(self._followers(d.tenant, source)) - known:
+                    known.add(follower)
+                    ways.append([*way, follower])
+        return []
+
+    def _gather(self, g: p.Gather) -> p.GatherResult:
+        if self.owners["scheduler"].epoch != g.scheduler_epoch:
+            return p.GatherResult("fenced")
+        if self.documents[g.kind].get(g.key, b"") != g.expected:
+            return p.GatherResult("stale")
+        if g.dag_id:
+            dag = self.dag_rows.get((g.tenant, g.dag_id), _Dag())
+            if dag.version != g.dag_version or dag.paused != g.paused:
+                return p.GatherResult("changed")
+        standing = {n.window_key: self.by_window_key.get((g.tenant, g.dag_id, n.window_key)) for n in g.runs}
+        going = {key for key, i in standing.items() if i and self.runs[i].state not in {*p.TERMINAL, "queued"}}
+        if going:
+            return p.GatherResult("busy", busy=tuple(n.window_key for n in g.runs if n.window_key in going))
+        runs = tuple(self._stand(n) for n in g.runs)
+        if runs:
+            self.counters[f"triggered_runs_total|{g.dag_id}"] += len(runs)
+        self.documents[g.kind][g.key] = g.record
+        return p.GatherResult("ok", runs)
 
     def _set_paused(
         self, tenant: str, dag_id: str, paused: bool, now_ms: int, idem: p.StoredReply | None

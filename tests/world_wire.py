@@ -219,7 +219,7 @@ class Wire:
 
 #: steps that change something
 WRITES = frozenset(
-    {"take_epoch", "commit", "create_runs", "create_backfill", "fire", "put_dag", "set_paused", "pop_timers"}
+    {"take_epoch", "commit", "create_runs", "create_backfill", "fire", "gather", "put_dag", "set_paused", "pop_timers"}
 )
 
 

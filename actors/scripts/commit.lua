@@ -87,6 +87,17 @@ local function set_calls(r, pairs_)
   end
 end
 
+-- whoever follows its DAG is told that the run succeeded
+local heard = {}
+local function tell_followers(r, attempt, finished)
+  if r.rt ~= 'backfill' and not r.hd and call('EXISTS', 'fol:' .. r.t .. ':after/' .. r.d) == 1 then
+    heard[#heard + 1] = {
+      k = 'succeeded', tenant = r.t, dag_id = r.d, run_id = r.id, window_key = r.wk,
+      attempt = tonumber(attempt or call('HGET', 'run:' .. r.id, 'at') or '0'), at_ms = finished or r.cr,
+    }
+  end
+end
+
 local function apply(r, a)
   local before, count = r.st, a[3]
   r.v = r.v + count
@@ -112,6 +123,7 @@ local function apply(r, a)
   field('mar', a[20], 0)
   call('HSET', 'run:' .. r.id, unpack(set))
   if #unset > 0 then call('HDEL', 'run:' .. r.id, unpack(unset)) end
+  if a[5] == 'succeeded' and before ~= a[5] then tell_followers(r, a[6], a[8]) end
   if #a[18] > 0 then miss_slas(r, a[18]) end
   if r.rt == 'backfill' then tell_shape(r, before, a[20]) end
   if a[12] then reset_tasks(r) end
@@ -163,6 +175,7 @@ end
 for _, mail in ipairs(c[7]) do
   if mail[3] == '' or applied[mail[3]] then call('XADD', 'in:' .. mail[1], '*', 'e', mail[2]) end
 end
+if #heard > 0 then call('XADD', 'in:triggers', '*', 'e', cjson.encode(heard)) end
 flush()
 local reply = #results > 0 and cmsgpack.pack(results) or '\144'
 call('HSET', 'owner:' .. owner, 'turn', turn, 'reply', reply)

@@ -1,4 +1,4 @@
--- list of Creation {runs, idem, quota {key, most}} -> msgpack list of {status, {{run_id, state, how}, …}, reply}
+-- list of Creation {runs, idem, quota {key, most}, once {tenant, name}} -> msgpack list of {status, {{run_id, state, how}, …}, reply}
 
 local versions, answers = {}, {}
 local QUOTA_TTL_MS = 40 * 86400000
@@ -19,6 +19,11 @@ local function creation(c)
   elseif status then
     local kept = cmsgpack.unpack(rest)
     return { 'replayed', kept[1], kept[2] }
+  end
+  local once = c[4]
+  local told = once and call('HGET', 'once:' .. once[1], once[2])
+  if told then
+    return { 'told', cmsgpack.unpack(told), '' }
   end
   for _, n in ipairs(c[1]) do
     if not holds(n, versions) then
@@ -48,6 +53,7 @@ local function creation(c)
     call('INCR', count)
     call('PEXPIRE', count, QUOTA_TTL_MS)
   end
+  if once then call('HSET', 'once:' .. once[1], once[2], cmsgpack.pack(runs)) end
   if c[2] then store(c[2], cmsgpack.pack({ runs, c[2][3] })) end
   return { 'ok', runs, '' }
 end

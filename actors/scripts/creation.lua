@@ -44,7 +44,8 @@ local function flush_queue()
 end
 
 -- NewRun {run_id, tenant, dag_id, dag_version, run_type, created, event, window_key, sla, reprocess, restart_event,
--- restart_version, pinned_version, alone, owner, parent, schema, wake, caller {run, task} or {}} -> {run_id, state, how}
+-- restart_version, pinned_version, alone, owner, parent, schema, wake, caller {run, task} or {}, because}
+--   -> {run_id, state, how}
 local function stand(n)
   local r
   local called = n[19][1] ~= nil
@@ -56,6 +57,7 @@ local function stand(n)
   end
   if r and n[8] ~= '' and not called and restarts(n[10], r.st) then
     restart(r, n[11], 1, n[12], nil, n[18])
+    if n[20] ~= '' then call('HSET', 'run:' .. r.id, 'by', n[20]) end
     r.dv = n[12]
     queue(r, true)
     return { r.id, 'queued', 'restarted' }
@@ -64,7 +66,7 @@ local function stand(n)
   end
   local run = {
     id = n[1], t = n[2], d = n[3], dv = n[4], rt = n[5], cr = n[6], events = n[7], wk = n[8], sla = n[9], schema = n[17],
-    wake = n[18],
+    wake = n[18], by = n[20],
   }
   if called then run.cl = n[19][1] .. ' ' .. n[19][2] end
   if n[15] ~= '' then run.hd, run.own, run.par = n[15], n[15], n[16] end

@@ -13,7 +13,7 @@ local LATENCY_BOUNDS_MS = { 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 1000
 local LATENCY_NAMES = { '0.005', '0.01', '0.025', '0.05', '0.1', '0.25', '0.5', '1', '2.5', '5', '10', '30', '60', '300', '900', '3600' }
 
 -- fields of a run's row, in the order in which Python reads them
-local ROW = { 'v', 'own', 'st', 't', 'd', 'dv', 'rt', 'wk', 'par', 'at', 'cr', 'sa', 'fi', 'sla', 'err', 'mar', 'bw', 'ph', 'wb', 'hd', 'hr', 'sm', 'cl' }
+local ROW = { 'v', 'own', 'st', 't', 'd', 'dv', 'rt', 'wk', 'par', 'at', 'cr', 'sa', 'fi', 'sla', 'err', 'mar', 'bw', 'ph', 'wb', 'hd', 'hr', 'sm', 'cl', 'by' }
 
 local members, scored, deltas = {}, {}, {}
 local sched, feed, news = {}, {}, {}
@@ -266,6 +266,7 @@ local function create(run)
   optional('bw', run.bw)
   optional('ph', run.ph)
   optional('cl', run.cl)
+  optional('by', run.by)
   if run.hd then hold(run, args) end
   call('HSET', 'run:' .. run.id, unpack(args))
   append_events(run.id, 1, run.events, run.schema)

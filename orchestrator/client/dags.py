@@ -27,9 +27,11 @@ from orchestrator.client.script import (
 )
 from orchestrator.client.shapes import (
     DagsApproval,
+    DagsAsset,
     DagsBatchItem,
     DagsDagDefined,
     DagsDagView,
+    DagsEventTold,
     DagsLimitDeleted,
     DagsLimitView,
     DagsLog,
@@ -123,6 +125,21 @@ def trigger(
 def trigger_by_event(dag_id: str, event_id: str, data: Mapping[str, Any] | None = None) -> Script[DagsTriggered]:
     """The run of that event exists, durably; told again, at whatever time, the event starts nothing (`duplicate`)."""
     return _post(path("/dags/{}/trigger/{}", dag_id, event_id), data)
+
+
+def tell(name: str, event_id: str, payload: Mapping[str, Any] | None = None) -> Script[DagsEventTold]:
+    """Every DAG with `on_event=name` has a run because of the event; told again, however late, it starts nothing."""
+    return _post("/events", _given(name=name, id=event_id, payload=payload))
+
+
+def list_assets() -> Script[list[DagsAsset]]:
+    """Assets that DAGs name, or that were updated: who updates and who consumes them, and their latest updates."""
+    return part(get(f"{BASE}/assets"), "items")
+
+
+def get_asset(name: str) -> Script[DagsAsset]:
+    """One of them."""
+    return get(path(BASE + "/assets/{}", name))
 
 
 def trigger_many(runs: Iterable[Mapping[str, Any]], *, key: str | None = None) -> Script[list[DagsBatchItem]]:

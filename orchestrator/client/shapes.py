@@ -65,6 +65,27 @@ class DagsDagDefined(TypedDict):
     version: int
 
 
+class DagsCause(TypedDict):
+    """Why a run started by itself; what does not belong to its kind is left out."""
+
+    kind: Literal["dag", "asset", "event"]
+    name: str
+    run_id: NotRequired[str | None]
+    task: NotRequired[str | None]
+    attempt: NotRequired[int | None]
+    event_id: NotRequired[str | None]
+
+
+class DagsAwaited(TypedDict):
+    """One thing that has to happen before a run starts by itself."""
+
+    kind: Literal["dag", "asset"]
+    name: str
+    known: bool
+    met: bool
+    by: list[DagsCause]
+
+
 class DagsDagView(TypedDict):
     """A DAG with what the server knows about it."""
 
@@ -94,6 +115,12 @@ class DagsDagView(TypedDict):
     end_at: NotRequired[str | None]
     jitter_s: NotRequired[float | None]
     partitions: NotRequired[list[str] | dict[str, list[str]] | None]
+    after: NotRequired[list[str]]
+    after_rule: NotRequired[Literal["all", "any"]]
+    consumes: NotRequired[list[str]]
+    on_event: NotRequired[str | None]
+    #: of one DAG: what it follows, and what of that is met
+    awaits: NotRequired[list[DagsAwaited] | None]
     dropped_fires: dict[str, int]
     last_dropped: DagsLastDropped | None
 
@@ -119,6 +146,46 @@ class DagsTriggered(TypedDict):
     run_type: DagsRunType
     counts: NotRequired[DagsCounts | None]
     duplicate: NotRequired[bool | None]
+
+
+class DagsEventRun(TypedDict):
+    """The run that an event started of one DAG."""
+
+    dag_id: str
+    run_id: str
+    state: DagsRunState
+
+
+class DagsEventTold(TypedDict):
+    """The runs of an event, one for each DAG that listened when it was told first."""
+
+    name: str
+    id: str
+    #: it had been told before
+    duplicate: bool
+    runs: list[DagsEventRun]
+
+
+class DagsUpdate(TypedDict):
+    """One update of an asset: an attempt that succeeded."""
+
+    run_id: str
+    task: str
+    attempt: int
+    dag_id: str
+    at: str
+
+
+class DagsAsset(TypedDict):
+    """Something that tasks update and DAGs consume."""
+
+    asset: str
+    producers: list[str]
+    consumers: list[str]
+    updates: int
+    updated_at: str | None
+    #: newest first, at most 20
+    last_updates: list[DagsUpdate]
 
 
 class DagsWider(TypedDict):
@@ -181,6 +248,8 @@ class DagsRunSummary(TypedDict):
     #: the task that called the run; `parent_run_id` is its run
     parent_task: NotRequired[str | None]
     error: str | None
+    #: of one that started by itself
+    triggered_by: NotRequired[list[DagsCause] | None]
     sla_missed: NotRequired[bool | None]
     tasks_sla_missed: NotRequired[list[str] | None]
     timed_out: NotRequired[Literal["run", "queued"] | None]

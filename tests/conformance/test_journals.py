@@ -18,6 +18,7 @@ from tests.conformance.journal_suite import JournalSuite
 from tests.conformance.reshape_suite import ReshapeSuite
 from tests.conformance.retention_suite import RetentionSuite
 from tests.conformance.servers import Server, redis_binary, valkey_binary
+from tests.conformance.triggers_suite import TriggersSuite
 from tests.fakes_journal import MemoryJournal
 
 
@@ -44,7 +45,7 @@ async def connected(server: Server) -> AsyncIterator[RedisJournal]:
         await journal.close()
 
 
-class TestInMemory(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, CallsSuite):
+class TestInMemory(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, CallsSuite, TriggersSuite):
     @pytest.fixture
     def journal(self) -> Journal:
         return MemoryJournal()
@@ -62,7 +63,7 @@ class TestInMemory(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, CallsS
         assert [r.status for r in await journal.commit(step)] == ["ok"]
 
 
-class TestValkey(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, CallsSuite):
+class TestValkey(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, CallsSuite, TriggersSuite):
     @pytest.fixture
     async def journal(self, valkey: Server) -> AsyncIterator[Journal]:
         valkey.flush()
@@ -104,7 +105,7 @@ class TestValkey(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, CallsSui
 
 if redis_binary():
 
-    class TestRedis(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, CallsSuite):
+    class TestRedis(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, CallsSuite, TriggersSuite):
         @pytest.fixture
         async def journal(self, redis_server: Server) -> AsyncIterator[Journal]:
             redis_server.flush()

@@ -71,6 +71,19 @@ def test_partitions_are_run_each_and_added_to(live: Server, api: Api) -> None:
     assert "sales" in latest_log(live, api, "shop_reports", "report")
 
 
+def test_followers_start_because_of_others(live: Server, api: Api) -> None:
+    told = run(live, "followers").splitlines()
+    report = api.runs(dag_id="revenue_report")[0]
+    assert [line.strip() for line in told[-3:]] == [
+        "1 run of the event",
+        "1 run of the event again",
+        f"revenue_mail success after {report['run_id']}",
+    ]
+    assert "because of shop://orders shop://prices" in latest_log(live, api, "revenue_report", "tell")
+    assert "because of revenue_report" in latest_log(live, api, "revenue_mail", "tell")
+    assert live.cli("assets", "list").stdout.count("shop://") == 2
+
+
 def test_limits_lets_three_queries_run_at_a_time(live: Server, api: Api) -> None:
     assert "success: at most 3 of 12 ran at a time" in run(live, "limits")
 

@@ -7,16 +7,17 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from orchestrator import published
+from orchestrator import published, spec
 from serve_app.problems import STATUS, Kind
 from serve_app.surfaces.dags import models as m
 from serve_app.surfaces.dags import paging, parse, words
+from serve_app.surfaces.dags import starter_models as s
 from serve_app.surfaces.dags import waiting_models as w
 
 Json = dict[str, Any]
 
-_ANSWERS = m.ANSWERS | w.ANSWERS
-_BODIES = m.BODIES | w.BODIES
+_ANSWERS = m.ANSWERS | w.ANSWERS | s.ANSWERS
+_BODIES = m.BODIES | w.BODIES | s.BODIES
 
 _PROBLEM_EXAMPLES = {
     Kind.INVALID: "to is before from",
@@ -85,6 +86,9 @@ def operations() -> dict[str, Json]:
         "trigger_by_event": _post(
             (_dag_id(), _event_id()), m.DagsEvent, m.DagsTriggered, problems=_OF_COMMANDS, body_required=False
         ),
+        "tell_event": _post((), s.DagsEventToTell, s.DagsEventTold, problems=(Kind.INVALID, Kind.CONFLICT)),
+        "list_assets": _get((), s.DagsAssetList),
+        "get_asset": _get((_asset(),), s.DagsAsset, Kind.NOT_FOUND),
         "trigger_batch": _post((), m.DagsBatch, m.DagsBatchDone, problems=(Kind.INVALID, Kind.CONFLICT)),
         "list_runs": _get((*_run_filters(), *_paging()), m.DagsRunList, Kind.INVALID),
         "get_run": _get((_run_id(), _wait()), m.DagsRun, Kind.INVALID, Kind.NOT_FOUND),
@@ -128,7 +132,7 @@ def operations() -> dict[str, Json]:
 
 def components() -> Json:
     """Schemas and the security scheme that the operations refer to."""
-    every = dict.fromkeys(each for module in (m, w) for each in vars(module).values() if _is_model(each))
+    every = dict.fromkeys(each for module in (m, s, w) for each in vars(module).values() if _is_model(each))
     template = "#/components/schemas/{model}"
     _, definitions = models_json_schema([(each, "validation") for each in every], ref_template=template)
     scheme = {"type": "http", "scheme": "bearer", "description": "a token with scope client or admin"}
@@ -247,6 +251,10 @@ def _worker_id() -> Json:
 
 def _limit() -> Json:
     return _path("name", parse.LIMIT_NAME, "warehouse")
+
+
+def _asset() -> Json:
+    return _path("asset", spec.ASSET.removeprefix("^").removesuffix("$"), "s3://lake/sales")
 
 
 def _attempt() -> Json:

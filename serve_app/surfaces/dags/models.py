@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from orchestrator import spec
-from orchestrator.definition import SlaAction, TriggerRule
+from orchestrator.definition import AfterRule, SlaAction, TriggerRule
 from orchestrator.limits import COUNT_MAX, PER_S_MAX, PER_S_MIN
 from orchestrator.needs import LIMITS_MAX
 from serve_app.surfaces.dags import parse
@@ -82,6 +82,27 @@ class DagsLastDropped(BaseModel):
     reason: DropReason
 
 
+class DagsCause(BaseModel):
+    """Why a run started by itself. What does not belong to its kind is left out."""
+
+    kind: Literal["dag", "asset", "event"]
+    name: str = Field(description="of the DAG that succeeded, of the asset that was updated, or of the event")
+    run_id: str | None = Field(None, description="that succeeded, or whose task updated the asset")
+    task: str | None = None
+    attempt: int | None = Field(None, description="of the run, or of the task")
+    event_id: str | None = None
+
+
+class DagsAwaited(BaseModel):
+    """One thing that has to happen before a run starts by itself."""
+
+    kind: Literal["dag", "asset"]
+    name: str
+    known: bool = Field(description="false: there is no such DAG, or no DAG updates the asset")
+    met: bool = Field(description="it has happened, and no run has started because of it")
+    by: list[DagsCause] = Field(description="the latest 20")
+
+
 class DagsTaskView(BaseModel):
     """One node of the graph as it is stored."""
 
@@ -116,6 +137,7 @@ class DagsTaskView(BaseModel):
     cache_key: str | None = None
     cache_version: str | None = None
     cache_window: bool = False
+    produces: list[str] = []
 
 
 class DagsDagView(BaseModel):
@@ -147,6 +169,11 @@ class DagsDagView(BaseModel):
     end_at: str | None = None
     jitter_s: float | None = None
     partitions: Partitions | None = None
+    after: list[str] = Field([], description="DAGs whose success starts a run")
+    after_rule: AfterRule = "all"
+    consumes: list[str] = Field([], description="assets whose update starts a run, once all are updated")
+    on_event: str | None = None
+    awaits: list[DagsAwaited] | None = Field(None, description="of one DAG: what it follows, and what of that is met")
     dropped_fires: dict[DropReason, int] = Field(description="fires of the schedule that started no run, by reason")
     last_dropped: DagsLastDropped | None
 
@@ -393,6 +420,7 @@ class DagsRunSummary(BaseModel):
     parent_run_id: str | None = Field(description="the backfill of a window, or the run that called this one")
     parent_task: str | None = Field(None, description="the task that called this run")
     error: str | None
+    triggered_by: list[DagsCause] | None = Field(None, description="of one that started by itself: at most 100 reasons")
     sla_missed: bool | None = None
     tasks_sla_missed: list[str] | None = Field(None, description="tasks that missed their SLA, at most the first 100")
     timed_out: TimedOut | None = Field(None, description="of a run that took too long: what did")

@@ -28,6 +28,7 @@ from serve_app.requests import identity_of
 from serve_app.surfaces.dags import docs, words
 from serve_app.surfaces.dags.answers import JSON, require
 from serve_app.surfaces.dags.handlers import Handlers
+from serve_app.surfaces.dags.starter_handlers import StarterHandlers
 from serve_app.surfaces.dags.waiting_handlers import WaitingHandlers
 
 BASE = "/api/v1/runtime/orchestrator"
@@ -47,6 +48,9 @@ ENDPOINTS = (
     ("DELETE", "/dags/{dag_id}/cache", "admin", "uncache_dag"),
     ("POST", "/dags/{dag_id}/deploy", "admin", "deploy_dag"),
     ("POST", "/dags/{dag_id}/trigger/{event_id}", "client", "trigger_by_event"),
+    ("POST", "/events", "client", "tell_event"),
+    ("GET", "/assets", "client", "list_assets"),
+    ("GET", "/assets/{asset:path}", "client", "get_asset"),
     ("POST", "/runs", "client", "trigger"),
     ("POST", "/runs/batch", "client", "trigger_batch"),
     ("GET", "/runs", "client", "list_runs"),
@@ -90,7 +94,8 @@ class DagsSurface:
         self, gateway: Gateway, tokens: Tokens, options: ServerOptions, clock: Clock, draining: asyncio.Event
     ) -> None:
         self._handlers = Handlers(gateway, options, clock, draining)
-        self._waiting = WaitingHandlers(gateway.waiting, options)
+        waiting, starters = WaitingHandlers(gateway.waiting, options), StarterHandlers(gateway.starters, options)
+        self._owners = (waiting, starters, self._handlers)
         self._tokens = tokens
         self._limit = f"{options.rate_limit_rps:g} requests per second per tenant"
         self._clock = clock
@@ -118,7 +123,7 @@ class DagsSurface:
         return _with_allowance(_problem(request, error), self._buckets.untouched)
 
     def _route(self, method: str, path: str, scope: str, name: str, described: words.Json) -> PlainRoute:
-        handler: Handler = getattr(self._waiting, name, None) or getattr(self._handlers, name)
+        handler: Handler = next(getattr(each, name) for each in self._owners if hasattr(each, name))
         return PlainRoute(
             BASE + path,
             self._guarded(handler, scope),

@@ -16,15 +16,18 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import orjson
 
 from orchestrator import partitions, spec
 from orchestrator.definition import Window
 from orchestrator.events import Counts
 from orchestrator.fires import Tick, Timetable
+from orchestrator.messages import Cause
 from orchestrator.standing import vote_json, wait_json
 from orchestrator.views import (
     ApprovalView,
+    AwaitedView,
     DagDefined,
     DagView,
     Frame,
@@ -126,6 +129,7 @@ def dag(view: DagView) -> Json:
         "run_counts": counts,
         "dropped_fires": view.dropped_fires,
         "last_dropped": _last_dropped(view.last_dropped),
+        **({"awaits": [_awaited(each) for each in view.awaits]} if view.awaits else {}),
     }
 
 
@@ -212,6 +216,8 @@ def run_in_list(view: RunView) -> Json:
         "parent_run_id": view.parent_run_id,
         "error": view.error,
     }
+    if view.triggered_by:
+        body["triggered_by"] = [cause(each) for each in view.triggered_by]
     if view.sla_missed:
         body["sla_missed"] = True
     if view.tasks_sla_missed:
@@ -342,6 +348,17 @@ def limit(view: LimitView) -> Json:
 def waiting(view: WaitingView) -> Json:
     """A ready task, and what it waits for."""
     return {"task": view.task, "pool": view.pool, "reasons": list(view.reasons)}
+
+
+def cause(view: Cause) -> Json:
+    """Why a run started by itself; what does not belong to that kind of reason is left out."""
+    told: Json = msgspec.to_builtins(view)
+    return told
+
+
+def _awaited(view: AwaitedView) -> Json:
+    by = [cause(each) for each in view.pending]
+    return {"kind": view.kind, "name": view.name, "known": view.known, "met": bool(by), "by": by}
 
 
 def window(view: Window) -> Json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
@@ -135,6 +136,23 @@ def test_each_minute_has_its_run_over_restarts_and_lost_answers() -> None:
         await asyncio.sleep(2)
         assert stage.windows() == ["12:00", "12:01", "12:02", "12:03", "12:04"]
         assert await stage.dropped() == {}
+
+    play(story)
+
+
+def test_a_fire_is_not_decided_on_in_the_part_of_a_millisecond_before_it() -> None:
+    async def story(stage: Stage) -> None:
+        await stage.define()
+        epoch = await stage.journal.take_epoch("scheduler")
+        keeper = Timekeeper(stage.journal, stage.clock, epoch, Settings(), lambda: None)
+        now, fire = stage.clock.now(), START.replace(minute=0, hour=12, second=0)
+        for early, windows in ((timedelta(microseconds=120), []), (timedelta(), ["12:00"])):
+            stage.clock.skew = fire - early - now
+            with contextlib.suppress(JournalUnavailable):
+                await keeper.deliver()
+            row = await stage.journal.dag(TENANT, "d")
+            assert row is not None
+            assert (stage.windows(), row.fired_ms) == (windows, _ms(fire) if windows else None)
 
     play(story)
 

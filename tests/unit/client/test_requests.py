@@ -91,6 +91,12 @@ def test_a_backfill_may_be_over_partitions(client: Both, wire: Wire) -> None:
         ("dags.pause_run", ("r",), f"POST {BASE}/runs/r/pause", {}),
         ("dags.resume_run", ("r",), f"POST {BASE}/runs/r/resume", {}),
         ("dags.trigger_by_event", ("d", "o-7", {"n": 1}), f"POST {BASE}/dags/d/trigger/o-7", {"n": 1}),
+        (
+            "dags.tell",
+            ("order.paid", "o-7", {"n": 1}),
+            f"POST {BASE}/events",
+            {"name": "order.paid", "id": "o-7", "payload": {"n": 1}},
+        ),
         ("dags.widen", ("r", None, "2025-10-09"), f"POST {BASE}/runs/r/widen", {"to": "2025-10-09"}),
         (
             "dags.plan_widening",
@@ -131,6 +137,8 @@ def test_a_command_is_one_request(
     [
         ("dags.run", ("r",), f"GET {BASE}/runs/r", RUN, RUN),
         ("dags.logs", ("r", "t"), f"GET {BASE}/runs/r/tasks/t/logs", {"items": [1]}, [1]),
+        ("dags.assets", (), f"GET {BASE}/assets", {"items": [1]}, [1]),
+        ("dags.asset", ("s3://a/b",), f"GET {BASE}/assets/s3://a/b", {"asset": "s3://a/b"}, {"asset": "s3://a/b"}),
         ("dags.approvals", (), f"GET {BASE}/approvals", {"items": [1]}, [1]),
         ("dags.query", ("r", "rows"), f"GET {BASE}/runs/r/query/rows", {"value": 4}, {"value": 4}),
         ("dags.queries", ("r",), f"GET {BASE}/runs/r/query", {"items": [1]}, [1]),

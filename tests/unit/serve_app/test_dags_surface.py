@@ -26,7 +26,9 @@ BACKFILL = {"dag_id": "sales_gdp", "run_type": "backfill", "from": "2025-10-01",
 EVERY_PATH = [
     (
         method,
-        path.format(dag_id="sales_gdp", run_id="run_9", task="extract", worker_id="w", name="go", event_id="e"),
+        path.replace(":path", "").format(
+            dag_id="sales_gdp", run_id="run_9", task="extract", worker_id="w", name="go", event_id="e", asset="a"
+        ),
         scope,
     )
     for method, path, scope, _ in ENDPOINTS
@@ -367,6 +369,7 @@ async def test_a_failing_gateway_is_told_without_its_reasons(
         "/runs/run_9/tasks/extract/decision": {"choice": "approve"},
         "/runs/run_9/widen": {"to": "2025-10-09", "dry_run": True},
         "/runs/run_9/cap": {"max_active_runs": 1},
+        "/events": {"name": "order.paid", "id": "order-7"},
     }
     gateway.broken = error
     response = await connect("admin").request(method, BASE + path, json=bodies.get(path, {}))

@@ -19,6 +19,10 @@ def test_ends_are_labelled_as_the_surface_names_them() -> None:
     assert 'runs_total{dag="d",state="failed"} 4.0' in lines
 
 
+def test_runs_that_others_started_are_told_by_dag() -> None:
+    assert 'triggered_runs_total{dag="d"} 3.0' in text({"triggered_runs_total|d": 3})
+
+
 def test_a_histogram_sums_its_buckets_up() -> None:
     base = "run_latency_seconds|d|"
     lines = text({f"{base}le|0.005": 1, f"{base}le|1": 2, f"{base}sum_ms": 5500, f"{base}count": 4})
