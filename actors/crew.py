@@ -158,8 +158,8 @@ class Crew:
 
     # ── sending ──
 
-    def send(self, seat: Seat, contexts: Iterable[RunContext], tasks: list[Assignment], expected_s: float) -> None:
-        """Send a batch; its attempts are durable as started."""
+    def send(self, seat: Seat, contexts: Iterable[RunContext], tasks: list[Assignment], expected_s: float) -> int:
+        """Send a batch; its attempts are durable as started. Its number."""
         self._number += 1
         open_ = {(task.run_id, task.task, task.attempt): task.timeout_s for task in tasks}
         batch = Batch(self._number, open_, _now(), expected_s)
@@ -169,6 +169,7 @@ class Crew:
         exchange = Exchange(self._owner, self._epoch, batch.number, tuple(contexts), tuple(tasks), acks)
         self._spawn(self._exchange(seat, batch, codec.encode_exchange(exchange)))
         self._look_again(seat, batch, expected_s + PATIENCE_S if behind or len(tasks) > 1 else self._next_look_s(batch))
+        return batch.number
 
     def collect(self, worker: str, incarnation: str, lease: int, keys: dict[Key, float]) -> None:
         """Take over attempts that run at a worker since before our time: wait for their end with an empty batch."""

@@ -15,7 +15,7 @@ from orchestrator import codec, plan_run, run_decisions
 from orchestrator import events as e
 from orchestrator import run as runs
 from orchestrator.backfill import Backfill
-from orchestrator.dispatch import rank_of
+from orchestrator.dispatch import class_of
 from orchestrator.errors import Conflict
 from orchestrator.ports import TASK_LETTERS, Append, StoredReply
 from orchestrator.run import ENDED, Run, RunState
@@ -62,15 +62,15 @@ class HostedRun:
         "claiming",
         "idem",
         "idle_since_s",
-        "rank",
+        "leaf",
         "run",
         "sla_ms",
     )
 
     def __init__(self, run: Run, sla_ms: int | None = None, claimed: bool = False) -> None:
         self.run = run
-        #: its turn among the runs that want worker slots; None = its tasks are Kubernetes Jobs
-        self.rank = None if run.kubernetes else rank_of(run.parent)
+        #: where it stands in the tree of shares; None = its tasks are Kubernetes Jobs and want no slot
+        self.leaf = None if run.kubernetes else (run.tenant, class_of(run.run_type, run.parent), run.dag_id)
         #: this actor owns it, as the journal says
         self.claimed = claimed
         #: this actor is to own it, whether or not anything else changes

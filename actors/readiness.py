@@ -1,6 +1,8 @@
 """Ready tasks of all runs a RunActor hosts, and which of them make the next batch for a worker.
 
-Runs take turns within their rank: windows of backfills come after everything else. A batch is filled until
+Whose turn it is says the tree of shares (tenant, class, DAG; `orchestrator/shares.py`), by seconds of slot time; within
+a DAG runs take turns by the priority of their first ready task, with ageing (`orchestrator/ageing.py`). A turn is what
+one batch takes of one DAG. A batch is filled until
 it is expected to last TARGET_S, or has its share of what is ready, so that every free seat gets some.
 
 Tasks of a run in Kubernetes want no seat: they leave as they become ready, JOBS_MAX a turn.
@@ -15,12 +17,16 @@ from actors.crew import BATCH_MAX, TARGET_S, Crew, Seat
 from actors.hosted import HostedRun
 from actors.names import KUBERNETES
 from orchestrator import run as runs
+from orchestrator.ageing import AgedQueue
 from orchestrator.messages import Assignment, RunContext, Value
+from orchestrator.shares import Path, Shares
 
 #: seconds a task of these types takes, known beforehand
 _INSTANT = {"core.noop": 1e-5, "core.echo": 1e-5}
 #: a task of a kind never seen goes alone
 _UNKNOWN_S = 10 * TARGET_S
+#: seconds that a task counts for at least: what it costs to hand it over
+TASK_S = 1e-4
 #: Jobs ordered in one turn, so that a great many at once do not hold up other runs
 JOBS_MAX = 256
 
@@ -33,6 +39,8 @@ class Sending:
     runs: dict[str, HostedRun] = field(default_factory=dict)
     #: run id -> positions of its tasks
     positions: dict[str, list[int]] = field(default_factory=dict)
+    #: leaf of the tree of shares -> seconds it was charged
+    costs: dict[Path, float] = field(default_factory=dict)
     expected_s: float = 0.0
     size: int = 0
 
@@ -43,35 +51,65 @@ class Sending:
 
 
 class ReadyRuns:
-    """Runs with ready tasks, by rank, in the order in which they get a turn."""
+    """Runs with ready tasks, and who gets the next turn. `monotonic` tells seconds."""
 
-    def __init__(self) -> None:
-        self._waiting: dict[int, dict[str, HostedRun]] = {0: {}, 1: {}}
+    def __init__(self, shares: Shares, monotonic: Callable[[], float]) -> None:
+        self._shares = shares
+        self._monotonic = monotonic
+        #: runs that want seats, and per leaf in which order
+        self._waiting: dict[str, HostedRun] = {}
+        self._queues: dict[Path, AgedQueue] = {}
         #: runs whose tasks are Kubernetes Jobs
         self._outside: dict[str, HostedRun] = {}
 
     def __bool__(self) -> bool:
-        return any(self._waiting.values())
+        return bool(self._waiting)
 
     def look(self, hosted: HostedRun) -> None:
         """The run changed: it has ready tasks now, or has none."""
         run = hosted.run
-        waiting = self._outside if hosted.rank is None else self._waiting[hosted.rank]
-        if run.ready and runs.going(run):
-            waiting.setdefault(run.run_id, hosted)
-        else:
-            waiting.pop(run.run_id, None)
+        wants = bool(run.ready) and runs.going(run)
+        if hosted.leaf is None:
+            if wants:
+                self._outside.setdefault(run.run_id, hosted)
+            else:
+                self._outside.pop(run.run_id, None)
+        elif wants:
+            self._put(hosted, hosted.leaf)
+        elif run.run_id in self._waiting:
+            self._take_off(run.run_id, hosted.leaf)
 
     def drop(self, run_id: str) -> None:
         """The run is not here any more."""
         self._outside.pop(run_id, None)
-        for waiting in self._waiting.values():
-            waiting.pop(run_id, None)
+        hosted = self._waiting.get(run_id)
+        if hosted is not None and hosted.leaf is not None:
+            self._take_off(run_id, hosted.leaf)
 
-    def demand(self) -> dict[int, int]:
-        """rank -> ready tasks that want a seat."""
-        counts = {rank: sum(len(h.run.ready) for h in waiting.values()) for rank, waiting in self._waiting.items()}
-        return {rank: n for rank, n in counts.items() if n}
+    def _put(self, hosted: HostedRun, leaf: Path) -> None:
+        queue = self._queues.get(leaf)
+        if queue is None:
+            queue = self._queues[leaf] = AgedQueue()
+            self._shares.weigh(leaf, hosted.run.compiled.definition.weight)
+            self._shares.arrive(leaf)
+        queue.put(hosted.run.run_id, -hosted.run.ready[0][0], self._monotonic())
+        self._waiting[hosted.run.run_id] = hosted
+
+    def _take_off(self, run_id: str, leaf: Path) -> None:
+        del self._waiting[run_id]
+        queue = self._queues[leaf]
+        queue.drop(run_id)
+        if not queue:
+            del self._queues[leaf]
+            self._shares.leave(leaf)
+
+    def demand(self) -> dict[Path, int]:
+        """leaf -> ready tasks that want a seat."""
+        counts: dict[Path, int] = {}
+        for hosted in self._waiting.values():
+            if hosted.leaf is not None:
+                counts[hosted.leaf] = counts.get(hosted.leaf, 0) + len(hosted.run.ready)
+        return counts
 
     def compose(self, crew: Crew, begin: Callable[[HostedRun, runs.Begin], None]) -> list[Sending]:
         """A batch for each seat with room, as long as there are ready tasks; `begin` marks them as started."""
@@ -108,17 +146,33 @@ class ReadyRuns:
     def _fill(
         self, crew: Crew, sending: Sending, limit: int, begin: Callable[[HostedRun, runs.Begin], None]
     ) -> Sending:
-        for waiting in self._waiting.values():
-            for run_id in list(waiting):
-                if sending.size >= limit or sending.full:
-                    return sending
-                hosted = waiting.pop(run_id)
-                positions = _take(crew, hosted, sending, limit)
-                if positions:
-                    sending.runs[run_id], sending.positions[run_id] = hosted, positions
-                    begin(hosted, runs.Begin(tuple(positions), sending.seat.worker, sending.seat.incarnation))
-                self.look(hosted)
+        while sending.size < limit and not sending.full and (leaf := self._shares.next()) is not None:
+            before = sending.size, sending.expected_s
+            self._fill_from(leaf, crew, sending, limit, begin)
+            cost = max(sending.expected_s - before[1], (sending.size - before[0]) * TASK_S)
+            if sending.size == before[0]:  # its next task would make the batch too long
+                break
+            sending.costs[leaf] = sending.costs.get(leaf, 0.0) + cost
+            self._shares.charge(leaf, cost)
         return sending
+
+    def _fill_from(
+        self, leaf: Path, crew: Crew, sending: Sending, limit: int, begin: Callable[[HostedRun, runs.Begin], None]
+    ) -> None:
+        """Let the runs of one DAG have their turns, as long as there is room: each at most once."""
+        for _ in range(len(self._queues[leaf])):
+            if sending.size >= limit or sending.full or leaf not in self._queues:
+                return
+            run_id = self._queues[leaf].first()
+            hosted = self._waiting[run_id]
+            positions = _take(crew, hosted, sending, limit)
+            if not positions:
+                return
+            sending.runs[run_id] = hosted
+            sending.positions.setdefault(run_id, []).extend(positions)
+            self._queues[leaf].drop(run_id)  # it has had its turn: if it still waits, it does from now on
+            begin(hosted, runs.Begin(tuple(positions), sending.seat.worker, sending.seat.incarnation))
+            self.look(hosted)
 
 
 def assignments(sending: Sending, owner: str) -> tuple[list[RunContext], list[Assignment]]:

@@ -57,13 +57,15 @@ from actors.names import KUBERNETES
 from actors.peers import Peers, WorkerGone
 from actors.readiness import ReadyRuns, Sending, assignments
 from actors.reading import Reader
-from actors.settings import Settings
+from actors.settings import Settings, class_weights
+from actors.slot_time import TELL_S, SlotTime
 from actors.standing import Reporter
 from actors.window_cancel import WindowCanceller
 from orchestrator import backfill as backfills
 from orchestrator import codec, errors, plan_run
 from orchestrator import run as runs
-from orchestrator.control import Admission
+from orchestrator.control import Admission, Hosting
+from orchestrator.dispatch import WAKES
 from orchestrator.messages import Report
 from orchestrator.ports import (
     Append,
@@ -79,6 +81,7 @@ from orchestrator.ports import (
     inbox,
 )
 from orchestrator.run import RunState
+from orchestrator.shares import Shares
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -135,9 +138,13 @@ class RunActor(Living):
         self._told_parked = 0
         #: numbers of admissions that the journal refused
         self._declined: dict[int, None] = {}
-        self._ready = ReadyRuns()
+        self._shares = Shares(class_weights(settings), WAKES)
+        self._ready = ReadyRuns(self._shares, clock.monotonic)
+        self._slot_time = SlotTime(self._shares)
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._reporter = Reporter(name, peers, self._ready.demand, self._held, lambda: len(self._hosted))
+        self._reporter = Reporter(
+            name, peers, self._ready.demand, self._held, lambda: len(self._hosted), self._slot_time
+        )
         self._crew: Crew
         self._jobs: KubernetesSeat
 
@@ -155,11 +162,28 @@ class RunActor(Living):
             self._crew.seat(worker, incarnation, lease)
         if hosting.grants:
             self._reporter.granted()
+        self._take_shares(hosting)
         for worker, lease in hosting.yields:
             self._crew.give_up(worker, lease)
         for admission in hosting.admissions:
             self._mail.append(Admitted(admission, hosting.epoch))
         self._wake.set()
+
+    def _take_shares(self, hosting: Hosting) -> None:
+        for tenant, weight in hosting.weights or ():
+            self._shares.weigh((tenant,), weight)
+        if hosting.leads is not None:
+            if hosting.leads and not self._slot_time.competing:
+                self._spawn(self._tell_shares())
+            self._slot_time.take_leads(dict(hosting.leads), self._clock.monotonic())
+
+    async def _tell_shares(self) -> None:
+        """While leaves compete, tell the scheduler what each was served here."""
+        await asyncio.sleep(TELL_S)
+        while self._slot_time.competing:
+            self._slot_time.accrue(self._clock.monotonic())
+            self._reporter.share()
+            await asyncio.sleep(TELL_S)
 
     async def command(self, blob: bytes) -> bytes:
         """A client's Command; answers a CommandReply once its effect is durable."""
@@ -456,6 +480,8 @@ class RunActor(Living):
 
     def _handle_ended(self, turn: _Turn, message: Ended) -> None:
         unreported = self._crew.settle(message)
+        if message.batch is not None:
+            self._slot_time.ended(message.worker, message.batch, self._clock.monotonic())
         for report in message.settled.reports:
             self._settle(turn, report)
         for run_id, task, attempt in message.settled.untouched:
@@ -471,6 +497,7 @@ class RunActor(Living):
 
     def _handle_gone(self, turn: _Turn, message: Gone) -> None:
         self._reporter.lost(message.worker, message.incarnation)
+        self._slot_time.gone(message.worker, self._clock.monotonic())
         if message.lease:
             self._reporter.released([(message.worker, message.lease)])
         for run_id, task, attempt in message.lost:
@@ -508,6 +535,7 @@ class RunActor(Living):
         ]
         if appends:
             self._turn += 1
+            turn.counts += self._slot_time.counts(self._clock.monotonic())
             commit = Commit(
                 owner=self.name,
                 epoch=self._epoch,
@@ -544,7 +572,10 @@ class RunActor(Living):
             for run_id in failed.keys() & sending.runs.keys():
                 del sending.runs[run_id]
             if sending.runs:
-                self._crew.send(sending.seat, *assignments(sending, self.name), sending.expected_s)
+                number = self._crew.send(sending.seat, *assignments(sending, self.name), sending.expected_s)
+                self._slot_time.sent(sending.seat.worker, number, sending.costs, self._clock.monotonic())
+            else:
+                self._slot_time.kept(sending.costs)
         for hosted_run, positions in turn.jobs:
             if hosted_run.run.run_id not in failed:
                 self._jobs.order(hosted_run.run, positions)

@@ -25,12 +25,12 @@ from actors.living import Living
 from actors.names import SCHEDULER, SUPERVISOR, is_own_actor, own_actor_name
 from actors.peers import Peers, WorkerGone
 from actors.replaced import ReplacedRuns
-from actors.settings import Settings
+from actors.settings import Settings, class_weights
 from actors.timekeeper import Timekeeper
 from orchestrator import codec, errors
 from orchestrator.control import Admission, Hosting, Roster, Standing
+from orchestrator.dispatch import CLASSES, WAKES, Queued, Slot, Slots
 from orchestrator.dispatch import Admission as Admissions
-from orchestrator.dispatch import Queued, Slot, Slots, rank_of
 from orchestrator.ports import (
     SCHED,
     TERMINAL,
@@ -43,6 +43,7 @@ from orchestrator.ports import (
     SchedItem,
     Wake,
 )
+from orchestrator.shares import Path, Shares
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -72,6 +73,16 @@ class _Host:
     grants: list[tuple[str, str, int]] = field(default_factory=list)
     yields: list[tuple[str, int]] = field(default_factory=list)
     sending: bool = False
+    #: it is to be told how everybody stands, and the weights of tenants
+    leads_due: bool = False
+    weights_due: bool = True
+    #: was told that leaves compete
+    competing: bool = False
+
+    @property
+    def due(self) -> bool:
+        """Is there anything to tell it?"""
+        return bool(self.admissions or self.grants or self.yields or self.leads_due)
 
 
 class SchedulerActor(Living):
@@ -83,8 +94,11 @@ class SchedulerActor(Living):
         self._peers = peers
         self._clock = clock
         self._settings = settings
-        self._admissions = Admissions()
-        self._slots = Slots()
+        weights = class_weights(settings)
+        self._admissions = Admissions({name: weight for (_, name), weight in weights.items()})
+        self._slots = Slots(Shares(weights, WAKES))
+        #: tenant -> weight, of those that have one
+        self._weights: dict[str, float] = {}
         self._hosts: dict[str, _Host] = {}
         #: run -> RunActor
         self._placed: dict[str, str] = {}
@@ -226,7 +240,7 @@ class SchedulerActor(Living):
         cap = backfill.max_active_runs if backfill else None
         dag = _dag_key(row.tenant, row.dag_id)
         scheduled = row.run_type == "scheduled" and not row.watchers
-        return Queued(row.run_id, dag, parent, rank_of(parent), cap, self._next_place(), row.version, scheduled)
+        return Queued(row.run_id, dag, parent, cap, self._next_place(), row.version, scheduled)
 
     def _next_place(self) -> int:
         self._order += 1
@@ -312,7 +326,6 @@ class SchedulerActor(Living):
                 run_id,
                 dag,
                 item.parent or None,
-                rank_of(item.parent),
                 limit,
                 self._next_place(),
                 since,
@@ -331,9 +344,7 @@ class SchedulerActor(Living):
             await self._know_dag(item.tenant, item.dag_id)
             dag = _dag_key(item.tenant, item.dag_id)
             scheduled = item.run_type == "scheduled"
-            self._admissions.occupy(
-                Queued(item.run_id, dag, item.parent or None, rank_of(item.parent), scheduled=scheduled)
-            )
+            self._admissions.occupy(Queued(item.run_id, dag, item.parent or None, scheduled=scheduled))
             self._unplace(item.run_id)
             if item.owner:
                 self._place(item.run_id, item.owner)
@@ -347,6 +358,8 @@ class SchedulerActor(Living):
             return
         definition = codec.decode_definition(row.definition)
         self._admissions.configure(key, definition.max_active_runs, row.paused, definition.overlap != "allow")
+        for name in CLASSES:
+            self._slots.shares.weigh((tenant, name, dag_id), definition.weight)
         if definition.isolation == "dedicated":
             self._dedicated.add(key)
         else:
@@ -376,10 +389,14 @@ class SchedulerActor(Living):
                 self._unplace(run_id)
                 self._admissions.requeue(run_id, queued)
         self._slots.demand(host.name, dict(standing.demand))
+        if standing.served:
+            self._slots.served(host.name, dict(standing.served))
+            host.leads_due = True
 
     def _host_was_replaced(self, host: _Host, epoch: int) -> None:
         """Its memory is gone: leases are void, and what it was told but had not committed is told again."""
         host.epoch = epoch
+        host.competing, host.weights_due = False, True
         host.grants.clear()
         host.yields.clear()
         self._slots.forget(host.name)
@@ -445,8 +462,10 @@ class SchedulerActor(Living):
         self._grant_ahead(now_s)
         for ask in self._slots.yields(now_s):
             self._hosts[ask.holder].yields.append((ask.worker, ask.lease))
+        competing = self._slots.contended(now_s)
         for host in self._hosts.values():
-            if (host.admissions or host.grants or host.yields) and not host.sending:
+            host.leads_due |= bool(host.standing or host.epoch) and host.competing != competing
+            if host.due and not host.sending:
                 host.sending = True
                 self._spawn(self._send(host))
 
@@ -458,33 +477,48 @@ class SchedulerActor(Living):
             if h.admissions and not self._slots.held(h.name) and not self._slots.wants(h.name)
         ]
         for host in hosts:
-            self._slots.demand(host.name, {0: 1})
-        for grant in self._slots.grants(now_s):
-            self._hosts[grant.holder].grants.append((grant.worker, grant.incarnation, grant.lease))
-        for host in hosts:
-            self._slots.demand(host.name, {})
+            grant = self._slots.spare(host.name, now_s)
+            if grant is None:
+                return
+            host.grants.append((grant.worker, grant.incarnation, grant.lease))
 
     async def _send(self, host: _Host) -> None:
         """Tell a RunActor all there is, until there is no more; what could not be told is told again."""
         if not host.standing and not host.epoch:
             await self._supervise("ensure", host.name)
-        while host.admissions or host.grants or host.yields:
+        while host.due:
             admissions = [a for a in host.admissions if a.only_host or self._given.get(a.run_id) == a]
             grants, yields = host.grants, host.yields
             host.admissions, host.grants, host.yields = [], [], []
-            message = Hosting(self._epoch, tuple(admissions), tuple(grants), tuple(yields))
+            shares = self._shares_for(host)
+            message = Hosting(self._epoch, tuple(admissions), tuple(grants), tuple(yields), *shares)
             try:
                 await self._peers.tell(host.name, "host", codec.encode_control(message))
             except errors.Unavailable as unavailable:
                 _log.warning("%s", unavailable)
                 host.admissions[:0] = [a for a in admissions if a not in host.admissions]
                 host.yields[:0] = yields
+                host.leads_due |= shares[0] is not None
+                host.weights_due |= shares[1] is not None
                 for worker, _, lease in grants:
                     self._slots.release(host.name, worker, lease)
                 if not host.standing:
                     await self._supervise("ensure", host.name)
                 await asyncio.sleep(0.2)
         host.sending = False
+
+    def _shares_for(
+        self, host: _Host
+    ) -> tuple[tuple[tuple[Path, float], ...] | None, tuple[tuple[str, float], ...] | None]:
+        """How everybody stands, and the weights of tenants; None = it need not be told."""
+        leads = weights = None
+        if host.leads_due:
+            host.competing = self._slots.contended(self._clock.monotonic())
+            leads = tuple(self._slots.shares.leads().items()) if host.competing else ()
+        if host.weights_due and self._weights:
+            weights = tuple(self._weights.items())
+        host.leads_due = host.weights_due = False
+        return leads, weights
 
     def _supervise(self, method: str, actor: str) -> Coroutine[Any, Any, None]:
         """Have the supervisor start or end an actor that is there for one run; asked again when it matters."""

@@ -91,6 +91,7 @@ class DagOptions(TypedDict, total=False):
     end_at: datetime | str | None
     jitter_s: float
     max_active_runs: int
+    weight: int
     sla_s: int | None
     run_timeout_s: float | None
     isolation: Isolation

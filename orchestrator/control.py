@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import msgspec
 
+from orchestrator.shares import Path
+
 
 class Admission(msgspec.Struct, frozen=True, array_like=True):
     """This run may start."""
@@ -36,6 +38,11 @@ class Hosting(msgspec.Struct, frozen=True, array_like=True):
     grants: tuple[tuple[str, str, int], ...] = ()
     #: (worker, lease)
     yields: tuple[tuple[str, int], ...] = ()
+    #: node of the tree of shares -> how far it is ahead, seen over all RunActors; empty = nobody competes;
+    #: None = as told before
+    leads: tuple[tuple[Path, float], ...] | None = None
+    #: tenant -> weight, of those that have one; None = as told before
+    weights: tuple[tuple[str, float], ...] | None = None
 
 
 class Standing(msgspec.Struct, frozen=True, array_like=True):
@@ -44,8 +51,8 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
     actor: str
     #: incarnation of the RunActor
     epoch: int
-    #: rank -> ready tasks that wait for a slot
-    demand: dict[int, int]
+    #: leaf of the tree of shares -> ready tasks that wait for a slot
+    demand: tuple[tuple[Path, int], ...] = ()
     #: (worker, lease)
     released: tuple[tuple[str, int], ...] = ()
     #: (worker, incarnation) that died while this actor used it
@@ -56,6 +63,8 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
     hosted: int = 0
     #: every lease it holds, (worker, lease); only in answer to a new scheduler
     held: tuple[tuple[str, int], ...] | None = None
+    #: leaf -> seconds of slot time since the last Standing; only while leaves compete
+    served: tuple[tuple[Path, float], ...] = ()
 
 
 class Roster(msgspec.Struct, frozen=True, array_like=True):

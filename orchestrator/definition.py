@@ -130,6 +130,8 @@ class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
     end_at: str | None = None
     #: a fire is late by a share of this, always the same for the same fire, and never by as much as until the next one
     jitter_s: float = 0.0
+    #: its part of what its class shares among DAGs (`shares.py`)
+    weight: int = 1
 
 
 class Window(msgspec.Struct, frozen=True, rename={"start": "from", "end": "to"}, array_like=False):

@@ -1,33 +1,50 @@
 """The scheduler's two choices, without a clock or a wire: which queued run may start, and whose turn a
 worker slot is.
 
-**Admission.** Per DAG, queued runs wait in lanes: one for scheduled and manual runs, one for each
-backfill, in the order in which they are to start. Lanes of lower rank go
-first, so a backfill never takes the place of a scheduled run. A run starts when its DAG is active and
-both limits hold: `max_active_runs` of the DAG, and of the backfill it belongs to (I7). Where runs of the schedule
+**Admission.** Per DAG, queued runs wait in lanes: one for scheduled runs, one for manual runs, one for each
+backfill, in the order in which they are to start. Lanes share the places of their DAG, by starts: classes by
+weight, backfills alike (`shares.py`), so that neither a backfill nor a flood of triggers keeps the others out. A run
+starts when its DAG is active and both limits hold: `max_active_runs` of the DAG, and of the backfill it belongs to
+(I7). DAGs do not compete here: no limit is common to them. Where runs of the schedule
 must not overlap (`fires.py`), one of those is active at a time; others of the DAG pass those that wait for it.
 
-**Slots.** A RunActor says how many ready tasks it has that wait for a slot (`demand`, per rank); a
-free slot is *leased* to the one with the lowest rank, then the fewest leases. It keeps the slot as
+**Slots.** A RunActor says how many ready tasks it has that wait for a slot (`demand`, per leaf of the tree of shares:
+tenant, class, DAG); a free slot is *leased* for the leaf whose turn it is, to whoever has the fewest leases of those
+that have such tasks. It keeps the slot as
 long as it has work, one task after the other without asking again: that is what makes a chain
-fast. While someone waits who has none, the one with the most leases is asked to yield; with one lease
+fast; whose tasks it does is its own choice, by the same tree (`actors/readiness.py`). While someone waits who has
+none, the one with the most leases is asked to yield; with one lease
 each, whoever has held a slot for QUANTUM_S is. So with work waiting, no slot is idle (I9),
 and no RunActor waits longer than about a quantum and a batch.
+
+While leaves compete, RunActors tell what each was served, and learn what the tree comes to of it. Where all that one
+RunActor does is ahead of what another one waits to do, by more than SLACK_S, it is asked for a slot.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+
+from orchestrator.shares import Path, Shares
 
 #: seconds a RunActor may hold its only slot while another one has none
 QUANTUM_S = 0.1
+#: weighted seconds by which a leaf may be behind another one before slots move because of it
+SLACK_S = 0.1
+#: seconds for which leaves count as competing after they last did
+CONTENDED_S = 1.0
+
+#: kinds of runs that share what their tenant gets, in the order in which equals go
+CLASSES = ("scheduled", "manual", "backfill")
+#: of those, whose work is next when it arrives after idleness
+WAKES = ("scheduled", "manual")
 
 
-def rank_of(parent: str | None) -> int:
-    """The lane rank of a run: windows of backfills go after everything else."""
-    return 1 if parent else 0
+def class_of(run_type: str, parent: str | None) -> str:
+    """The class of a run: whatever belongs to a backfill is of that class."""
+    return "backfill" if parent else "scheduled" if run_type == "scheduled" else "manual"
 
 
 # ── admission ─────────────────────────────────────────────────────────────────────────────────────
@@ -40,7 +57,6 @@ class Queued:
     run_id: str
     dag: str
     parent: str | None
-    rank: int
     #: the backfill's own limit, or None
     parent_limit: int | None = None
     #: place in its lane; of equals the older run id comes first
@@ -50,10 +66,14 @@ class Queued:
     #: a fire of the DAG's schedule made it
     scheduled: bool = False
 
+    @property
+    def lane(self) -> Path:
+        """Class and backfill."""
+        return class_of("scheduled" if self.scheduled else "manual", self.parent), self.parent or ""
+
 
 @dataclass(slots=True)
 class _Lane:
-    rank: int
     limit: int | None
     heap: list[tuple[int, str]] = field(default_factory=list)
     active: int = 0
@@ -64,7 +84,8 @@ class _Dag:
     limit: int = 16
     paused: bool = False
     active: int = 0
-    lanes: dict[str, _Lane] = field(default_factory=dict)
+    lanes: dict[Path, _Lane] = field(default_factory=dict)
+    shares: Shares = field(default_factory=Shares)
     #: runs of its schedule must not overlap
     one_by_one: bool = False
     #: active runs of its schedule
@@ -74,13 +95,14 @@ class _Dag:
 
 
 class Admission:
-    """Queued and active runs of every DAG. `dag` keys are opaque (tenant and DAG id)."""
+    """Queued and active runs of every DAG. `dag` keys are opaque (tenant and DAG id); `weights` are of classes."""
 
-    def __init__(self) -> None:
+    def __init__(self, weights: Mapping[str, float] | None = None) -> None:
+        self._weights = {(0, name): weight for name, weight in (weights or {}).items()}
         self._dags: dict[str, _Dag] = {}
         self._queued: dict[str, Queued] = {}
         #: run id -> (dag, lane) of runs that count against the limits
-        self._active: dict[str, tuple[str, str]] = {}
+        self._active: dict[str, tuple[str, Path]] = {}
         #: DAGs to look at again, in the order in which that became so
         self._dirty: dict[str, None] = {}
 
@@ -100,7 +122,7 @@ class Admission:
 
     def configure(self, dag: str, limit: int, paused: bool, one_by_one: bool = False) -> None:
         """Set what the DAG's current version says."""
-        entry = self._dags.setdefault(dag, _Dag())
+        entry = self._dag(dag)
         entry.limit, entry.paused, entry.one_by_one = limit, paused, one_by_one
         self._dirty[dag] = None
 
@@ -147,20 +169,30 @@ class Admission:
             behind, entry.behind = entry.behind, []
             for run in behind:
                 self._line_up(run)
-        for name in sorted(entry.lanes, key=lambda n: (entry.lanes[n].rank, n)):
-            lane = entry.lanes[name]
-            while lane.heap and entry.active < entry.limit and (lane.limit is None or lane.active < lane.limit):
-                waiting = self._queued.get(heapq.heappop(lane.heap)[1])
-                if waiting is None:
-                    continue
-                if waiting.scheduled and entry.one_by_one and entry.scheduled:
-                    entry.behind.append(waiting)
-                    continue
+        for name in list(entry.lanes):
+            self._look(entry, name)
+        while entry.active < entry.limit and (turn := entry.shares.next()) is not None:
+            lane = entry.lanes[turn]
+            waiting = self._queued.get(heapq.heappop(lane.heap)[1])
+            if waiting is not None and waiting.scheduled and entry.one_by_one and entry.scheduled:
+                entry.behind.append(waiting)
+            elif waiting is not None:
                 del self._queued[waiting.run_id]
                 self._enter(waiting)
+                entry.shares.charge(turn, 1.0)
                 yield waiting
-            if not lane.heap and not lane.active:
-                del entry.lanes[name]
+            self._look(entry, turn)
+
+    @staticmethod
+    def _look(entry: _Dag, name: Path) -> None:
+        """Does the lane compete for a place? One that nobody uses is forgotten."""
+        lane = entry.lanes[name]
+        if lane.heap and (lane.limit is None or lane.active < lane.limit):
+            entry.shares.arrive(name)
+            return
+        entry.shares.leave(name)
+        if not lane.heap and not lane.active:
+            del entry.lanes[name]
 
     def _line_up(self, run: Queued) -> _Lane:
         lane = self._lane(run)
@@ -168,12 +200,17 @@ class Admission:
         return lane
 
     def _lane(self, run: Queued) -> _Lane:
-        entry = self._dags.setdefault(run.dag, _Dag())
-        return entry.lanes.setdefault(run.parent or "", _Lane(run.rank, run.parent_limit))
+        return self._dag(run.dag).lanes.setdefault(run.lane, _Lane(run.parent_limit))
+
+    def _dag(self, dag: str) -> _Dag:
+        entry = self._dags.get(dag)
+        if entry is None:
+            entry = self._dags[dag] = _Dag(shares=Shares(self._weights))
+        return entry
 
     def _enter(self, run: Queued) -> None:
         lane = self._lane(run)
-        self._active[run.run_id] = (run.dag, run.parent or "")
+        self._active[run.run_id] = (run.dag, run.lane)
         self._dags[run.dag].active += 1
         lane.active += 1
         if run.scheduled:
@@ -228,12 +265,20 @@ class Yield:
 
 
 class Slots:
-    """Leases of worker slots. Times are seconds of a monotonic clock."""
+    """Leases of worker slots. Times are seconds of a monotonic clock; `shares` has leaves (tenant, class, DAG)."""
 
-    def __init__(self) -> None:
+    def __init__(self, shares: Shares | None = None) -> None:
         self.slots: dict[str, Slot] = {}
-        #: RunActor -> rank -> ready tasks that wait for a slot
-        self._demand: dict[str, dict[int, int]] = {}
+        self.shares = shares or Shares()
+        #: RunActor -> leaf -> ready tasks that wait for a slot
+        self._demand: dict[str, dict[Path, int]] = {}
+        #: leaf -> RunActors that have such tasks
+        self._wanting: dict[Path, set[str]] = {}
+        #: RunActor -> what its leases were charged until it tells what it did with them
+        self._advanced: dict[str, list[tuple[Path, float]]] = {}
+        #: RunActor -> leaves it has served lately, as it told
+        self._serving: dict[str, tuple[Path, ...]] = {}
+        self._contended_until_s = 0.0
         self._lease = 0
         #: RunActor -> lease it got last: of those alike, who was served longest ago comes first
         self._served: dict[str, int] = {}
@@ -264,12 +309,42 @@ class Slots:
             slot.holder, slot.lease, slot.since_s = holder, lease, now_s
             self._lease = max(self._lease, lease)
 
-    def demand(self, holder: str, by_rank: dict[int, int]) -> None:
+    def demand(self, holder: str, by_leaf: Mapping[Path, int]) -> None:
         """`holder` has this many ready tasks without a slot."""
-        if by_rank:
-            self._demand[holder] = by_rank
-        else:
-            self._demand.pop(holder, None)
+        former = self._demand.pop(holder, {})
+        if by_leaf:
+            self._demand[holder] = dict(by_leaf)
+        for leaf in by_leaf.keys() - former.keys():
+            self._wanting.setdefault(leaf, set()).add(holder)
+            self.shares.arrive(leaf)
+        for leaf in former.keys() - by_leaf.keys():
+            self._satisfied(leaf, holder)
+
+    def served(self, holder: str, by_leaf: Mapping[Path, float]) -> None:
+        """`holder` has used that many seconds of slots since it told last; `contended` holders tell."""
+        for leaf, seconds in self._advanced.pop(holder, ()):
+            self.shares.charge(leaf, -seconds)
+        for leaf, seconds in by_leaf.items():
+            self.shares.charge(leaf, seconds)
+        self._serving[holder] = tuple(by_leaf)
+
+    def contended(self, now_s: float) -> bool:
+        """Do leaves compete, or did they a moment ago?"""
+        if self.shares.contended:
+            self._contended_until_s = now_s + CONTENDED_S
+        elif now_s >= self._contended_until_s:
+            for holder in list(self._advanced):
+                self.served(holder, {})
+            self._serving.clear()
+            return False
+        return True
+
+    def _satisfied(self, leaf: Path, holder: str) -> None:
+        wanting = self._wanting[leaf]
+        wanting.discard(holder)
+        if not wanting:
+            del self._wanting[leaf]
+            self.shares.leave(leaf)
 
     def release(self, holder: str, worker: str, lease: int) -> None:
         """The holder gives the slot back; an old or foreign lease changes nothing."""
@@ -279,7 +354,9 @@ class Slots:
 
     def forget(self, holder: str) -> None:
         """The holder lost its memory: its leases and its demand are void."""
-        self._demand.pop(holder, None)
+        self.demand(holder, {})
+        self._serving.pop(holder, None)
+        self._advanced.pop(holder, None)
         for slot in self.slots.values():
             if slot.holder == holder:
                 slot.holder, slot.yielding = None, False
@@ -295,22 +372,36 @@ class Slots:
     @property
     def waiting(self) -> int:
         """Ready tasks that wait for a slot."""
-        return sum(sum(ranks.values()) for ranks in self._demand.values())
+        return sum(sum(leaves.values()) for leaves in self._demand.values())
 
     def grants(self, now_s: float) -> list[Grant]:
         """Lease every free slot for which there is demand."""
         out: list[Grant] = []
-        for slot in self.slots.values():
-            if slot.holder is None and not slot.draining:
-                holder = self._neediest()
-                if holder is None:
-                    break
-                self._lease += 1
-                slot.holder, slot.lease, slot.since_s, slot.yielding = holder, self._lease, now_s, False
-                self._served[holder] = self._lease
-                self._take_one(holder)
-                out.append(Grant(holder, slot.worker, slot.incarnation, slot.lease))
+        for slot in self._free() if self._demand else ():
+            leaf = self.shares.next()
+            if leaf is None:
+                break
+            holder = min(self._wanting[leaf], key=lambda h: (self.held(h), self._served.get(h, 0), h))
+            if self.shares.contended:
+                self.shares.charge(leaf, QUANTUM_S)
+                self._advanced.setdefault(holder, []).append((leaf, QUANTUM_S))
+            self._take_one(holder, leaf)
+            out.append(self._lease_to(holder, slot, now_s))
         return out
+
+    def spare(self, holder: str, now_s: float) -> Grant | None:
+        """Lease a slot that nobody wants to `holder`, which will soon want one; None when there is none."""
+        slot = next(self._free(), None)
+        return None if slot is None else self._lease_to(holder, slot, now_s)
+
+    def _free(self) -> Iterator[Slot]:
+        return (slot for slot in self.slots.values() if slot.holder is None and not slot.draining)
+
+    def _lease_to(self, holder: str, slot: Slot, now_s: float) -> Grant:
+        self._lease += 1
+        slot.holder, slot.lease, slot.since_s, slot.yielding = holder, self._lease, now_s, False
+        self._served[holder] = self._lease
+        return Grant(holder, slot.worker, slot.incarnation, slot.lease)
 
     def yields(self, now_s: float) -> list[Yield]:
         """Whom to ask for a slot back; each lease is asked once."""
@@ -320,7 +411,27 @@ class Slots:
             if slot is None or self._keeps_s(slot, now_s) > 0:
                 break
             out.append(self._ask(slot))
+        if not out and len(self._demand) > 0 and self.shares.contended:
+            slot = self._unfair(now_s)
+            if slot is not None:
+                out.append(self._ask(slot))
         return out
+
+    def _unfair(self, now_s: float) -> Slot | None:
+        """The slot of a holder that serves nothing as far behind as what another one waits with; one at a time."""
+        if any(slot.yielding for slot in self.slots.values()):
+            return None
+        ahead: tuple[float, Slot] | None = None
+        for holder in {slot.holder for slot in self.slots.values() if slot.holder}:
+            slot = min((s for s in self.slots.values() if s.holder == holder), key=lambda s: s.since_s)
+            if slot.draining or now_s - slot.since_s < QUANTUM_S:
+                continue
+            mine = {*self._demand.get(holder, ()), *self._serving.get(holder, ())}
+            for leaf in (leaf for other, leaves in self._demand.items() if other != holder for leaf in leaves):
+                lead = min((self.shares.lead(own, leaf) for own in mine), default=0.0)
+                if lead > SLACK_S and (ahead is None or lead > ahead[0]):
+                    ahead = lead, slot
+        return ahead[1] if ahead else None
 
     def next_review_s(self, now_s: float) -> float | None:
         """Seconds until `yields` may answer more although nothing happened; None when it cannot."""
@@ -332,17 +443,13 @@ class Slots:
         coming = sum(slot.yielding and not slot.draining for slot in self.slots.values())
         return sum(self.held(holder) == 0 for holder in self._demand) - coming
 
-    def _neediest(self) -> str | None:
-        served = self._served
-        return min(self._demand, key=lambda h: (min(self._demand[h]), self.held(h), served.get(h, 0), h), default=None)
-
-    def _take_one(self, holder: str) -> None:
-        ranks = self._demand[holder]
-        rank = min(ranks)
-        ranks[rank] -= 1
-        if ranks[rank] <= 0:
-            del ranks[rank]
-        if not ranks:
+    def _take_one(self, holder: str, leaf: Path) -> None:
+        leaves = self._demand[holder]
+        leaves[leaf] -= 1
+        if leaves[leaf] <= 0:
+            del leaves[leaf]
+            self._satisfied(leaf, holder)
+        if not leaves:
             del self._demand[holder]
 
     def _victim(self) -> Slot | None:

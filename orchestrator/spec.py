@@ -4,7 +4,7 @@
 
 All three ways in end in `parse_dag`, so a bound holds everywhere or nowhere. Whatever is wrong raises
 `Invalid`, never another exception; its details name each field by its path in the body. The shape is
-section 1 of the dags contract, with these additive keys: of a DAG `isolation`, `run_timeout_s` and those of
+section 1 of the dags contract, with these additive keys: of a DAG `isolation`, `run_timeout_s`, `weight` and those of
 its schedule (`calendar`, `start_at`, `end_at`, `jitter_s`; `overlap` also takes `cancel_previous`); of a
 task `inputs`, `retry_cap_s`, `pool`, `trigger_rule`, `branch`, `teardown_of`, `on_failure_fail_run`
 (docs/graphs.md tells them). Unknown keys are ignored. What a later version will do (callbacks, SLAs of
@@ -110,6 +110,8 @@ class DagBody(BaseModel):
     start_at: str | None = None
     end_at: str | None = None
     jitter_s: float = Field(default=0.0, ge=0, le=86_400)
+    #: its part of what its class shares among DAGs (docs/fairness.md)
+    weight: int = Field(default=1, ge=1, le=100)
 
 
 def parse_dag(body: object) -> tuple[Definition, bool]:
@@ -165,7 +167,7 @@ def to_json(definition: Definition) -> dict[str, Any]:
         "tags": list(definition.tags),
     }
     plain = Definition(dag_id="", owner="")
-    for key in ("description", "isolation", "run_timeout_s", "start_at", "end_at", "jitter_s"):
+    for key in ("description", "isolation", "run_timeout_s", "start_at", "end_at", "jitter_s", "weight"):
         if getattr(definition, key) != getattr(plain, key):
             body[key] = getattr(definition, key)
     if definition.calendar is not None:
@@ -256,6 +258,7 @@ def _definition(dag: DagBody) -> Definition:
         calendar=_calendar(dag.calendar),
         start_at=instant_text(parse_instant(dag.start_at, "start_at")) if dag.start_at is not None else None,
         end_at=instant_text(parse_instant(dag.end_at, "end_at")) if dag.end_at is not None else None,
+        weight=dag.weight,
     )
     # a default that is another object would be written, and change the hashes of definitions without jitter
     return msgspec.structs.replace(made, jitter_s=dag.jitter_s) if dag.jitter_s else made
