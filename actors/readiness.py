@@ -19,7 +19,7 @@ from actors.names import KUBERNETES
 from orchestrator import run as runs
 from orchestrator.ageing import AgedQueue
 from orchestrator.messages import Assignment, RunContext, Value
-from orchestrator.shares import Path, Shares
+from orchestrator.shares import BORROW, Path, Shares
 
 #: seconds a task of these types takes, known beforehand
 _INSTANT = {"core.noop": 1e-5, "core.echo": 1e-5}
@@ -114,6 +114,7 @@ class ReadyRuns:
     def compose(self, crew: Crew, begin: Callable[[HostedRun, runs.Begin], None]) -> list[Sending]:
         """A batch for each seat with room, as long as there are ready tasks; `begin` marks them as started."""
         seats = crew.with_room() if self else []
+        self._shares.borrow = BORROW * max(1, len(crew.seats))
         share = -(-sum(self.demand().values()) // len(seats)) if seats else 0
         out = []
         for seat in seats:

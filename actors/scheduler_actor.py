@@ -33,6 +33,7 @@ from orchestrator.dispatch import CLASSES, WAKES, Queued, Slot, Slots
 from orchestrator.dispatch import Admission as Admissions
 from orchestrator.ports import (
     SCHED,
+    TENANT_SHARES,
     TERMINAL,
     Commit,
     DagChanged,
@@ -44,6 +45,7 @@ from orchestrator.ports import (
     Wake,
 )
 from orchestrator.shares import Path, Shares
+from orchestrator.views import Waiting
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -150,6 +152,29 @@ class SchedulerActor(Living):
         """worker -> idle | busy | draining | draining_busy, as JSON."""
         return codec.encode_states({s.worker: _word(s) for s in self._slots.slots.values()})
 
+    async def take_weights(self, _blob: bytes) -> bytes:
+        """Weights of tenants have changed: read them again."""
+        await self._ready.wait()
+        self._take_weights(await self._journal.records(TENANT_SHARES))
+        self._wake.set()
+        return b""
+
+    async def explain(self, blob: bytes) -> bytes:
+        """What a run waits for, a views.Waiting as JSON."""
+        await self._ready.wait()
+        return codec.encode_waiting(self._explain(blob.decode()))
+
+    def _explain(self, run_id: str) -> Waiting:
+        waits = self._admissions.waiting(run_id)
+        if waits is not None:
+            run, ahead, active, limit, paused = waits
+            return Waiting(run_id, "place", run.lane[0], ahead, active, limit, paused)
+        leaf = self._admissions.leaf(run_id)
+        if leaf is None:
+            return Waiting(run_id)
+        share = round(self._slots.shares.share(leaf), 4)
+        return Waiting(run_id, "slot" if self._slots.wanted(leaf) else None, leaf[1], share=share)
+
     async def load(self, _blob: bytes) -> bytes:
         """How much waits, as JSON: for gauges."""
         return codec.encode_load(
@@ -158,8 +183,14 @@ class SchedulerActor(Living):
                 "active_runs": self._admissions.active,
                 "waiting_tasks": self._slots.waiting,
                 "workers": len(self._slots.slots),
+                "oldest_s": self._oldest_s(),
             }
         )
+
+    def _oldest_s(self) -> int:
+        """Seconds since the run was created, or found, that waits for admission longest."""
+        since = self._admissions.oldest
+        return 0 if since is None else int(self._clock.monotonic() - since)
 
     # ── life ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -171,6 +202,7 @@ class SchedulerActor(Living):
         cursor = await self.insist(lambda: self._journal.position(SCHED))
         if not await self._fetch_roster():
             self._spawn(self._fetch_roster_later())
+        self._take_weights(await self.insist(lambda: self._journal.records(TENANT_SHARES)))
         await self._rebuild()
         await self.insist(lambda: self._read_wakes(kept))
         self._cursor = await self.insist(partial(self._read_on, cursor))  # news that are old already admit nothing
@@ -240,7 +272,7 @@ class SchedulerActor(Living):
         cap = backfill.max_active_runs if backfill else None
         dag = _dag_key(row.tenant, row.dag_id)
         scheduled = row.run_type == "scheduled" and not row.watchers
-        return Queued(row.run_id, dag, parent, cap, self._next_place(), row.version, scheduled)
+        return Queued(row.run_id, dag, parent, cap, self._next_place(), row.version, scheduled, self._clock.monotonic())
 
     def _next_place(self) -> int:
         self._order += 1
@@ -286,6 +318,7 @@ class SchedulerActor(Living):
                 note = Commit(owner=SCHEDULER, epoch=self._epoch, turn=turn, cursor=behind)
                 await self.insist(partial(self._journal.commit, note))
             behind = self._cursor
+            self._take_weights(await self.insist(lambda: self._journal.records(TENANT_SHARES)))  # the word may be lost
 
     async def _read_sched(self) -> None:
         while True:
@@ -330,6 +363,7 @@ class SchedulerActor(Living):
                 self._next_place(),
                 since,
                 scheduled=item.run_type == "scheduled" and not item.parent,
+                queued_s=self._clock.monotonic(),
             )
             self._unplace(run_id)
             self._waiting[run_id] = queued
@@ -506,6 +540,17 @@ class SchedulerActor(Living):
                     await self._supervise("ensure", host.name)
                 await asyncio.sleep(0.2)
         host.sending = False
+
+    def _take_weights(self, records: Mapping[str, bytes]) -> None:
+        """Whoever has no record any more weighs 1 again."""
+        weights = {tenant: codec.decode_share(record) for tenant, record in records.items()}
+        if weights == self._weights:
+            return
+        self._weights = dict.fromkeys(self._weights, 1.0) | weights
+        for tenant, weight in self._weights.items():
+            self._slots.shares.weigh((tenant,), weight)
+        for host in self._hosts.values():
+            host.weights_due = host.leads_due = True
 
     def _shares_for(
         self, host: _Host

@@ -206,6 +206,14 @@ class RayControlPlane:
         """What waits, as the scheduler sees it."""
         return codec.decode_load(await self._peers.ask(SCHEDULER, "load", b""))
 
+    async def weights_changed(self) -> None:
+        """The scheduler has read the tenants' weights again."""
+        await self._peers.ask(SCHEDULER, "take_weights", b"")
+
+    async def explain(self, run_id: str) -> bytes:
+        """What the run waits for, says the scheduler."""
+        return await self._peers.ask(SCHEDULER, "explain", run_id.encode())
+
     async def gateway(self, ward: str, request: bytes, patience_s: float = 5.0) -> bytes:
         """A request to a part of the gateway, and its answer; those with little patience go together."""
         if patience_s > TELL_S:

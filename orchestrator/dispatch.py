@@ -18,12 +18,14 @@ each, whoever has held a slot for QUANTUM_S is. So with work waiting, no slot is
 and no RunActor waits longer than about a quantum and a batch.
 
 While leaves compete, RunActors tell what each was served, and learn what the tree comes to of it. Where all that one
-RunActor does is ahead of what another one waits to do, by more than SLACK_S, it is asked for a slot.
+RunActor does is ahead of what another one waits to do, by more than SLACK_S per slot, it is asked for one; and where one
+has more than twice as many slots as another that waits with the same, for some of them.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -31,7 +33,8 @@ from orchestrator.shares import Path, Shares
 
 #: seconds a RunActor may hold its only slot while another one has none
 QUANTUM_S = 0.1
-#: weighted seconds by which a leaf may be behind another one before slots move because of it
+#: weighted seconds per slot by which a leaf may be behind another one before slots move because of it: less than that
+#: is not known, for what was served is told ten times a second
 SLACK_S = 0.1
 #: seconds for which leaves count as competing after they last did
 CONTENDED_S = 1.0
@@ -65,6 +68,8 @@ class Queued:
     since: int = 1
     #: a fire of the DAG's schedule made it
     scheduled: bool = False
+    #: when it was queued, seconds of a monotonic clock
+    queued_s: float = 0.0
 
     @property
     def lane(self) -> Path:
@@ -95,7 +100,7 @@ class _Dag:
 
 
 class Admission:
-    """Queued and active runs of every DAG. `dag` keys are opaque (tenant and DAG id); `weights` are of classes."""
+    """Queued and active runs of every DAG. `dag` keys are `tenant/dag_id`; `weights` are of classes."""
 
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
         self._weights = {(0, name): weight for name, weight in (weights or {}).items()}
@@ -110,6 +115,11 @@ class Admission:
     def queued(self) -> int:
         """Runs that wait."""
         return len(self._queued)
+
+    @property
+    def oldest(self) -> float | None:
+        """Since when the run waits that does so longest, as `queued_s` says; None when nobody waits."""
+        return min((run.queued_s for run in self._queued.values()), default=None)
 
     @property
     def active(self) -> int:
@@ -152,6 +162,25 @@ class Admission:
         """An admission was refused or lost: the run waits again."""
         self._leave(run_id)
         self.enqueue(run)
+
+    def waiting(self, run_id: str) -> tuple[Queued, int, int, int, bool] | None:
+        """A run that waits: it, how many of its lane go first, places its DAG has taken and has, is the DAG paused."""
+        run = self._queued.get(run_id)
+        if run is None:
+            return None
+        entry = self._dag(run.dag)
+        lane = entry.lanes.get(run.lane)
+        mine = (run.order, run.run_id)
+        ahead = sum(each < mine and each[1] in self._queued for each in lane.heap) if lane else 0
+        return run, ahead, entry.active, entry.limit, entry.paused
+
+    def leaf(self, run_id: str) -> Path | None:
+        """Tenant, class and DAG of an active run; None for any other."""
+        where = self._active.get(run_id)
+        if where is None:
+            return None
+        tenant, _, dag_id = where[0].partition("/")
+        return tenant, where[1][0], dag_id
 
     def admit(self) -> list[Queued]:
         """The runs that start now; they count as active from here on."""
@@ -365,6 +394,10 @@ class Slots:
         """Does `holder` have ready tasks without a slot?"""
         return holder in self._demand
 
+    def wanted(self, leaf: Path) -> bool:
+        """Do ready tasks of that leaf wait for a slot?"""
+        return leaf in self._wanting
+
     def held(self, holder: str) -> int:
         """Leases that `holder` has."""
         return sum(slot.holder == holder for slot in self.slots.values())
@@ -411,27 +444,31 @@ class Slots:
             if slot is None or self._keeps_s(slot, now_s) > 0:
                 break
             out.append(self._ask(slot))
-        if not out and len(self._demand) > 0 and self.shares.contended:
-            slot = self._unfair(now_s)
-            if slot is not None:
-                out.append(self._ask(slot))
+        if not out and self._demand and self.shares.contended and not any(s.yielding for s in self.slots.values()):
+            out = [self._ask(slot) for slot in self._unfair(now_s)]
         return out
 
-    def _unfair(self, now_s: float) -> Slot | None:
-        """The slot of a holder that serves nothing as far behind as what another one waits with; one at a time."""
-        if any(slot.yielding for slot in self.slots.values()):
-            return None
-        ahead: tuple[float, Slot] | None = None
-        for holder in {slot.holder for slot in self.slots.values() if slot.holder}:
-            slot = min((s for s in self.slots.values() if s.holder == holder), key=lambda s: s.since_s)
-            if slot.draining or now_s - slot.since_s < QUANTUM_S:
-                continue
-            mine = {*self._demand.get(holder, ()), *self._serving.get(holder, ())}
-            for leaf in (leaf for other, leaves in self._demand.items() if other != holder for leaf in leaves):
-                lead = min((self.shares.lead(own, leaf) for own in mine), default=0.0)
-                if lead > SLACK_S and (ahead is None or lead > ahead[0]):
-                    ahead = lead, slot
-        return ahead[1] if ahead else None
+    def _unfair(self, now_s: float) -> list[Slot]:
+        """Slots to move, so that who has less to do that is behind does not keep who has more from doing it."""
+        slack, held = SLACK_S * len(self.slots), Counter(slot.holder for slot in self.slots.values() if slot.holder)
+        moves: list[tuple[float, int, str]] = []
+        for holder, count in held.items():
+            for other in self._demand.keys() - {holder}:
+                lead = self._lead(holder, other)
+                if lead > slack:
+                    moves.append((lead, 1, holder))
+                elif count > 2 * held[other] + 1 and lead >= -slack:
+                    moves.append((lead, (count - held[other]) // 4 or 1, holder))
+        if not moves:
+            return []
+        _, number, giver = max(moves)
+        theirs = [s for s in self.slots.values() if s.holder == giver and not s.draining]
+        return [s for s in sorted(theirs, key=lambda s: s.since_s)[:number] if now_s - s.since_s >= QUANTUM_S]
+
+    def _lead(self, holder: str, other: str) -> float:
+        """By how much all that `holder` does, and waits to do, is ahead of something that `other` waits to do."""
+        mine = {*self._demand.get(holder, ()), *self._serving.get(holder, ())}
+        return max(min((self.shares.lead(own, leaf) for own in mine), default=0.0) for leaf in self._demand[other])
 
     def next_review_s(self, now_s: float) -> float | None:
         """Seconds until `yields` may answer more although nothing happened; None when it cannot."""

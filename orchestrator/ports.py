@@ -55,6 +55,8 @@ LATENCY_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 6
 #: streams one can `tail`, besides `inbox(actor)`
 SCHED = "sched"
 FEED = "feed"
+#: kind of the records that hold tenants' weights (`codec.encode_share`), by tenant
+TENANT_SHARES = "tenant_shares"
 
 
 def inbox(actor: str) -> str:
@@ -880,7 +882,15 @@ class ControlPlane(Protocol):
         ...
 
     async def load(self) -> dict[str, int]:
-        """What waits: queued_runs, active_runs, waiting_tasks, workers."""
+        """What waits: queued_runs, active_runs, waiting_tasks, workers, oldest_s."""
+        ...
+
+    async def weights_changed(self) -> None:
+        """The scheduler has read the tenants' weights again."""
+        ...
+
+    async def explain(self, run_id: str) -> bytes:
+        """What the run waits for, says the scheduler: a views.Waiting as JSON."""
         ...
 
     async def gateway(self, ward: str, request: bytes, patience_s: float = 5.0) -> bytes:

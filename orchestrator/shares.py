@@ -7,24 +7,25 @@
 **Algorithm.** Hierarchical start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996; for CPU time, where nobody
 knows beforehand how long a turn takes, Goyal, Guo and Vin, OSDI 1996; for several servers at once SFQ(D), Jin, Chase
 and Kaur, SIGMETRICS 2004). A node has a *tag*: what it was served, divided by its weight. The child with the smallest
-tag is next. `clock` of a parent is the largest tag that was next so far. Who begins to have work starts at the clock at
-least, so that nobody saves up while idle; who stays ahead of it keeps what it owes, until nobody has work. Deficit round robin was the other
-candidate: cheaper by a logarithm, but a new arrival waits for a whole round, and a cron run is just that.
+tag is next. `clock` of a parent is the largest tag that was next so far. Who begins to have work starts at the clock
+at least, so that nobody saves up while idle; who is ahead of it keeps what it owes, until nobody has work. Deficit
+round robin was the other candidate: cheaper by a logarithm, but a new arrival waits for a whole round, and a cron run
+is just that.
 
 **What is shared** is up to the caller: seconds of slot time for tasks, starts for runs (`dispatch.py`). Seconds,
 because tasks differ by orders of magnitude: by tasks started, a tenant with tasks of an hour would take every slot.
 A turn is charged by what it is expected to take when it begins, more as it lasts longer, and put right when it ends.
 
 **Waking.** Work of a class in `wakes` that arrives after idleness is next, before its parents' turns, once, as long as
-no parent is ahead of its share by more than BORROW. It is charged like anything else: what it borrows, its tenant pays
-back in its following turns. Borrowed virtual time (Duda and Cheriton, SOSP 1999) in its smallest form.
+no parent is ahead of its share by more than `borrow`. It is charged like anything else: what it borrows, its tenant
+pays back in its following turns. Borrowed virtual time (Duda and Cheriton, SOSP 1999) in its smallest form.
 
 **The bound on waiting.** With D servers that are all busy, at most L charged per turn, and on each level of the tree n
 siblings with work whose weights sum up to W, a leaf with work waits for its next turn at most
 
     L + sum over levels of (W / w + n) · L / r      r = D on the first level, then r · w / W for each level below
 
-(+ BORROW / D per sibling that wakes): its siblings catch up with what it had, each with a turn in hand. No weight is
+(+ borrow / D per sibling that wakes): its siblings catch up with what it had, each with a turn in hand. No weight is
 zero, so nobody starves. `tests/property/test_shares_laws.py` holds random trees to it.
 
 One decision costs O(log n) per level, and nothing but a look where a parent has one child with work.
@@ -38,7 +39,7 @@ from collections.abc import Collection, Mapping
 #: from the root's child to the leaf
 Path = tuple[str, ...]
 
-#: seconds by which a parent may be ahead of its share while a child that wakes goes first
+#: by how much a parent may be ahead of its share while a child that wakes goes first, per server
 BORROW = 0.25
 #: idle nodes a parent keeps besides those with work
 IDLE_KEPT = 64
@@ -91,6 +92,8 @@ class Shares:
         #: leaves that woke and had no turn since
         self._woken: dict[Path, None] = {}
         self._leaves = 0
+        #: see above; whoever has several servers sets it
+        self.borrow = BORROW
 
     # ── weights ──
 
@@ -180,7 +183,7 @@ class Shares:
         node = self._root
         for name in path:
             child = node.children[name]
-            if (child.tag - node.clock) * child.weight > BORROW:
+            if (child.tag - node.clock) * child.weight > self.borrow:
                 return False
             node = child
         return True
@@ -209,6 +212,16 @@ class Shares:
             for level in range(len(path)):
                 parent, node = node, self._child(node, path[: level + 1])
             self._retag(node, parent.clock + leads[path])
+
+    def share(self, path: Path) -> float:
+        """What the leaf gets of everything while all who have work now go on to; as if it had some, too."""
+        node, out = self._root, 1.0
+        for level in range(len(path)):
+            child = self._child(node, path[: level + 1])
+            others = sum(each.weight for each in node.active.values() if each is not child)
+            out *= child.weight / (child.weight + others)
+            node = child
+        return out
 
     def lead(self, path: Path, other: Path) -> float:
         """By how much `path` is ahead of `other` where they part; 0 for the same leaf."""

@@ -30,6 +30,7 @@ for _group, _name in (
     (commands.dags, "dags"),
     (commands.runs, "runs"),
     (commands.workers, "workers"),
+    (commands.shares, "shares"),
     (plan_commands.plans, "plan"),
     (plan_commands.instances, "instances"),
     (job_commands.jobs, "jobs"),

@@ -4,6 +4,7 @@
     run_latency_seconds|<dag>|le|<bound>, |sum_ms, |count   created to finished
     sla_breaches_total|<dag>
     schedule_fires_dropped_total|<dag>|<reason>
+    slot_time_ms|<tenant>|<class>
     pipeline_jobs_lost_total|@ci, pipeline_jobs_retried_total|@ci
     orchestrator_jobs_total|<blueprint>, orchestrator_jobs_failed_total|<blueprint>
     orchestrator_job_duration_seconds|le|<bound>, |sum_ms, |count
@@ -30,6 +31,7 @@ _GAUGES = (
     ("orchestrator_active_workers", "Worker slots that take work", "workers"),
     ("orchestrator_queued_runs", "Runs that wait for admission", "queued_runs"),
     ("orchestrator_active_runs", "Runs that were admitted and have not ended", "active_runs"),
+    ("orchestrator_oldest_queued_run_seconds", "How long the run waits for admission that waits longest", "oldest_s"),
 )
 #: the same of the gateway, with its names in the gateway's answer; where both have a gauge their values add up
 _OUTSIDE = (
@@ -52,6 +54,7 @@ def families(
         _histogram("run_latency_seconds", "Created to finished", ("dag",), LATENCY_BOUNDS, counters),
         _plain("sla_breaches", "Runs that were not over at their deadline", counters),
         _dropped(counters),
+        _slot_time(counters),
         _plain("pipeline_jobs_lost", "CI jobs that were queued again because their runner was lost", counters),
         _plain("pipeline_jobs_retried", "CI jobs that were queued again because they failed", counters),
         _plain("orchestrator_jobs", "Jobs of blueprints that began", counters, "blueprint"),
@@ -109,6 +112,16 @@ def _dropped(counters: Mapping[str, int]) -> Metric:
     for key, n in sorted(counters.items()):
         if key.startswith("schedule_fires_dropped_total|"):
             family.add_metric(key.split("|")[1:], n)
+    return family
+
+
+def _slot_time(counters: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(
+        "orchestrator_slot_seconds", "Time of worker slots that runs have used", labels=("tenant", "class")
+    )
+    for key, ms in sorted(counters.items()):
+        if key.startswith("slot_time_ms|"):
+            family.add_metric(key.split("|")[1:], ms / 1000)
     return family
 
 

@@ -56,8 +56,10 @@ from orchestrator.views import (
     Plan,
     RunChanged,
     RunView,
+    TenantShare,
     Trigger,
     Triggered,
+    Waiting,
     WorkerView,
 )
 from serve_app import figures, rendering
@@ -72,6 +74,7 @@ from serve_app.live_runs import LiveRuns
 from serve_app.pipelines import Pipelines
 from serve_app.ports import Expect, Observation
 from serve_app.run_stream import run_frames
+from serve_app.shares import TenantShares
 from serve_app.triggers import TRIES, Triggers
 from serve_app.worker_tokens import KeptTokens
 
@@ -130,6 +133,7 @@ class Gateway:
             if settings.secret_key
             else None
         )
+        self._shares = TenantShares(journal, control)
         #: the jobs surface's part
         self.jobs = Jobs(
             journal,
@@ -452,6 +456,22 @@ class Gateway:
         if not found:
             raise NotFound("worker", worker_id)
         return found[0]
+
+    @within(DEADLINE_S)
+    async def shares(self) -> list[TenantShare]:
+        """Weights of tenants that were given one."""
+        return await self._shares.all()
+
+    @within(DEADLINE_S)
+    async def set_share(self, tenant: str, weight: float) -> TenantShare:
+        """The tenant weighs that much, durably."""
+        return await self._shares.put(tenant, weight)
+
+    @within(DEADLINE_S)
+    async def waiting(self, tenant: str, run_id: str) -> Waiting:
+        """What the run waits for now. Raises NotFound."""
+        await self.run(tenant, run_id)
+        return await self._shares.waiting(run_id)
 
     async def health(self) -> Mapping[str, object]:
         """What answers."""

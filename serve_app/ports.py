@@ -36,8 +36,10 @@ from orchestrator.views import (
     PlanView,
     RunChanged,
     RunView,
+    TenantShare,
     Trigger,
     Triggered,
+    Waiting,
     WorkerView,
 )
 
@@ -161,6 +163,15 @@ class Gateway(Protocol):
 
     async def drain_worker(self, worker_id: str) -> WorkerView:
         """The worker finishes what it has and gets nothing more."""
+
+    async def shares(self) -> list[TenantShare]:
+        """Weights of tenants that were given one, by tenant; all others weigh 1."""
+
+    async def set_share(self, tenant: str, weight: float) -> TenantShare:
+        """The tenant weighs that much, durably."""
+
+    async def waiting(self, tenant: str, run_id: str) -> Waiting:
+        """What the run waits for now. Raises NotFound."""
 
     async def health(self) -> Mapping[str, object]:
         """What answers: `journal`, `ray`, …"""

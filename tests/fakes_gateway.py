@@ -29,8 +29,10 @@ from orchestrator.views import (
     Plan,
     RunChanged,
     RunView,
+    TenantShare,
     Trigger,
     Triggered,
+    Waiting,
     WindowView,
     WorkerView,
 )
@@ -83,6 +85,7 @@ class FakeGateway:
     _runs: dict[tuple[str, str], RunView] = field(default_factory=dict)
     _by_window: dict[tuple[str, str, str], str] = field(default_factory=dict)
     _stored: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
     _workers: dict[str, WorkerView] = field(
         default_factory=lambda: {"worker-default-0": WorkerView("worker-default-0", "default", "idle", "n1", 42)}
     )
@@ -257,6 +260,21 @@ class FakeGateway:
             raise NotFound("worker", worker_id)
         self._workers[worker_id] = replace(self._workers[worker_id], state="draining")
         return self._workers[worker_id]
+
+    async def shares(self) -> list[TenantShare]:
+        self._check()
+        return [TenantShare(tenant, weight) for tenant, weight in sorted(self.weights.items())]
+
+    async def set_share(self, tenant: str, weight: float) -> TenantShare:
+        await self._pass_gate()
+        self.weights[tenant] = weight
+        return TenantShare(tenant, weight)
+
+    async def waiting(self, tenant: str, run_id: str) -> Waiting:
+        run = await self.run(tenant, run_id)
+        if run.state == "queued":
+            return Waiting(run_id, "place", "manual", 0, 16, 16)
+        return Waiting(run_id, None, "manual", share=0.5)
 
     async def health(self) -> Mapping[str, object]:
         self._check()

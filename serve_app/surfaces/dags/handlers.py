@@ -264,6 +264,22 @@ class Handlers:
             frame.wire = sse.frame(frame.seq, frame.kind, words.event(frame))
         return frame.wire
 
+    # -- shares
+
+    async def run_waiting(self, request: Request, principal: Principal) -> Response:
+        """Say what a run waits for"""
+        run_id = _path_id(request, "run", "run_id")
+        return _answer(words.waiting(await self._gateway.waiting(principal.tenant, run_id)))
+
+    async def list_shares(self, _: Request, __: Principal) -> Response:
+        """List the weights of tenants"""
+        return _answer({"items": [words.share(each) for each in await self._gateway.shares()]})
+
+    async def set_share(self, request: Request, _: Principal) -> Response:
+        """Set the weight of a tenant"""
+        tenant, weight = parse.share(await self._json(request))
+        return _answer(words.share(await unhindered(self._gateway.set_share(tenant, weight))))
+
     # -- workers
 
     async def list_workers(self, _: Request, __: Principal) -> Response:

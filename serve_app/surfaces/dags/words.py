@@ -27,7 +27,9 @@ from orchestrator.views import (
     Plan,
     RunChanged,
     RunView,
+    TenantShare,
     Triggered,
+    Waiting,
     WorkerView,
 )
 from serve_app.problems import STATUS, Kind
@@ -204,6 +206,25 @@ def task_changed(answer: RunChanged, task: str) -> Json:
 def log(chunk: LogChunk) -> Json:
     """Output of one attempt."""
     return {"task": chunk.task, "attempt": chunk.attempt, "text": chunk.text, "truncated": chunk.truncated}
+
+
+def share(view: TenantShare) -> Json:
+    """A tenant's weight."""
+    return {"tenant": view.tenant, "weight": int(view.weight)}
+
+
+def waiting(view: Waiting) -> Json:
+    """What a run waits for."""
+    return {
+        "run_id": view.run_id,
+        "waiting_for": view.waiting_for,
+        "run_class": view.run_class,
+        "ahead": view.ahead,
+        "active_runs": view.active_runs,
+        "max_active_runs": view.max_active_runs,
+        "paused": view.paused,
+        "share": view.share,
+    }
 
 
 def worker(view: WorkerView) -> Json:
