@@ -18,8 +18,8 @@ each, whoever has held a slot for QUANTUM_S is. So with work waiting, no slot is
 and no RunActor waits longer than about a quantum and a batch.
 
 While leaves compete, RunActors tell what each was served, and learn what the tree comes to of it. Where all that one
-RunActor does is ahead of what another one waits to do, by more than SLACK_S per slot, it is asked for one; and where one
-has more than twice as many slots as another that waits with the same, for some of them.
+RunActor does is ahead of what another one waits to do, by more than SLACK_S per slot, it is asked for one; and where
+one has more than twice as many slots as another that waits with the same, for some of them.
 """
 
 from __future__ import annotations
