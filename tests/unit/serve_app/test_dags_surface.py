@@ -342,6 +342,7 @@ async def test_a_failing_gateway_is_told_without_its_reasons(
         "/runs": {"dag_id": "x"},
         "/runs/batch": {"runs": [{"dag_id": "x"}]},
         "/workers/scale": {"n": 1},
+        "/shares": {"tenant": "t", "weight": 2},
     }
     gateway.broken = error
     response = await connect("admin").request(method, BASE + path, json=bodies.get(path, {}))
