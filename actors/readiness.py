@@ -58,6 +58,8 @@ class ReadyRuns:
         self._monotonic = monotonic
         #: runs that want seats, and per leaf in which order
         self._waiting: dict[str, HostedRun] = {}
+        #: of those, the priority of the first ready task as they were lined up (less than nothing is high)
+        self._heads: dict[str, int] = {}
         self._queues: dict[Path, AgedQueue] = {}
         #: runs whose tasks are Kubernetes Jobs
         self._outside: dict[str, HostedRun] = {}
@@ -75,7 +77,8 @@ class ReadyRuns:
             else:
                 self._outside.pop(run.run_id, None)
         elif wants:
-            self._put(hosted, hosted.leaf)
+            if self._waiting.get(run.run_id) is not hosted or self._heads[run.run_id] != run.ready[0][0]:
+                self._put(hosted, hosted.leaf)
         elif run.run_id in self._waiting:
             self._take_off(run.run_id, hosted.leaf)
 
@@ -92,11 +95,12 @@ class ReadyRuns:
             queue = self._queues[leaf] = AgedQueue()
             self._shares.weigh(leaf, hosted.run.compiled.definition.weight)
             self._shares.arrive(leaf)
-        queue.put(hosted.run.run_id, -hosted.run.ready[0][0], self._monotonic())
+        head = self._heads[hosted.run.run_id] = hosted.run.ready[0][0]
+        queue.put(hosted.run.run_id, -head, self._monotonic())
         self._waiting[hosted.run.run_id] = hosted
 
     def _take_off(self, run_id: str, leaf: Path) -> None:
-        del self._waiting[run_id]
+        del self._waiting[run_id], self._heads[run_id]
         queue = self._queues[leaf]
         queue.drop(run_id)
         if not queue:
@@ -171,6 +175,7 @@ class ReadyRuns:
                 return
             sending.runs[run_id] = hosted
             sending.positions.setdefault(run_id, []).extend(positions)
+            self._heads[run_id] = 1  # no priority: `look` lines it up anew
             self._queues[leaf].drop(run_id)  # it has had its turn: if it still waits, it does from now on
             begin(hosted, runs.Begin(tuple(positions), sending.seat.worker, sending.seat.incarnation))
             self.look(hosted)

@@ -125,7 +125,7 @@ class Shares:
         """The leaf has work; a second time changes nothing."""
         node, leaf = self._root, len(path) - 1
         for level in range(len(path)):
-            child = self._child(node, path[: level + 1])
+            child = self._child(node, path, level)
             if child.name not in node.active:
                 owes = child.tag > node.clock
                 child.tag = max(child.tag, node.clock)
@@ -175,7 +175,7 @@ class Shares:
         self._woken.pop(path, None)
         node = self._root
         for level in range(len(path)):
-            child = self._child(node, path[: level + 1])
+            child = self._child(node, path, level)
             self._retag(child, child.tag + amount / child.weight)
             node = child
 
@@ -210,14 +210,14 @@ class Shares:
         for path in sorted(leads, key=len):
             node = self._root
             for level in range(len(path)):
-                parent, node = node, self._child(node, path[: level + 1])
+                parent, node = node, self._child(node, path, level)
             self._retag(node, parent.clock + leads[path])
 
     def share(self, path: Path) -> float:
         """What the leaf gets of everything while all who have work now go on to; as if it had some, too."""
         node, out = self._root, 1.0
         for level in range(len(path)):
-            child = self._child(node, path[: level + 1])
+            child = self._child(node, path, level)
             others = sum(each.weight for each in node.active.values() if each is not child)
             out *= child.weight / (child.weight + others)
             node = child
@@ -241,10 +241,11 @@ class Shares:
             node = node.children.get(name) if node is not None else None
         return node
 
-    def _child(self, parent: _Node, path: Path) -> _Node:
-        child = parent.children.get(path[-1])
+    def _child(self, parent: _Node, path: Path, level: int) -> _Node:
+        name = path[level]
+        child = parent.children.get(name)
         if child is None:
-            child = parent.children[path[-1]] = _Node(path[-1], parent, self._weight(path))
+            child = parent.children[name] = _Node(name, parent, self._weight(path[: level + 1]))
         return child
 
     @staticmethod

@@ -160,6 +160,8 @@ def test_who_always_has_work_gets_its_weight_and_waits_no_longer_than_the_bound(
 
 def test_idleness_saves_nothing_up() -> None:
     shares = Shares()
+    shares.arrive(("back",))
+    shares.leave(("back",))
     servers = Servers(shares, [("busy",)], 1, 1.0, Random(1)).play(500.0)
     servers.full.append(("back",))
     servers.used.clear()
