@@ -9,10 +9,12 @@ An attempt number never repeats within a run, so no two values share a name.
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import pickle
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,10 @@ from orchestrator.messages import Value
 
 #: bytes of JSON
 INLINE_MAX = 64 * 1024
+#: the same for an instance of a mapped task, as there may be 10,000 of them
+INSTANCE_INLINE_MAX = 4 * 1024
+#: lists that a worker keeps in memory, as it will be asked for other elements of them
+LISTS_KEPT = 2
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 
 _encode = msgspec.json.Encoder().encode
@@ -44,11 +50,13 @@ class Artifacts:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        #: artifact -> the list in it, the one used last at the end
+        self._lists: dict[str, Sequence[Any]] = {}
 
-    def keep(self, run_id: str, task: str, attempt: int, value: object) -> Value:
+    def keep(self, run_id: str, task: str, attempt: int, value: object, inline_max: int = INLINE_MAX) -> Value:
         """`value` as it travels; durable when this returns. Raises PermanentFailure when it cannot be stored."""
         inline = inline_json(value)
-        if inline is not None:
+        if inline is not None and len(inline) <= inline_max:
             return Value(msgspec.Raw(inline), None, len(inline))
         name = f"{run_id}/{task}.{attempt}"
         return Value(artifact=name, size_bytes=self._write(self._path(name), value))
@@ -62,6 +70,16 @@ class Artifacts:
                 return pickle.load(file)
         except FileNotFoundError:
             raise MissingArtifact(value.artifact) from None
+
+    def element(self, value: Value, index: int) -> Any:
+        """A copy of one element of a list that was kept. Raises MissingArtifact. The lists read last stay in memory."""
+        name = value.artifact or ""
+        if (elements := self._lists.pop(name, None)) is None:
+            elements = self.read(value)
+        self._lists[name] = elements
+        while len(self._lists) > LISTS_KEPT:
+            del self._lists[next(iter(self._lists))]
+        return copy.deepcopy(elements[index])
 
     def read_plain(self, value: Value) -> Any:
         """The value again when it is made of plain data, such as text; code of the value's own is never run.

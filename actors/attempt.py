@@ -12,6 +12,7 @@ takes back, under the same lock, one that has not surfaced yet. It cannot end a 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -24,17 +25,27 @@ T = TypeVar("T")
 class LiveAttempt:
     """Made when the attempt starts; over after `end`."""
 
-    __slots__ = ("_callbacks", "_ended", "_lock", "_sent", "_thread", "reason")
+    __slots__ = ("_alive_s", "_callbacks", "_ended", "_lock", "_sent", "_thread", "reason")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        #: the outcome to report instead of the code's own, `cancelled` or `timed_out`; None = go on
+        #: the outcome to report instead of the code's own, `cancelled`, `timed_out` or `stalled`; None = go on
         self.reason: str | None = None
         self._ended = False
         self._callbacks: list[Callable[[], object]] | None = None
         #: the thread that is inside user code; None = nowhere to raise
         self._thread: int | None = None
         self._sent = False
+        #: monotonic seconds of the last sign of life
+        self._alive_s = time.monotonic()
+
+    def alive(self) -> None:
+        """It gives a sign of life."""
+        self._alive_s = time.monotonic()
+
+    def silence_s(self) -> float:
+        """How long it has given none."""
+        return time.monotonic() - self._alive_s
 
     def cancel(self, reason: str) -> bool:
         """Ask the attempt to stop; the first reason stays. False when it has ended already."""

@@ -10,17 +10,20 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from actors.artifacts import INLINE_MAX, inline_json
+from actors.durable_sleep import Sleeps
 from actors.work import Work
-from orchestrator import codec
+from orchestrator import codec, partitions
 from orchestrator.context import summarised
 from orchestrator.definition import Window
 from orchestrator.errors import Unavailable
-from orchestrator.messages import Note, ToolAnswer, ToolCall
+from orchestrator.messages import Note, Published, ToolAnswer, ToolCall
+from orchestrator.published import BUILT_IN, NAME
 
 #: a checkpoint that is not durable after this long is an error
 CHECKPOINT_S = 30.0
@@ -41,6 +44,7 @@ class AttemptContext:
         self._last = None if earlier is None else msgspec.json.encode(earlier)
         self._told_progress_s = float("-inf")
         self._calls = 0
+        self._sleeps = Sleeps(work)
 
     @property
     def run_id(self) -> str:
@@ -52,12 +56,32 @@ class AttemptContext:
 
     @property
     def window(self) -> Window | None:
-        window = self._work.run.window
-        return Window(*window) if window else None
+        run = self._work.run
+        if run.partition:
+            return Window(partition=run.partition)
+        return Window(*run.window) if run.window else None
+
+    @property
+    def partition(self) -> str | None:
+        return partitions.plain(self._work.run.partition) or None
+
+    @property
+    def parts(self) -> dict[str, str]:
+        return partitions.parts_of(self._work.run.partition)
 
     @property
     def task_id(self) -> str:
         return self._work.assignment.task
+
+    @property
+    def map_index(self) -> int | None:
+        part = self._work.assignment.mapped
+        return part.index if part else None
+
+    @property
+    def map_id(self) -> str | None:
+        part = self._work.assignment.mapped
+        return part.map or None if part else None
 
     @property
     def attempt(self) -> int:
@@ -75,22 +99,42 @@ class AttemptContext:
     def log(self) -> logging.Logger:
         return _log
 
+    def heartbeat(self) -> None:
+        """A sign of life; costs next to nothing. Raises TaskCancelled when the attempt is over."""
+        self._work.attempt.alive()
+        self._work.attempt.check()
+
     def checkpoint(self, data: Any) -> None:
         """`data` is durable when this returns.
 
         Raises TypeError when it is not plain JSON of at most 64 KiB, TaskCancelled when the attempt is over, and
         Unavailable when it could not be made durable within CHECKPOINT_S.
         """
-        raw = inline_json(data)
-        if raw is None:
-            raise TypeError(
-                f"a checkpoint must be plain JSON (dict with text keys, list, text, finite number, bool, "
-                f"None) of at most {INLINE_MAX} bytes; this {type(data).__qualname__} is not"
-            )
-        self._work.attempt.check()
+        raw = _plain(data, "a checkpoint")
+        self.heartbeat()
         with self._work.attempt.shielded():
             self._send_until(time.monotonic() + CHECKPOINT_S, "checkpoint", raw)
+        self._work.attempt.alive()
         self._last = raw
+        self._sleeps.forget()
+
+    def sleep(self, seconds: float) -> None:
+        """The task goes on after `seconds`, without a worker meanwhile: see `durable_sleep.py`."""
+        self._sleeps.sleep(seconds)
+
+    def sleep_until(self, instant: datetime) -> None:
+        """The same until an instant."""
+        self._sleeps.sleep_until(instant)
+
+    def publish(self, name: str, value: Any) -> None:
+        """`value` is what the run answers to the query `name`, durably. Raises as `checkpoint` does, and ValueError."""
+        if not NAME.fullmatch(name) or name in BUILT_IN:
+            raise ValueError(f"{name!r} is no name of a published value: {NAME.pattern}, none of {sorted(BUILT_IN)}")
+        raw = _plain(value, "a published value")
+        self._work.attempt.check()
+        with self._work.attempt.shielded():
+            told = msgspec.json.encode(Published(name, msgspec.Raw(raw)))
+            self._send_until(time.monotonic() + CHECKPOINT_S, "publish", told)
 
     def last_checkpoint(self) -> Any:
         """What this or an earlier attempt gave to `checkpoint` last."""
@@ -98,7 +142,7 @@ class AttemptContext:
 
     def progress(self, fraction: float, message: str = "") -> None:
         """Tell how far the task is; dropped when told too often or when nobody answers. Raises TaskCancelled."""
-        self._work.attempt.check()
+        self.heartbeat()
         now_s = time.monotonic()
         if fraction < 1 and now_s - self._told_progress_s < PROGRESS_EVERY_S:
             return
@@ -117,7 +161,7 @@ class AttemptContext:
         """A tool call, told durably when it begins and when it ends. Raises as `checkpoint` does."""
         self._calls += 1
         call = self._calls
-        self._work.attempt.check()
+        self.heartbeat()
         self._tell_call("tool_started", ToolCall(call, name, msgspec.Raw(msgspec.json.encode(summarised(given)))))
         started_s, success = time.monotonic(), False
         try:
@@ -145,3 +189,13 @@ class AttemptContext:
         note = Note(self.run_id, self.task_id, self.attempt, kind, msgspec.Raw(data))
         if not self._work.shop.notes.send(self._work.run.owner, codec.encode_note(note)):
             self._work.attempt.cancel("cancelled")  # the attempt was replaced; `shielded` raises
+
+
+def _plain(data: Any, what: str) -> bytes:
+    raw = inline_json(data)
+    if raw is None:
+        raise TypeError(
+            f"{what} must be plain JSON (dict with text keys, list, text, finite number, bool, "
+            f"None) of at most {INLINE_MAX} bytes; this {type(data).__qualname__} is not"
+        )
+    return raw

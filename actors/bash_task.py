@@ -13,6 +13,7 @@ from actors.attempt_log import AttemptLog
 from actors.process_group import GroupOutput, run_group
 from actors.work import TaskFailed, Work
 from orchestrator.errors import PermanentFailure
+from orchestrator.failures import exit_mark
 
 #: characters of stderr in an error, and of the last line of stdout
 STDERR_TAIL = 500
@@ -38,6 +39,11 @@ class CommandFailed(TaskFailed):
         super().__init__(code, stderr_tail)
         self.code = code
         self.stderr_tail = stderr_tail
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What retry policies go by (`failures.py`)."""
+        return (exit_mark(self.code),)
 
     def __str__(self) -> str:
         how = f"exit code {self.code}" if self.code >= 0 else f"killed by signal {-self.code}"

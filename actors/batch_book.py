@@ -13,12 +13,12 @@ Bookkeeping only: no I/O, no user code, one lock, callable from any thread. One 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from actors.attempt import LiveAttempt
-from orchestrator.messages import Assignment, Exchange, Report
+from orchestrator.messages import Assignment, BoundExchange, Exchange, Need, Report
 
 #: (run id, task, attempt)
 Key = tuple[str, str, int]
@@ -56,6 +56,8 @@ class Batch:
     end: int = 0
     #: the attempt that runs now: the one before `next`
     live: LiveAttempt | None = None
+    #: what its tasks need beside the slot
+    need: Need | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -125,6 +127,7 @@ class BatchBook:
             owner.remember(exchange.batch)
             record = Record(exchange.epoch)
             batch = Batch(exchange.owner, exchange.batch, record, exchange.tasks, end=len(exchange.tasks))
+            batch.need = exchange.need if isinstance(exchange, BoundExchange) else None
             owner.records.append(record)
             if exchange.batch <= owner.given_back:
                 self._stop(batch)
@@ -190,6 +193,14 @@ class BatchBook:
                 return self._cancel_ahead(key, reason)
         return live.cancel(reason)
 
+    def silence(self, key: Key) -> float | None:
+        """Seconds since the running attempt gave a sign of life; None = it is not this one that runs."""
+        with self._lock:
+            batch = self._open
+            if batch is None or batch.live is None or _key(batch.tasks[batch.next - 1]) != key:
+                return None
+            return batch.live.silence_s()
+
     def holding(self, name: str, epoch: int | None) -> tuple[list[Key], list[Report]]:
         """What of that owner runs or waits here, and its reports. With `epoch`: nothing older starts from now on."""
         with self._lock:
@@ -198,6 +209,19 @@ class BatchBook:
                 owner.advance(epoch)
             live = list(map(_key, _unfinished(self._open))) if self._open and self._open.owner == name else []
             return live, _contents(owner.records)[0]
+
+    def fence(self, epochs: Mapping[str, int]) -> tuple[tuple[str, int, int] | None, Need | None]:
+        """Owner, epoch, number and need of what runs. Nothing of incarnations before these starts from now on."""
+        with self._lock:
+            for name, epoch in epochs.items():
+                self._owner(name).advance(epoch)
+            batch = self._open
+            if batch is None:
+                return None, None
+            for name, epoch in epochs.items():
+                if batch.owner == name and batch.record.epoch < epoch:
+                    self._stop(batch)
+            return (batch.owner, batch.record.epoch, batch.number), batch.need
 
     # ── with the lock held ──
 

@@ -7,7 +7,8 @@ batch takes longer than expected, what has not started in it is taken back (`giv
 waits behind a long task.
 
 Each batch is looked after by one timer: take back, time out (cancel, then kill after a grace), and
-ping a silent worker. Whatever happens ends as a message to the RunActor: `Ended` or `Gone`.
+ping a silent worker. Signs of life of an attempt (`heartbeat_timeout_s`) stay with its worker, which is asked only when
+they may be overdue. Whatever happens ends as a message to the RunActor: `Ended` or `Gone`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from actors.peers import Peers, WorkerGone
 from actors.settings import Settings
 from orchestrator import codec
-from orchestrator.messages import Assignment, Exchange, RunContext, Settled
+from orchestrator.control import Bound
+from orchestrator.messages import Assignment, Exchange, Need, RunContext, Settled, bound_exchange
 
 _log = logging.getLogger(__name__)
 
@@ -35,16 +37,25 @@ PATIENCE_S = 0.03
 Key = tuple[str, str, int]
 
 
+class Limit(NamedTuple):
+    """How long one attempt may take, and how long it may be silent (None = for ever), seconds."""
+
+    run_s: float
+    silence_s: float | None = None
+
+
 @dataclass(slots=True)
 class Batch:
-    """Attempts sent in one exchange. `open` maps those not settled yet to their time limit, seconds."""
+    """Attempts sent in one exchange. `open` maps those not settled yet to their limits."""
 
     number: int
-    open: dict[Key, float]
+    open: dict[Key, Limit]
     sent_s: float
     expected_s: float
-    #: cancelled for overrunning their time limit
-    overdue: set[Key] = field(default_factory=set)
+    #: cancelled for overrunning a limit -> outcome that it is then, `timed_out` or `stalled`
+    overdue: dict[Key, str] = field(default_factory=dict)
+    #: attempt -> when its silence may be too long; asked of its worker then
+    silent_at_s: dict[Key, float] = field(default_factory=dict)
     taken_back: bool = False
     timer: asyncio.TimerHandle | None = None
     pings_missed: int = 0
@@ -59,6 +70,12 @@ class Seat:
     lease: int
     batches: dict[int, Batch] = field(default_factory=dict)
     yielding: bool = False
+    #: what its tasks need beside the slot: permits for one of them at a time came with the lease; None = plain tasks
+    need: Need | None = None
+    #: tasks of it that may still start; None = as many as come
+    starts: int | None = None
+    #: nobody has had a look yet at what could run on it
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +95,12 @@ class Gone:
     worker: str
     incarnation: str
     lost: tuple[Key, ...]
-    overdue: tuple[Key, ...]
+    #: with the outcome that it is
+    overdue: tuple[tuple[Key, str], ...]
     #: that was held on it; 0 = none
     lease: int = 0
+    #: of that lease
+    need: Need | None = None
 
 
 class Crew:
@@ -101,6 +121,8 @@ class Crew:
         self.seats: dict[str, Seat] = {}
         #: worker -> batches whose reports are durable, to be told with the next one, whatever seat it has then
         self._acks: dict[str, list[int]] = {}
+        #: worker -> newest lease for tasks with a need that was given back: a grant that comes again is void
+        self._over: dict[str, int] = {}
         #: kind of task -> seconds one takes, smoothed
         self._took_s: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -114,11 +136,30 @@ class Crew:
             return
         if known is not None and known.incarnation == incarnation:
             known.yielding = known.yielding and known.lease == lease
-            known.lease = lease
+            known.lease, known.need = lease, None
             return
         if known is not None:  # replaced before we heard of its death
             self._lost(known)
         self.seats[worker] = Seat(worker, incarnation, lease)
+
+    def bind(self, grant: Bound) -> bool:
+        """A lease for tasks with one need was granted. False: it came late, or the seat is taken, so it is void."""
+        worker = grant.worker
+        known = self.seats.get(worker)
+        if grant.lease <= self._over.get(worker, 0):
+            return True  # for the second time, and it is over
+        if known is not None and known.incarnation != grant.incarnation:
+            self._lost(known)
+            known = None
+        if known is not None and known.lease == grant.lease:
+            return True
+        if known is not None and (known.batches or known.lease > grant.lease):
+            self._over[worker] = grant.lease
+            return False
+        self.seats[worker] = Seat(
+            worker, grant.incarnation, grant.lease, need=grant.need, starts=grant.starts, fresh=True
+        )
+        return True
 
     def give_up(self, worker: str, lease: int) -> None:
         """The scheduler wants the slot back once it is free."""
@@ -128,22 +169,48 @@ class Crew:
 
     def leave_idle(self) -> list[tuple[str, int]]:
         """Let go of the seats that have nothing in flight; the released leases."""
-        idle = [seat for seat in self.seats.values() if not seat.batches]
+        idle = [seat for seat in self.seats.values() if not seat.batches and seat.need is None]
         for seat in idle:
             del self.seats[seat.worker]
         return [(seat.worker, seat.lease) for seat in idle]
 
     def vacate(self) -> list[tuple[str, int]]:
         """Let go of the seats that are to be given up and have nothing in flight."""
-        idle = [seat for seat in self.seats.values() if seat.yielding and not seat.batches]
+        idle = [seat for seat in self.seats.values() if seat.yielding and not seat.batches and seat.need is None]
         for seat in idle:
             del self.seats[seat.worker]
         return [(seat.worker, seat.lease) for seat in idle]
 
+    def leave_bound(self) -> list[tuple[str, int]]:
+        """Let go of the seats for tasks with a need that have nothing in flight and found nothing to do."""
+        idle = [s for s in self.seats.values() if s.need is not None and not s.batches and not s.fresh]
+        for seat in idle:
+            del self.seats[seat.worker]
+            self._over[seat.worker] = max(seat.lease, self._over.get(seat.worker, 0))
+        return [(seat.worker, seat.lease) for seat in idle]
+
+    def seen(self) -> None:
+        """Everybody who could use a seat for tasks with a need has had a look."""
+        for seat in self.seats.values():
+            seat.fresh = False
+
+    def bound(self) -> tuple[Bound, ...]:
+        """Every seat for tasks with a need."""
+        return tuple(
+            Bound(seat.worker, seat.incarnation, seat.lease, seat.need, seat.starts)
+            for seat in self.seats.values()
+            if seat.need is not None
+        )
+
     def with_room(self) -> list[Seat]:
-        """Seats that can take a batch now, the emptiest first."""
-        seats = [seat for seat in self.seats.values() if not seat.yielding and _has_room(seat)]
+        """Seats that can take a batch of plain tasks now, the emptiest first."""
+        seats = [seat for seat in self.seats.values() if not seat.yielding and seat.need is None and _has_room(seat)]
         return sorted(seats, key=lambda seat: len(seat.batches))
+
+    def bound_with_room(self) -> list[Seat]:
+        """Seats that can take a batch of tasks with their need now, the emptiest first."""
+        seats = [s for s in self.seats.values() if s.need is not None and not s.yielding and _has_room(s)]
+        return sorted((s for s in seats if s.starts != 0), key=lambda seat: len(seat.batches))
 
     # ── durations ──
 
@@ -161,22 +228,32 @@ class Crew:
     def send(self, seat: Seat, contexts: Iterable[RunContext], tasks: list[Assignment], expected_s: float) -> int:
         """Send a batch; its attempts are durable as started. Its number."""
         self._number += 1
-        open_ = {(task.run_id, task.task, task.attempt): task.timeout_s for task in tasks}
-        batch = Batch(self._number, open_, _now(), expected_s)
+        open_ = {(t.run_id, t.task, t.attempt): Limit(t.timeout_s, t.heartbeat_timeout_s) for t in tasks}
+        batch = _batch(self._number, open_, expected_s)
         behind = bool(seat.batches)
         seat.batches[batch.number] = batch
+        if seat.need is not None and self.seats.get(seat.worker) is not seat:
+            self._lost(seat)  # lost since the batch was composed, and with it the permits
+            return batch.number
         acks = tuple(self._acks.pop(seat.worker, ()))
         exchange = Exchange(self._owner, self._epoch, batch.number, tuple(contexts), tuple(tasks), acks)
+        if seat.need is not None:
+            exchange = bound_exchange(exchange, seat.need)
         self._spawn(self._exchange(seat, batch, codec.encode_exchange(exchange)))
         self._look_again(seat, batch, expected_s + PATIENCE_S if behind or len(tasks) > 1 else self._next_look_s(batch))
         return batch.number
 
-    def collect(self, worker: str, incarnation: str, lease: int, keys: dict[Key, float]) -> None:
+    def collect(
+        self, worker: str, incarnation: str, lease: int, keys: dict[Key, Limit], need: Need | None = None
+    ) -> None:
         """Take over attempts that run at a worker since before our time: wait for their end with an empty batch."""
         self.seat(worker, incarnation, lease)
         seat = self.seats[worker]
+        if need is not None:
+            seat.need, seat.starts = need, 0
         self._number += 1
-        batch = Batch(self._number, dict(keys), _now(), 0.0, taken_back=True)
+        batch = _batch(self._number, dict(keys), 0.0)
+        batch.taken_back = True
         seat.batches[batch.number] = batch
         self._spawn(
             self._exchange(seat, batch, codec.encode_exchange(Exchange(self._owner, self._epoch, batch.number, (), ())))
@@ -242,13 +319,19 @@ class Crew:
         elif not seat.batches:
             return
         lost: list[Key] = []
-        overdue: list[Key] = []
+        overdue: list[tuple[Key, str]] = []
         for batch in seat.batches.values():
             _stop(batch)
             for key in batch.open:
-                (overdue if key in batch.overdue else lost).append(key)
+                if key in batch.overdue:
+                    overdue.append((key, batch.overdue[key]))
+                else:
+                    lost.append(key)
         seat.batches.clear()
-        self._post(Gone(seat.worker, seat.incarnation, tuple(lost), tuple(overdue), seat.lease if held else 0))
+        lease, need = (seat.lease, seat.need) if held else (0, None)
+        if need is not None:
+            self._over[seat.worker] = max(lease, self._over.get(seat.worker, 0))
+        self._post(Gone(seat.worker, seat.incarnation, tuple(lost), tuple(overdue), lease, need))
 
     # ── looking after a batch ──
 
@@ -264,6 +347,8 @@ class Crew:
             if not batch.taken_back:
                 await self._take_back(seat, batch)
             self._time_out(seat, batch)
+            if batch.silent_at_s:
+                await self._listen(seat, batch)
             if _now() - batch.sent_s >= self._ping_s:
                 await self._peers.control(seat.worker, "ping")
             batch.pings_missed = 0
@@ -277,9 +362,10 @@ class Crew:
             self._look_again(seat, batch, self._next_look_s(batch))
 
     def _next_look_s(self, batch: Batch) -> float:
-        elapsed = _now() - batch.sent_s
-        limits = [limit - elapsed for key, limit in batch.open.items() if key not in batch.overdue]
-        return max(0.01, min([self._ping_s, *limits]))
+        now = _now()
+        elapsed = now - batch.sent_s
+        limits = [limit.run_s - elapsed for key, limit in batch.open.items() if key not in batch.overdue]
+        return max(0.01, min([self._ping_s, *limits, *(at - now for at in batch.silent_at_s.values())]))
 
     async def _take_back(self, seat: Seat, batch: Batch) -> None:
         batch.taken_back = True
@@ -292,14 +378,42 @@ class Crew:
     def _time_out(self, seat: Seat, batch: Batch) -> None:
         elapsed = _now() - batch.sent_s
         for key, limit in batch.open.items():
-            if elapsed >= limit and key not in batch.overdue:
-                batch.overdue.add(key)
-                self._spawn(self._cancel(seat.worker, key, "timed_out"))
+            if elapsed >= limit.run_s and key not in batch.overdue:
+                self._overrun(seat, batch, key, "timed_out")
+
+    def _overrun(self, seat: Seat, batch: Batch, key: Key, outcome: str) -> None:
+        batch.overdue[key] = outcome
+        batch.silent_at_s.pop(key, None)
+        self._spawn(self._cancel(seat.worker, key, outcome))
+
+    async def _listen(self, seat: Seat, batch: Batch) -> None:
+        """Attempts that may have been silent for too long: ask their worker for how long they have been."""
+        for key, at_s in list(batch.silent_at_s.items()):
+            limit_s = batch.open[key].silence_s if key in batch.open else None
+            if limit_s is None:
+                batch.silent_at_s.pop(key, None)
+            elif at_s <= _now():
+                silent_s = await self._peers.control(seat.worker, "silence", *key)
+                if key not in batch.open or key in batch.overdue:
+                    continue
+                if silent_s is not None and silent_s >= limit_s:
+                    self._overrun(seat, batch, key, "stalled")
+                else:  # None: it has not begun, or has just ended
+                    batch.silent_at_s[key] = _now() + max(0.01, limit_s - (silent_s or 0.0))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _batch(number: int, open_: dict[Key, Limit], expected_s: float) -> Batch:
+    now = _now()
+    batch = Batch(number, open_, now, expected_s)
+    for key, limit in open_.items():
+        if limit.silence_s is not None:
+            batch.silent_at_s[key] = now + limit.silence_s
+    return batch
 
 
 def _has_room(seat: Seat) -> bool:

@@ -63,6 +63,14 @@ class RayPeers:
         answer: bytes = await self._reach(actor, method, blob, patience_s)
         return answer
 
+    async def exists(self, actor: str) -> bool:
+        """Does an actor of that name live, or is it being restarted?"""
+        try:
+            await self._handle(actor)
+        except (RayError, ValueError):
+            return False
+        return True
+
     async def _reach(self, actor: str, method: str, blob: bytes, patience_s: float = TELL_S) -> Any:
         try:
             return await asyncio.wait_for(self._call(actor, method, blob), patience_s)

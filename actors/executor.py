@@ -11,15 +11,17 @@ import traceback
 
 import msgspec
 
-from actors.artifacts import INLINE_MAX, Artifacts
+from actors.artifacts import INLINE_MAX, INSTANCE_INLINE_MAX, Artifacts
 from actors.attempt import LiveAttempt
 from actors.attempt_log import AttemptLog, LogSink, Shipper, capturing
+from actors.durable_sleep import Suspended
 from actors.entrypoints import Entrypoints
 from actors.guarded_http import GuardedHttp
 from actors.task_kinds import KINDS
 from actors.work import NoteSink, Shop, TaskFailed, ThreadLoop, Work
 from orchestrator.error_line import one_line
 from orchestrator.errors import PermanentFailure, Skip
+from orchestrator.failures import names_of
 from orchestrator.messages import Assignment, Report, RunContext, Value
 
 #: packages whose frames lead to user code
@@ -48,10 +50,10 @@ class Executor:
     def _run_fully(self, task: Assignment, run: RunContext | None, attempt: LiveAttempt) -> Report:
         started_s = time.perf_counter()
         log = AttemptLog(task.run_id, task.task, task.attempt, self._shipper)
-        value, error = Value(), None
+        value, length, error = Value(), None, None
         try:
             with capturing(log):
-                value = self._outcome(task, run, attempt, log)
+                value, length = self._outcome(task, run, attempt, log)
         except BaseException as caught:
             error = caught
         reason = attempt.end()
@@ -62,6 +64,9 @@ class Executor:
         if isinstance(error, Skip):
             why = one_line(error, Skip)
             return Report(task.run_id, task.task, task.attempt, "skipped", error=why, took_s=took_s)
+        if isinstance(error, Suspended):
+            at = (task.run_id, task.task, task.attempt)
+            return Report(*at, "suspended", error.value(), error=one_line(error, Suspended), took_s=took_s)
         if error is not None:
             permanent = isinstance(error, PermanentFailure)
             return Report(
@@ -72,10 +77,14 @@ class Executor:
                 error=one_line(error, TaskFailed),
                 permanent=permanent,
                 took_s=took_s,
+                raised=names_of(error, getattr(error, "marks", ())),
             )
-        return Report(task.run_id, task.task, task.attempt, "ok", value, took_s=took_s)
+        return Report(task.run_id, task.task, task.attempt, "ok", value, took_s=took_s, length=length)
 
-    def _outcome(self, task: Assignment, run: RunContext | None, attempt: LiveAttempt, log: AttemptLog) -> Value:
+    def _outcome(
+        self, task: Assignment, run: RunContext | None, attempt: LiveAttempt, log: AttemptLog
+    ) -> tuple[Value, int | None]:
+        """What it returned; of a list that is not inline its length."""
         kind = KINDS.get(task.type)
         if kind is None:
             raise PermanentFailure(f"no worker here runs tasks of type {task.type!r}")
@@ -84,9 +93,12 @@ class Executor:
         attempt.check()
         try:
             returned = kind(Work(task, run, attempt, log, self._shop))
-            return self._shop.artifacts.keep(task.run_id, task.task, task.attempt, returned)
+            inline_max = INLINE_MAX if task.mapped is None or task.mapped.index is None else INSTANCE_INLINE_MAX
+            value = self._shop.artifacts.keep(task.run_id, task.task, task.attempt, returned, inline_max)
+            is_list = value.artifact is not None and isinstance(returned, list | tuple)
+            return value, len(returned) if is_list else None  # type: ignore[arg-type]  # a list has a length
         except BaseException as error:
-            if task.type == "python" and attempt.reason is None and not isinstance(error, Skip):
+            if task.type == "python" and attempt.reason is None and not isinstance(error, Skip | Suspended):
                 log.write(_trace(error))
             raise
 
@@ -95,7 +107,7 @@ def _at_once(task: Assignment, run: RunContext | None) -> Value | None:
     """The value of a task that needs no work; None when it does."""
     if task.type == "core.noop":
         return _EMPTY
-    if task.type != "core.echo" or run is None or run.params or task.inputs:
+    if task.type != "core.echo" or run is None or run.params or task.inputs or task.mapped:
         return None
     params = bytes(task.params)
     if len(params) > INLINE_MAX or b"{{" in params or b'"$' in params:
@@ -104,6 +116,8 @@ def _at_once(task: Assignment, run: RunContext | None) -> Value | None:
 
 
 def _why(reason: str, task: Assignment) -> str:
+    if reason == "stalled":
+        return f"HeartbeatTimeout: no sign of life for {task.heartbeat_timeout_s or 0:g} s"
     return f"timed out after {task.timeout_s:g} s" if reason == "timed_out" else reason
 
 

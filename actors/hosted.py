@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from orchestrator import backfill as backfills
-from orchestrator import codec, plan_run, run_decisions
+from orchestrator import codec, deadlines, mapped, plan_run, run_decisions, run_notice, wait_decisions
 from orchestrator import events as e
 from orchestrator import run as runs
 from orchestrator.backfill import Backfill
@@ -19,11 +19,14 @@ from orchestrator.dispatch import class_of
 from orchestrator.errors import Conflict
 from orchestrator.ports import TASK_LETTERS, Append, StoredReply
 from orchestrator.run import ENDED, Run, RunState
+from orchestrator.shares import Path
 from orchestrator.task import TaskState
+from orchestrator.webhook import Notice
 
 _LETTER = {TaskState(state): letter for state, letter in TASK_LETTERS.items()}
 _AFTER_EVENT = {
     e.TaskStarted: "r",
+    e.TaskExpanded: "r",
     e.TaskSucceeded: "d",
     e.TaskRetrying: "e",
     e.TaskReturned: "p",
@@ -32,10 +35,18 @@ _AFTER_EVENT = {
     e.TaskUpstreamFailed: "u",
     e.TaskCancelled: "c",
     e.TaskReset: "p",
+    e.TaskWaiting: "w",
+    e.TaskSuspended: "z",
 }
 
 #: an attempt that runs may have to stop because of these
-_STOPS = frozenset({e.TaskCancelled, e.TaskSkipped, e.TaskMarked})
+_STOPS = frozenset({e.TaskCancelled, e.TaskSkipped, e.TaskMarked, e.TaskFailed})
+#: somebody outside may want to be told of these
+_NEWS = frozenset({*run_notice.ENDS, e.SlaMissed})
+
+
+#: commands from outside for what waits
+_OUTSIDE = (wait_decisions.Signal, wait_decisions.Vote)
 
 
 def milliseconds(at: datetime) -> int:
@@ -58,19 +69,24 @@ class HostedRun:
         "_reset",
         "_version",
         "admission_epoch",
+        "admission_lane",
+        "asked",
         "claimed",
         "claiming",
+        "counts",
         "idem",
         "idle_since_s",
         "leaf",
+        "notices",
         "run",
+        "sla_missed",
         "sla_ms",
     )
 
     def __init__(self, run: Run, sla_ms: int | None = None, claimed: bool = False) -> None:
         self.run = run
-        #: where it stands in the tree of shares; None = its tasks are Kubernetes Jobs and want no slot
-        self.leaf = None if run.kubernetes else (run.tenant, class_of(run.run_type, run.parent), run.dag_id)
+        #: where it stands in the tree of shares
+        self.leaf: Path = (run.tenant, class_of(run.run_type, run.parent), run.dag_id)
         #: this actor owns it, as the journal says
         self.claimed = claimed
         #: this actor is to own it, whether or not anything else changes
@@ -79,16 +95,24 @@ class HostedRun:
         self.sla_ms = sla_ms
         #: scheduler epoch whose admission is being committed
         self.admission_epoch: int | None = None
+        #: backfill for which the latest admission was given; "" = none
+        self.admission_lane = ""
         #: idempotency record to be stored with the change
         self.idem: StoredReply | None = None
         #: monotonic seconds since when it only waits; None = it does not
         self.idle_since_s: float | None = None
+        #: tasks whose approvals were opened, voted on or closed
+        self.asked: dict[str, None] = {}
         self._settled()
 
     def _settled(self) -> None:
         self._events: list[e.Event] = []
         self._letters: dict[str, str] = {}
         self._reset = False
+        #: who missed an SLA: "" = the run, else a task; what is to be counted and told with that, and of its end
+        self.sla_missed: list[str] = []
+        self.counts: list[tuple[str, int]] = []
+        self.notices: list[Notice] = []
         self._before = (self.run.state, self.run.attempts)
         self._version = self.run.version
 
@@ -107,14 +131,31 @@ class HostedRun:
         """Does it live here? A run that has ended, or waits for admission, belongs to nobody."""
         return self.claimed and not self.ended
 
-    def step(self, command: plan_run.Command, now: datetime) -> list[runs.Abort]:
+    def step(self, command: plan_run.Command | wait_decisions.Command, now: datetime) -> list[runs.Abort]:
         """Decide and apply; what must stop because of it. Raises what `run_decisions.decide` raises."""
+        if isinstance(command, _OUTSIDE):
+            self._take(wait_decisions.decide(self.run, command, now))
+            return self.proceed(now)
         if self.run.agenda is not None:
             aborts = self._take(plan_run.decide(self.run, command, now))
             return aborts + self._take(plan_run.proceed(self.run, now))
         if isinstance(command, plan_run.ShutDown | plan_run.MarkTask):
             raise Conflict(f"run {self.run.run_id} is not of a plan")
-        return self._take(run_decisions.decide(self.run, command, now))
+        aborts = self._take(run_decisions.decide(self.run, command, now))
+        return aborts + self.proceed(now)
+
+    def proceed(self, now: datetime) -> list[runs.Abort]:
+        """Whatever follows by itself from where the run stands: maps unfold, and what waits for the world goes on."""
+        aborts: list[runs.Abort] = []
+        while (self.run.unfolding and (events := run_decisions.proceed(self.run, now))) or (
+            self.run.standby is not None and (events := wait_decisions.proceed(self.run, now))
+        ):
+            aborts += self._take(events)
+        return aborts
+
+    def record(self, event: e.Event) -> None:
+        """Note what changes no state."""
+        self._take([event])
 
     def _take(self, events: list[e.Event]) -> list[runs.Abort]:
         run = self.run
@@ -125,17 +166,43 @@ class HostedRun:
                 abort = runs.aborted(run, event)
                 if abort is not None:
                     aborts.append(abort)
+            if run.standby is not None:
+                self._look_at_approval(event)
             runs.apply(run, event)
             self._events.append(event)
             letter = _AFTER_EVENT.get(kind)
             if letter is not None:
                 self._letters[event.task] = letter  # type: ignore[attr-defined]  # every event in that table has a task
+                if kind is e.TaskExpanded:
+                    self._letters |= mapped.letters(run, event)  # type: ignore[arg-type]  # it is one
             elif isinstance(event, e.TaskFailed):
                 self._letters[event.task] = "t" if event.timed_out else "f"
+            elif kind in _NEWS:
+                self._note(event)
             elif isinstance(event, e.RunRestarted):
                 self._reset = True
                 self._letters.clear()
         return aborts
+
+    def _look_at_approval(self, event: e.Event) -> None:
+        """Before it is applied."""
+        if isinstance(event, e.TaskWaiting):
+            if event.wait.kind == "approval":
+                self.asked[event.task] = None
+        elif self.run.standby is not None and (task := getattr(event, "task", None)) is not None:
+            open_ = self.run.standby.open.get(self.run.compiled.graph.index[task])
+            if open_ is not None and open_.wait.kind == "approval":
+                self.asked[task] = None
+
+    def _note(self, event: e.Event) -> None:
+        """What goes out with the commit of `event`, which was applied last."""
+        notice = run_notice.of_run(self.run, event)
+        if notice is not None:
+            self.notices.append(notice)
+        if isinstance(event, e.SlaMissed) and "mark" in deadlines.actions(self.run, event):
+            self.sla_missed.append(event.task or "")
+            family = "sla_breaches_total" if event.task is None else "task_sla_breaches_total"
+            self.counts.append((f"{family}|{self.run.dag_id}", 1))
 
     def append(self) -> Append:
         """Everything since the last commit."""
@@ -156,9 +223,17 @@ class HostedRun:
             tasks=tuple(self._letters.items()),
             tasks_reset=self._reset,
             passive=run.state is RunState.QUEUED,
+            wake_at_ms=self._wake_ms() if run.state is RunState.QUEUED else None,
             scheduler_epoch=self.admission_epoch,
+            sla_missed=tuple(self.sla_missed),
+            lane=self.admission_lane,
             idem=self.idem,
         )
+
+    def _wake_ms(self) -> int | None:
+        """When a run that goes back to the queue is to be looked at again."""
+        at = runs.next_wake(self.run)
+        return None if at is None else milliseconds(at)
 
     def committed(self) -> None:
         """The last `append` is durable."""
@@ -175,10 +250,23 @@ class HostedRun:
 class HostedBackfill:
     """One backfill in memory."""
 
-    __slots__ = ("_before", "_events", "_version", "backfill", "cancelling", "claimed", "idem", "seen")
+    __slots__ = (
+        "_before",
+        "_events",
+        "_version",
+        "backfill",
+        "callback_url",
+        "cancelling",
+        "claimed",
+        "idem",
+        "notices",
+        "seen",
+    )
 
-    def __init__(self, backfill: Backfill, seen: dict[str, int] | None = None) -> None:
+    def __init__(self, backfill: Backfill, seen: dict[str, int] | None = None, callback_url: str | None = None) -> None:
         self.backfill = backfill
+        #: who is to be told of its end
+        self.callback_url = callback_url
         self.idem: StoredReply | None = None
         #: child -> version of it that is known: news that are not newer are old
         self.seen: dict[str, int] = seen or {}
@@ -190,6 +278,7 @@ class HostedBackfill:
 
     def _settled(self) -> None:
         self._events: list[e.Event] = []
+        self.notices: list[Notice] = []
         self._before = (self.backfill.state, self.backfill.attempts)
         self._version = self.backfill.version
 
@@ -213,6 +302,13 @@ class HostedBackfill:
         for event in backfills.decide(self.backfill, command, now):
             backfills.apply(self.backfill, event)
             self._events.append(event)
+            if self.callback_url is not None and type(event) in run_notice.ENDS:
+                self.notices.append(self._notice(self.callback_url, run_notice.ENDS[type(event)]))
+
+    def _notice(self, url: str, state: str) -> Notice:
+        it = self.backfill
+        where = (it.tenant, it.dag_id, it.run_id)
+        return run_notice.notice(url, f"run.{state}", *where, state, it.window, it.attempts, it.version, {})
 
     def append(self) -> Append:
         """Everything since the last commit."""
@@ -220,6 +316,7 @@ class HostedBackfill:
         before_state, before_attempts = self._before
         started = _last(self._events, (e.RunStarted, e.RunRevived))
         ended = _last(self._events, (e.RunSucceeded, e.RunFailed, e.RunCancelled))
+        capped = _last(self._events, (e.BackfillCapped,))
         error = ended.error if isinstance(ended, e.RunFailed) else ""
         return Append(
             run_id=backfill.run_id,
@@ -231,6 +328,7 @@ class HostedBackfill:
             started_ms=milliseconds(started.at) if isinstance(started, e.RunStarted) else None,
             finished_ms=milliseconds(ended.at) if ended and backfill.state in ENDED else (0 if started else None),
             error=error if ended else ("" if started else None),
+            max_active_runs=capped.max_active_runs or 0 if isinstance(capped, e.BackfillCapped) else None,
             idem=self.idem,
         )
 

@@ -15,6 +15,7 @@ from actors.address_guard import AddressRefused
 from actors.guarded_http import GuardedHttp
 from actors.work import TaskFailed, Work
 from orchestrator.errors import PermanentFailure
+from orchestrator.failures import status_marks
 
 if TYPE_CHECKING:
     import httpx
@@ -28,7 +29,25 @@ _PASSING = frozenset({408, 425, 429})
 
 
 class RequestFailed(TaskFailed):
-    """No answer, or one that says try again."""
+    """No answer, or one that says try again. `marks`: what retry policies go by (`failures.py`)."""
+
+    def __init__(self, message: str, marks: tuple[str, ...] = ()) -> None:
+        super().__init__(message, marks)
+        self.message, self.marks = message, marks
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class RequestRefused(PermanentFailure):
+    """An answer that will not become another one by itself; `marks` as above."""
+
+    def __init__(self, message: str, marks: tuple[str, ...] = ()) -> None:
+        super().__init__(message, marks)
+        self.message, self.marks = message, marks
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def run_http(work: Work) -> object:
@@ -106,7 +125,8 @@ def _value(named: str, response: httpx.Response, data: bytes) -> object:
     if not response.is_success:
         what = f"{named}: {response.status_code} {response.reason_phrase} {' '.join(text[:200].split())}".rstrip()
         passing = not response.is_client_error or response.status_code in _PASSING
-        raise RequestFailed(what) if passing else PermanentFailure(what)
+        marks = status_marks(response.status_code)
+        raise RequestFailed(what, marks) if passing else RequestRefused(what, marks)
     if "json" in response.headers.get("content-type", "").lower():
         try:
             return json.loads(data)

@@ -7,7 +7,7 @@ it or nothing. What `Journal` answers has been fsynced when the server runs `app
     run:<id>     hash: v(ersion) own(er) st(ate) t(enant) d(ag) dv(ersion) rt (run type) wk (window key) par(ent)
                  at(tempts)  cr sa fi sla (epoch ms)  err  wb (backfills that watch it; when absent, par)
                  hd (who holds it from the start; it is in neither `queued` nor `active`)
-                 hr (version of its HistoryRemoved)
+                 hr (version of its HistoryRemoved) sm (missed SLAs: "" or a task, each followed by |)
                  of backfills: mar (cap) bw (backwards) ph (plan hash)
     ev:<id>      stream of event batches; entry id = <version of its last event>-0; s(chema), e(vents)
     tk:<id>      hash task -> letter; a task that is not there is pending
@@ -465,7 +465,7 @@ def _chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
 
 def _row(values: Sequence[bytes | None]) -> RunRow:
     """A row as `read_row` in ledger.lua returns it."""
-    v, own, st, t, d, dv, rt, wk, par, at, cr, sa, fi, sla, err, mar, bw, ph, wb, hd, hr, run_id = values
+    v, own, st, t, d, dv, rt, wk, par, at, cr, sa, fi, sla, err, mar, bw, ph, wb, hd, hr, sm, run_id = values
     return RunRow(
         run_id=_text(run_id),
         version=int(v or 0),
@@ -489,6 +489,7 @@ def _row(values: Sequence[bytes | None]) -> RunRow:
         watchers=tuple(_text(par if wb is None else wb).split()),
         holder=_text(hd),
         removed=int(hr or 0),
+        sla_missed=tuple(_text(sm).split("|")[:-1]),
     )
 
 

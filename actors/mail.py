@@ -128,7 +128,8 @@ def reply_to(hosted: Hosted, command: Command) -> CommandReply:
         return CommandReply(state=hosted.backfill.state, attempts=hosted.backfill.attempts)
     run = hosted.run
     task_state = str(run.tasks[run.position(command.task)].state) if command.task else None
-    return CommandReply(state=str(run.state), attempts=run.attempts, task_state=task_state)
+    signal_id = command.signal.signal_id if command.signal is not None else ""
+    return CommandReply(state=str(run.state), attempts=run.attempts, task_state=task_state, signal_id=signal_id)
 
 
 def replayed(result: CommitResult) -> CommandReply:
@@ -143,6 +144,10 @@ def refused(error: errors.OrchestratorError) -> CommandReply:
     match error:
         case errors.NotFound():
             word = "not_found"
+        case errors.Invalid():
+            word = "invalid"
+        case errors.NotAllowed():
+            word = "not_allowed"
         case errors.Refused():
             word = "conflict"
         case _:

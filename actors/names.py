@@ -15,6 +15,7 @@ KUBERNETES = "kubernetes"
 GATEWAY = "gateway-0"
 #: owners of the runs it holds: parts of it, each with its own inbox and turns
 JOBS, PIPELINES, WEBHOOKS = f"{GATEWAY}.jobs", f"{GATEWAY}.pipelines", f"{GATEWAY}.webhooks"
+GATEWAY_PARTS = (JOBS, PIPELINES, WEBHOOKS)
 #: runs handlers of blueprints, which are user code
 HANDLERS = "handlers-0"
 #: before the number of an in-cluster runner
@@ -29,6 +30,11 @@ def run_actor_name(number: int) -> str:
 def worker_name(pool: str, number: int) -> str:
     """Name of the n-th worker of a pool."""
     return f"worker-{pool}-{number}"
+
+
+def pool_of(worker: str) -> str:
+    """The pool of the worker of that name."""
+    return worker.removeprefix("worker-").rsplit("-", 1)[0]
 
 
 def own_actor_name(run_id: str) -> str:

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
+from actors.bound_work import BoundWork, cost_s
 from actors.crew import BATCH_MAX, TARGET_S, Crew, Seat
 from actors.hosted import HostedRun
 from actors.names import KUBERNETES
+from orchestrator import mapped, waits
 from orchestrator import run as runs
 from orchestrator.ageing import AgedQueue
 from orchestrator.messages import Assignment, RunContext, Value
@@ -25,8 +28,6 @@ from orchestrator.shares import BORROW, Path, Shares
 _INSTANT = {"core.noop": 1e-5, "core.echo": 1e-5}
 #: a task of a kind never seen goes alone
 _UNKNOWN_S = 10 * TARGET_S
-#: seconds that a task counts for at least: what it costs to hand it over
-TASK_S = 1e-4
 #: Jobs ordered in one turn, so that a great many at once do not hold up other runs
 JOBS_MAX = 256
 
@@ -39,8 +40,9 @@ class Sending:
     runs: dict[str, HostedRun] = field(default_factory=dict)
     #: run id -> positions of its tasks
     positions: dict[str, list[int]] = field(default_factory=dict)
-    #: leaf of the tree of shares -> seconds it was charged
+    #: leaf of the tree of shares -> seconds it is expected to take, and whether it was charged for them
     costs: dict[Path, float] = field(default_factory=dict)
+    charged: bool = True
     expected_s: float = 0.0
     size: int = 0
 
@@ -51,10 +53,22 @@ class Sending:
 
 
 class ReadyRuns:
-    """Runs with ready tasks, and who gets the next turn. `monotonic` tells seconds."""
+    """Runs with ready tasks, and who gets the next turn.
 
-    def __init__(self, shares: Shares, monotonic: Callable[[], float]) -> None:
+    `shares` are for plain tasks, and `new_shares` makes some for one need. `monotonic` tells seconds. Nobody is charged
+    while one DAG has everything to itself here, and does not compete with what other RunActors host (`competing`): what
+    is used then is nobody's debt.
+    """
+
+    def __init__(
+        self,
+        shares: Shares,
+        monotonic: Callable[[], float],
+        competing: Callable[[], bool],
+        new_shares: Callable[[], Shares] = Shares,
+    ) -> None:
         self._shares = shares
+        self._competing = competing
         self._monotonic = monotonic
         #: runs that want seats, and per leaf in which order
         self._waiting: dict[str, HostedRun] = {}
@@ -63,6 +77,8 @@ class ReadyRuns:
         self._queues: dict[Path, AgedQueue] = {}
         #: runs whose tasks are Kubernetes Jobs
         self._outside: dict[str, HostedRun] = {}
+        #: ready tasks with needs
+        self.bound = BoundWork(new_shares)
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -70,8 +86,10 @@ class ReadyRuns:
     def look(self, hosted: HostedRun) -> None:
         """The run changed: it has ready tasks now, or has none."""
         run = hosted.run
+        if run.aside is not None:
+            self.bound.look(hosted)
         wants = bool(run.ready) and runs.going(run)
-        if hosted.leaf is None:
+        if run.kubernetes:
             if wants:
                 self._outside.setdefault(run.run_id, hosted)
             else:
@@ -85,8 +103,9 @@ class ReadyRuns:
     def drop(self, run_id: str) -> None:
         """The run is not here any more."""
         self._outside.pop(run_id, None)
+        self.bound.drop(run_id)
         hosted = self._waiting.get(run_id)
-        if hosted is not None and hosted.leaf is not None:
+        if hosted is not None:
             self._take_off(run_id, hosted.leaf)
 
     def _put(self, hosted: HostedRun, leaf: Path) -> None:
@@ -111,21 +130,45 @@ class ReadyRuns:
         """leaf -> ready tasks that want a seat."""
         counts: dict[Path, int] = {}
         for hosted in self._waiting.values():
-            if hosted.leaf is not None:
-                counts[hosted.leaf] = counts.get(hosted.leaf, 0) + len(hosted.run.ready)
+            counts[hosted.leaf] = counts.get(hosted.leaf, 0) + len(hosted.run.ready)
         return counts
 
     def compose(self, crew: Crew, begin: Callable[[HostedRun, runs.Begin], None]) -> list[Sending]:
         """A batch for each seat with room, as long as there are ready tasks; `begin` marks them as started."""
         seats = crew.with_room() if self else []
-        self._shares.borrow = BORROW * max(1, len(crew.seats))
-        share = -(-sum(self.demand().values()) // len(seats)) if seats else 0
+        if not seats:
+            return []
+        self._shares.borrow = BORROW * len(crew.seats)
+        charged = self._shares.contended or self._competing()
+        share = -(-sum(len(hosted.run.ready) for hosted in self._waiting.values()) // len(seats))
         out = []
         for seat in seats:
-            sending = self._fill(crew, Sending(seat), min(share, BATCH_MAX), begin)
+            sending = self._fill(crew, Sending(seat, charged=charged), min(share, BATCH_MAX), begin)
             if not sending.size:
                 break
             out.append(sending)
+        return out
+
+    def compose_bound(
+        self,
+        crew: Crew,
+        begin: Callable[[HostedRun, runs.Begin], None],
+        begun: Callable[[str, int, int], None],
+    ) -> list[Sending]:
+        """The same for seats with permits; `begun` hears of leases that came with a number of starts."""
+        out = []
+        charged = self._shares.contended or self._competing()
+        seats = crew.bound_with_room()
+        for seat in seats:
+            sending = Sending(seat, charged=charged)
+            limit = self.bound.share(seat, seats)
+            self.bound.fill(seat, limit, partial(_seconds, crew), partial(_add, sending, begin))
+            if sending.size:
+                out.append(sending)
+            if seat.starts is not None:
+                seat.starts = 0
+                begun(seat.worker, seat.lease, sending.size)
+        crew.seen()
         return out
 
     @property
@@ -154,11 +197,12 @@ class ReadyRuns:
         while sending.size < limit and not sending.full and (leaf := self._shares.next()) is not None:
             before = sending.size, sending.expected_s
             self._fill_from(leaf, crew, sending, limit, begin)
-            cost = max(sending.expected_s - before[1], (sending.size - before[0]) * TASK_S)
             if sending.size == before[0]:  # its next task would make the batch too long
                 break
+            cost = cost_s(sending.expected_s - before[1], sending.size - before[0])
             sending.costs[leaf] = sending.costs.get(leaf, 0.0) + cost
-            self._shares.charge(leaf, cost)
+            if sending.charged:
+                self._shares.charge(leaf, cost)
         return sending
 
     def _fill_from(
@@ -196,6 +240,7 @@ def assignment(run: runs.Run, position: int) -> Assignment:
     inputs = {}
     for parameter, producer in spec.inputs.items():
         inputs[parameter] = run.values.get(run.compiled.graph.index[producer], Value())
+    part = mapped.part_of(run, position, inputs) if run.compiled.maps else None
     return Assignment(
         run.run_id,
         spec.id,
@@ -206,18 +251,19 @@ def assignment(run: runs.Run, position: int) -> Assignment:
         inputs,
         spec.timeout_s,
         task.checkpoint,
+        part,
+        waits.sleeps(run, position),
+        spec.heartbeat_timeout_s,
     )
 
 
 def _take(crew: Crew, hosted: HostedRun, sending: Sending, limit: int) -> list[int]:
     """Positions of one run that fit into the batch, taken off its ready heap."""
-    run, compiled = hosted.run, hosted.run.compiled
+    run = hosted.run
     out: list[int] = []
     while run.ready and sending.size < limit:
         position = run.ready[0][1]
-        seconds = crew.takes_s(compiled.keys[position])
-        if seconds is None:
-            seconds = _INSTANT.get(compiled.specs[position].type, _UNKNOWN_S)
+        seconds = _seconds(crew, hosted, position)
         if sending.size and sending.expected_s + seconds > TARGET_S:
             sending.expected_s = max(sending.expected_s, TARGET_S)
             break
@@ -226,3 +272,27 @@ def _take(crew: Crew, hosted: HostedRun, sending: Sending, limit: int) -> list[i
         sending.size += len(taken)
         sending.expected_s += seconds * len(taken)
     return out
+
+
+def _seconds(crew: Crew, hosted: HostedRun, position: int) -> float:
+    """How long the task will take, as far as anybody knows."""
+    compiled = hosted.run.compiled
+    seconds = crew.takes_s(compiled.keys[position])
+    return _INSTANT.get(compiled.specs[position].type, _UNKNOWN_S) if seconds is None else seconds
+
+
+def _add(
+    sending: Sending,
+    begin: Callable[[HostedRun, runs.Begin], None],
+    hosted: HostedRun,
+    positions: list[int],
+    seconds: float,
+) -> None:
+    """These tasks of a run go along."""
+    run_id = hosted.run.run_id
+    sending.runs[run_id] = hosted
+    sending.positions.setdefault(run_id, []).extend(positions)
+    sending.size += len(positions)
+    sending.expected_s += seconds
+    sending.costs[hosted.leaf] = sending.costs.get(hosted.leaf, 0.0) + cost_s(seconds, len(positions))
+    begin(hosted, runs.Begin(tuple(positions), sending.seat.worker, sending.seat.incarnation))

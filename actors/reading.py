@@ -29,20 +29,19 @@ class Reader:
         events = [event for batch in history.batches for event in codec.decode_events(batch.events, batch.schema)]
         first = events[0]
         if isinstance(first, e.BackfillCreated):
-            return await self._revive_backfill(first, events[1:])
+            return await self._revive_backfill(first, history.row.dag_version, events[1:], history.row.max_active_runs)
         lookup = await self._definitions.of(history.row.tenant, history.row.dag_id, runs.dag_versions(events))
         return HostedRun(runs.fold(events, lookup), history.row.sla_ms, claimed=history.row.owner != "")
 
-    async def _revive_backfill(self, created: e.BackfillCreated, events: Iterable[e.Event]) -> HostedBackfill:
+    async def _revive_backfill(
+        self, created: e.BackfillCreated, version: int, events: Iterable[e.Event], cap: int | None
+    ) -> HostedBackfill:
+        lookup = await self._definitions.of(created.tenant, created.dag_id, (version,))
         children = await self._journal.children(created.run_id)
         kept = frozenset(child.run_id for child in children if child.kept)
-        backfill = Backfill(created, ((c.run_id, _window(c.window_key)) for c in children), kept)
+        backfill = Backfill(created, ((c.run_id, Window.of_key(c.window_key)) for c in children), kept)
         for event in events:
             backfills.apply(backfill, event)
+        backfill.max_active_runs = cap  # old journals have restarts that changed it without an event
         seen = {child.run_id: child.version for child in children if backfill.states.get(child.run_id) == child.state}
-        return HostedBackfill(backfill, seen)
-
-
-def _window(key: str) -> Window:
-    start, _, end = key.partition("/")
-    return Window(start, end)
+        return HostedBackfill(backfill, seen, lookup(version).definition.callback_url)

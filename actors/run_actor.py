@@ -30,9 +30,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from actors.approval_board import ApprovalBoard
+from actors.claims import Claimant
 from actors.clock import Clock
-from actors.crew import Crew, Ended, Gone, Key
-from actors.hosted import Hosted, HostedBackfill, HostedRun, instant
+from actors.crew import Crew, Ended, Gone, Key, Limit
+from actors.hosted import Hosted, HostedBackfill, HostedRun, instant, milliseconds
 from actors.kubernetes_seat import KubernetesSeat
 from actors.living import Living
 from actors.mail import (
@@ -53,7 +55,7 @@ from actors.mail import (
     replayed,
     reply_to,
 )
-from actors.names import KUBERNETES
+from actors.names import KUBERNETES, SCHEDULER, WEBHOOKS
 from actors.peers import Peers, WorkerGone
 from actors.readiness import ReadyRuns, Sending, assignments
 from actors.reading import Reader
@@ -62,11 +64,11 @@ from actors.slot_time import TELL_S, SlotTime
 from actors.standing import Reporter
 from actors.window_cancel import WindowCanceller
 from orchestrator import backfill as backfills
-from orchestrator import codec, errors, plan_run
+from orchestrator import codec, errors, plan_run, wait_decisions
 from orchestrator import run as runs
 from orchestrator.control import Admission, Hosting
 from orchestrator.dispatch import WAKES
-from orchestrator.messages import Report
+from orchestrator.messages import Need, Report
 from orchestrator.ports import (
     Append,
     Command,
@@ -75,8 +77,10 @@ from orchestrator.ports import (
     CommitResult,
     Entry,
     Journal,
+    Mail,
     StoredReply,
     TimerFired,
+    Widened,
     WindowNews,
     inbox,
 )
@@ -107,8 +111,6 @@ class _Turn:
     jobs: list[tuple[HostedRun, list[int]]] = field(default_factory=list)
     answers: list[tuple[str, asyncio.Future[Any], Callable[[], Any]]] = field(default_factory=list)
     passive: dict[str, int | None] = field(default_factory=dict)
-    #: metric field -> increment
-    counts: list[tuple[str, int]] = field(default_factory=list)
 
 
 class RunActor(Living):
@@ -122,6 +124,7 @@ class RunActor(Living):
         self._settings = settings
         self._reader = Reader(journal)
         self._windows = WindowCanceller(self, journal, peers)
+        self._board = ApprovalBoard(self, journal)
         self._hosted: dict[str, Hosted] = {}
         #: messages for runs that are being read
         self._parked: dict[str, list[RunMessage]] = {}
@@ -138,13 +141,16 @@ class RunActor(Living):
         self._told_parked = 0
         #: numbers of admissions that the journal refused
         self._declined: dict[int, None] = {}
-        self._shares = Shares(class_weights(settings), WAKES)
-        self._ready = ReadyRuns(self._shares, clock.monotonic)
-        self._slot_time = SlotTime(self._shares)
+        #: tenant -> weight, of those that have one
+        self._weights: dict[str, float] = {}
+        self._shares = self._new_shares()
+        self._ready = ReadyRuns(self._shares, clock.monotonic, lambda: self._slot_time.competing, self._new_shares)
+        self._slot_time = SlotTime(self._shares, self._ready.bound)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._reporter = Reporter(
             name, peers, self._ready.demand, self._held, lambda: len(self._hosted), self._slot_time
         )
+        self._claims = Claimant(name, peers, self._ready.bound)
         self._crew: Crew
         self._jobs: KubernetesSeat
 
@@ -169,13 +175,32 @@ class RunActor(Living):
             self._mail.append(Admitted(admission, hosting.epoch))
         self._wake.set()
 
+    async def bind(self, blob: bytes) -> None:
+        """A Binding of the scheduler: leases for tasks with needs."""
+        await self._recovered.wait()
+        self._claims.bind(codec.decode_binding(blob))
+        self._wake.set()
+
+    async def stock(self, blob: bytes) -> bytes:
+        """A new scheduler takes stock; its epoch in, everything about tasks with needs out."""
+        await self._recovered.wait()
+        return self._claims.stock(codec.decode_epoch(blob))
+
     def _take_shares(self, hosting: Hosting) -> None:
         for tenant, weight in hosting.weights or ():
-            self._shares.weigh((tenant,), weight)
+            self._weights[tenant] = weight
+            for shares in (self._shares, *(tree for _, tree in self._ready.bound.trees())):
+                shares.weigh((tenant,), weight)
         if hosting.leads is not None:
             if hosting.leads and not self._slot_time.competing:
                 self._spawn(self._tell_shares())
             self._slot_time.take_leads(dict(hosting.leads), self._clock.monotonic())
+
+    def _new_shares(self) -> Shares:
+        shares = Shares(class_weights(self._settings), WAKES)
+        for tenant, weight in self._weights.items():
+            shares.weigh((tenant,), weight)
+        return shares
 
     async def _tell_shares(self) -> None:
         """While leaves compete, tell the scheduler what each was served here."""
@@ -206,10 +231,11 @@ class RunActor(Living):
     async def hello(self, _blob: bytes) -> bytes:
         """A new scheduler asks where this actor stands: everything it holds."""
         await self._recovered.wait()
+        self._claims.remind()
         return self._reporter.answer()
 
     def _held(self) -> tuple[tuple[str, int], ...]:
-        return tuple((seat.worker, seat.lease) for seat in self._crew.seats.values())
+        return tuple((seat.worker, seat.lease) for seat in self._crew.seats.values() if seat.need is None)
 
     async def ping(self) -> int:
         """Number of runs in memory, once recovered."""
@@ -223,6 +249,7 @@ class RunActor(Living):
         self._recovered.set()
         self._spawn(self._read_inbox())
         self._spawn(self._reporter.run())
+        self._spawn(self._claims.run())
         self._spawn(self._sweep())
         while True:
             await self._wake.wait()
@@ -234,6 +261,8 @@ class RunActor(Living):
         self._cursor = (await self.insist(lambda: self._journal.owner(self.name))).cursor
         self._crew = Crew(self.name, self._epoch, self._peers, self._post, self._settings)
         self._jobs = KubernetesSeat(self.name, self._epoch, self._peers, self._post, self._settings)
+        scheduler = (await self.insist(lambda: self._journal.owner(SCHEDULER))).epoch
+        self._claims.start(self._epoch, scheduler, self._crew)
         owned = await self.insist(lambda: self._journal.owned(self.name))
         for start in range(0, len(owned), 500):
             for history in await self.insist(partial(self._journal.load, owned[start : start + 500])):
@@ -247,7 +276,7 @@ class RunActor(Living):
 
     async def _claim_attempts(self) -> None:
         """Find out what became of the attempts that were running when the former incarnation died."""
-        waiting: dict[tuple[str, str], dict[Key, float]] = defaultdict(dict)
+        waiting: dict[tuple[str, str], dict[Key, Limit]] = defaultdict(dict)
         for hosted in self._hosted.values():
             if isinstance(hosted, HostedRun):
                 run = hosted.run
@@ -255,11 +284,12 @@ class RunActor(Living):
                     if isinstance(effect, runs.Await) and effect.worker == KUBERNETES:
                         self._jobs.order(run, [run.position(effect.task)])
                     elif isinstance(effect, runs.Await):
-                        limit = run.compiled.specs[run.position(effect.task)].timeout_s
+                        spec = run.compiled.specs[run.position(effect.task)]
+                        limit = Limit(spec.timeout_s, spec.heartbeat_timeout_s)
                         waiting[effect.worker, effect.incarnation][run.run_id, effect.task, effect.attempt] = limit
         await asyncio.gather(*(self._claim_from(w, i, keys) for (w, i), keys in waiting.items()))
 
-    async def _claim_from(self, worker: str, incarnation: str, keys: dict[Key, float]) -> None:
+    async def _claim_from(self, worker: str, incarnation: str, keys: dict[Key, Limit]) -> None:
         try:
             holding = codec.decode_holding(await self._peers.control(worker, "holding", self.name, self._epoch))
         except WorkerGone as gone:
@@ -270,9 +300,17 @@ class RunActor(Living):
         live = {key: limit for key, limit in keys.items() if key in set(holding.live)}
         missing = tuple(key for key in keys if key not in live and key not in reported)
         if reported or live:  # the empty batch brings the kept reports and waits for the live attempts
-            self._crew.collect(worker, holding.incarnation, 0, {k: v for k, v in keys.items() if k not in missing})
+            here = {k: v for k, v in keys.items() if k not in missing}
+            self._crew.collect(worker, holding.incarnation, 0, here, self._need_of(next(iter(here), None)))
         if missing:
             self._mail.append(Gone(worker, incarnation, missing, ()))
+
+    def _need_of(self, key: Key | None) -> Need | None:
+        """What the attempt needs beside its slot; those on one worker at a time need the same."""
+        hosted = self._hosted[key[0]] if key is not None else None
+        if key is None or not isinstance(hosted, HostedRun) or hosted.run.aside is None:
+            return None
+        return hosted.run.aside.needs[hosted.run.position(key[1])]
 
     # ── turns ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -286,6 +324,9 @@ class RunActor(Living):
         for message in mail:
             self._handle(turn, message)
         turn.sendings = self._ready.compose(self._crew, lambda hosted, begin: self._step(turn, hosted, begin))
+        if self._claims.active:
+            begin = partial(self._step, turn)
+            turn.sendings += self._ready.compose_bound(self._crew, begin, self._claims.begun)
         if self._ready.has_jobs:
             turn.jobs = self._ready.take_jobs(lambda hosted, begin: self._step(turn, hosted, begin))
         await self._commit(turn)
@@ -306,7 +347,7 @@ class RunActor(Living):
             case Told():
                 if not self._told_parked and message.cursor:
                     self._cursor = message.cursor
-                if isinstance(message.item, WindowNews | TimerFired):  # letters and births are for holders
+                if isinstance(message.item, WindowNews | Widened | TimerFired):  # letters and births are for holders
                     self._with_run(turn, message.item.run_id, message, self._handle_told)
             case Observed():
                 self._with_run(turn, message.run_id, message, self._handle_observed)
@@ -337,8 +378,10 @@ class RunActor(Living):
         self._parked[run_id] = [message]
         self._spawn(self._load(run_id))
 
-    def _step(self, turn: _Turn, hosted: HostedRun, command: plan_run.Command) -> None:
-        aborts = hosted.step(command, self._clock.now())
+    def _step(self, turn: _Turn, hosted: HostedRun, command: plan_run.Command | wait_decisions.Command) -> None:
+        self._took_step(turn, hosted, hosted.step(command, self._clock.now()))
+
+    def _took_step(self, turn: _Turn, hosted: HostedRun, aborts: list[runs.Abort]) -> None:
         run_id = hosted.run.run_id
         turn.touched[run_id] = hosted
         turn.aborts.extend((run_id, abort.worker, abort) for abort in aborts)
@@ -350,10 +393,11 @@ class RunActor(Living):
                 self._spawn(self._catch_up(hosted))
             return
         self._check_sla(turn, hosted)
+        self._check_deadlines(turn, hosted)
         if message.admission.only_host:
             self._claim(turn, hosted)
         elif hosted.run.state is RunState.QUEUED and self._holds(hosted.run, message.admission):
-            hosted.admission_epoch = message.epoch
+            hosted.admission_epoch, hosted.admission_lane = message.epoch, message.admission.lane
             self._step(turn, hosted, runs.Start())
 
     def _holds(self, run: runs.Run, admission: Admission) -> bool:
@@ -382,6 +426,9 @@ class RunActor(Living):
         before, version = str(hosted.machine.state), hosted.machine.version
         try:
             self._obey(turn, hosted, command)
+        except wait_decisions.LateVote as late:
+            self._refuse_late(turn, hosted, message, late)
+            return
         except errors.OrchestratorError as why:
             answer(message.answer, refused(why))
             turn.messages[command.run_id].remove(message)
@@ -392,16 +439,23 @@ class RunActor(Living):
             turn.touched[command.run_id] = hosted
         turn.answers.append((command.run_id, message.answer, lambda: reply))
 
+    def _refuse_late(self, turn: _Turn, hosted: Hosted, message: Asked, late: wait_decisions.LateVote) -> None:
+        """It has no effect, but is told."""
+        if late.told is not None and isinstance(hosted, HostedRun):
+            hosted.record(late.told)
+            turn.touched[message.command.run_id] = hosted
+        else:
+            _log.info("%s", late)
+        turn.answers.append((message.command.run_id, message.answer, lambda: refused(late)))
+
     def _obey(self, turn: _Turn, hosted: Hosted, command: Command) -> None:
         if isinstance(hosted, HostedBackfill):
-            if command.kind != "cancel":
-                raise errors.Conflict(f"{command.kind} is not possible on backfill {command.run_id}")
-            hosted.step(backfills.CancelAll(), self._clock.now())
+            hosted.step(_of_backfills(command), self._clock.now())
             turn.touched[command.run_id] = hosted
             return
         match command.kind:
             case "cancel":
-                step: plan_run.Command = runs.Cancel()
+                step: plan_run.Command | wait_decisions.Command = runs.Cancel()
             case "pause":
                 step = runs.Pause()
             case "resume":
@@ -418,6 +472,11 @@ class RunActor(Living):
                 step = runs.RetryFailed()
             case "post" if command.checkpoint is not None:
                 step = runs.Post(command.checkpoint.kind, command.checkpoint.data)
+            case "signal" if command.signal is not None:
+                told = command.signal
+                step = wait_decisions.Signal(told.name, told.data, told.signal_id)
+            case "vote" if command.vote is not None:
+                step = wait_decisions.Vote(command.task or "", command.vote)
             case _:
                 raise errors.Invalid(f"unknown command {command.kind}")
         self._step(turn, hosted, step)
@@ -438,6 +497,8 @@ class RunActor(Living):
         match item:
             case WindowNews() if isinstance(hosted, HostedBackfill):
                 self._handle_observed(turn, hosted, Observed(item.run_id, ((item.child, item.after, item.version),)))
+            case Widened() if isinstance(hosted, HostedBackfill):
+                self._read_again(item)
             case TimerFired(kind="sla") if isinstance(hosted, HostedRun):
                 self._check_sla(turn, hosted)
             case TimerFired() if isinstance(hosted, HostedRun):
@@ -445,13 +506,29 @@ class RunActor(Living):
             case _:
                 _log.warning("inbox item of the wrong kind for %s: %s", type(hosted).__name__, item)
 
+    def _read_again(self, item: Widened) -> None:
+        """A backfill has windows that it does not know yet; what this turn does to it is refused, and done again."""
+        hosted = self._hosted.get(item.run_id)
+        if hosted is not None and hosted.machine.version < item.version:
+            self._forget(item.run_id)
+            self._parked[item.run_id] = []
+            self._spawn(self._load(item.run_id))
+
     def _check_sla(self, turn: _Turn, hosted: HostedRun) -> None:
         if hosted.sla_ms is None or instant(hosted.sla_ms) > self._clock.now():
             return
-        told = hosted.run.sla_missed
         self._step(turn, hosted, runs.MissSla(instant(hosted.sla_ms)))
-        if hosted.run.sla_missed and not told:
-            turn.counts.append((f"sla_breaches_total|{hosted.run.dag_id}", 1))
+
+    def _check_deadlines(self, turn: _Turn, hosted: HostedRun) -> None:
+        """What is too late by now is so; a queued run that was looked at too early is looked at again."""
+        run = hosted.run
+        at = runs.next_deadline(run)
+        if at is None:
+            return
+        if at <= self._clock.now():
+            self._step(turn, hosted, runs.CheckDeadlines())
+        elif run.state is RunState.QUEUED:
+            turn.passive[run.run_id] = milliseconds(at)
 
     def _handle_observed(self, turn: _Turn, hosted: Hosted, message: Observed) -> None:
         assert isinstance(hosted, HostedBackfill)
@@ -475,6 +552,11 @@ class RunActor(Living):
             self._step(turn, hosted, runs.GoIdle())
             return
         runs.wake(hosted.run, now)
+        aborts = hosted.proceed(now)
+        if hosted.dirty:
+            self._took_step(turn, hosted, aborts)
+            return
+        self._check_deadlines(turn, hosted)
         self._ready.look(hosted)
         self._set_timer(hosted)  # by this clock it may be too early
 
@@ -492,19 +574,20 @@ class RunActor(Living):
     def _settle(self, turn: _Turn, report: Report) -> None:
         hosted = self._step_if_current(turn, report.run_id, runs.Settle(report, self._clock.jitter()))
         if hosted is not None:
-            position = hosted.run.compiled.graph.index[report.task]
+            position = hosted.run.position(report.task)
             self._crew.took(hosted.run.compiled.keys[position], report.took_s)
 
     def _handle_gone(self, turn: _Turn, message: Gone) -> None:
         self._reporter.lost(message.worker, message.incarnation)
         self._slot_time.gone(message.worker, self._clock.monotonic())
-        if message.lease:
+        if message.need is not None:
+            self._claims.gone(message)
+        elif message.lease:
             self._reporter.released([(message.worker, message.lease)])
         for run_id, task, attempt in message.lost:
             self._step_if_current(turn, run_id, runs.Lose(task, attempt))
-        for run_id, task, attempt in message.overdue:
-            report = Report(run_id, task, attempt, "timed_out", error="TaskTimedOut: did not stop in time")
-            self._settle(turn, report)
+        for (run_id, task, attempt), outcome in message.overdue:
+            self._settle(turn, Report(run_id, task, attempt, outcome, error="TaskTimedOut: did not stop in time"))
 
     def _step_if_current(self, turn: _Turn, run_id: str, command: runs.Command) -> HostedRun | None:
         """Apply what a worker told, unless a newer attempt, or the end of the run, has overtaken it (I12)."""
@@ -535,20 +618,28 @@ class RunActor(Living):
         ]
         if appends:
             self._turn += 1
-            turn.counts += self._slot_time.counts(self._clock.monotonic())
             commit = Commit(
                 owner=self.name,
                 epoch=self._epoch,
                 turn=self._turn,
                 appends=tuple(appends),
                 cursor=self._cursor,
-                counts=tuple(turn.counts),
+                counts=(
+                    *(count for hosted in dirty if isinstance(hosted, HostedRun) for count in hosted.counts),
+                    *self._slot_time.counts(self._clock.monotonic()),
+                ),
+                mail=tuple(mail for hosted in dirty if hosted.notices for mail in self._mail_of(hosted)),
             )
             results = await self.insist(lambda: self._journal.commit(commit))
             failed = self._take_results(turn, dirty, results)
         else:
             failed = {}
         self._perform(turn, failed)
+
+    def _mail_of(self, hosted: Hosted) -> list[Mail]:
+        """For the outbox of webhooks, if the append of the run is applied."""
+        notices = [codec.encode_mail(self.name, codec.encode_notice(notice)) for notice in hosted.notices]
+        return [Mail(WEBHOOKS, item, hosted.machine.run_id) for item in notices]
 
     def _take_results(self, turn: _Turn, dirty: list[Hosted], results: list[CommitResult]) -> dict[str, CommitResult]:
         failed: dict[str, CommitResult] = {}
@@ -573,9 +664,9 @@ class RunActor(Living):
                 del sending.runs[run_id]
             if sending.runs:
                 number = self._crew.send(sending.seat, *assignments(sending, self.name), sending.expected_s)
-                self._slot_time.sent(sending.seat.worker, number, sending.costs, self._clock.monotonic())
+                self._slot_time.sent(sending, number, self._clock.monotonic())
             else:
-                self._slot_time.kept(sending.costs)
+                self._slot_time.kept(sending)
         for hosted_run, positions in turn.jobs:
             if hosted_run.run.run_id not in failed:
                 self._jobs.order(hosted_run.run, positions)
@@ -588,6 +679,8 @@ class RunActor(Living):
                 self._after_step(run_id, hosted)
 
     def _after_step(self, run_id: str, hosted: Hosted) -> None:
+        if isinstance(hosted, HostedRun) and hosted.asked:
+            self._board.show(hosted)
         if not hosted.stays:
             self._forget(run_id)
         elif isinstance(hosted, HostedRun):
@@ -601,6 +694,7 @@ class RunActor(Living):
 
     def _doubt(self, turn: _Turn, run_id: str, result: CommitResult) -> None:
         """The journal did not take what this turn did to a run: read it again, and handle its messages again."""
+        kept = turn.touched[run_id].idem if run_id in turn.touched else None
         self._forget(run_id)
         if result.owner == self.name and run_id not in self._parked:
             self._parked[run_id] = []
@@ -610,7 +704,7 @@ class RunActor(Living):
             message.tries += 1
             if result.status == "refused" and isinstance(message, Admitted):
                 self._decline(message.admission)
-            elif result.status in ("replayed", "conflict") and isinstance(message, Asked):
+            elif result.status in ("replayed", "conflict") and isinstance(message, Asked) and _is_of(message, kept):
                 answer(message.answer, replayed(result))
             elif result.status == "missing" or message.tries >= TRIES_MAX:
                 refuse(message, f"run {run_id} is {result.status} here; its owner is {result.owner or 'nobody'}")
@@ -668,7 +762,9 @@ class RunActor(Living):
             turn.touched[message.run_id] = hosted  # an append without events claims it
         for waiting in parked:
             self._handle(turn, waiting)
-        if not hosted.stays and not hosted.dirty:  # somebody else may change it now
+        if (
+            not hosted.stays and not hosted.dirty and message.run_id not in turn.passive
+        ):  # somebody else may change it now
             self._forget(message.run_id)
 
     def _adopt(self, hosted: Hosted) -> None:
@@ -676,6 +772,7 @@ class RunActor(Living):
             self._hosted[hosted.backfill.run_id] = hosted
             return
         self._hosted[hosted.run.run_id] = hosted
+        self._board.show_all(hosted)
         runs.wake(hosted.run, self._clock.now())
         self._ready.look(hosted)
         self._set_timer(hosted)
@@ -705,6 +802,7 @@ class RunActor(Living):
             if self._hosted:
                 self._post(Idle())
             self._reporter.remind()
+            self._claims.remind()
 
     def _let_idle_go(self, turn: _Turn) -> None:
         """Runs that have only waited for long leave memory; their next message or timer brings them back."""
@@ -715,7 +813,7 @@ class RunActor(Living):
             run = hosted.run
             at = runs.next_wake(run)
             soon = at is not None and (at - self._clock.now()).total_seconds() < limit_s
-            if run.running or soon or run.agenda is not None or (run.ready and runs.going(run)):
+            if run.running or soon or run.agenda is not None or (runs.waits_for_slot(run) and runs.going(run)):
                 hosted.idle_since_s = None
             elif hosted.idle_since_s is None:
                 hosted.idle_since_s = now
@@ -744,6 +842,30 @@ class RunActor(Living):
         wanted = self._ready or self._parked  # a seat that came along with an admission waits for its run to be read
         self._reporter.released(self._crew.vacate() if wanted else self._crew.leave_idle())
         self._reporter.look()
+        if self._claims.active or self._ready.bound:
+            self._claims.released(self._crew.leave_bound())
+            self._claims.look()
+
+
+def _is_of(message: Asked, kept: StoredReply | None) -> bool:
+    """Is the answer under that key the one to this command? Others may have been in the same turn."""
+    idem = message.command.idem
+    return kept is not None and idem is not None and idem.key == kept.key
+
+
+def _of_backfills(command: Command) -> backfills.Command:
+    """What a command on a run means for a backfill. Raises Conflict."""
+    match command.kind:
+        case "cancel":
+            return backfills.CancelAll()
+        case "pause":
+            return backfills.PauseAll()
+        case "resume":
+            return backfills.ResumeAll()
+        case "cap":
+            return backfills.Recap(command.max_active_runs)
+        case _:
+            raise errors.Conflict(f"{command.kind} is not possible on backfill {command.run_id}")
 
 
 def _letting_go(hosted: Hosted, wake_at_ms: int | None) -> Append:

@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from actors.clock import Clock
+from actors.guard import Guard
 from actors.living import Living
 from actors.names import SCHEDULER, SUPERVISOR, is_own_actor, own_actor_name
 from actors.peers import Peers, WorkerGone
@@ -29,12 +30,14 @@ from actors.settings import Settings, class_weights
 from actors.timekeeper import Timekeeper
 from orchestrator import codec, errors
 from orchestrator.control import Admission, Hosting, Roster, Standing
-from orchestrator.dispatch import CLASSES, WAKES, Queued, Slot, Slots
+from orchestrator.dispatch import CLASSES, WAKES, Queued
 from orchestrator.dispatch import Admission as Admissions
+from orchestrator.limits import LIMITS
 from orchestrator.ports import (
     SCHED,
     TENANT_SHARES,
     TERMINAL,
+    BackfillShaped,
     Commit,
     DagChanged,
     Journal,
@@ -44,8 +47,9 @@ from orchestrator.ports import (
     SchedItem,
     Wake,
 )
-from orchestrator.shares import Path, Shares
-from orchestrator.views import Waiting
+from orchestrator.shares import Path
+from orchestrator.slots import Slot, Slots
+from orchestrator.views import RunWaiting
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -98,10 +102,13 @@ class SchedulerActor(Living):
         self._settings = settings
         weights = class_weights(settings)
         self._admissions = Admissions({name: weight for (_, name), weight in weights.items()})
-        self._slots = Slots(Shares(weights, WAKES))
+        self._slots = Slots(weights, WAKES)
         #: tenant -> weight, of those that have one
         self._weights: dict[str, float] = {}
         self._hosts: dict[str, _Host] = {}
+        self._guard = Guard(
+            peers, clock, self._slots, self._spawn, lambda: self._wake.set(), lambda: self._hosts, lambda: self._workers
+        )
         #: run -> RunActor
         self._placed: dict[str, str] = {}
         #: run -> the admission that holds for it; anything about an older one is late
@@ -138,6 +145,26 @@ class SchedulerActor(Living):
         self._take_standing(codec.decode_standing(blob))
         self._wake.set()
 
+    async def claims(self, blob: bytes) -> None:
+        """A RunActor tells what it wants and has of tasks that are not plain."""
+        await self._ready.wait()
+        claims = codec.decode_claims(blob)
+        if claims.actor in self._hosts or not is_own_actor(claims.actor):
+            self._guard.take_claims(claims)
+            self._wake.set()
+
+    async def set_limit(self, blob: bytes) -> None:
+        """Define a limit, or forget one: durable, and so from now on."""
+        await self._ready.wait()
+        key, limit = codec.decode_limit_change(blob)
+        record = None if limit is None else codec.encode_limit(limit)
+        await self.insist(lambda: self._journal.put_records(LIMITS, {key: record}))
+        self._guard.define(key, limit)
+
+    async def limit_usage(self, _blob: bytes) -> bytes:
+        """What is in use of each key, and how many wait (control.LimitUsage)."""
+        return codec.encode_usage(self._guard.usage())
+
     async def roster(self, blob: bytes) -> None:
         """The supervisor tells who ought to exist."""
         self._take_roster(codec.decode_roster(blob))
@@ -160,20 +187,20 @@ class SchedulerActor(Living):
         return b""
 
     async def explain(self, blob: bytes) -> bytes:
-        """What a run waits for, a views.Waiting as JSON."""
+        """What a run waits for, a views.RunWaiting as JSON."""
         await self._ready.wait()
         return codec.encode_waiting(self._explain(blob.decode()))
 
-    def _explain(self, run_id: str) -> Waiting:
+    def _explain(self, run_id: str) -> RunWaiting:
         waits = self._admissions.waiting(run_id)
         if waits is not None:
             run, ahead, active, limit, paused = waits
-            return Waiting(run_id, "place", run.lane[0], ahead, active, limit, paused)
+            return RunWaiting(run_id, "place", run.lane[0], ahead, active, limit, paused)
         leaf = self._admissions.leaf(run_id)
         if leaf is None:
-            return Waiting(run_id)
-        share = round(self._slots.shares.share(leaf), 4)
-        return Waiting(run_id, "slot" if self._slots.wanted(leaf) else None, leaf[1], share=share)
+            return RunWaiting(run_id)
+        share = round(self._slots.share(leaf), 4)
+        return RunWaiting(run_id, "slot" if self._slots.wanted(leaf) else None, leaf[1], share=share)
 
     async def load(self, _blob: bytes) -> bytes:
         """How much waits, as JSON: for gauges."""
@@ -181,10 +208,12 @@ class SchedulerActor(Living):
             {
                 "queued_runs": self._admissions.queued,
                 "active_runs": self._admissions.active,
-                "waiting_tasks": self._slots.waiting,
+                "waiting_tasks": self._slots.waiting + self._guard.permits.parked,
+                "plain_waiting": self._slots.waiting + self._guard.permits.parked - sum(self._guard.waiting().values()),
                 "workers": len(self._slots.slots),
                 "oldest_s": self._oldest_s(),
             }
+            | {f"pool_waiting|{pool}": n for pool, n in self._guard.waiting().items()}
         )
 
     def _oldest_s(self) -> int:
@@ -198,6 +227,7 @@ class SchedulerActor(Living):
         self._epoch = await self.insist(lambda: self._journal.take_epoch(SCHEDULER))
         self._number = self._order_number = self._epoch << 32
         self._slots.number_from(self._epoch << 32)
+        self._guard.begin(self._epoch, await self.insist(lambda: self._journal.records(LIMITS)))
         kept = (await self.insist(lambda: self._journal.owner(SCHEDULER))).cursor
         cursor = await self.insist(lambda: self._journal.position(SCHED))
         if not await self._fetch_roster():
@@ -219,7 +249,9 @@ class SchedulerActor(Living):
             self._decide()
 
     async def _wait_for_news(self) -> None:
-        review_s = self._slots.next_review_s(self._clock.monotonic())
+        now_s = self._clock.monotonic()
+        reviews = (self._slots.next_review_s(now_s), self._guard.permits.next_review_s(now_s))
+        review_s = min((each for each in reviews if each is not None), default=None)
         try:
             await asyncio.wait_for(self._wake.wait(), review_s)
         except TimeoutError:
@@ -252,6 +284,8 @@ class SchedulerActor(Living):
     def _place_found(self, row: RunRow, backfills: Mapping[str, RunRow]) -> None:
         if row.run_type == "backfill":
             self._host_only(row.run_id, row.owner)
+            dag = _dag_key(row.tenant, row.dag_id)
+            self._admissions.shape(dag, row.run_id, row.max_active_runs, row.state == "paused")
             return
         queued = self._found(row, backfills)
         if row.state == "queued":
@@ -341,6 +375,9 @@ class SchedulerActor(Living):
                 await self._take_created(item)
             case RunMoved():
                 await self._take_moved(item)
+            case BackfillShaped():
+                dag = _dag_key(item.tenant, item.dag_id)
+                self._admissions.shape(dag, item.run_id, item.max_active_runs, item.paused)
             case DagChanged():
                 await self._know_dag(item.tenant, item.dag_id, again=True)
             case Wake():
@@ -350,6 +387,7 @@ class SchedulerActor(Living):
         if item.run_type == "backfill":
             for run_id in item.run_ids:
                 self._host_only(run_id, "")
+                self._admissions.shape(_dag_key(item.tenant, item.dag_id), run_id, item.max_active_runs, False)
             return
         await self._know_dag(item.tenant, item.dag_id)
         dag = _dag_key(item.tenant, item.dag_id)
@@ -373,6 +411,7 @@ class SchedulerActor(Living):
         if item.after in TERMINAL:
             self._waiting.pop(item.run_id, None)
             self._admissions.finish(item.run_id)
+            self._admissions.unshape(item.run_id)
             self._unplace(item.run_id)
         elif item.after != "queued" and item.run_type != "backfill":
             await self._know_dag(item.tenant, item.dag_id)
@@ -393,7 +432,8 @@ class SchedulerActor(Living):
         definition = codec.decode_definition(row.definition)
         self._admissions.configure(key, definition.max_active_runs, row.paused, definition.overlap != "allow")
         for name in CLASSES:
-            self._slots.shares.weigh((tenant, name, dag_id), definition.weight)
+            self._slots.weigh((tenant, name, dag_id), definition.weight)
+        self._guard.define_dag(tenant, dag_id, definition.max_active_tasks)
         if definition.isolation == "dedicated":
             self._dedicated.add(key)
         else:
@@ -441,9 +481,11 @@ class SchedulerActor(Living):
         for name in roster.run_actors:
             self._hosts.setdefault(name, _Host(name)).standing = True
         wanted = dict(roster.workers)
-        for worker in self._workers.keys() - wanted.keys():
-            self._slots.remove(worker)
+        left = self._workers.keys() - wanted.keys()
         self._workers = wanted
+        for worker in left:
+            self._slots.remove(worker)
+            self._guard.worker_left(worker)
         for worker in roster.draining:
             self._slots.drain(worker)
         self._draining = set(roster.draining)
@@ -467,6 +509,7 @@ class SchedulerActor(Living):
                     await asyncio.sleep(RETURN_CHECK_S)
                     continue
                 self._slots.add(worker, self._workers[worker], incarnation)
+                self._guard.worker_there(worker, incarnation)
                 if worker in self._draining:
                     self._slots.drain(worker)
                 self._wake.set()
@@ -487,21 +530,31 @@ class SchedulerActor(Living):
             host = self._place(queued.run_id, own_actor_name(queued.run_id) if queued.dag in self._dedicated else "")
             self._number += 1
             since = self._waiting.get(queued.run_id, queued).since
-            given = Admission(queued.run_id, number=self._number, since=since)
+            given = Admission(queued.run_id, number=self._number, since=since, lane=queued.parent or "")
             self._given[queued.run_id] = given
             host.admissions.append(given)
         now_s = self._clock.monotonic()
-        for grant in self._slots.grants(now_s):
-            self._hosts[grant.holder].grants.append((grant.worker, grant.incarnation, grant.lease))
+        self._guard.claim_slots()
+        self._grant(now_s)
+        while self._guard.offer(now_s):
+            self._grant(now_s)
         self._grant_ahead(now_s)
         for ask in self._slots.yields(now_s):
-            self._hosts[ask.holder].yields.append((ask.worker, ask.lease))
+            if not self._guard.ask(ask):
+                self._hosts[ask.holder].yields.append((ask.worker, ask.lease))
+        self._guard.ask_back(now_s)
+        self._guard.send()
         competing = self._slots.contended(now_s)
         for host in self._hosts.values():
             host.leads_due |= bool(host.standing or host.epoch) and host.competing != competing
             if host.due and not host.sending:
                 host.sending = True
                 self._spawn(self._send(host))
+
+    def _grant(self, now_s: float) -> None:
+        for grant in self._slots.grants(now_s, self._guard.takes(now_s)):
+            if not self._guard.grant(grant, now_s):
+                self._hosts[grant.holder].grants.append((grant.worker, grant.incarnation, grant.lease))
 
     def _grant_ahead(self, now_s: float) -> None:
         """A slot that nobody wants goes along with new admissions: their first task need not ask for one."""
@@ -548,7 +601,7 @@ class SchedulerActor(Living):
             return
         self._weights = dict.fromkeys(self._weights, 1.0) | weights
         for tenant, weight in self._weights.items():
-            self._slots.shares.weigh((tenant,), weight)
+            self._slots.weigh((tenant,), weight)
         for host in self._hosts.values():
             host.weights_due = host.leads_due = True
 
@@ -559,7 +612,7 @@ class SchedulerActor(Living):
         leads = weights = None
         if host.leads_due:
             host.competing = self._slots.contended(self._clock.monotonic())
-            leads = tuple(self._slots.shares.leads().items()) if host.competing else ()
+            leads = tuple(self._slots.leads().items()) if host.competing else ()
         if host.weights_due and self._weights:
             weights = tuple(self._weights.items())
         host.leads_due = host.weights_due = False
@@ -606,6 +659,7 @@ class SchedulerActor(Living):
         if not host.standing and not host.runs:
             del self._hosts[name]
             self._slots.forget(name)
+            self._guard.forget(name)
             self._spawn(self._supervise("release", name))
 
     def _host_only(self, run_id: str, owner: str) -> None:

@@ -200,6 +200,11 @@ class Settings:
         return self.workers or os.cpu_count() or 1
 
     @property
+    def works_outside(self) -> bool:
+        """Is the gateway needed from the start, since blueprints or CI runners are set?"""
+        return bool(self.blueprints_dir or self.pipelines_incluster_runners)
+
+    @property
     def import_dirs(self) -> tuple[str, ...]:
         """Folders with the operator's DAG code, in import order."""
         return (str(self.path("dags")), *self.code_dirs)

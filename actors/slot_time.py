@@ -11,6 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from actors.bound_work import BoundWork
+from actors.readiness import Sending
+from orchestrator.messages import Need
+from orchestrator.needs import DEFAULT_POOL
 from orchestrator.shares import Path, Shares
 
 #: seconds between what is told to the scheduler while leaves compete, and between additions to the metrics
@@ -22,21 +26,26 @@ COUNT_S = 1.0
 class _Flight:
     """A batch at a worker. `parts` of its time are each leaf's; `paid` are seconds charged so far."""
 
+    need: Need | None
     parts: dict[Path, float]
     paid: float
     sent_s: float
 
 
 class SlotTime:
-    """Charges the slots of one RunActor to `shares`. Times are seconds of a monotonic clock."""
+    """Charges the slots of one RunActor: plain tasks to `shares`, others to what `work` has for their need.
 
-    def __init__(self, shares: Shares) -> None:
+    Times are seconds of a monotonic clock.
+    """
+
+    def __init__(self, shares: Shares, work: BoundWork) -> None:
         self._shares = shares
+        self._work = work
         #: worker -> number of the batch -> batch, in the order in which they were sent
         self._flights: dict[str, dict[int, _Flight]] = {}
         #: worker -> since when its time is counted
         self._free_s: dict[str, float] = {}
-        #: charged and not told yet
+        #: charged and not told yet: pool and leaf -> seconds
         self._untold: dict[Path, float] = {}
         #: (tenant, class) -> seconds that are not in the metrics yet
         self._uncounted: dict[tuple[str, str], float] = {}
@@ -44,17 +53,26 @@ class SlotTime:
         #: leaves compete, says the scheduler
         self.competing = False
 
-    def sent(self, worker: str, number: int, costs: Mapping[Path, float], now_s: float) -> None:
-        """A batch left that was charged `costs`."""
-        paid = sum(costs.values())
-        flight = _Flight({leaf: cost / paid for leaf, cost in costs.items()}, paid, now_s)
-        self._flights.setdefault(worker, {})[number] = flight
-        self._note(flight, paid)
+    def sent(self, sending: Sending, number: int, now_s: float) -> None:
+        """That batch left."""
+        costs = sending.costs
+        expected_s = sum(costs.values())
+        parts = dict.fromkeys(costs, 1.0) if len(costs) == 1 else {leaf: c / expected_s for leaf, c in costs.items()}
+        flight = _Flight(sending.seat.need, parts, expected_s if sending.charged else 0.0, now_s)
+        self._flights.setdefault(sending.seat.worker, {})[number] = flight
+        if sending.charged:
+            self._note(flight, expected_s)
 
-    def kept(self, costs: Mapping[Path, float]) -> None:
-        """A batch that was charged `costs` did not leave."""
-        for leaf, cost in costs.items():
-            self._shares.charge(leaf, -cost)
+    def kept(self, sending: Sending) -> None:
+        """That batch did not leave."""
+        if sending.charged:
+            self._charge(sending.seat.need, {leaf: -cost for leaf, cost in sending.costs.items()})
+
+    def _charge(self, need: Need | None, by_leaf: Mapping[Path, float]) -> None:
+        shares = self._shares if need is None else self._work.shares(need)
+        if shares is not None:
+            for leaf, seconds in by_leaf.items():
+                shares.charge(leaf, seconds)
 
     def ended(self, worker: str, number: int, now_s: float) -> None:
         """The batch is over."""
@@ -63,7 +81,8 @@ class SlotTime:
             return
         took = max(0.0, now_s - max(flight.sent_s, self._free_s.get(worker, 0.0)))
         self._free_s[worker] = now_s
-        self._pay(flight, took - flight.paid)
+        if self.competing or flight.paid:
+            self._pay(flight, took - flight.paid)
         for (tenant, kind, _), part in flight.parts.items():
             self._uncounted[tenant, kind] = self._uncounted.get((tenant, kind), 0.0) + took * part
 
@@ -83,7 +102,10 @@ class SlotTime:
                     self._pay(flight, took - flight.paid)
 
     def take_leads(self, leads: Mapping[Path, float], now_s: float) -> None:
-        """How everybody stands, says the scheduler, but for what it was not told yet; empty = nobody competes."""
+        """How everybody stands, says the scheduler, but for what it was not told yet; empty = nobody competes.
+
+        Paths begin with the pool.
+        """
         if leads and not self.competing:  # what was used while nobody else wanted it is nobody's debt
             self._untold.clear()
             for worker, flights in self._flights.items():
@@ -91,9 +113,14 @@ class SlotTime:
                 for flight in flights.values():
                     flight.paid = 0.0
         self.competing = bool(leads)
-        self._shares.take_leads(leads)
-        for leaf, seconds in self._untold.items() if leads else ():
-            self._shares.charge(leaf, seconds)
+        by_pool: dict[str, dict[Path, float]] = {}
+        for (pool, *path), lead in leads.items():
+            by_pool.setdefault(pool, {})[tuple(path)] = lead
+        for pool, shares in ((DEFAULT_POOL, self._shares), *self._work.trees()):
+            shares.take_leads(by_pool.get(pool, {}))
+        for (pool, *leaf), seconds in self._untold.items() if leads else ():
+            if pool == DEFAULT_POOL:
+                self._shares.charge(tuple(leaf), seconds)
 
     def take_untold(self) -> tuple[tuple[Path, float], ...]:
         """What to tell the scheduler: leaf -> seconds charged since it was told last."""
@@ -120,10 +147,11 @@ class SlotTime:
 
     def _pay(self, flight: _Flight, seconds: float) -> None:
         flight.paid += seconds
-        for leaf, part in flight.parts.items():
-            self._shares.charge(leaf, seconds * part)
+        self._charge(flight.need, {leaf: seconds * part for leaf, part in flight.parts.items()})
         self._note(flight, seconds)
 
     def _note(self, flight: _Flight, seconds: float) -> None:
+        pool = DEFAULT_POOL if flight.need is None else flight.need.pool
         for leaf, part in flight.parts.items():
-            self._untold[leaf] = self._untold.get(leaf, 0.0) + seconds * part
+            where = (pool, *leaf)
+            self._untold[where] = self._untold.get(where, 0.0) + seconds * part

@@ -120,7 +120,7 @@ class SupervisorProcess(Supervisor):
         process.settle()
         made = Settings.from_dict(settings)
         journal, peers = Journal(made.journal_url), RayPeers()
-        super().__init__(RayStage(made), peers, journal.ping, made)
+        super().__init__(RayStage(made), peers, journal, made)
         self.start()
         store = PlanStore(Path(made.plans_root))
         self._keeper = PlanKeeper(journal, peers, store, Clock(), made, self.dismiss)
@@ -183,6 +183,8 @@ class RayControlPlane:
     def __init__(self, settings: Settings) -> None:
         self._peers = RayPeers()
         self._run_actors = [run_actor_name(n) for n in range(settings.run_actors_max)]
+        #: was the gateway there before?
+        self._gateway_met = False
         self._wards = {ward: Batched(partial(self._ask, ward)) for ward in ("jobs", "pipelines", "webhooks")}
 
     async def command(self, owner: str, run_id: str, command: bytes) -> bytes:
@@ -214,13 +216,28 @@ class RayControlPlane:
         """What the run waits for, says the scheduler."""
         return await self._peers.ask(SCHEDULER, "explain", run_id.encode())
 
+    async def set_limit(self, change: bytes) -> None:
+        """The scheduler has it, and so has the journal."""
+        await self._peers.ask(SCHEDULER, "set_limit", change)
+
+    async def limit_usage(self) -> bytes:
+        """JSON array of control.LimitUsage."""
+        return await self._peers.ask(SCHEDULER, "limit_usage", b"")
+
     async def gateway(self, ward: str, request: bytes, patience_s: float = 5.0) -> bytes:
         """A request to a part of the gateway, and its answer; those with little patience go together."""
         if patience_s > TELL_S:
             return await self._wards[ward].alone(request, partial(self._ask, ward, patience_s=patience_s))
         return await self._wards[ward].ask(request)
 
+    async def gateway_exists(self) -> bool:
+        """Has anything needed it yet?"""
+        self._gateway_met = self._gateway_met or await self._peers.exists(GATEWAY)
+        return self._gateway_met
+
     async def _ask(self, ward: str, requests: bytes, patience_s: float = TELL_S) -> bytes:
+        if not await self.gateway_exists():
+            await self._peers.tell(SUPERVISOR, "open_gateway", b"")
         return await self._peers.ask(GATEWAY, ward, requests, patience_s)
 
     async def alive(self) -> bool:
@@ -301,7 +318,7 @@ def start(settings: Settings) -> None:
     """The whole cast exists and answers. Raises Unavailable when it does not within START_S."""
     RayStage(settings).end(HANDLERS)  # one that outlived its server has the code of then
     handles = [_create(SupervisorProcess, SUPERVISOR, settings), _create(SchedulerProcess, SCHEDULER, settings)]
-    handles.append(_create_outside(GATEWAY, settings))
+    handles += [_create_outside(GATEWAY, settings)] if settings.works_outside else []
     handles += [_create(RunActorProcess, run_actor_name(n), settings) for n in range(settings.run_actors_max)]
     handles += [_create_worker(worker_name("default", n), "default", settings) for n in range(settings.worker_count)]
     pings = [handle.ping.remote() for handle in handles]

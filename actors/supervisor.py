@@ -1,29 +1,46 @@
 """The detached root: which actors ought to exist, and making it so.
 
     every RECONCILE_S:  journal answers? ─ start the embedded server again
+                        work outside the cluster? ─ from then on the gateway is one of them
                         actors that ought to exist ─ start those that do not
                         drained workers without work ─ end them
     on change:          Roster ─▶ scheduler
 
 All control actors and workers are detached and restarted by Ray itself, so user code survives a crash of
-this actor; the loop only fills gaps. A phase that fails is logged and tried again in the next round, and
-never stops the others. How many workers a pool has is read back from the actors that are alive.
+this actor; the loop only fills gaps. The gateway costs sixty megabytes: it is there from the first time that
+somebody asks for it, or has left something in its inboxes, so whoever runs DAGs alone never has it. A phase
+that fails is logged and tried again in the next round, and never stops the others. How many workers a pool has
+is read back from the actors that are alive.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from actors.kubernetes_config import configured
-from actors.names import GATEWAY, HANDLERS, KUBERNETES, RUNNER, SCHEDULER, is_own_actor, run_actor_name, worker_name
+from actors.names import (
+    GATEWAY,
+    GATEWAY_PARTS,
+    HANDLERS,
+    KUBERNETES,
+    RUNNER,
+    SCHEDULER,
+    is_own_actor,
+    pool_of,
+    run_actor_name,
+    worker_name,
+)
 from actors.peers import Peers, WorkerGone
 from actors.settings import Settings
 from orchestrator import codec
 from orchestrator.control import Roster
 from orchestrator.errors import Invalid, JournalUnavailable, NotFound, OrchestratorError, Unavailable
+from orchestrator.needs import POOL
+from orchestrator.ports import OwnerRow, inbox
 from orchestrator.views import WorkerView
 
 _log = logging.getLogger(__name__)
@@ -56,16 +73,32 @@ class Stage(Protocol):
         ...
 
 
+class Facts(Protocol):
+    """What the journal is asked here: a part of `ports.Journal`."""
+
+    async def ping(self) -> bool:
+        """It answers, and writes."""
+        ...
+
+    async def owner(self, owner: str) -> OwnerRow:
+        """Epoch 0 = nobody ever had the name."""
+        ...
+
+    async def position(self, stream: str) -> str:
+        """Of the newest entry; "0-0" = there is none."""
+        ...
+
+
 class Supervisor:
     """Reconciles. `start` returns at once."""
 
-    def __init__(
-        self, stage: Stage, peers: Peers, journal_ping: Callable[[], Awaitable[bool]], settings: Settings
-    ) -> None:
+    def __init__(self, stage: Stage, peers: Peers, journal: Facts, settings: Settings) -> None:
         self._stage = stage
         self._peers = peers
-        self._journal_ping = journal_ping
+        self._journal = journal
         self._settings = settings
+        #: is the gateway one of those that ought to exist?
+        self._outside = settings.works_outside
         self._run_actors = tuple(run_actor_name(n) for n in range(settings.run_actors_max))
         #: worker -> pool
         self._workers: dict[str, str] = {}
@@ -103,6 +136,11 @@ class Supervisor:
             self._extra.add(name)
             await self._phase(self._fill_gaps)
 
+    async def open_gateway(self, _blob: bytes) -> None:
+        """Somebody asks for the gateway: it exists from now on."""
+        self._outside = True
+        await self._phase(self._fill_gaps)
+
     async def release(self, blob: bytes) -> None:
         """Such a RunActor is not needed any more."""
         order, name = codec.decode_supervision(blob)
@@ -137,11 +175,13 @@ class Supervisor:
     async def scale(self, blob: bytes) -> bytes:
         """Let a pool have `n` workers; surplus ones finish what they do first. The workers then."""
         pool, n = codec.decode_scale(blob)
-        if pool != "default":
-            raise Invalid(f"pool {pool} does not exist", (("pool", "only 'default' exists so far"),))
+        if not re.fullmatch(POOL, pool):
+            raise Invalid(f"{pool!r} is not the name of a pool", (("pool", f"must match {POOL}"),))
         if not 0 <= n <= WORKERS_MAX:
             raise Invalid(f"a pool has 0 to {WORKERS_MAX} workers, not {n}", (("n", f"0 to {WORKERS_MAX}"),))
         async with self._lock:
+            if self._first:
+                await self._read_back()
             mine = [name for name, where in self._workers.items() if where == pool and name not in self._draining]
             for name in sorted(mine, key=_number)[n:]:
                 self._draining.add(name)
@@ -170,7 +210,8 @@ class Supervisor:
 
     async def _reconcile_forever(self) -> None:
         while True:
-            for phase in (self._keep_journal, self._fill_gaps, self._retire, self._tell_scheduler):
+            phases = (self._keep_journal, self._find_outside_work, self._fill_gaps, self._retire, self._tell_scheduler)
+            for phase in phases:
                 await self._phase(phase)
             try:
                 await asyncio.wait_for(self._look.wait(), RECONCILE_S)
@@ -188,12 +229,22 @@ class Supervisor:
 
     async def _keep_journal(self) -> None:
         try:
-            alive = await self._journal_ping()
+            alive = await self._journal.ping()
         except JournalUnavailable:
             alive = False
         if not alive and self._settings.embedded:
             _log.warning("the journal does not answer: starting it again")
             await asyncio.to_thread(self._stage.revive_journal)
+
+    async def _find_outside_work(self) -> None:
+        if self._outside:
+            return
+        try:
+            for part in GATEWAY_PARTS:
+                owner, newest = await self._journal.owner(part), await self._journal.position(inbox(part))
+                self._outside = self._outside or owner.epoch > 0 or newest != "0-0"
+        except JournalUnavailable as unavailable:
+            _log.info("looked in vain for work outside the cluster: %s", unavailable)
 
     async def _fill_gaps(self) -> None:
         present = await asyncio.to_thread(self._stage.present)
@@ -202,7 +253,8 @@ class Supervisor:
         jobs = (KUBERNETES,) if configured(self._settings) else ()
         runners = [f"{RUNNER}{n}" for n in range(1, self._settings.pipelines_incluster_runners + 1)]
         handlers = (HANDLERS,) if self._settings.blueprints_dir else ()
-        control = (SCHEDULER, GATEWAY, *handlers, *self._run_actors, *self._extra, *jobs, *runners)
+        gateway = (GATEWAY,) if self._outside else ()
+        control = (SCHEDULER, *gateway, *handlers, *self._run_actors, *self._extra, *jobs, *runners)
         wanted: dict[str, str | None] = dict.fromkeys(control)
         wanted |= self._workers
         missing = [(name, pool) for name, pool in wanted.items() if name not in present]
@@ -216,7 +268,8 @@ class Supervisor:
         if present is None:
             present = await asyncio.to_thread(self._stage.present)
         self._extra |= {name for name in present if is_own_actor(name)}
-        alive = {name: name.split("-")[1] for name in present if name.startswith("worker-")}
+        self._outside = self._outside or GATEWAY in present
+        alive = {name: pool_of(name) for name in present if name.startswith("worker-")}
         self._workers = alive or {worker_name("default", n): "default" for n in range(self._settings.worker_count)}
 
     async def _retire(self) -> None:

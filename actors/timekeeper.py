@@ -23,6 +23,7 @@ from actors.hosted import instant, milliseconds
 from actors.settings import Settings
 from orchestrator import codec, errors
 from orchestrator import events as e
+from orchestrator.deadlines import wake_ms
 from orchestrator.definition import Definition
 from orchestrator.ports import DagRow, DroppedFires, DueCron, Fire, Journal, NewRun
 
@@ -159,4 +160,5 @@ class Timekeeper:
             event=codec.encode_events([created]),
             window_key=window.key(),
             sla_ms=milliseconds(fire) + definition.sla_s * 1000 if definition.sla_s else None,
+            wake_ms=wake_ms(definition, milliseconds(now)),
         )

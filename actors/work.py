@@ -112,12 +112,22 @@ class Work:
     @cached_property
     def inputs(self) -> dict[str, Any]:
         """What dependencies returned, by path."""
-        return {path: self.shop.artifacts.read(value) for path, value in self.assignment.inputs.items()}
+        artifacts, part = self.shop.artifacts, self.assignment.mapped
+        given = self.assignment.inputs
+        if part is None:
+            return {path: artifacts.read(value) for path, value in given.items()}
+        lists = {path: [artifacts.read(value) for value in values] for path, values in part.lists.items()}
+        if part.picks is None or part.index is None:
+            return {path: artifacts.read(value) for path, value in given.items()} | lists
+        picked = {part.picks: artifacts.element(given[part.picks], part.index)}
+        return {path: artifacts.read(value) for path, value in given.items() if path not in picked} | lists | picked
 
     @cached_property
     def told(self) -> dict[str, str]:
         """What templates know of the run."""
-        return binding.facts(self.run.run_id, self.run.dag_id, self.run.window)
+        part = self.assignment.mapped
+        run = self.run
+        return binding.facts(run.run_id, run.dag_id, run.window, run.partition, part.index if part else None)
 
     def wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The outcome of `coroutine` on the thread's event loop; cancelled with the attempt."""

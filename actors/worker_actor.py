@@ -26,12 +26,12 @@ from actors.executor import Executor
 from actors.settings import Settings
 from actors.work import NoNotes, NoteSink
 from orchestrator import codec
-from orchestrator.messages import Exchange, Holding, Settled
+from orchestrator.messages import Exchange, Fenced, Holding, Settled
 
 #: methods that must answer while `exchange` is busy
-CONTROL_METHODS = ("give_back", "cancel", "holding", "ping", "where")
+CONTROL_METHODS = ("give_back", "cancel", "holding", "fence", "ping", "silence", "where")
 #: words for `cancel`: the outcome to report
-REASONS = ("cancelled", "timed_out")
+REASONS = ("cancelled", "timed_out", "stalled")
 
 
 class WorkerActor:
@@ -81,10 +81,14 @@ class WorkerActor:
         return codec.encode_settled(Settled(self._name, self._incarnation, newest, tuple(reports), tuple(untouched)))
 
     def cancel(self, run_id: str, task: str, attempt: int, reason: str) -> bool:
-        """Stop an attempt (`cancelled`, `timed_out`). True when its report will say so: the first reason given."""
+        """Stop an attempt, for one of REASONS. True when its report will say so: the first reason given."""
         if reason not in REASONS:
             raise ValueError(f"unknown reason {reason!r}")
         return self._book.cancel((run_id, task, attempt), reason)
+
+    def silence(self, run_id: str, task: str, attempt: int) -> float | None:
+        """Seconds since the attempt gave a sign of life, or began; None = it does not run here now."""
+        return self._book.silence((run_id, task, attempt))
 
     def holding(self, owner: str, epoch: int | None = None) -> bytes:
         """What is here of an owner that lost its memory (messages.Holding).
@@ -93,6 +97,10 @@ class WorkerActor:
         """
         live, reports = self._book.holding(owner, epoch)
         return codec.encode_holding(Holding(self._name, self._incarnation, tuple(live), tuple(reports)))
+
+    def fence(self, epochs: dict[str, int]) -> bytes:
+        """What runs here (messages.Fenced). Nothing of owners' incarnations before these starts any more."""
+        return codec.encode_fenced(Fenced(self._incarnation, *self._book.fence(epochs)))
 
     def ping(self) -> str:
         """The incarnation of this process."""

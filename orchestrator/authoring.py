@@ -8,7 +8,8 @@ Nothing runs when the `@dag` function is called for its definition: every task c
 back its `Output`, which stands for a value that will exist. An output among the arguments, also within
 lists and dicts, makes a dependency that passes data; `a >> b` and `b.after(a)` make one for order only. A task starts
 when all it depends on has succeeded, or as its `trigger_rule` says; a `@task.branch` returns the ids of the dependents
-that go on; `b.teardown_of(a)` makes `b` undo what `a` set up.
+that go on; `b.teardown_of(a)` makes `b` undo what `a` set up, and `b.compensates(a)` what `a` did when the run fails;
+`double.expand(n=numbers())` runs it for each element.
 Parameters of the `@dag` function are the run's params, with its defaults. Everything else among the
 arguments is a constant and must be JSON. `binding.py` tells the encoding and undoes it on the worker.
 
@@ -23,7 +24,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -32,8 +33,9 @@ from types import ModuleType
 from typing import Any, NoReturn, TypedDict, TypeVar, Unpack, overload
 
 from orchestrator.binding import CONTEXT, FIXED, PARAM, escaped, path, signature
-from orchestrator.definition import Catchup, Definition, Isolation, Overlap, TriggerRule
+from orchestrator.definition import Catchup, Definition, Isolation, Overlap, SlaAction, TriggerRule
 from orchestrator.errors import Invalid
+from orchestrator.failures import name_of
 
 Function = Callable[..., Any]
 
@@ -42,21 +44,55 @@ Later = TypeVar("Later", bound="Output | Iterable[Output]")
 DEFAULT_OWNER = "default"
 
 
+class RetryPolicyOption(TypedDict, total=False):
+    """How failures of some classes are tried again; the first that fits counts."""
+
+    exceptions: Iterable[type[BaseException] | str]
+    retries: int
+    retry_delay_s: float
+
+
 class TaskOptions(TypedDict, total=False):
     """Options of one task; section 1 of the dags contract gives bounds and defaults."""
 
     retries: int
     retry_delay_s: float
     retry_cap_s: float
+    #: classes, or their names as in `failures.py`
+    retry_on: Iterable[type[BaseException] | str]
+    no_retry_on: Iterable[type[BaseException] | str]
+    retry_policies: Iterable[RetryPolicyOption]
+    #: of `task.bash`, and of `task.http`: `503`, `"5xx"`
+    retry_exit_codes: Iterable[int]
+    retry_statuses: Iterable[int | str]
     timeout_s: float
+    queue_timeout_s: float
+    heartbeat_timeout_s: float
+    sla_s: int
+    on_sla_miss: Iterable[SlaAction]
     priority: int
+    #: workers that it runs on
     pool: str
+    #: names of limits, which may have {{ params.NAME }} in them, or {"name": …, "slots": n}
+    limits: Sequence[str | dict[str, Any]]
     #: when it starts, given how the tasks it depends on have ended
     trigger_rule: TriggerRule
     #: its value names the dependents that go on (`@task.branch`)
     branch: bool
     #: of a teardown: its failure fails the run
     on_failure_fail_run: bool
+    #: of a mapped task: how many of its instances run at a time
+    max_active: int
+    #: of a mapped task: how many of its instances may fail, as a number or as `"5%"`
+    tolerated_failures: int | str
+
+
+class WaitOptions(TypedDict, total=False):
+    """Options of a task that waits: it is not tried again by itself, and its limit is among its own arguments."""
+
+    priority: int
+    trigger_rule: TriggerRule
+    branch: bool
 
 
 class NamedTaskOptions(TaskOptions, total=False):
@@ -90,10 +126,16 @@ class DagOptions(TypedDict, total=False):
     start_at: datetime | str | None
     end_at: datetime | str | None
     jitter_s: float
+    #: what a backfill without dates is over: values, or lists of them by name whose product it is
+    partitions: list[str] | dict[str, list[str]]
     max_active_runs: int
     weight: int
+    max_active_tasks: int | None
     sla_s: int | None
+    on_sla_miss: Iterable[SlaAction]
     run_timeout_s: float | None
+    queue_timeout_s: float | None
+    callback_url: str | None
     isolation: Isolation
     #: the first line of the function's docstring unless given
     description: str
@@ -151,6 +193,11 @@ class Output(_RunTime):
         self._draft.tear_down(self, setups)
         return self
 
+    def compensates(self, done: Output) -> Output:
+        """This task undoes what `done` did: it runs when that succeeded and the run does not."""
+        self._draft.compensate(self, done)
+        return self
+
     def __rshift__(self, later: Later) -> Later:
         for one in _several(later):
             one.after(self)
@@ -173,7 +220,9 @@ class _Draft:
     #: task id -> the ids it depends on, each once
     needs: dict[str, dict[str, None]] = field(default_factory=dict)
 
-    def add(self, name: str, body: Mapping[str, Any], arguments: Mapping[str, Any]) -> Output:
+    def add(
+        self, name: str, body: Mapping[str, Any], arguments: Mapping[str, Any], expand: Mapping[str, Any] | None = None
+    ) -> Output:
         task_id = self._unused(name)
         inputs: dict[str, str] = {}
         params: dict[str, Any] = {}
@@ -183,6 +232,8 @@ class _Draft:
                 params[key] = {FIXED: encoded} if self._only_shares_name(key, value) else encoded
         self.needs[task_id] = dict.fromkeys(inputs.values())
         self.tasks[task_id] = {"id": task_id, **body, "params": params, "inputs": inputs}
+        for key, source in (expand or {}).items():
+            self.tasks[task_id]["expand"] = {escaped(key): self._source(task_id, source)}
         return Output(task_id, self)
 
     def order(self, later: Output, earlier: Iterable[Output]) -> None:
@@ -191,6 +242,11 @@ class _Draft:
 
     def tear_down(self, teardown: Output, setups: Iterable[Output]) -> None:
         self.tasks[teardown.task_id].setdefault("teardown_of", []).extend(self._own(one) for one in setups)
+
+    def compensate(self, compensation: Output, done: Output) -> None:
+        told = self.tasks[compensation.task_id].setdefault("compensates", self._own(done))
+        if told != done.task_id:
+            raise Invalid(f"the {compensation!r} compensates {told!r} already; it cannot compensate two tasks")
 
     def bodies(self) -> list[dict[str, Any]]:
         return [{**body, "depends_on": list(self.needs[task_id])} for task_id, body in self.tasks.items()]
@@ -220,6 +276,19 @@ class _Draft:
             return {key: self._encoded(item, path(where, key), inputs) for key, item in value.items()}
         return value
 
+    def _source(self, task_id: str, source: Any) -> Any:
+        """What a task is mapped over, as JSON."""
+        if isinstance(source, Output):
+            self.needs[task_id][self._own(source)] = None
+            return source.task_id
+        if isinstance(source, Param):
+            return source.encoded()
+        if any(isinstance(element, _RunTime) for element in source):
+            raise Invalid(
+                "a list to map over is known, or one task returns it: its elements cannot be outputs or params"
+            )
+        return _constant(list(source))
+
     def _own(self, output: Output) -> str:
         if not isinstance(output, Output):
             raise Invalid(f"only tasks of this DAG can come before a task, not {output!r}")
@@ -242,7 +311,9 @@ class TaskFunction:
         #: the function that was decorated
         self.function = function
         self.name = options.get("name", function.__name__)
-        self._options = {key: value for key, value in options.items() if key != "name"}
+        self._options = _as_written({key: value for key, value in options.items() if key != "name"})
+        if "limits" in options:
+            self._options["limits"] = list(options["limits"])
 
     def __repr__(self) -> str:
         return f"task {self.name!r}"
@@ -253,6 +324,27 @@ class TaskFunction:
             return self.function(*args, **kwargs)
         body = {"entrypoint": _entrypoint(self.function), **self._options}
         return draft.add(self.name, body, self._by_name(args, kwargs))
+
+    def partial(self, **constant: Any) -> MappedTask:
+        """The arguments that all instances of a mapped task have in common; `expand` follows."""
+        return MappedTask(self, constant)
+
+    def expand(self, **arguments: Any) -> Any:
+        """The task, once for each element of one argument: a list, the output of a task or a param of the DAG.
+
+        Other arguments are the same for all. The value is the list of what the instances return, in the list's order.
+        Outside a DAG the function is called for each.
+        """
+        return MappedTask(self, {}).expand(**arguments)
+
+    def _mapped(self, constant: Mapping[str, Any], name: str, source: Any) -> Any:
+        draft = _draft.get()
+        if draft is None:
+            return [self.function(**constant, **{name: element}) for element in source]
+        body = {"entrypoint": _entrypoint(self.function), **self._options}
+        given = self._by_name((), {**constant, name: None})
+        del given[name]
+        return draft.add(self.name, body, given, {name: source})
 
     def _by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -269,6 +361,30 @@ class TaskFunction:
         """What callers give: all but the context."""
         has = signature(self.function) or inspect.signature(lambda **_: None)
         return has.replace(parameters=[one for one in has.parameters.values() if one.name != CONTEXT])
+
+
+class MappedTask:
+    """A task function with the arguments that are the same for all its instances."""
+
+    def __init__(self, function: TaskFunction, constant: Mapping[str, Any]) -> None:
+        self._function = function
+        self._constant = constant
+
+    def partial(self, **constant: Any) -> MappedTask:
+        """More of them."""
+        return MappedTask(self._function, {**self._constant, **constant})
+
+    def expand(self, **arguments: Any) -> Any:
+        """As `TaskFunction.expand`."""
+        lists = [name for name, value in arguments.items() if isinstance(value, Output | Param | list | tuple)]
+        if len(lists) != 1:
+            named = ", ".join(map(repr, lists)) or "none"
+            raise Invalid(
+                f"{self._function!r}: expand takes one list, or output or param that will be one, not {named}; "
+                "what is the same for all instances goes into partial(), and a product of lists is made by a task"
+            )
+        constant = {**self._constant, **{name: value for name, value in arguments.items() if name not in lists}}
+        return self._function._mapped(constant, lists[0], arguments[lists[0]])
 
 
 class _Task:
@@ -303,7 +419,7 @@ class _Task:
         """A task that runs a shell line. What it needs from params and outputs comes to it through `env`."""
         _known(options, TaskOptions)
         arguments = {"command": command} | ({"env": dict(env)} if env else {})
-        return _drafted("bash").add(name, {"type": "bash", **options}, arguments)
+        return _drafted("bash").add(name, {"type": "bash", **_as_written(options)}, arguments)
 
     def http(
         self,
@@ -320,7 +436,69 @@ class _Task:
         arguments = {"url": url, "method": method} | ({"headers": dict(headers)} if headers else {})
         if body is not None:
             arguments["body"] = body
-        return _drafted("http").add(name, {"type": "http", **options}, arguments)
+        return _drafted("http").add(name, {"type": "http", **_as_written(options)}, arguments)
+
+    def wait(
+        self,
+        name: str,
+        *,
+        until: Any = None,
+        seconds: Any = None,
+        **options: Unpack[WaitOptions],
+    ) -> Output:
+        """A task that waits, without a worker, until an instant (aware, or text) or for so long."""
+        _known(options, WaitOptions)
+        instant = _instant(until, "until") if isinstance(until, datetime) else until
+        return _drafted("wait").add(name, {"type": "core.wait", **options}, _told(until=instant, seconds=seconds))
+
+    def signal(
+        self,
+        name: str,
+        signal: Any = None,
+        *,
+        timeout_s: Any = None,
+        on_timeout: Any = None,
+        **options: Unpack[WaitOptions],
+    ) -> Output:
+        """A task that waits for a signal, of its own name unless another is given; its value is the signal's data."""
+        _known(options, WaitOptions)
+        wanted = name if signal is None else signal
+        arguments = _told(name=wanted, timeout_s=timeout_s, on_timeout=on_timeout)
+        return _drafted("signal").add(name, {"type": "core.signal", **options}, arguments)
+
+    def approval(
+        self,
+        name: str,
+        prompt: Any,
+        *,
+        choices: Sequence[str] | None = None,
+        roles: Sequence[str] | None = None,
+        quorum: Any = None,
+        expires_s: Any = None,
+        on_expiry: Any = None,
+        branches: Mapping[str, Sequence[str]] | None = None,
+        **options: Unpack[WaitOptions],
+    ) -> Output:
+        """A task that waits for people to choose. `branches` makes it a branch: choice -> ids of those that go on."""
+        _known(options, WaitOptions)
+        ways = None if branches is None else {choice: [*names] for choice, names in branches.items()}
+        if ways is not None:
+            options["branch"] = True
+        arguments = _told(
+            prompt=prompt,
+            choices=None if choices is None else [*choices],
+            roles=None if roles is None else [*roles],
+            quorum=quorum,
+            expires_s=expires_s,
+            on_expiry=on_expiry,
+            branches=ways,
+        )
+        return _drafted("approval").add(name, {"type": "core.approval", **options}, arguments)
+
+
+def _told(**arguments: Any) -> dict[str, Any]:
+    """Without what was not given."""
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 task = _Task()
@@ -352,6 +530,8 @@ class Dag:
             told["tags"] = list(self._options["tags"])
         if calendar := self._options.get("calendar"):
             told["calendar"] = {name: [_day(each) for each in days] for name, days in calendar.items()}  # type: ignore[attr-defined]  # TypedDict.items loses them
+        if "on_sla_miss" in told:
+            told["on_sla_miss"] = list(self._options["on_sla_miss"])
         for name in ("start_at", "end_at"):
             if isinstance(at := told.get(name), datetime):
                 told[name] = _instant(at, name)
@@ -426,6 +606,28 @@ def _importable(module: str) -> str:
     if spec := getattr(main, "__spec__", None):
         return str(spec.name)
     return PurePath(getattr(main, "__file__", None) or module).stem
+
+
+def _as_written(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as they stand in JSON: classes by their names, lists as lists."""
+    told = dict(options)
+    for key in ("retry_on", "no_retry_on"):
+        if key in told:
+            told[key] = _named(told[key])
+    if "retry_policies" in told:
+        told["retry_policies"] = [
+            {**policy, "exceptions": _named(policy.get("exceptions", ()))} for policy in told["retry_policies"]
+        ]
+    for key in ("retry_exit_codes", "on_sla_miss"):
+        if key in told:
+            told[key] = list(told[key])
+    if "retry_statuses" in told:
+        told["retry_statuses"] = [str(status) for status in told["retry_statuses"]]
+    return told
+
+
+def _named(kinds: Iterable[type[BaseException] | str]) -> list[str]:
+    return [kind if isinstance(kind, str) else name_of(kind, _importable(kind.__module__)) for kind in kinds]
 
 
 def _day(day: date | str) -> str:

@@ -1,11 +1,18 @@
 """One backfill: the runs of many windows, watched as one.
 
     queued ──a window starts──▶ running ──all windows ended──▶ succeeded | failed
-       │                           │
-       └────────cancelling─────────┴──all windows ended──▶ cancelled
+       │                        │  ▲ │
+       │                   pause│  │resume
+       │                        ▼  │ │
+       ├──pause──────────────▶ paused──all windows ended──▶ succeeded | failed
+       │                           │ │
+       └────────cancelling─────────┴─┴──all windows ended──▶ cancelled
     ended ──a window's run goes on again──▶ running   (`attempts` + 1)
 
-Its windows are ordinary runs with lives of their own; this machine only counts them. `Observe` may tell
+Its windows are ordinary runs with lives of their own; this machine only counts them. While it is paused the scheduler
+admits none of its windows; a pause of one that is queued counts as its start, so that there is one way out. How many
+windows run at a time is the scheduler's to keep, too (`max_active_runs`). More windows may come while it goes on
+(`BackfillWidened`); they are not in the events but in the journal's list, written in the same step. `Observe` may tell
 the same thing twice, late, or skip states in between: what counts is the difference to what is
 known. Windows that were kept as they were count as `skipped` and do not influence the outcome.
 """
@@ -30,7 +37,8 @@ _ENDS: dict[type[e.Event], RunState] = {
 _AGAIN: dict[type[e.Event], RunState] = {e.RunRevived: _S.RUNNING, e.RunRestarted: _S.QUEUED}
 TRANSITIONS: Mapping[RunState, Mapping[type[e.Event], RunState]] = {
     _S.QUEUED: _ENDS | {e.RunStarted: _S.RUNNING, e.RunCancelling: _S.CANCELLING},
-    _S.RUNNING: _ENDS | {e.RunCancelling: _S.CANCELLING},
+    _S.RUNNING: _ENDS | {e.RunCancelling: _S.CANCELLING, e.RunPaused: _S.PAUSED},
+    _S.PAUSED: _ENDS | {e.RunCancelling: _S.CANCELLING, e.RunResumed: _S.RUNNING},
     _S.CANCELLING: {e.RunCancelled: _S.CANCELLED},
     _S.SUCCEEDED: _AGAIN,
     _S.FAILED: _AGAIN,
@@ -51,13 +59,30 @@ class CancelAll:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseAll:
+    """No window that waits starts; those that run go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeAll:
+    """Windows that wait start again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recap:
+    """At most so many windows run at a time; None = as many as the DAG allows. Those that run already go on."""
+
+    max_active_runs: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class CancelWindow:
     """Effect: this child must be cancelled."""
 
     child: str
 
 
-Command = Observe | CancelAll
+Command = Observe | CancelAll | PauseAll | ResumeAll | Recap
 
 
 class Backfill:
@@ -67,6 +92,7 @@ class Backfill:
         "attempts",
         "children",
         "dag_id",
+        "max_active_runs",
         "run_id",
         "skipped",
         "state",
@@ -74,6 +100,7 @@ class Backfill:
         "tallies",
         "tenant",
         "version",
+        "window",
     )
 
     def __init__(
@@ -82,9 +109,13 @@ class Backfill:
         self.run_id = created.run_id
         self.tenant = created.tenant
         self.dag_id = created.dag_id
+        #: from the first to the last of its windows; None = they are partitions
+        self.window = created.window
         self.version = 1
         self.state = RunState.QUEUED
         self.attempts = 0
+        #: windows at a time; None = as many as the DAG allows
+        self.max_active_runs = created.max_active_runs
         self.children = dict(children)
         self.skipped = len(kept)
         #: child -> core run state last seen; kept windows are not in here
@@ -109,6 +140,23 @@ def decide(backfill: Backfill, command: Command, now: datetime) -> list[e.Event]
                 raise Conflict(f"run {backfill.run_id} is already {backfill.state}")
             done = [e.RunCancelled(at=now)] if backfill.open == 0 else []
             return [e.RunCancelling(at=now), *done]
+        case PauseAll():
+            if _goes_on(backfill) is RunState.PAUSED:
+                return []
+            begun = [] if backfill.state is RunState.RUNNING else [e.RunStarted(at=now, attempt=backfill.attempts + 1)]
+            return [*begun, e.RunPaused(at=now)]
+        case ResumeAll():
+            return [e.RunResumed(at=now)] if _goes_on(backfill) is RunState.PAUSED else []
+        case Recap(limit):
+            _goes_on(backfill)
+            return [] if limit == backfill.max_active_runs else [e.BackfillCapped(at=now, max_active_runs=limit)]
+
+
+def _goes_on(backfill: Backfill) -> RunState:
+    """Its state, when windows of it may still start. Raises Conflict."""
+    if backfill.state in ENDED or backfill.state is RunState.CANCELLING:
+        raise Conflict(f"run {backfill.run_id} is already {backfill.state}")
+    return backfill.state
 
 
 def _observe(backfill: Backfill, command: Observe, now: datetime) -> list[e.Event]:
@@ -131,8 +179,6 @@ def _observe(backfill: Backfill, command: Observe, now: datetime) -> list[e.Even
         counts = count(tallies, backfill.skipped)
         window = backfill.children[child]
         out.append(e.WindowChanged(at=now, window=window, child=child, before=before, after=after, counts=counts))
-    if not out and state is not RunState.QUEUED:
-        return []
     return [*out, *_verdict(state, tallies, now)] if state not in ENDED else out
 
 
@@ -171,6 +217,10 @@ def apply(backfill: Backfill, event: e.Event) -> None:
         case e.RunStarted() | e.RunRevived():
             backfill.state = TRANSITIONS[backfill.state][type(event)]
             backfill.attempts = event.attempt
+        case e.BackfillCapped():
+            backfill.max_active_runs = event.max_active_runs
+        case e.BackfillWidened():
+            backfill.window = event.window
         case e.SlaMissed():
             return
         case _:

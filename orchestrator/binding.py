@@ -7,10 +7,12 @@ Authoring writes this encoding, a definition stores it as JSON, the worker undoe
 
 1. The run's params are merged over the task's own, name by name (contract of `POST /runs`). They do not
    replace what `inputs` fill, nor `{"$fixed": value}`, which authoring writes where a task's parameter
-   merely has the same name as a parameter of the DAG. For `bash` and `http` they replace nothing: whoever
-   may start a run must not choose the command, or where a stored header is sent.
+   merely has the same name as a parameter of the DAG. For `bash`, `http` and what waits they replace nothing:
+   whoever may start a run must not choose the command, where a stored header is sent, or who approves.
 2. `{"$param": name, "default": value}`, at any depth, becomes the run's param, else the default.
-3. In strings, at any depth, `{{ from }}`, `{{ to }}`, `{{ run_id }}`, `{{ dag_id }}` are filled in.
+3. In strings, at any depth, `{{ from }}`, `{{ to }}`, `{{ run_id }}`, `{{ dag_id }}` are filled in; of a run that is
+   about a partition `{{ partition }}`, and `{{ partition.region }}` where partitions are a product; in an instance of a
+   mapped task `{{ map_index }}`.
 4. Each input's value is put at its path: object keys and list positions with slashes between (JSON pointer
    without its first slash; `~1` is a slash in a key, `~0` a tilde). Nothing in it is looked at.
 
@@ -25,6 +27,8 @@ from collections.abc import Callable, Container, Mapping
 from functools import lru_cache
 from typing import Any
 
+from orchestrator import partitions
+from orchestrator.definition import WAITING_TYPES
 from orchestrator.errors import PermanentFailure
 
 #: a task function's parameter of this name gets the TaskContext
@@ -34,17 +38,24 @@ PARAM = "$param"
 #: a value the run's params do not replace
 FIXED = "$fixed"
 #: types whose params only `$param` can change
-GUARDED = frozenset({"bash", "http"})
+GUARDED = frozenset({"bash", "http"}) | WAITING_TYPES
 
-_TEMPLATE = re.compile(r"\{\{\s*(from|to|run_id|dag_id)\s*\}\}")
+_TEMPLATE = re.compile(r"\{\{\s*(from|to|run_id|dag_id|map_index|partition(?:\.[A-Za-z_][A-Za-z0-9_]*)?)\s*\}\}")
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def facts(run_id: str, dag_id: str, window: tuple[str, str] | None) -> dict[str, str]:
-    """What templates can tell about a run."""
+def facts(
+    run_id: str, dag_id: str, window: tuple[str, str] | None, partition: str = "", map_index: int | None = None
+) -> dict[str, str]:
+    """What templates can tell about a run, and about an instance of a mapped task."""
     told = {"run_id": run_id, "dag_id": dag_id}
     if window is not None:
         told["from"], told["to"] = window
+    if partition:
+        told["partition"] = partitions.plain(partition)
+        told |= {f"partition.{name}": value for name, value in partitions.parts_of(partition).items()}
+    if map_index is not None:
+        told["map_index"] = str(map_index)
     return told
 
 
@@ -175,7 +186,10 @@ def _rendered(value: Any, told: Mapping[str, str]) -> Any:
 
 def _fact(name: str, told: Mapping[str, str]) -> str:
     if name not in told:
-        raise PermanentFailure(f"the params use {{{{ {name} }}}}, but the run has no window")
+        if name == "map_index":
+            raise PermanentFailure("the params use {{ map_index }}, but the task is not mapped")
+        lacks = "such partition" if name.startswith("partition") else "window"
+        raise PermanentFailure(f"the params use {{{{ {name} }}}}, but the run has no {lacks}")
     return told[name]
 
 

@@ -3,8 +3,8 @@
     "a" | ["a", "b"] | [] | null ──▶ the dependents that do not go on      or a wrong choice, which fails the branch
 
 Only direct dependents can be named. One that is not named goes on all the same when it also comes after one that is:
-in `branch >> a >> join` and `branch >> join`, choosing `a` does not skip `join`. A teardown is never skipped so; its
-setups decide. A branch that a person skips has chosen nothing: all its dependents proceed.
+in `branch >> a >> join` and `branch >> join`, choosing `a` does not skip `join`. A teardown is never skipped so, its
+setups decide; nor is a compensation. A branch that a person skips has chosen nothing: all its dependents proceed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class WrongChoice(ValueError):
 def not_chosen(run: Run, branch: int, value: Value | None) -> list[int]:
     """Positions of the dependents that do not go on. Raises WrongChoice."""
     ways = ways_of(run, branch)
-    chosen = _chosen(run, ways, value)
+    chosen = _chosen(run, branch, ways, value)
     others = [position for position in ways.values() if position not in chosen]
     if not chosen or not run.compiled.detours(branch):
         return others
@@ -36,12 +36,12 @@ def not_chosen(run: Run, branch: int, value: Value | None) -> list[int]:
 
 def ways_of(run: Run, branch: int) -> dict[str, int]:
     """The dependents that a branch chooses among: name -> position."""
-    graph, setups = run.compiled.graph, run.compiled.setups
-    return {graph.names[child]: child for child in graph.children[branch] if child not in setups}
+    graph, advances = run.compiled.graph, run.compiled.advances
+    return {graph.names[child]: child for child in graph.children[branch] if advances(child)}
 
 
-def _chosen(run: Run, ways: dict[str, int], value: Value | None) -> set[int]:
-    if run.kubernetes:
+def _chosen(run: Run, branch: int, ways: dict[str, int], value: Value | None) -> set[int]:
+    if run.kubernetes and branch not in run.compiled.waiting:
         raise WrongChoice("the value of a task that runs as a Kubernetes Job is not kept, so it cannot be a branch")
     names = _names(value)
     unknown = [name for name in names if name not in ways]

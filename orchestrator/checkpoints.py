@@ -131,7 +131,7 @@ class Checkpoints:
 def _of_task(event: e.Event) -> tuple[str, dict[str, Any]]:
     """Kind of the checkpoint and what it tells beside task and attempt; ("", …) = none."""
     match event:
-        case e.TaskStarted():
+        case e.TaskStarted() | e.TaskWaiting():
             return "task.started", {}
         case e.TaskSucceeded():
             return "task.completed", {"result": _result(event.value)}

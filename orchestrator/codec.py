@@ -29,6 +29,7 @@ from orchestrator.blueprint import Blueprint, Outcome, Published, Visit
 from orchestrator.definition import Definition
 from orchestrator.errors import Broken, Conflict, Invalid, NotFound, OrchestratorError
 from orchestrator.events import SCHEMA, AnyEvent, Event
+from orchestrator.limits import Limit
 from orchestrator.pipeline_events import SCHEMA as PIPELINE_SCHEMA
 from orchestrator.pipeline_events import AnyPipelineEvent, PipelineEvent
 from orchestrator.pipeline_views import LogEntry
@@ -153,11 +154,21 @@ def decode_document(data: bytes, kind: type[T]) -> T:
 
 # RunActor <-> worker
 
-_exchange = msgspec.json.Decoder(m.Exchange)
+#: a plain one is the same without the last field
+_exchange = msgspec.json.Decoder(m.BoundExchange)
+_fenced = msgspec.json.Decoder(m.Fenced)
 _job_order = msgspec.json.Decoder(m.JobOrder)
 _settled = msgspec.json.Decoder(m.Settled)
 _holding = msgspec.json.Decoder(m.Holding)
 _note = msgspec.json.Decoder(m.Note)
+
+
+def encode_fenced(fenced: m.Fenced) -> bytes:
+    return _json.encode(fenced)
+
+
+def decode_fenced(data: bytes) -> m.Fenced:
+    return _read(_fenced, data)
 
 
 def encode_exchange(exchange: m.Exchange) -> bytes:
@@ -228,14 +239,61 @@ def decode_answers(data: bytes) -> list[tuple[bytes, str, bool]]:
 _hosting = msgspec.json.Decoder(c.Hosting)
 _standing = msgspec.json.Decoder(c.Standing)
 _roster = msgspec.json.Decoder(c.Roster)
+_claims = msgspec.json.Decoder(c.Claims)
+_binding = msgspec.json.Decoder(c.Binding)
+_epoch = msgspec.json.Decoder(int)
+_usage = msgspec.json.Decoder(list[c.LimitUsage])
+_limit = msgspec.json.Decoder(Limit)
+_limit_change = msgspec.json.Decoder(tuple[str, Limit | None])
 
 
-def encode_control(message: c.Hosting | c.Standing | c.Roster) -> bytes:
+def encode_control(message: c.Hosting | c.Standing | c.Roster | c.Claims | c.Binding) -> bytes:
     return _json.encode(message)
 
 
 def decode_hosting(data: bytes) -> c.Hosting:
     return _read(_hosting, data)
+
+
+def decode_claims(data: bytes) -> c.Claims:
+    return _read(_claims, data)
+
+
+def decode_binding(data: bytes) -> c.Binding:
+    return _read(_binding, data)
+
+
+def encode_epoch(epoch: int) -> bytes:
+    return _json.encode(epoch)
+
+
+def decode_epoch(data: bytes) -> int:
+    return _read(_epoch, data)
+
+
+def encode_usage(usage: Sequence[c.LimitUsage]) -> bytes:
+    return _json.encode(usage)
+
+
+def decode_usage(data: bytes) -> list[c.LimitUsage]:
+    return _read(_usage, data)
+
+
+def encode_limit(limit: Limit) -> bytes:
+    return _json.encode(limit)
+
+
+def decode_limit(data: bytes) -> Limit:
+    return _read(_limit, data)
+
+
+def encode_limit_change(key: str, limit: Limit | None) -> bytes:
+    """What the scheduler is asked to define; None = to forget."""
+    return _json.encode((key, limit))
+
+
+def decode_limit_change(data: bytes) -> tuple[str, Limit | None]:
+    return _read(_limit_change, data)
 
 
 def decode_standing(data: bytes) -> c.Standing:
@@ -247,7 +305,7 @@ def decode_roster(data: bytes) -> c.Roster:
 
 
 _states = msgspec.json.Decoder(dict[str, str])
-_waiting = msgspec.json.Decoder(v.Waiting)
+_waiting = msgspec.json.Decoder(v.RunWaiting)
 _share = msgspec.json.Decoder(dict[str, float])
 _load = msgspec.json.Decoder(dict[str, int])
 _scale = msgspec.json.Decoder(tuple[str, int])
@@ -286,11 +344,11 @@ def decode_share(data: bytes) -> float:
     return _read(_share, data)["weight"]
 
 
-def encode_waiting(waiting: v.Waiting) -> bytes:
+def encode_waiting(waiting: v.RunWaiting) -> bytes:
     return _json.encode(waiting)
 
 
-def decode_waiting(data: bytes) -> v.Waiting:
+def decode_waiting(data: bytes) -> v.RunWaiting:
     return _read(_waiting, data)
 
 
@@ -425,7 +483,7 @@ def pack(step: Any) -> bytes:
 
 def pack_commit(commit: p.Commit) -> bytes:
     c = commit
-    mail = [(letter.actor, letter.item.decode()) for letter in c.mail]
+    mail = [(letter.actor, letter.item.decode(), letter.about) for letter in c.mail]
     return pack((c.owner, c.epoch, c.turn, [_append(a) for a in c.appends], c.cursor, c.counts, mail))
 
 
@@ -436,7 +494,8 @@ def pack_creations(creations: Sequence[p.Creation]) -> bytes:
 def pack_backfill(backfill: p.NewBackfill) -> bytes:
     b = backfill
     windows = [
-        (w.window_key, w.run_id, w.action, w.event.decode(), w.before, w.dag_version, w.sla_ms) for w in b.windows
+        (w.window_key, w.run_id, w.action, w.event.decode(), w.before, w.dag_version, w.sla_ms, w.wake_ms)
+        for w in b.windows
     ]
     return pack(
         (
@@ -458,6 +517,9 @@ def pack_backfill(backfill: p.NewBackfill) -> bytes:
             b.restart_events.decode(),
             b.restart_count,
             _stored(b.idem),
+            b.widens,
+            b.widens_key,
+            b.in_front,
         )
     )
 
@@ -518,6 +580,9 @@ def _append(a: p.Append) -> tuple[Any, ...]:
         a.scheduler_epoch,
         _stored(a.idem),
         a.schema,
+        a.sla_missed,
+        a.lane,
+        a.max_active_runs,
     )
 
 
@@ -544,6 +609,7 @@ def _new_run(n: p.NewRun) -> tuple[Any, ...]:
         n.owner,
         n.parent,
         n.schema,
+        n.wake_ms,
     )
 
 

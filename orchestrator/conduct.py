@@ -24,6 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from orchestrator import aside, deadlines, mapped, waits
 from orchestrator import events as e
 from orchestrator.definition import Conduct, TaskSpec
 from orchestrator.task import FAILURES, SATISFIED, TERMINAL, TaskState, fence
@@ -40,6 +41,9 @@ WORDS: Mapping[TaskState, str] = {
     TaskState.PENDING: "pending",
     TaskState.RUNNING: "in_progress",
     TaskState.RETRYING: "failed",
+    # neither happens to a task of a plan
+    TaskState.SUSPENDED: "in_progress",
+    TaskState.WAITING: "in_progress",
     TaskState.SUCCEEDED: "completed",
     TaskState.FAILED: "failed",
     TaskState.TIMED_OUT: "failed",
@@ -203,13 +207,19 @@ def wind_up(run: Run) -> None:
 
 def offer(run: Run, position: int) -> None:
     """The task may start: in a plan with the next batch, unless it is of the present one."""
+    if run.compiled.queue_limits:
+        deadlines.line_up(run, position)
     if not run.compiled.runnable[position]:
+        if position in run.compiled.waiting:
+            waits.admit(run, position)
+        elif position in run.compiled.maps or position >= run.compiled.size:
+            mapped.offer(run, position)
         return
     if run.agenda is not None and position not in run.agenda.batch:
         if not run.waits[position]:
             run.agenda.waiting.add(position)
         return
-    heapq.heappush(run.ready, (-run.compiled.specs[position].priority, position))
+    aside.line_up(run, position)
 
 
 def lenient(run: Run, position: int, parent: int) -> bool:

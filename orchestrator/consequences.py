@@ -15,9 +15,10 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
+from orchestrator import compensation
 from orchestrator import events as e
 from orchestrator.run import Run
-from orchestrator.task import FAILURES, TERMINAL, TaskState
+from orchestrator.task import FAILURES, STARTABLE, TERMINAL, TaskState
 from orchestrator.trigger import Verdict, judge, judge_teardown, worth
 
 
@@ -33,7 +34,8 @@ _RULED_OUT = {
     Verdict.SKIP: Standing(TaskState.SKIPPED, "rule"),
     Verdict.GIVE_UP: Standing(TaskState.UPSTREAM_FAILED),
 }
-_OPEN = frozenset({TaskState.PENDING, TaskState.RETRYING})
+_CARRIED = frozenset({TaskState.PENDING, TaskState.SKIPPED, TaskState.UPSTREAM_FAILED})
+_OPEN = STARTABLE
 #: what the rule of a task made of it, and may unmake
 _DERIVED = frozenset(_RULED_OUT.values())
 
@@ -41,7 +43,7 @@ _DERIVED = frozenset(_RULED_OUT.values())
 class Prospect:
     """A run as it will be after some changes and all that follows from them."""
 
-    __slots__ = ("_run", "_tallies", "changes", "following")
+    __slots__ = ("_given", "_run", "_tallies", "changes", "following", "undoing")
 
     def __init__(self, run: Run, changes: Mapping[int, Standing]) -> None:
         self._run = run
@@ -49,37 +51,72 @@ class Prospect:
         self.changes = dict(changes)
         #: those of them that follow, in the order of the graph
         self.following: list[int] = []
+        #: compensations that now run, one after the other (`compensation.py`)
+        self.undoing: tuple[int, ...] = ()
+        self._given = frozenset(changes)
         self._tallies: dict[int, int] = {}
-        self._follow()
+        self._follow(self._told())
+        if run.compiled.undoes:
+            self._follow(self._compensate())
 
-    def _follow(self) -> None:
-        ranks = self._run.compiled.ranks
-        queue: list[tuple[int, int]] = []
-        met: set[int] = set()
-
-        def meet(positions: Iterable[int]) -> None:
-            for position in positions:
-                if position not in met:
-                    met.add(position)
-                    heapq.heappush(queue, (ranks[position], position))
-
+    def _told(self) -> list[int]:
+        """Who is concerned by the changes themselves."""
+        out: list[int] = []
+        for position, after in list(self.changes.items()) if self._run.maps else ():
+            self._carry(position, after)
         for position, after in self.changes.items():
-            meet(self._tell(position, self._now(position), after))
-        meet(position for position, after in self.changes.items() if after.state in _OPEN)
+            out += self._tell(position, self._now(position), after)
+        return out + [position for position, after in self.changes.items() if after.state in _OPEN]
+
+    def _compensate(self) -> list[int]:
+        """Who is concerned by what becomes of compensations."""
+        ruled, self.undoing = compensation.ruled(self._run, self.changes, self.at)
+        out: list[int] = []
+        for position, ruled_out in ruled.items():
+            before = self.at(position)
+            after = self.changes[position] = _RULED_OUT[Verdict.SKIP] if ruled_out else PENDING
+            self.following.append(position)
+            out += self._tell(position, before, after)
+        return out
+
+    def _follow(self, concerned: Iterable[int]) -> None:
+        ranks = self._run.compiled.ranks
+        met = set(concerned)
+        queue = [(ranks[position], position) for position in met]
+        heapq.heapify(queue)
         while queue:
             _, position = heapq.heappop(queue)
-            before = self._at(position)
+            before = self.at(position)
             after = self._ruled(position, before)
             if after != before:
                 self.changes[position] = after
                 self.following.append(position)
-                meet(self._tell(position, before, after))
+                if self._run.maps:
+                    self._carry(position, after)
+                for child in self._tell(position, before, after):
+                    if child not in met:
+                        met.add(child)
+                        heapq.heappush(queue, (ranks[child], child))
+
+    def _carry(self, position: int, after: Standing) -> None:
+        """Instances that have not ended go with their map when that will not run; and come back with it."""
+        table = self._run.maps.get(position)
+        if table is None or after.state not in _CARRIED:
+            return
+        with_it = Standing(after.state, "map" if after.state is TaskState.SKIPPED else "")
+        for i in table.live:
+            before = self.at(i)
+            back = after == PENDING and (before.state is TaskState.UPSTREAM_FAILED or before.by == "map")
+            if back or (after != PENDING and before.state not in TERMINAL):
+                self.changes[i] = with_it
+                self.following.append(i)
 
     def _now(self, position: int) -> Standing:
         task = self._run.tasks[position]
         return Standing(task.state, task.skipped_by if task.state is TaskState.SKIPPED else "")
 
-    def _at(self, position: int) -> Standing:
+    def at(self, position: int) -> Standing:
+        """Where a task will be."""
         return self.changes.get(position) or self._now(position)
 
     def _tell(self, position: int, before: Standing, after: Standing) -> tuple[int, ...]:
@@ -93,7 +130,9 @@ class Prospect:
         return children
 
     def _ruled(self, position: int, before: Standing) -> Standing:
-        if before.state not in _OPEN and before not in _DERIVED:
+        if (before.state not in _OPEN and before not in _DERIVED) or position in self._run.compiled.undoes:
+            return before
+        if position >= self._run.compiled.size:
             return before
         verdict = self._verdict(position)
         if verdict in _RULED_OUT:
@@ -106,7 +145,7 @@ class Prospect:
         setups = compiled.setups.get(position)
         if setups is None:
             return judge(compiled.specs[position].trigger_rule, len(compiled.graph.parents[position]), tally)
-        return judge_teardown(tally, [worth(*self._at(setup)) for setup in setups])
+        return judge_teardown(tally, [worth(*self.at(setup)) for setup in setups])
 
     # ── what to make of it ──
 
@@ -128,15 +167,17 @@ class Prospect:
     def events(self, at: datetime) -> list[e.Event]:
         """What follows, as events."""
         out: list[e.Event] = []
-        for position in self.following:
+        for position in dict.fromkeys(self.following):
+            if position not in self._given and self.changes[position] == self._now(position):
+                continue  # changed, and changed back
             name = self._run.compiled.graph.names[position]
             match self.changes[position].state:
                 case TaskState.PENDING:
                     out.append(e.TaskReset(at=at, task=name))
                 case TaskState.SKIPPED:
-                    out.append(e.TaskSkipped(at=at, task=name, by="rule"))
+                    out.append(e.TaskSkipped(at=at, task=name, by=self.changes[position].by))
                 case _:
                     if self._run.tasks[position].state is TaskState.SKIPPED:
                         out.append(e.TaskReset(at=at, task=name))
                     out.append(e.TaskUpstreamFailed(at=at, task=name))
-        return out
+        return out + compensation.announced(self._run, self.undoing, at)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from datetime import datetime
 from typing import Any, Protocol
 
 from orchestrator.definition import Window
@@ -46,8 +47,24 @@ class TaskContext(Protocol):
         """What the run is about; None for a manual run without a window."""
 
     @property
+    def partition(self) -> str | None:
+        """The partition the run is about: its value, or `day=mon/region=eu` of a product; None when there is none."""
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """The named parts of a partition that is one of a product; empty otherwise."""
+
+    @property
     def task_id(self) -> str:
         """The id of the task within its DAG."""
+
+    @property
+    def map_index(self) -> int | None:
+        """Of an instance of a mapped task: which element of the list it is for, from 0. None for any other task."""
+
+    @property
+    def map_id(self) -> str | None:
+        """Of an instance of a mapped task: the id of that task. None for any other task."""
 
     @property
     def attempt(self) -> int:
@@ -65,11 +82,33 @@ class TaskContext(Protocol):
     def log(self) -> Log:
         """The log of this attempt."""
 
+    def heartbeat(self) -> None:
+        """A sign of life, for a task with `heartbeat_timeout_s`; so is everything else that is told here.
+
+        Raises TaskCancelled when the attempt is over.
+        """
+
     def checkpoint(self, data: Any) -> None:
         """`data` (JSON) is durable when this returns. Raises TaskCancelled when the attempt was replaced."""
 
     def last_checkpoint(self) -> Any:
         """What this or an earlier attempt gave to `checkpoint` last; None when nothing was."""
+
+    def sleep(self, seconds: float) -> None:
+        """The task goes on after `seconds`, up to a year, and holds no worker meanwhile; it survives every restart.
+
+        The attempt ends here: the task is called again, with what it gave to `checkpoint` last, on no retry's account.
+        The n-th call since that checkpoint returns at once when its time has come, and keeps its instant until then.
+        """
+
+    def sleep_until(self, instant: datetime) -> None:
+        """The same until an instant, which has a zone. One that has passed is no sleep."""
+
+    def publish(self, name: str, value: Any) -> None:
+        """`value` (JSON) is what the run answers to who asks for `name`: the last one, durable when this returns.
+
+        Raises TaskCancelled when the attempt was replaced.
+        """
 
     def tool(self, name: str, /, **given: Any) -> AbstractContextManager[None]:
         """`with ctx.tool("search", query=q):` tells who follows the run that the task uses a tool, and how that went.

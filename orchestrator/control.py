@@ -4,6 +4,9 @@
     RunActor  ── Standing(demand, released, lost)     ──▶ scheduler
     gateway   ── ports.Command(cancel | retry | …)    ──▶ RunActor ── CommandReply ──▶ gateway
 
+Beside those go `Claims` and `Binding`, between RunActors that have tasks with needs and the scheduler; whoever has none
+never sends one.
+
 Every message may come twice or not at all. `Standing.demand` is absolute, leases and admissions are numbered, and
 admissions are checked against the journal, so a repetition changes nothing; what a lost message would
 have told is told again by the next one, or found in the journal by whoever restarts.
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import msgspec
 
+from orchestrator.messages import Need
 from orchestrator.shares import Path
 
 
@@ -26,6 +30,8 @@ class Admission(msgspec.Struct, frozen=True, array_like=True):
     number: int = 0
     #: a version of the run since it was queued: an admission is for one life of the run, not for the next
     since: int = 0
+    #: the backfill for which it is given; "" = none
+    lane: str = ""
 
 
 class Hosting(msgspec.Struct, frozen=True, array_like=True):
@@ -38,7 +44,7 @@ class Hosting(msgspec.Struct, frozen=True, array_like=True):
     grants: tuple[tuple[str, str, int], ...] = ()
     #: (worker, lease)
     yields: tuple[tuple[str, int], ...] = ()
-    #: node of the tree of shares -> how far it is ahead, seen over all RunActors; empty = nobody competes;
+    #: pool and node of its tree of shares -> how far it is ahead, seen over all RunActors; empty = nobody competes;
     #: None = as told before
     leads: tuple[tuple[Path, float], ...] | None = None
     #: tenant -> weight, of those that have one; None = as told before
@@ -63,7 +69,7 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
     hosted: int = 0
     #: every lease it holds, (worker, lease); only in answer to a new scheduler
     held: tuple[tuple[str, int], ...] | None = None
-    #: leaf -> seconds of slot time since the last Standing; only while leaves compete
+    #: pool and leaf -> seconds of slot time since the last Standing; only while leaves compete
     served: tuple[tuple[Path, float], ...] = ()
 
 
@@ -75,3 +81,57 @@ class Roster(msgspec.Struct, frozen=True, array_like=True):
     workers: tuple[tuple[str, str], ...]
     #: workers that are to get no more work
     draining: tuple[str, ...] = ()
+
+
+class Bound(msgspec.Struct, frozen=True, array_like=True):
+    """A worker slot for tasks with one need, with the permits for one of them at a time."""
+
+    worker: str
+    incarnation: str
+    #: 0 = the holder took it over from its former incarnation, and starts nothing more on it
+    lease: int
+    need: Need
+    #: tasks that may start on it; None = as many as come
+    starts: int | None = None
+
+
+class Claims(msgspec.Struct, frozen=True, array_like=True):
+    """From one RunActor to the scheduler, beside its Standing: what it wants and has of tasks that are not plain."""
+
+    actor: str
+    epoch: int
+    #: grows with each that this incarnation sends; demand of an older one is old
+    number: int
+    #: need -> leaf of the tree of shares -> ready tasks that wait; nothing under a need: none does
+    demand: tuple[tuple[Need, tuple[tuple[Path, int], ...]], ...] = ()
+    #: nothing else waits
+    whole: bool = False
+    #: (worker, lease, tasks that were started on it of those that might); none more will
+    begun: tuple[tuple[str, int, int], ...] = ()
+    #: (worker, lease); nothing runs on it any more
+    released: tuple[tuple[str, int], ...] = ()
+    #: the same, but its worker does not answer
+    lost: tuple[tuple[str, int], ...] = ()
+    #: everything it has; None = not told now
+    held: tuple[Bound, ...] | None = None
+
+
+class Binding(msgspec.Struct, frozen=True, array_like=True):
+    """From the scheduler to one RunActor, beside its Hosting."""
+
+    #: incarnation of the scheduler, and of the RunActor that it is for; any other one ignores it
+    epoch: int
+    to_epoch: int
+    grants: tuple[Bound, ...] = ()
+    #: (worker, lease)
+    yields: tuple[tuple[str, int], ...] = ()
+
+
+class LimitUsage(msgspec.Struct, frozen=True, array_like=True):
+    """A key as the scheduler sees it now."""
+
+    key: str
+    #: permits in use
+    running: int
+    #: ready tasks that wait for one
+    waiting: int

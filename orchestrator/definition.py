@@ -28,6 +28,10 @@ TriggerRule = Literal[
     "always",
 ]
 
+#: what a missed SLA leads to, beside its event (`deadlines.py`)
+SlaAction = Literal["mark", "event", "webhook", "cancel"]
+MARK: tuple[SlaAction, ...] = ("mark",)
+
 
 #: what the id of a definition begins with that is nobody's DAG: `@kind` or `@kind/name`
 HIDDEN = "@"
@@ -38,6 +42,10 @@ IN_CLUSTER_TYPES = frozenset({"core.noop", "core.echo", "core.sleep", "core.fail
     "core.text",
     "core.command",
 }
+
+
+#: types that wait for the world, without a worker (`waits.py`)
+WAITING_TYPES = frozenset({"core.wait", "core.signal", "core.approval"})
 
 
 class Container(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -59,6 +67,23 @@ class Conduct(msgspec.Struct, frozen=True, omit_defaults=True):
     sequences: tuple[tuple[str, ...], ...] = ()
 
 
+class RetryPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Of failures of some classes: how often and after how long they are tried again (`retry.py`)."""
+
+    #: names as in `failures.py`; one of them is enough
+    exceptions: tuple[str, ...]
+    #: None = as the task says
+    retries: int | None = None
+    retry_delay_s: float | None = None
+
+
+class LimitUse(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a task takes of a limit while it runs; the name may have placeholders (`needs.py`)."""
+
+    name: str
+    slots: int = 1
+
+
 class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """One node of the graph."""
 
@@ -76,6 +101,7 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     retry_delay_s: float = 5.0
     retry_cap_s: float = 300.0
     timeout_s: float = 3600.0
+    #: from when its run was queued; None = it has no deadline
     sla_s: int | None = None
     priority: int = 0
     pool: str = "default"
@@ -89,6 +115,31 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     teardown_of: tuple[str, ...] = ()
     #: of a teardown: its failure fails the run
     on_failure_fail_run: bool = False
+    #: of a mapped task: path of one parameter -> what it runs for each element of (`mapped.py`): the id of a task that
+    #: returns a list, a list, or `{"$param": name}`
+    expand: dict[str, Any] = msgspec.field(default_factory=dict)
+    #: of a mapped task: how many of its instances run at a time; None = as many as there are slots
+    max_active: int | None = None
+    #: of a mapped task: how many instances may fail, as a number or as `5%`
+    tolerated_failures: int | str = 0
+    on_sla_miss: tuple[SlaAction, ...] = MARK
+    #: it fails when it could start and no worker takes it for so long; None = it waits
+    queue_timeout_s: float | None = None
+    #: an attempt that gives no sign of life for so long is ended; None = none is asked for
+    heartbeat_timeout_s: float | None = None
+    #: names as in `failures.py`: only failures of these are tried again (empty = of all), and those of these never
+    retry_on: tuple[str, ...] = ()
+    no_retry_on: tuple[str, ...] = ()
+    #: the first that fits counts
+    retry_policies: tuple[RetryPolicy, ...] = ()
+    #: of a `bash` task: only these are tried again; empty = all
+    retry_exit_codes: tuple[int, ...] = ()
+    #: of an `http` task: `503`, `5xx`; only these are tried again; empty = those that may go away
+    retry_statuses: tuple[str, ...] = ()
+    #: the task that it undoes when the run does not succeed; it has no other rule then (`compensation.py`)
+    compensates: str | None = None
+    #: it runs only while it has a permit of each
+    limits: tuple[LimitUse, ...] = ()
 
 
 class Calendar(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -98,6 +149,14 @@ class Calendar(msgspec.Struct, frozen=True, omit_defaults=True):
     include: tuple[str, ...] = ()
     #: `mon` … `sun`; None = all
     weekdays: tuple[str, ...] | None = None
+
+
+class Dimension(msgspec.Struct, frozen=True, array_like=True):
+    """One of the lists whose product are the partitions of a DAG."""
+
+    #: "" = the only one: partitions are its values
+    name: str
+    values: tuple[str, ...]
 
 
 class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -132,17 +191,42 @@ class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
     jitter_s: float = 0.0
     #: its part of what its class shares among DAGs (`shares.py`)
     weight: int = 1
+    on_sla_miss: tuple[SlaAction, ...] = MARK
+    #: a run that is not admitted for so long ends as timed out; None = it waits
+    queue_timeout_s: float | None = None
+    #: what a backfill without dates is over, and what one with partitions may name; () = none are declared
+    partitions: tuple[Dimension, ...] = ()
+    #: tasks of all its runs together that run at a time; None = no limit
+    max_active_tasks: int | None = None
 
 
-class Window(msgspec.Struct, frozen=True, rename={"start": "from", "end": "to"}, array_like=False):
-    """What a run is about: dates (both inclusive) or RFC 3339 instants (`to` exclusive), as text."""
+#: what the key of a partition begins with; that of a piece of time begins with a digit
+_PARTITION = "="
 
-    start: str
-    end: str
+
+class Window(msgspec.Struct, frozen=True, rename={"start": "from", "end": "to"}, omit_defaults=True):
+    """What a run is about: dates (both inclusive), RFC 3339 instants (`to` exclusive), or a partition, as text.
+
+    One struct rather than a union: the journal knows windows by their key alone, and the events of old journals,
+    which know only `from` and `to`, read as they are.
+    """
+
+    start: str = ""
+    end: str = ""
+    #: as `partitions.text_of` writes it; "" = a piece of time
+    partition: str = ""
 
     def key(self) -> str:
         """Identity of the window within its DAG."""
-        return f"{self.start}/{self.end}"
+        return _PARTITION + self.partition if self.partition else f"{self.start}/{self.end}"
+
+    @classmethod
+    def of_key(cls, key: str) -> Window:
+        """The window with that key."""
+        if key.startswith(_PARTITION):
+            return cls(partition=key[len(_PARTITION) :])
+        start, _, end = key.partition("/")
+        return cls(start, end)
 
 
 _encode = msgspec.json.Encoder(order="deterministic").encode

@@ -1,43 +1,21 @@
-"""The scheduler's two choices, without a clock or a wire: which queued run may start, and whose turn a
-worker slot is.
+"""The scheduler's first choice, without a clock or a wire: which queued run may start. The others are whose turn a
+worker slot is (`slots.py`), and who may have permits (`permits.py`).
 
-**Admission.** Per DAG, queued runs wait in lanes: one for scheduled runs, one for manual runs, one for each
+Per DAG, queued runs wait in lanes: one for scheduled runs, one for manual runs, one for each
 backfill, in the order in which they are to start. Lanes share the places of their DAG, by starts: classes by
 weight, backfills alike (`shares.py`), so that neither a backfill nor a flood of triggers keeps the others out. A run
 starts when its DAG is active and both limits hold: `max_active_runs` of the DAG, and of the backfill it belongs to
-(I7). DAGs do not compete here: no limit is common to them. Where runs of the schedule
+(I7), which must not be paused. DAGs do not compete here: no limit is common to them. Where runs of the schedule
 must not overlap (`fires.py`), one of those is active at a time; others of the DAG pass those that wait for it.
-
-**Slots.** A RunActor says how many ready tasks it has that wait for a slot (`demand`, per leaf of the tree of shares:
-tenant, class, DAG); a free slot is *leased* for the leaf whose turn it is, to whoever has the fewest leases of those
-that have such tasks. It keeps the slot as
-long as it has work, one task after the other without asking again: that is what makes a chain
-fast; whose tasks it does is its own choice, by the same tree (`actors/readiness.py`). While someone waits who has
-none, the one with the most leases is asked to yield; with one lease
-each, whoever has held a slot for QUANTUM_S is. So with work waiting, no slot is idle (I9),
-and no RunActor waits longer than about a quantum and a batch.
-
-While leaves compete, RunActors tell what each was served, and learn what the tree comes to of it. Where all that one
-RunActor does is ahead of what another one waits to do, by more than SLACK_S per slot, it is asked for one; and where
-one has more than twice as many slots as another that waits with the same, for some of them.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.shares import Path, Shares
-
-#: seconds a RunActor may hold its only slot while another one has none
-QUANTUM_S = 0.1
-#: weighted seconds per slot by which a leaf may be behind another one before slots move because of it: less than that
-#: is not known, for what was served is told ten times a second
-SLACK_S = 0.1
-#: seconds for which leaves count as competing after they last did
-CONTENDED_S = 1.0
 
 #: kinds of runs that share what their tenant gets, in the order in which equals go
 CLASSES = ("scheduled", "manual", "backfill")
@@ -48,9 +26,6 @@ WAKES = ("scheduled", "manual")
 def class_of(run_type: str, parent: str | None) -> str:
     """The class of a run: whatever belongs to a backfill is of that class."""
     return "backfill" if parent else "scheduled" if run_type == "scheduled" else "manual"
-
-
-# ── admission ─────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(slots=True)
@@ -99,6 +74,14 @@ class _Dag:
     behind: list[Queued] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """How a backfill may run its windows now, whatever they were queued with."""
+
+    limit: int | None
+    paused: bool
+
+
 class Admission:
     """Queued and active runs of every DAG. `dag` keys are `tenant/dag_id`; `weights` are of classes."""
 
@@ -108,6 +91,8 @@ class Admission:
         self._queued: dict[str, Queued] = {}
         #: run id -> (dag, lane) of runs that count against the limits
         self._active: dict[str, tuple[str, Path]] = {}
+        #: of backfills that go on
+        self._shapes: dict[str, _Shape] = {}
         #: DAGs to look at again, in the order in which that became so
         self._dirty: dict[str, None] = {}
 
@@ -135,6 +120,15 @@ class Admission:
         entry = self._dag(dag)
         entry.limit, entry.paused, entry.one_by_one = limit, paused, one_by_one
         self._dirty[dag] = None
+
+    def shape(self, dag: str, backfill: str, limit: int | None, paused: bool) -> None:
+        """The backfill runs at most `limit` windows at a time, and starts none while it is paused."""
+        self._shapes[backfill] = _Shape(limit, paused)
+        self._dirty[dag] = None
+
+    def unshape(self, backfill: str) -> None:
+        """The backfill has ended; windows of it that go on by themselves are runs like any other."""
+        self._shapes.pop(backfill, None)
 
     def enqueue(self, run: Queued) -> None:
         """Add a waiting run; a second time changes nothing."""
@@ -212,11 +206,11 @@ class Admission:
                 yield waiting
             self._look(entry, turn)
 
-    @staticmethod
-    def _look(entry: _Dag, name: Path) -> None:
+    def _look(self, entry: _Dag, name: Path) -> None:
         """Does the lane compete for a place? One that nobody uses is forgotten."""
-        lane = entry.lanes[name]
-        if lane.heap and (lane.limit is None or lane.active < lane.limit):
+        lane, shape = entry.lanes[name], self._shapes.get(name[1])
+        limit = lane.limit if shape is None else 0 if shape.paused else shape.limit
+        if lane.heap and (limit is None or lane.active < limit):
             entry.shares.arrive(name)
             return
         entry.shares.leave(name)
@@ -255,255 +249,3 @@ class Admission:
         if lane in self._dags[dag].lanes:
             self._dags[dag].lanes[lane].active -= 1
         self._dirty[dag] = None
-
-
-# ── slots ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(slots=True)
-class Slot:
-    """One worker's slot. `holder` is the RunActor that has it, or None."""
-
-    worker: str
-    pool: str
-    incarnation: str
-    holder: str | None = None
-    lease: int = 0
-    since_s: float = 0.0
-    yielding: bool = False
-    draining: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """`holder` may send batches to `worker` until it releases `lease`."""
-
-    holder: str
-    worker: str
-    incarnation: str
-    lease: int
-
-
-@dataclass(frozen=True, slots=True)
-class Yield:
-    """`holder` is to release `worker` as soon as what it sent has ended."""
-
-    holder: str
-    worker: str
-    lease: int
-
-
-class Slots:
-    """Leases of worker slots. Times are seconds of a monotonic clock; `shares` has leaves (tenant, class, DAG)."""
-
-    def __init__(self, shares: Shares | None = None) -> None:
-        self.slots: dict[str, Slot] = {}
-        self.shares = shares or Shares()
-        #: RunActor -> leaf -> ready tasks that wait for a slot
-        self._demand: dict[str, dict[Path, int]] = {}
-        #: leaf -> RunActors that have such tasks
-        self._wanting: dict[Path, set[str]] = {}
-        #: RunActor -> what its leases were charged until it tells what it did with them
-        self._advanced: dict[str, list[tuple[Path, float]]] = {}
-        #: RunActor -> leaves it has served lately, as it told
-        self._serving: dict[str, tuple[Path, ...]] = {}
-        self._contended_until_s = 0.0
-        self._lease = 0
-        #: RunActor -> lease it got last: of those alike, who was served longest ago comes first
-        self._served: dict[str, int] = {}
-
-    def number_from(self, lease: int) -> None:
-        """Leases get numbers above this one."""
-        self._lease = lease
-
-    def add(self, worker: str, pool: str, incarnation: str) -> None:
-        """A worker is ready for work; a new incarnation ends any lease on the former one."""
-        slot = self.slots.get(worker)
-        if slot is None or slot.incarnation != incarnation:
-            self.slots[worker] = Slot(worker, pool, incarnation)
-
-    def remove(self, worker: str) -> None:
-        """The worker is gone."""
-        self.slots.pop(worker, None)
-
-    def drain(self, worker: str) -> None:
-        """Give no more work to the worker; its holder is asked to yield."""
-        if worker in self.slots:
-            self.slots[worker].draining = True
-
-    def adopt(self, holder: str, worker: str, lease: int, now_s: float) -> None:
-        """A holder told of a lease that an earlier scheduler gave."""
-        slot = self.slots.get(worker)
-        if slot is not None and slot.holder is None:
-            slot.holder, slot.lease, slot.since_s = holder, lease, now_s
-            self._lease = max(self._lease, lease)
-
-    def demand(self, holder: str, by_leaf: Mapping[Path, int]) -> None:
-        """`holder` has this many ready tasks without a slot."""
-        former = self._demand.pop(holder, {})
-        if by_leaf:
-            self._demand[holder] = dict(by_leaf)
-        for leaf in by_leaf.keys() - former.keys():
-            self._wanting.setdefault(leaf, set()).add(holder)
-            self.shares.arrive(leaf)
-        for leaf in former.keys() - by_leaf.keys():
-            self._satisfied(leaf, holder)
-
-    def served(self, holder: str, by_leaf: Mapping[Path, float]) -> None:
-        """`holder` has used that many seconds of slots since it told last; `contended` holders tell."""
-        for leaf, seconds in self._advanced.pop(holder, ()):
-            self.shares.charge(leaf, -seconds)
-        for leaf, seconds in by_leaf.items():
-            self.shares.charge(leaf, seconds)
-        self._serving[holder] = tuple(by_leaf)
-
-    def contended(self, now_s: float) -> bool:
-        """Do leaves compete, or did they a moment ago?"""
-        if self.shares.contended:
-            self._contended_until_s = now_s + CONTENDED_S
-        elif now_s >= self._contended_until_s:
-            for holder in list(self._advanced):
-                self.served(holder, {})
-            self._serving.clear()
-            return False
-        return True
-
-    def _satisfied(self, leaf: Path, holder: str) -> None:
-        wanting = self._wanting[leaf]
-        wanting.discard(holder)
-        if not wanting:
-            del self._wanting[leaf]
-            self.shares.leave(leaf)
-
-    def release(self, holder: str, worker: str, lease: int) -> None:
-        """The holder gives the slot back; an old or foreign lease changes nothing."""
-        slot = self.slots.get(worker)
-        if slot is not None and slot.holder == holder and slot.lease == lease:
-            slot.holder, slot.yielding = None, False
-
-    def forget(self, holder: str) -> None:
-        """The holder lost its memory: its leases and its demand are void."""
-        self.demand(holder, {})
-        self._serving.pop(holder, None)
-        self._advanced.pop(holder, None)
-        for slot in self.slots.values():
-            if slot.holder == holder:
-                slot.holder, slot.yielding = None, False
-
-    def wants(self, holder: str) -> bool:
-        """Does `holder` have ready tasks without a slot?"""
-        return holder in self._demand
-
-    def wanted(self, leaf: Path) -> bool:
-        """Do ready tasks of that leaf wait for a slot?"""
-        return leaf in self._wanting
-
-    def held(self, holder: str) -> int:
-        """Leases that `holder` has."""
-        return sum(slot.holder == holder for slot in self.slots.values())
-
-    @property
-    def waiting(self) -> int:
-        """Ready tasks that wait for a slot."""
-        return sum(sum(leaves.values()) for leaves in self._demand.values())
-
-    def grants(self, now_s: float) -> list[Grant]:
-        """Lease every free slot for which there is demand."""
-        out: list[Grant] = []
-        for slot in self._free() if self._demand else ():
-            leaf = self.shares.next()
-            if leaf is None:
-                break
-            holder = min(self._wanting[leaf], key=lambda h: (self.held(h), self._served.get(h, 0), h))
-            if self.shares.contended:
-                self.shares.charge(leaf, QUANTUM_S)
-                self._advanced.setdefault(holder, []).append((leaf, QUANTUM_S))
-            self._take_one(holder, leaf)
-            out.append(self._lease_to(holder, slot, now_s))
-        return out
-
-    def spare(self, holder: str, now_s: float) -> Grant | None:
-        """Lease a slot that nobody wants to `holder`, which will soon want one; None when there is none."""
-        slot = next(self._free(), None)
-        return None if slot is None else self._lease_to(holder, slot, now_s)
-
-    def _free(self) -> Iterator[Slot]:
-        return (slot for slot in self.slots.values() if slot.holder is None and not slot.draining)
-
-    def _lease_to(self, holder: str, slot: Slot, now_s: float) -> Grant:
-        self._lease += 1
-        slot.holder, slot.lease, slot.since_s, slot.yielding = holder, self._lease, now_s, False
-        self._served[holder] = self._lease
-        return Grant(holder, slot.worker, slot.incarnation, slot.lease)
-
-    def yields(self, now_s: float) -> list[Yield]:
-        """Whom to ask for a slot back; each lease is asked once."""
-        out = [self._ask(slot) for slot in self.slots.values() if slot.draining and slot.holder and not slot.yielding]
-        for _ in range(self._missing()):
-            slot = self._victim()
-            if slot is None or self._keeps_s(slot, now_s) > 0:
-                break
-            out.append(self._ask(slot))
-        if not out and self._demand and self.shares.contended and not any(s.yielding for s in self.slots.values()):
-            out = [self._ask(slot) for slot in self._unfair(now_s)]
-        return out
-
-    def _unfair(self, now_s: float) -> list[Slot]:
-        """Slots to move, so that who has less to do that is behind does not keep who has more from doing it."""
-        slack, held = SLACK_S * len(self.slots), Counter(slot.holder for slot in self.slots.values() if slot.holder)
-        moves: list[tuple[float, int, str]] = []
-        for holder, count in held.items():
-            for other in self._demand.keys() - {holder}:
-                lead = self._lead(holder, other)
-                if lead > slack:
-                    moves.append((lead, 1, holder))
-                elif count > 2 * held[other] + 1 and lead >= -slack:
-                    moves.append((lead, (count - held[other]) // 4 or 1, holder))
-        if not moves:
-            return []
-        _, number, giver = max(moves)
-        theirs = [s for s in self.slots.values() if s.holder == giver and not s.draining]
-        return [s for s in sorted(theirs, key=lambda s: s.since_s)[:number] if now_s - s.since_s >= QUANTUM_S]
-
-    def _lead(self, holder: str, other: str) -> float:
-        """By how much all that `holder` does, and waits to do, is ahead of something that `other` waits to do."""
-        mine = {*self._demand.get(holder, ()), *self._serving.get(holder, ())}
-        return max(min((self.shares.lead(own, leaf) for own in mine), default=0.0) for leaf in self._demand[other])
-
-    def next_review_s(self, now_s: float) -> float | None:
-        """Seconds until `yields` may answer more although nothing happened; None when it cannot."""
-        slot = self._victim() if self._missing() > 0 else None
-        return None if slot is None else self._keeps_s(slot, now_s)
-
-    def _missing(self) -> int:
-        """Holders that wait without a slot, less the slots that are being given back."""
-        coming = sum(slot.yielding and not slot.draining for slot in self.slots.values())
-        return sum(self.held(holder) == 0 for holder in self._demand) - coming
-
-    def _take_one(self, holder: str, leaf: Path) -> None:
-        leaves = self._demand[holder]
-        leaves[leaf] -= 1
-        if leaves[leaf] <= 0:
-            del leaves[leaf]
-            self._satisfied(leaf, holder)
-        if not leaves:
-            del self._demand[holder]
-
-    def _victim(self) -> Slot | None:
-        """The lease to be given back first: of whoever has most, the oldest."""
-        leased = [slot for slot in self.slots.values() if slot.holder and not slot.yielding and not slot.draining]
-        return max(leased, key=lambda s: (self.held(s.holder or ""), -s.since_s), default=None)
-
-    def _keeps_s(self, slot: Slot, now_s: float) -> float:
-        """Seconds for which its holder may keep it: none of several, else what is left of the quantum.
-
-        Those that are being given back do not count: a holder of low rank, which gets every free slot, would be asked
-        for all of them before it has used one, again and again.
-        """
-        kept = sum(other.holder == slot.holder and not other.yielding for other in self.slots.values())
-        return 0.0 if kept > 1 else max(0.0, slot.since_s + QUANTUM_S - now_s)
-
-    @staticmethod
-    def _ask(slot: Slot) -> Yield:
-        slot.yielding = True
-        return Yield(slot.holder or "", slot.worker, slot.lease)

@@ -61,6 +61,17 @@ class Conflict(Refused):
         return self.message
 
 
+class NotAllowed(Refused):
+    """The caller may do other things with the object, but not this."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class HistoryGone(Refused):
     """A stream was asked for from a point on that is no longer kept."""
 

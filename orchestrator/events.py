@@ -57,6 +57,28 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     retried: dict[str, int] = {}
 
 
+class Wait(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a task waits for without a worker. It ends by itself at `until`, whatever comes or does not come."""
+
+    #: time | signal | approval; "" = its params make no sense (`error` says why), and it fails at once
+    kind: str
+    until: datetime
+    #: of a signal
+    name: str = ""
+    #: of an approval
+    prompt: str = ""
+    choices: tuple[str, ...] = ()
+    #: scopes and names of those who may decide; empty = everybody who may command the run
+    roles: tuple[str, ...] = ()
+    #: votes for one choice that decide
+    quorum: int = 1
+    #: what becomes of it at `until`: done | fail | skip | value (`default`) | a choice of the approval
+    at_end: str = "fail"
+    #: JSON
+    default: msgspec.Raw = NO_JSON
+    error: str = ""
+
+
 class RunCreated(Event, frozen=True, tag="run_created"):
     """A run exists and waits for admission."""
 
@@ -81,7 +103,7 @@ class RunStarted(Event, frozen=True, tag="run_started"):
 
 
 class RunPaused(Event, frozen=True, tag="run_paused"):
-    """No further task starts until the run is resumed."""
+    """No further task, or window of the backfill, starts until the run is resumed."""
 
 
 class RunResumed(Event, frozen=True, tag="run_resumed"):
@@ -90,7 +112,7 @@ class RunResumed(Event, frozen=True, tag="run_resumed"):
 
 class RunCancelling(Event, frozen=True, tag="run_cancelling"):
     """It was cancelled, and ends once something else has: the windows of a backfill, cancelled one by one, the present
-    batch of an instance, the teardowns of a run.
+    batch of an instance, the compensations and teardowns of a run.
     """
 
 
@@ -112,15 +134,22 @@ class RunFailed(Event, frozen=True, tag="run_failed"):
 
 
 class RunOverdue(Event, frozen=True, tag="run_overdue"):
-    """The run exceeded its own limit: it ends as timed out once its teardowns have; nothing else goes on."""
+    """The run exceeded its own limit: it ends as timed out once it has cleaned up; nothing else goes on."""
 
     error: str
+
+
+class RunCompensating(Event, frozen=True, tag="run_compensating"):
+    """It does not succeed, and nothing else can run: these compensations do, one after the other, before it ends."""
+
+    tasks: tuple[str, ...]
 
 
 class RunTimedOut(Event, frozen=True, tag="run_timed_out"):
-    """Terminal: the run exceeded its own limit."""
+    """Terminal: the run exceeded its own limit (`run`), or was not admitted in time (`queued`)."""
 
     error: str
+    reason: str = "run"
 
 
 class RunRestarted(Event, frozen=True, tag="run_restarted"):
@@ -145,6 +174,18 @@ class TaskStarted(Event, frozen=True, tag="task_started"):
     incarnation: str = ""
 
 
+class TaskExpanded(Event, frozen=True, tag="task_expanded"):
+    """The map runs: `count` instances of it, `task[0]` and so on, are tasks of the run. `attempt` counts expansions."""
+
+    task: str
+    attempt: int
+    count: int = 0
+    #: the list is the one of the expansion before: instances keep what they came to, but for those that were reset
+    kept: bool = False
+    #: why it cannot be mapped over; it fails at once
+    error: str | None = None
+
+
 class TaskReturned(Event, frozen=True, tag="task_returned"):
     """The worker gave the attempt back without having started it; the task is pending again."""
 
@@ -158,6 +199,8 @@ class TaskSucceeded(Event, frozen=True, tag="task_succeeded"):
     task: str
     attempt: int
     value: Value | None = None
+    #: elements of a list whose value is not inline
+    length: int | None = None
 
 
 class TaskRetrying(Event, frozen=True, tag="task_retrying"):
@@ -169,15 +212,19 @@ class TaskRetrying(Event, frozen=True, tag="task_retrying"):
     error: str
     #: lost attempts do not use up retries
     lost: bool = False
+    #: of an attempt that timed out: run | heartbeat
+    reason: str | None = None
 
 
 class TaskFailed(Event, frozen=True, tag="task_failed"):
-    """Terminal for the task: no attempts left."""
+    """Terminal for the task: no attempts left, or it was too late for one."""
 
     task: str
     attempt: int
     error: str
     timed_out: bool = False
+    #: of one that timed out: run | heartbeat | queued | sla; journals before this was told say nothing: run
+    reason: str | None = None
 
 
 class TaskSkipped(Event, frozen=True, tag="task_skipped"):
@@ -185,7 +232,8 @@ class TaskSkipped(Event, frozen=True, tag="task_skipped"):
 
     task: str
     reason: str | None = None
-    #: "" = a person; `task` = its own code; `branch` = a branch did not choose it; `rule` = its trigger rule
+    #: "" = a person; `task` = its own code; `branch` = a branch did not choose it; `rule` = its trigger rule;
+    #: `map` = the map that it is an instance of is skipped
     by: str = ""
 
 
@@ -211,6 +259,75 @@ class TaskReset(Event, frozen=True, tag="task_reset"):
     """Pending again, by a retry of it or of something it depends on."""
 
     task: str
+
+
+class TaskWaiting(Event, frozen=True, tag="task_waiting"):
+    """The task waits for time, a signal or people; it has no worker."""
+
+    task: str
+    attempt: int
+    wait: Wait
+
+
+class TaskSuspended(Event, frozen=True, tag="task_suspended"):
+    """The attempt ended itself to sleep; the task starts again at `until`, on no retry's account."""
+
+    task: str
+    attempt: int
+    until: datetime
+    #: number of the sleep among those since the task's last checkpoint, from 1
+    call: int
+
+
+class SignalReceived(Event, frozen=True, tag="signal_received"):
+    """Somebody sent the run a signal; it is kept until a task takes it."""
+
+    name: str
+    #: of the signals of this life of the run, from 1
+    number: int
+    #: JSON
+    data: msgspec.Raw
+    #: the sender's own; another signal with the same one is the same signal
+    signal_id: str = ""
+
+
+class SignalConsumed(Event, frozen=True, tag="signal_consumed"):
+    """The signal is what the task waited for; nobody else gets it."""
+
+    name: str
+    number: int
+    task: str
+    attempt: int
+
+
+class VoteCast(Event, frozen=True, tag="vote_cast"):
+    """Somebody voted on an approval; their vote before, if any, does not count any more."""
+
+    task: str
+    attempt: int
+    choice: str
+    by: str
+    comment: str | None = None
+
+
+class VoteRefused(Event, frozen=True, tag="vote_refused"):
+    """A vote came too late: it has no effect. Told once for each attempt and voter."""
+
+    task: str
+    #: the one it was meant for
+    attempt: int
+    choice: str
+    by: str
+
+
+class ValuePublished(Event, frozen=True, tag="value_published"):
+    """A running attempt published a value for who asks about the run; the last one of a name counts."""
+
+    task: str
+    attempt: int
+    name: str
+    #: JSON
+    data: msgspec.Raw
 
 
 class BatchFormed(Event, frozen=True, tag="batch_formed"):
@@ -267,9 +384,11 @@ class CheckpointPosted(Event, frozen=True, tag="checkpoint_posted"):
 
 
 class SlaMissed(Event, frozen=True, tag="sla_missed"):
-    """The run was not over at its deadline. Changes no state."""
+    """The run, or one of its tasks, was not over at its deadline. Changes no state; what follows has its own events."""
 
     deadline: datetime
+    #: None = the run
+    task: str | None = None
 
 
 class HistoryRemoved(Event, frozen=True, tag="history_removed"):
@@ -306,10 +425,29 @@ class BackfillCreated(Event, frozen=True, tag="backfill_created"):
     tenant: str
     dag_id: str
     dag_version: int
-    window: Window
+    #: None = its windows are partitions
+    window: Window | None
     total: int
     skipped: int
     max_active_runs: int | None = None
+
+
+class BackfillWidened(Event, frozen=True, tag="backfill_widened"):
+    """More windows belong to a backfill that goes on; `total` and `skipped` count all of them."""
+
+    #: from the first to the last of all; None = they are partitions
+    window: Window | None
+    added: int
+    total: int
+    skipped: int
+    #: of the plan that this carried out
+    plan_hash: str = ""
+
+
+class BackfillCapped(Event, frozen=True, tag="backfill_capped"):
+    """At most so many windows of a backfill run at a time from now on; None = the DAG's limit alone holds."""
+
+    max_active_runs: int | None
 
 
 class WindowChanged(Event, frozen=True, tag="window_changed"):
@@ -334,10 +472,12 @@ AnyEvent = (
     | RunSucceeded
     | RunFailed
     | RunOverdue
+    | RunCompensating
     | RunTimedOut
     | RunRestarted
     | RunRevived
     | TaskStarted
+    | TaskExpanded
     | TaskReturned
     | TaskSucceeded
     | TaskRetrying
@@ -347,6 +487,13 @@ AnyEvent = (
     | TaskUpstreamFailed
     | TaskCancelled
     | TaskReset
+    | TaskWaiting
+    | TaskSuspended
+    | SignalReceived
+    | SignalConsumed
+    | VoteCast
+    | VoteRefused
+    | ValuePublished
     | BatchFormed
     | ToolStarted
     | ToolCompleted
@@ -356,5 +503,7 @@ AnyEvent = (
     | SlaMissed
     | HistoryRemoved
     | BackfillCreated
+    | BackfillWidened
+    | BackfillCapped
     | WindowChanged
 )

@@ -8,8 +8,9 @@ costs O(tasks + dependencies) to make and is shared by all runs of a version. ne
 cycle of a graph that has one, and is imported then: neither an actor that runs graphs nor the check of a
 good graph pays for it.
 
-A task waits for what its `depends_on` lists, for every producer its `inputs` name and for the setups that it tears
-down; a teardown also for its scope: whatever lies between it and its setups, on any path.
+A task waits for what its `depends_on` lists, for every producer its `inputs` name, for the one whose list it is mapped
+over, and for the setups that it tears down, or the task that it compensates; a teardown also for its scope: whatever
+lies between it and its setups, on any path, and the compensations of that.
 """
 
 from __future__ import annotations
@@ -47,9 +48,16 @@ class Graph:
 
 def needs(task: TaskSpec) -> tuple[str, ...]:
     """The ids `task` waits for, each once."""
-    if not task.inputs and not task.teardown_of and len(task.depends_on) < 2:
+    undone = () if task.compensates is None else (task.compensates,)
+    if not task.inputs and not task.teardown_of and not undone and not task.expand and len(task.depends_on) < 2:
         return task.depends_on
-    return tuple(dict.fromkeys((*task.depends_on, *task.inputs.values(), *task.teardown_of)))
+    named = (*task.depends_on, *task.inputs.values(), *_listed(task), *task.teardown_of, *undone)
+    return tuple(dict.fromkeys(named))
+
+
+def _listed(task: TaskSpec) -> list[str]:
+    """The task whose list it is mapped over."""
+    return [source for source in task.expand.values() if isinstance(source, str)]
 
 
 def compile_graph(tasks: Sequence[TaskSpec]) -> Graph:
@@ -59,9 +67,11 @@ def compile_graph(tasks: Sequence[TaskSpec]) -> Graph:
     if not teardowns:
         return graph
     parents = list(graph.parents)
+    undone = {graph.index[task.compensates]: i for i, task in enumerate(tasks) if task.compensates is not None}
     for position in teardowns:
         setups = [graph.index[name] for name in tasks[position].teardown_of]
-        between = _scope(graph, position, setups).difference(parents[position])
+        scope = _scope(graph, position, setups)
+        between = (scope | {undone[i] for i in scope & undone.keys()}).difference(parents[position])
         parents[position] = (*parents[position], *sorted(between))
     return _of(graph.names, graph.index, tuple(parents))
 
@@ -174,6 +184,8 @@ def _unknown(tasks: Sequence[TaskSpec]) -> list[Fault]:
 def _references(task: TaskSpec) -> list[tuple[str, str]]:
     listed = [(f"depends_on/{place}", name) for place, name in enumerate(task.depends_on)]
     listed += [(f"teardown_of/{place}", name) for place, name in enumerate(task.teardown_of)]
+    listed += [(f"expand/{path}", source) for path, source in task.expand.items() if isinstance(source, str)]
+    listed += [("compensates", task.compensates)] if task.compensates is not None else []
     return listed + [(f"inputs/{parameter}", name) for parameter, name in task.inputs.items()]
 
 

@@ -14,10 +14,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from orchestrator.binding import escaped, is_placeholder, own
-from orchestrator.definition import TaskSpec
+from orchestrator.definition import WAITING_TYPES, TaskSpec
 from orchestrator.faults import Fault
+from orchestrator.wait_params import NAMES, misplaced, problems
 
-CORE = ("core.noop", "core.echo", "core.sleep", "core.fail")
+CORE = ("core.noop", "core.echo", "core.sleep", "core.fail", *sorted(WAITING_TYPES))
 SLEEP_MAX_S = 3600
 HTTP_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -39,7 +40,22 @@ def faults(task: TaskSpec) -> list[Fault]:
         return [("type", f"unknown type {task.type!r}; the core types are {', '.join(CORE)}")]
     if task.type == "python" and task.entrypoint is None:
         return [("type", "give entrypoint ('module:function') instead of type 'python'")]
+    if task.type in WAITING_TYPES:
+        return _faults_of_wait(task)
     return [fault for rule in _RULES.get(task.type, ()) if (fault := _broken(rule, task))]
+
+
+def _faults_of_wait(task: TaskSpec) -> list[Fault]:
+    params = {name: own(value) for name, value in task.params.items()}
+    paths = {path.partition("/")[0] for path in task.inputs}
+    later = {name for name in (*params, *NAMES) if is_placeholder(params.get(name)) or escaped(name) in paths}
+    found = problems(task.type, params | dict.fromkeys(later), later)
+    literal = ["branches"] if "branches" in later else []
+    return [
+        *((f"params/{name}", problem) for name, problem in found),
+        *((f"params/{name}", "must be written in the definition") for name in literal),
+        *misplaced(task),
+    ]
 
 
 def _broken(rule: _Rule, task: TaskSpec) -> Fault | None:
@@ -52,7 +68,7 @@ def _broken(rule: _Rule, task: TaskSpec) -> Fault | None:
 
 
 def _comes_later(param: str, task: TaskSpec) -> bool:
-    return is_placeholder(own(task.params.get(param))) or escaped(param) in task.inputs
+    return is_placeholder(own(task.params.get(param))) or escaped(param) in task.inputs or escaped(param) in task.expand
 
 
 def _is_sleep(value: Any) -> bool:

@@ -108,7 +108,8 @@ def _params(order: JobOrder) -> Json:
     task, run = order.task, order.run
     own = msgspec.json.decode(task.params) if bytes(task.params) else {}
     inputs = {path: msgspec.json.decode(value.inline) for path, value in task.inputs.items()}
-    return binding.bind(task.type, own, inputs, run.params, binding.facts(run.run_id, run.dag_id, run.window))
+    told = binding.facts(run.run_id, run.dag_id, run.window, run.partition)
+    return binding.bind(task.type, own, inputs, run.params, told)
 
 
 def end_of(job: Json) -> End | None:

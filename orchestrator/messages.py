@@ -15,6 +15,7 @@ tasks that have not started yet back to the caller; the pending exchange then re
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -36,6 +37,20 @@ class RunContext(msgspec.Struct, frozen=True, array_like=True):
     owner: str
     #: params given when the run was triggered; merged over each task's own
     params: dict[str, Any]
+    #: as `Window.partition`
+    partition: str = ""
+
+
+class MapPart(msgspec.Struct, frozen=True, array_like=True):
+    """What an assignment has to do with mapped tasks: it is an instance of one, or takes lists that some returned."""
+
+    #: of an instance: the mapped task, and which element it is for
+    map: str = ""
+    index: int | None = None
+    #: of an instance: path of the input that is the whole list; None = it is the element
+    picks: str | None = None
+    #: parameter name -> a list, value by value
+    lists: dict[str, tuple[Value, ...]] = {}
 
 
 class Assignment(msgspec.Struct, frozen=True, array_like=True):
@@ -54,6 +69,11 @@ class Assignment(msgspec.Struct, frozen=True, array_like=True):
     #: last checkpoint of an earlier attempt, None = none; given as Raw JSON, read as its value, because
     #: msgspec refuses to read `Raw | None`
     last_checkpoint: Any = None
+    mapped: MapPart | None = None
+    #: sleeps since that checkpoint: their number -> when they end
+    sleeps: dict[int, datetime] = {}
+    #: longest silence of the attempt; None = it need not say anything
+    heartbeat_timeout_s: float | None = None
 
 
 class Value(msgspec.Struct, frozen=True, array_like=True):
@@ -79,14 +99,44 @@ class Exchange(msgspec.Struct, frozen=True, array_like=True):
     acks: tuple[int, ...] = ()
 
 
+class Need(msgspec.Struct, frozen=True, array_like=True):
+    """A slot of the pool, and a permit, or several, of each key, all at once. Keys are in order, each once."""
+
+    pool: str
+    keys: tuple[tuple[str, int], ...] = ()
+
+
+class BoundExchange(Exchange, frozen=True, array_like=True):
+    """A batch of tasks with one need: they run one after another on the permits of one lease."""
+
+    need: Need | None = None
+
+
+def bound_exchange(exchange: Exchange, need: Need) -> BoundExchange:
+    """The same batch, of tasks with that need."""
+    return BoundExchange(
+        exchange.owner, exchange.epoch, exchange.batch, exchange.runs, exchange.tasks, exchange.acks, need
+    )
+
+
+class Fenced(msgspec.Struct, frozen=True, array_like=True):
+    """Answer of a worker to `fence`: the batch that it is at."""
+
+    incarnation: str
+    #: owner, epoch and number of the batch; None = nothing runs
+    batch: tuple[str, int, int] | None = None
+    need: Need | None = None
+
+
 class Report(msgspec.Struct, frozen=True, array_like=True):
     """How one attempt ended."""
 
     run_id: str
     task: str
     attempt: int
-    #: ok | error | cancelled | timed_out | skipped (by its own code)
+    #: ok | error | cancelled | timed_out | stalled (it was silent too long) | skipped, suspended (by its own code)
     outcome: str
+    #: of one that suspended itself: [number of the sleep, instant at which it goes on]
     value: Value = Value()
     #: one line: exception class and message; of a skip the reason
     error: str | None = None
@@ -94,6 +144,10 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     permanent: bool = False
     #: run time of the user code, seconds
     took_s: float = 0.0
+    #: elements of a list whose value is not inline
+    length: int | None = None
+    #: what was raised: its classes and marks (`failures.py`), most specific first
+    raised: tuple[str, ...] = ()
 
 
 class JobOrder(msgspec.Struct, frozen=True, array_like=True):
@@ -138,9 +192,17 @@ class Note(msgspec.Struct, frozen=True, array_like=True):
     run_id: str
     task: str
     attempt: int
-    #: checkpoint | progress | tool_started (`data` is a ToolCall) | tool_completed (a ToolAnswer)
+    #: checkpoint | progress | publish (`data` is a Published) | tool_started (a ToolCall) | tool_completed (its answer,
+    #: a ToolAnswer)
     kind: str
     data: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Published(msgspec.Struct, frozen=True):
+    """Data of a Note: a value for who asks about the run."""
+
+    name: str
+    value: msgspec.Raw
 
 
 class ToolCall(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -40,8 +41,10 @@ def plan(
     trigger: Trigger,
     windows: Sequence[Window],
     existing: Mapping[str, tuple[str, str]],
+    widens: str = "",
 ) -> Plan:
-    """The plan of a backfill over `windows` (by date), or of a manual run with one window or none.
+    """The plan of a backfill over `windows` (by date), of the windows that make `widens` wider, or of a manual run
+    with one window or none.
 
     `existing` maps window keys to (run id, core state) of the runs that stand for them. The plan lists windows
     by date; `start_order` says in which order they start.
@@ -50,9 +53,9 @@ def plan(
     return Plan(
         dag_id=definition.dag_id,
         run_type=trigger.run_type,
-        plan_hash=plan_hash(definition.dag_id, version, trigger, planned),
+        plan_hash=plan_hash(definition.dag_id, version, trigger, planned, widens),
         windows=planned,
-        counts=_counts(planned) if windows else {"total": 1, "create": 1, "restart": 0, "skip": 0},
+        counts=_counts(planned) if windows or widens else {"total": 1, "create": 1, "restart": 0, "skip": 0},
         task_groups=generations(definition.tasks),
     )
 
@@ -67,17 +70,19 @@ def plan_window(window: Window, existing: tuple[str, str] | None, reprocess: str
     return PlannedWindow(window, "restart" if state in RESTARTS[reprocess] else "skip", run_id)
 
 
-def plan_hash(dag_id: str, version: int, trigger: Trigger, planned: Iterable[PlannedWindow]) -> str:
-    """`sha256:<hex>` over everything that makes one plan differ from another."""
-    content = {
+def plan_hash(dag_id: str, version: int, trigger: Trigger, planned: Iterable[PlannedWindow], widens: str = "") -> str:
+    """`sha256:<hex>` over everything that makes one plan differ from another; `widens` is the backfill made wider."""
+    content: dict[str, Any] = {
         "dag_id": dag_id,
         "version": version,
         "from": trigger.start,
         "to": trigger.end,
         "reprocess": trigger.reprocess,
         "run_backwards": trigger.run_backwards,
-        "windows": [(w.window.start, w.window.end, _done(w)) for w in planned],
+        "windows": [_hashed(w) for w in planned],
     }
+    if widens:
+        content["widens"] = widens
     return "sha256:" + hashlib.sha256(_canonical(content)).hexdigest()
 
 
@@ -89,6 +94,12 @@ def start_order(planned: Sequence[PlannedWindow], run_backwards: bool) -> tuple[
 def _counts(planned: Sequence[PlannedWindow]) -> dict[str, int]:
     done = [_done(window) for window in planned]
     return {"total": len(done), **{action: done.count(action) for action in ("create", "restart", "skip")}}
+
+
+def _hashed(planned: PlannedWindow) -> tuple[str, ...]:
+    window = planned.window
+    of = (window.partition,) if window.partition else (window.start, window.end)
+    return (*of, _done(planned))
 
 
 def _done(window: PlannedWindow) -> str:

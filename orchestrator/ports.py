@@ -30,6 +30,7 @@ import msgspec
 from orchestrator.definition import Window
 from orchestrator.events import SCHEMA
 from orchestrator.messages import NO_JSON
+from orchestrator.partitions import SET
 from orchestrator.views import Idempotency
 
 #: core run states that absorb
@@ -41,6 +42,8 @@ TASK_LETTERS = {
     "pending": "p",
     "running": "r",
     "retrying": "e",
+    "suspended": "z",
+    "waiting": "w",
     "succeeded": "d",
     "failed": "f",
     "cancelled": "c",
@@ -49,8 +52,13 @@ TASK_LETTERS = {
     "upstream_failed": "u",
 }
 TASK_STATES = {letter: state for state, letter in TASK_LETTERS.items()}
+#: missed SLAs that a row tells of
+SLAS_SHOWN = 100
 #: bounds of the run latency histogram, seconds
 LATENCY_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+
+#: what the window key of a run that an event started begins with; its id follows
+EVENT = "!"
 
 #: streams one can `tail`, besides `inbox(actor)`
 SCHED = "sched"
@@ -62,6 +70,16 @@ TENANT_SHARES = "tenant_shares"
 def inbox(actor: str) -> str:
     """The stream of an actor's durable inbox."""
     return f"in:{actor}"
+
+
+def approvals_of(tenant: str) -> str:
+    """Kind of the records of a tenant's open approvals (`views.ApprovalView`): hints, see actors/approval_board.py."""
+    return f"approvals/{tenant}"
+
+
+def approval_key(run_id: str, task: str, attempt: int) -> str:
+    """Key of such a record."""
+    return f"{run_id}/{task}/{attempt}"
 
 
 def place(cursor: str) -> tuple[int, int]:
@@ -105,6 +123,12 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     wake_at_ms: int | None = None
     #: an admission: refused unless this is the scheduler's epoch and the DAG is not paused
     scheduler_epoch: int | None = None
+    #: SLAs that were missed: of the run "", of a task its id
+    sla_missed: tuple[str, ...] = ()
+    #: of an admission, else ignored: the backfill for which it is given, which must not be paused either; "" = none
+    lane: str = ""
+    #: of a backfill: windows at a time; 0 = as many as the DAG allows
+    max_active_runs: int | None = None
     #: when the key is already taken the append is not applied and the stored reply is answered
     idem: StoredReply | None = None
     #: version of the meaning of `events`; runs of some kinds have events, and a number, of their own
@@ -116,6 +140,8 @@ class Mail(msgspec.Struct, frozen=True):
 
     actor: str
     item: bytes
+    #: not "": it goes out only if what the commit appends to this run is applied
+    about: str = ""
 
 
 class Commit(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,6 +190,8 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     #: Window.key(), or "" for a run that is never merged
     window_key: str = ""
     sla_ms: int | None = None
+    #: durable timer `wake` of the run, also of one that is restarted
+    wake_ms: int | None = None
     #: none | failed | completed: which terminal runs of the window are restarted
     reprocess: str = "none"
     #: batch of the one event RunRestarted; needed unless reprocess is none
@@ -238,10 +266,12 @@ class NewWindow(msgspec.Struct, frozen=True, kw_only=True):
     #: restart: version it goes on with
     dag_version: int = 0
     sla_ms: int | None = None
+    #: create, restart: durable timer `wake` of the run
+    wake_ms: int | None = None
 
 
 class NewBackfill(msgspec.Struct, frozen=True, kw_only=True):
-    """A backfill and its windows in date order, or the restart of a terminal one.
+    """A backfill and its windows in date order, or the restart of a terminal one, or more windows for one that goes on.
 
     Nothing is written unless every window's action is still what the journal itself would decide.
     """
@@ -267,14 +297,21 @@ class NewBackfill(msgspec.Struct, frozen=True, kw_only=True):
     #: restart: batch of RunRestarted and the WindowChanged that follow from it, and how many events that is
     restart_events: bytes = b""
     restart_count: int = 0
+    #: not "": the backfill that `windows` make wider; `window_key` is then what it is over afterwards, under which it
+    #: is found too, `event` its BackfillWidened, and `run_id`, `max_active_runs` and `backwards` are not used
+    widens: str = ""
+    #: what it was over when this was planned
+    widens_key: str = ""
+    #: so many of `windows` come before those that it has
+    in_front: int = 0
     idem: StoredReply | None = None
 
 
 class BackfillResult(msgspec.Struct, frozen=True):
     """Answer to a NewBackfill."""
 
-    #: created | existing | restarted | replayed | conflict (idempotency key) | changed (plan again) |
-    #: hash (another plan made it)
+    #: created | existing | restarted | widened | replayed | conflict (idempotency key) | changed (plan again) |
+    #: hash (another plan made it) | taken (another backfill, `run_id`, has these windows) | over (it goes on no more)
     status: str
     run_id: str = ""
     state: str = ""
@@ -408,14 +445,15 @@ class RunRow(msgspec.Struct, frozen=True):
     holder: str = ""
     #: version of its HistoryRemoved: of the events before it only the first is kept; 0 = all are
     removed: int = 0
+    #: SLAs that were missed since it was queued last: of the run "", of a task its id; at most the first SLAS_SHOWN
+    sla_missed: tuple[str, ...] = ()
 
     @property
     def window(self) -> Window | None:
-        """The window, when there is one."""
+        """The window, when there is one; a backfill over partitions, or the run of an event, has none."""
         if not self.window_key:
             return None
-        start, _, end = self.window_key.partition("/")
-        return Window(start, end)
+        return None if self.window_key.startswith((SET, EVENT)) else Window.of_key(self.window_key)
 
 
 class RunPage(msgspec.Struct, frozen=True):
@@ -533,6 +571,16 @@ class RunMoved(msgspec.Struct, frozen=True, tag_field="k", tag="moved"):
     owner: str
 
 
+class BackfillShaped(msgspec.Struct, frozen=True, tag_field="k", tag="shaped"):
+    """sched: a backfill that goes on was paused, resumed or capped; this is how it stands now."""
+
+    run_id: str
+    tenant: str
+    dag_id: str
+    paused: bool
+    max_active_runs: int | None = None
+
+
 class DagChanged(msgspec.Struct, frozen=True, tag_field="k", tag="dag"):
     """sched: a DAG has a new version, was paused or resumed."""
 
@@ -558,6 +606,14 @@ class WindowNews(msgspec.Struct, frozen=True, tag_field="k", tag="window"):
     before: str
     after: str
     #: version of the child after the change
+    version: int
+
+
+class Widened(msgspec.Struct, frozen=True, tag_field="k", tag="widened"):
+    """inbox: more windows belong to the backfill: who has it in memory reads it again."""
+
+    run_id: str
+    #: of the backfill, then
     version: int
 
 
@@ -590,8 +646,8 @@ class Born(msgspec.Struct, frozen=True, tag_field="k", tag="born"):
         return EventBatch(1, self.schema, self.events.encode())
 
 
-SchedItem = RunsCreated | RunMoved | DagChanged | Wake
-InboxItem = WindowNews | TimerFired | Letter | Born
+SchedItem = RunsCreated | RunMoved | BackfillShaped | DagChanged | Wake
+InboxItem = WindowNews | Widened | TimerFired | Letter | Born
 #: one commit of the feed: (entity id, last version, state)
 FeedItem = tuple[str, int, str]
 #: feed item of no entity: this server is about to go away
@@ -823,10 +879,33 @@ class Posted(msgspec.Struct, frozen=True, omit_defaults=True):
     data: msgspec.Raw = NO_JSON
 
 
+class Signalled(msgspec.Struct, frozen=True):
+    """A signal for a run."""
+
+    name: str
+    #: JSON
+    data: msgspec.Raw
+    #: a second one with the same id is the same signal
+    signal_id: str
+
+
+class Ballot(msgspec.Struct, frozen=True):
+    """A vote on an approval."""
+
+    choice: str
+    by: str
+    #: what `by` is, as in `Wait.roles`: scopes and names
+    roles: tuple[str, ...]
+    comment: str | None = None
+    #: the attempt that it is meant for; None = whichever is open
+    attempt: int | None = None
+
+
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller wants of a run or of one of its tasks."""
 
-    #: cancel | pause | resume | retry_task | skip_task | retry_run | post; of plans also shut_down, mark_task
+    #: cancel | pause | resume | retry_task | skip_task | retry_run | post | signal | vote; of plans also shut_down,
+    #: mark_task; of backfills cancel | pause | resume | cap
     kind: str
     run_id: str
     task: str | None = None
@@ -836,6 +915,10 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     word: str | None = None
     #: post: the checkpoint
     checkpoint: Posted | None = None
+    signal: Signalled | None = None
+    vote: Ballot | None = None
+    #: cap: windows at a time; None = as many as the DAG allows
+    max_active_runs: int | None = None
     idem: Idempotency | None = None
 
 
@@ -845,11 +928,13 @@ class CommandReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     state: str = ""
     attempts: int = 0
     task_state: str | None = None
+    #: of a signal
+    signal_id: str = ""
     #: state and version of the run before
     before: str = ""
     version: int = 0
     replayed: bool = False
-    #: conflict | not_found | moved (it belongs to somebody else: nothing was done) | unavailable
+    #: conflict | not_found | invalid | not_allowed | unavailable | moved (it is somebody else's: nothing was done)
     refused: str | None = None
     message: str = ""
 
@@ -882,7 +967,7 @@ class ControlPlane(Protocol):
         ...
 
     async def load(self) -> dict[str, int]:
-        """What waits: queued_runs, active_runs, waiting_tasks, workers, oldest_s."""
+        """What waits: queued_runs, active_runs, waiting_tasks, workers, oldest_s, `pool_waiting|<pool>`."""
         ...
 
     async def weights_changed(self) -> None:
@@ -890,9 +975,21 @@ class ControlPlane(Protocol):
         ...
 
     async def explain(self, run_id: str) -> bytes:
-        """What the run waits for, says the scheduler: a views.Waiting as JSON."""
+        """What the run waits for, says the scheduler: a views.RunWaiting as JSON."""
+        ...
+
+    async def set_limit(self, change: bytes) -> None:
+        """`codec.encode_limit_change`: durable, and so from now on, once it answers."""
+        ...
+
+    async def limit_usage(self) -> bytes:
+        """JSON array of control.LimitUsage."""
         ...
 
     async def gateway(self, ward: str, request: bytes, patience_s: float = 5.0) -> bytes:
-        """A request to the gateway's `jobs`, `pipelines` or `webhooks`, and its answer."""
+        """A request to the gateway's `jobs`, `pipelines` or `webhooks`, and its answer; it is started if need be."""
+        ...
+
+    async def gateway_exists(self) -> bool:
+        """Whether it was started; nobody had work for it before."""
         ...

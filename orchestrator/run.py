@@ -1,6 +1,6 @@
 """One run: the tasks of one DAG version, once, for one window.
 
-    queued ──started──▶ running ◀──paused / resumed──▶ paused
+    queued ──started──▶ running ◀──paused / resumed──▶ paused            (queued ──▶ timed_out: not admitted in time)
       ▲                    │  │
       │                    └──┴─────▶ succeeded | failed | timed_out | cancelled
       │                                  │
@@ -17,35 +17,39 @@ Ready tasks are a heap of (-priority, position): highest priority first, then th
 `Agenda` (`conduct.py`): ready are only tasks of its present batch; `plan_run.py` has what is decided otherwise for it.
 
     running | paused ──cancelling──▶ cancelling ──cancelled──▶ cancelled      (a plan: the present batch ends first;
-                                                                                a DAG: its teardowns run first)
+                                                                                a DAG: it undoes and tears down)
     running | paused ──overdue──▶ running ──timed_out──▶ timed_out            (the same, when it exceeds its limit)
 
 Who waits for whom, and how what it waits for has ended, is one number per task, its tally (`trigger.py`): `waits`. A
 task with the default rule may start when that is 0; what any other rule says follows from it at any time. Tasks that
-will never start are skipped or given up in the commit that makes it certain (`consequences.py`).
+will never start are skipped or given up in the commit that makes it certain (`consequences.py`). A run that does not
+succeed undoes what it did before it ends (`compensation.py`).
 """
 
 from __future__ import annotations
 
 import copy
 import heapq
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 import msgspec
 
-from orchestrator import conduct, trigger
+from orchestrator import compensation, conduct, deadlines, mapped, trigger, waits
 from orchestrator import events as e
+from orchestrator.aside import Aside
 from orchestrator.conduct import Agenda, Rules
-from orchestrator.definition import IN_CLUSTER_TYPES, Definition, TaskSpec
+from orchestrator.definition import IN_CLUSTER_TYPES, WAITING_TYPES, Definition, TaskSpec
 from orchestrator.errors import NotFound
 from orchestrator.graph import Graph, compile_graph, ranks, reached
-from orchestrator.messages import Note, Report, RunContext, Value
-from orchestrator.task import FAILURES, TERMINAL, Task, TaskState
+from orchestrator.messages import Need, Note, Report, RunContext, Value
+from orchestrator.needs import is_bound
+from orchestrator.task import FAILURES, PARKED, STARTABLE, TERMINAL, Task, TaskState
 from orchestrator.task import apply as apply_to_task
 from orchestrator.trigger import holds
+from orchestrator.waits import Standby
 
 _JSON = msgspec.json.Encoder()
 
@@ -77,7 +81,7 @@ _ENDS: dict[type[e.Event], RunState] = {
 }
 _AGAIN: dict[type[e.Event], RunState] = {e.RunRestarted: _S.QUEUED, e.RunRevived: _S.RUNNING}
 TRANSITIONS: Mapping[RunState, Mapping[type[e.Event], RunState]] = {
-    _S.QUEUED: {e.RunStarted: _S.RUNNING, e.RunCancelled: _S.CANCELLED},
+    _S.QUEUED: {e.RunStarted: _S.RUNNING, e.RunCancelled: _S.CANCELLED, e.RunTimedOut: _S.TIMED_OUT},
     _S.RUNNING: _ENDS | {e.RunPaused: _S.PAUSED, e.RunOverdue: _S.RUNNING, e.RunCancelling: _S.CANCELLING},
     _S.PAUSED: _ENDS | {e.RunResumed: _S.RUNNING, e.RunOverdue: _S.RUNNING, e.RunCancelling: _S.CANCELLING},
     _S.CANCELLING: {e.RunCancelled: _S.CANCELLED},
@@ -95,24 +99,37 @@ class Compiled:
         "_as_jobs",
         "_detours",
         "_ranks",
+        "bound",
         "definition",
         "first",
         "graph",
         "keys",
+        "maps",
         "params",
+        "queue_limits",
         "ruled",
         "rules",
         "runnable",
         "scopes",
         "setups",
+        "size",
+        "slas",
         "specs",
+        "timed",
+        "undoes",
+        "undone_by",
         "version",
+        "waiting",
     )
 
     def __init__(self, definition: Definition, version: int) -> None:
         self.definition = definition
         self.version = version
         self.specs: tuple[TaskSpec, ...] = definition.tasks
+        #: tasks of the definition; behind them come instances of mapped tasks
+        self.size = len(self.specs)
+        #: positions of mapped tasks
+        self.maps = frozenset(i for i, spec in enumerate(self.specs) if spec.expand)
         self.graph: Graph = compile_graph(definition.tasks)
         #: of a plan
         self.rules: Rules | None = None
@@ -123,11 +140,13 @@ class Compiled:
             f"{definition.dag_id}:{spec.id if self.rules else spec.entrypoint or spec.type}"
             for spec in definition.tasks
         )
-        #: per task: is there anybody who can run its type?
-        self.runnable = tuple(spec.type in IN_CLUSTER_TYPES for spec in definition.tasks)
+        #: per task: is there anybody who can run its type? A mapped task is not run itself
+        self.runnable = tuple(spec.type in IN_CLUSTER_TYPES and not spec.expand for spec in definition.tasks)
+        #: positions that wait for the world, without a worker
+        self.waiting = frozenset(i for i, spec in enumerate(self.specs) if spec.type in WAITING_TYPES)
         #: each task's own params, as JSON text
         self.params = tuple(msgspec.Raw(_JSON.encode(spec.params)) for spec in definition.tasks)
-        #: some task has another trigger rule than the default, is a branch or a teardown
+        #: some task has another trigger rule than the default, is a branch, a teardown or a compensation
         self.ruled = any(_is_ruled(spec) for spec in self.specs)
         #: position of a teardown -> its setups
         self.setups: dict[int, tuple[int, ...]] = {
@@ -137,11 +156,23 @@ class Compiled:
         }
         #: position of a teardown -> what has to have ended before
         self.scopes = {i: frozenset(self.graph.parents[i]) for i in self.setups}
+        #: position of a compensation -> the task that it undoes, and the other way round
+        self.undoes: dict[int, int] = {
+            i: self.graph.index[spec.compensates] for i, spec in enumerate(self.specs) if spec.compensates is not None
+        }
+        self.undone_by = {undone: i for i, undone in self.undoes.items()}
+        #: some task needs more than a slot of the default pool
+        self.bound = is_bound(definition)
         #: positions that start at once
         self.first = self.graph.roots
         if self.ruled:
             parents = self.graph.parents
             self.first = tuple(i for i, s in enumerate(self.specs) if not parents[i] or s.trigger_rule == "always")
+        #: (seconds, position) of tasks with an SLA, the first to be over first; position -> seconds it may wait for a
+        #: worker; is any of this, or a limit on its own wait, to be watched?
+        self.slas = sorted((float(spec.sla_s), i) for i, spec in enumerate(self.specs) if spec.sla_s is not None)
+        self.queue_limits = {i: s.queue_timeout_s for i, s in enumerate(self.specs) if s.queue_timeout_s is not None}
+        self.timed = bool(self.slas or self.queue_limits or definition.queue_timeout_s is not None)
         self._ranks: list[int] | None = None
         self._detours: dict[int, bool] = {}
         self._as_jobs: Compiled | None = None
@@ -160,9 +191,29 @@ class Compiled:
             self._detours[position] = not reached(children, children[position]).isdisjoint(children[position])
         return self._detours[position]
 
+    def advances(self, position: int) -> bool:
+        """Is it neither a teardown nor a compensation? Of a map, its instances do not count."""
+        return position < self.size and position not in self.setups and position not in self.undoes
+
     def decides(self, position: int) -> bool:
         """Does its failure fail the run?"""
-        return position not in self.setups or self.specs[position].on_failure_fail_run
+        return position < self.size and (position not in self.setups or self.specs[position].on_failure_fail_run)
+
+    def with_instances(self, position: int, names: Sequence[str], runnable: bool) -> Compiled:
+        """The same for one run, with instances of the mapped task at `position` behind what is there."""
+        out, graph, n = copy.copy(self), self.graph, len(names)
+        plain = msgspec.structs.replace(self.specs[position], depends_on=(), trigger_rule="all_success", expand={})
+        index = dict(graph.index) if len(self.specs) == self.size else graph.index
+        index.update(zip(names, range(len(self.specs), len(self.specs) + n), strict=True))
+        out.specs = (*self.specs, *(msgspec.structs.replace(plain, id=name) for name in names))
+        out.graph = Graph(
+            (*graph.names, *names), index, (*graph.parents, *((),) * n), (*graph.children, *((),) * n), graph.roots
+        )
+        out.keys += (self.keys[position],) * n
+        out.params += (self.params[position],) * n
+        out.runnable += (runnable,) * n
+        out._ranks = out._as_jobs = None
+        return out
 
     @property
     def as_jobs(self) -> Compiled:
@@ -170,12 +221,15 @@ class Compiled:
         if self._as_jobs is None:
             self._as_jobs = copy.copy(self)
             self._as_jobs.keys = tuple(f"job:{key}" for key in self.keys)
-            self._as_jobs.runnable = (True,) * len(self.specs)
+            self._as_jobs.runnable = tuple(
+                i not in self.waiting and not spec.expand for i, spec in enumerate(self.specs)
+            )
         return self._as_jobs
 
 
 def _is_ruled(spec: TaskSpec) -> bool:
-    return spec.trigger_rule != "all_success" or spec.branch or bool(spec.teardown_of)
+    rules = spec.trigger_rule != "all_success" or spec.branch or bool(spec.teardown_of)
+    return rules or bool(spec.expand) or spec.compensates is not None
 
 
 # ── commands ──────────────────────────────────────────────────────────────────────────────────────
@@ -267,6 +321,11 @@ class MissSla:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckDeadlines:
+    """Look which deadlines have passed; what follows from that."""
+
+
+@dataclass(frozen=True, slots=True)
 class RetryTask:
     """Run a failed task again, and what waited for it."""
 
@@ -307,6 +366,7 @@ Command = (
     | GoIdle
     | Post
     | MissSla
+    | CheckDeadlines
     | RetryTask
     | RetryFailed
     | SkipTask
@@ -360,10 +420,13 @@ class Run:
     """A run in memory. Everything here is a fold of its events; `version` counts them."""
 
     __slots__ = (
+        "advancing",
         "agenda",
+        "aside",
         "attempts",
         "compiled",
         "compiled_by_version",
+        "completed",
         "created_at",
         "dag_id",
         "due",
@@ -373,7 +436,13 @@ class Run:
         "forgotten",
         "going_since",
         "heard_at",
+        "hosts",
+        "in_line",
+        "judged",
         "kubernetes",
+        "late",
+        "lengths",
+        "maps",
         "open",
         "overdue",
         "params",
@@ -381,16 +450,22 @@ class Run:
         "passed_over",
         "past_attempts",
         "plan",
+        "queued_at",
         "queued_version",
         "ready",
         "run_id",
         "run_type",
         "running",
         "sla_missed",
+        "sla_seen",
+        "standby",
         "started_at",
         "state",
         "tasks",
         "tenant",
+        "told_at",
+        "undoing",
+        "unfolding",
         "values",
         "verdict",
         "version",
@@ -414,6 +489,9 @@ class Run:
         self.version = 1
         #: version with which it was queued last
         self.queued_version = 1
+        self.queued_at = created.at
+        #: of the last event
+        self.told_at = created.at
         self.state = RunState.QUEUED
         #: how often it was started
         self.attempts = 0
@@ -446,19 +524,48 @@ class Run:
         #: (-priority, position) of tasks that may start now
         self.ready = [(-self.compiled.specs[i].priority, i) for i in self.compiled.first if self.compiled.runnable[i]]
         heapq.heapify(self.ready)
+        #: what waits for the world, and what has come; None = nothing ever did
+        self.standby: Standby | None = None
+        if self.compiled.waiting:
+            for i in self.compiled.waiting.intersection(self.compiled.first):
+                waits.admit(self, i)
+        #: those of them that need more than a slot of the default pool are kept there
+        self.aside: Aside | None = None
+        if self.compiled.bound and not self.kubernetes:
+            self.aside = Aside(self)
         #: of a plan: where it stands; tasks in `ready` are of its present batch then
         self.agenda: Agenda | None = None if self.compiled.rules is None else self._agenda()
         #: (when, position, attempt) of tasks that wait for their next attempt
         self.due: list[tuple[datetime, int, int]] = []
         #: tasks that are not terminal
         self.open = len(self.tasks)
+        #: those of them that are neither teardowns nor compensations, where it has compensations (`compensation.py`)
+        self.advancing = len(self.tasks) - len(self.compiled.setups) - len(self.compiled.undoes)
+        #: compensations that are to run, the next one last
+        self.undoing: list[int] = []
+        #: position of a task that can be undone -> version with which it succeeded
+        self.completed: dict[int, int] = {}
+        #: attempts that run; a map that is running has none
         self.running = 0
         #: tasks that failed or timed out, and whose failure fails the run
         self.failed = 0
         #: tasks that were skipped, and not by a person
         self.passed_over = 0
+        #: tasks whose SLA is told, or passed before they were reset; how many deadlines need no more look (a cache)
+        self.judged: set[int] = set()
+        self.sla_seen = 0
+        #: position -> since when it could start, of tasks that wait so long at most; (until when, position) of them
+        self.in_line: dict[int, datetime] = {}
+        self.late: list[tuple[datetime, int]] = []
         #: position -> return value, for dependents
         self.values: dict[int, Value] = {}
+        #: position -> elements of a list whose value is not inline
+        self.lengths: dict[int, int] = {}
+        #: position of a mapped task that has expanded -> its instances; and per instance the position of its map
+        self.maps: dict[int, mapped.Table] = {}
+        self.hosts: list[int] = []
+        #: mapped tasks that may expand, or whose instances have all ended (`expansion.py`)
+        self.unfolding = {i for i in self.compiled.first if i in self.compiled.maps} if self.compiled.maps else set()
         for name, attempt in self.past_attempts.items():
             position = graph.index.get(name)
             if position is not None:
@@ -485,10 +592,16 @@ class Run:
             raise NotFound("task", task)
         return position
 
+    def could_start(self, position: int) -> bool:
+        """`startable`, for who knows the run only."""
+        return startable(self, position)
+
     def context(self, owner: str) -> RunContext:
         """What a worker is told about the run."""
-        window = (self.window.start, self.window.end) if self.window else None
-        return RunContext(self.run_id, self.tenant, self.dag_id, self.compiled.version, window, owner, self.params)
+        of = self.window
+        window, partition = ((of.start, of.end) if of.start else None, of.partition) if of else (None, "")
+        head = (self.run_id, self.tenant, self.dag_id, self.compiled.version)
+        return RunContext(*head, window, owner, self.params, partition)
 
 
 # ── apply ─────────────────────────────────────────────────────────────────────────────────────────
@@ -497,17 +610,27 @@ class Run:
 def apply(run: Run, event: e.Event) -> None:
     """Bring `run` to what it is after `event`. Never refuses; a KeyError here is a bug in `decide`."""
     run.version += 1
+    run.told_at = event.at
     match event:
         case e.TaskStarted() | e.TaskSucceeded() | e.TaskRetrying() | e.TaskReturned() | e.TaskFailed():
             _apply_to_task(run, event)
         case e.TaskSkipped() | e.TaskUpstreamFailed() | e.TaskCancelled() | e.TaskReset() | e.TaskMarked():
             _apply_to_task(run, event)
         case e.TaskCheckpointed():
-            run.tasks[run.position(event.task)].checkpoint = event.data
-        case e.TaskProgressed() | e.ToolStarted() | e.ToolCompleted():
+            run.tasks[position := run.position(event.task)].checkpoint = event.data
+            waits.forget_sleeps(run, position)
+        case e.TaskExpanded():
+            mapped.expand(run, event)
+        case e.TaskProgressed() | e.ToolStarted() | e.ToolCompleted() | e.ValuePublished():
             return
+        case e.TaskWaiting() | e.TaskSuspended():
+            _apply_to_task(run, event)
+        case e.SignalReceived() | e.SignalConsumed() | e.VoteCast() | e.VoteRefused():
+            waits.keep(run, event)
         case e.BatchFormed():
             conduct.take_up(run, event)
+        case e.RunCompensating():
+            compensation.begin(run, event)
         case e.RunCancelling():
             if run.agenda is not None:
                 conduct.wind_up(run)
@@ -516,8 +639,10 @@ def apply(run: Run, event: e.Event) -> None:
             run.heard_at = event.at
             if run.state is RunState.QUEUED and event.kind in (COMPLETED, FAILED) and run.verdict is None:
                 run.verdict = event.kind
-        case e.SlaMissed():
+        case e.SlaMissed(task=None):
             run.sla_missed = True
+        case e.SlaMissed():
+            run.judged.add(run.compiled.graph.index[event.task or ""])
         case e.HistoryRemoved():
             run.version, run.state, run.attempts = event.through + 1, RunState(event.state), event.attempts
             run.past_attempts, run.finished_at, run.forgotten = event.task_attempts, event.until, True
@@ -527,13 +652,15 @@ def apply(run: Run, event: e.Event) -> None:
             run.started_at = event.at if isinstance(event, e.RunStarted) else run.started_at
             run.going_since = event.at
             run.finished_at = None
+            if run.compiled.queue_limits:
+                deadlines.line_up_anew(run, event.at)
         case e.RunRestarted():
             run.state = TRANSITIONS[run.state][e.RunRestarted]
             names = run.compiled.graph.names
             last = {n: t.attempt for n, t in zip(names, run.tasks, strict=True) if t.attempt}
             run.past_attempts = run.past_attempts | last
             run.error = run.started_at = run.going_since = run.finished_at = run.heard_at = run.verdict = None
-            run.queued_version = run.version
+            run.queued_version, run.queued_at = run.version, event.at
             run._fresh(event.dag_version)
         case _:
             run.state = TRANSITIONS[run.state][type(event)]
@@ -542,8 +669,15 @@ def apply(run: Run, event: e.Event) -> None:
                 run.overdue = None
                 run.due.clear()
                 run.ready.clear()
+                deadlines.leave(run)
+                if run.standby is not None:
+                    run.standby.rest()
+                if run.aside is not None:
+                    run.aside.clear()
             if isinstance(event, e.RunSucceeded):
                 run.error = None
+            elif isinstance(event, e.RunResumed) and run.compiled.queue_limits:
+                deadlines.line_up_anew(run, event.at)
             elif isinstance(event, e.RunOverdue):
                 run.overdue = event.error
             elif isinstance(event, e.RunFailed | e.RunTimedOut):
@@ -561,6 +695,8 @@ _TaskEvent = (
     | e.TaskCancelled
     | e.TaskReset
     | e.TaskMarked
+    | e.TaskWaiting
+    | e.TaskSuspended
 )
 
 
@@ -570,27 +706,39 @@ def _apply_to_task(run: Run, event: _TaskEvent) -> None:
     before, by = task.state, task.skipped_by
     apply_to_task(task, event)
     after = task.state
+    if run.in_line and after not in STARTABLE:
+        run.in_line.pop(position, None)
     if after is TaskState.RUNNING:
         run.running += 1
         if run.agenda is None:
             return  # nobody else is concerned
     elif before is TaskState.RUNNING:
-        run.running -= 1
+        run.running -= position not in run.maps
+    if before is TaskState.WAITING or after is TaskState.WAITING or after is TaskState.SUSPENDED:
+        waits.keep_task(run, position, before, event)
     ended = (after in TERMINAL) - (before in TERMINAL)
     run.open -= ended
     if run.agenda is not None:
         conduct.keep(run, run.agenda, position, before, event)
+    elif position >= run.compiled.size:
+        mapped.keep(run, position, before, event)
     elif ended or after is TaskState.SKIPPED:
         trigger.tell_dependents(run, position, before, by)
     if isinstance(event, e.TaskSucceeded):
         if event.value is not None and run.compiled.graph.children[position] and run.agenda is None:
             run.values[position] = event.value
+            if event.length is not None:
+                run.lengths[position] = event.length
     elif isinstance(event, e.TaskRetrying):
         if run.agenda is None or event.lost:
             heapq.heappush(run.due, (event.due, position, task.attempt))
+    elif isinstance(event, e.TaskSuspended):
+        heapq.heappush(run.due, (event.until, position, task.attempt))
     elif isinstance(event, e.TaskReturned):
         conduct.offer(run, position)
     elif isinstance(event, e.TaskReset):
+        if run.compiled.slas:
+            deadlines.forgive(run, position, event.at)
         if holds(run, position):
             conduct.offer(run, position)
     elif isinstance(event, e.TaskFailed) and run.error is None and run.compiled.decides(position):
@@ -600,6 +748,8 @@ def _apply_to_task(run: Run, event: _TaskEvent) -> None:
         run.failed += failed if failed and run.compiled.decides(position) else 0
         if run.failed == 0:
             run.error = None
+    if run.compiled.undoes:
+        compensation.keep(run, position, before, event)
 
 
 # ── what is owed ──────────────────────────────────────────────────────────────────────────────────
@@ -617,9 +767,23 @@ def winds_up(run: Run) -> bool:
 
 def startable(run: Run, position: int) -> bool:
     """May the task at `position` be handed to a worker now? (I2, I3)"""
-    if run.tasks[position].state not in (TaskState.PENDING, TaskState.RETRYING):
+    if run.tasks[position].state not in STARTABLE:
         return False
     return holds(run, position) if run.compiled.ruled else run.waits[position] == 0
+
+
+def waits_for_slot(run: Run) -> int:
+    """Tasks that may start, as far as the run is concerned."""
+    return len(run.ready) + (run.aside.size if run.aside is not None else 0)
+
+
+def take_bound(run: Run, need: Need, limit: int) -> list[int]:
+    """Up to `limit` positions of tasks with that need, each startable."""
+    out: list[int] = []
+    while run.aside is not None and len(out) < limit and (position := run.aside.pop(need)) is not None:
+        if startable(run, position):
+            out.append(position)
+    return out
 
 
 def take_ready(run: Run, limit: int) -> list[int]:
@@ -639,18 +803,22 @@ def put_back(run: Run, positions: Iterable[int]) -> None:
 
 
 def wake(run: Run, now: datetime) -> None:
-    """Offer the retrying tasks whose delay is over."""
+    """Offer the retrying and suspended tasks whose delay is over."""
     while run.due and run.due[0][0] <= now:
         _, position, attempt = heapq.heappop(run.due)
         task = run.tasks[position]
-        if task.state is TaskState.RETRYING and task.attempt == attempt:
+        if task.state not in PARKED or task.attempt != attempt:
+            continue
+        if run.agenda is not None or startable(run, position):  # else it is due again once its rule holds
+            if run.compiled.queue_limits:
+                deadlines.line_up(run, position, task.due)
             conduct.offer(run, position)
 
 
 def deadline(run: Run) -> datetime | None:
-    """When the run exceeds its own limit, or None."""
+    """When the run exceeds its own limit, or None. What it undoes takes the time that it takes."""
     limit = run.compiled.definition.run_timeout_s
-    if limit is None or run.going_since is None or run.state in ENDED or winds_up(run):
+    if limit is None or run.going_since is None or run.state in ENDED or winds_up(run) or run.undoing:
         return None
     return run.going_since + timedelta(seconds=limit)
 
@@ -663,20 +831,33 @@ def idle_deadline(run: Run) -> datetime | None:
     return max(run.going_since, run.heard_at or run.going_since) + timedelta(seconds=limit)
 
 
+def next_deadline(run: Run) -> datetime | None:
+    """When something of it is too late (`deadlines.py`), or None."""
+    if not run.compiled.timed or run.state in ENDED or winds_up(run):
+        return None
+    return deadlines.next_at(run)
+
+
 def next_wake(run: Run) -> datetime | None:
     """The next instant at which something is due without any message, or None."""
-    candidates = (run.due[0][0] if run.due else None, deadline(run), idle_deadline(run))
+    due = run.due[0][0] if run.due else None
+    # a pause holds what waits for the world
+    timers = run.standby.timers if run.standby is not None and run.state is RunState.RUNNING else None
+    candidates = (due, timers[0][0] if timers else None, deadline(run), idle_deadline(run), next_deadline(run))
     return min((at for at in candidates if at is not None), default=None)
 
 
 def aborted(run: Run, event: e.Event) -> Abort | None:
     """What must stop because of `event`; ask before applying it."""
-    if not isinstance(event, e.TaskCancelled | e.TaskSkipped | e.TaskMarked):
+    if isinstance(event, e.TaskFailed):
+        if not deadlines.ends_running(run, event):
+            return None
+    elif not isinstance(event, e.TaskCancelled | e.TaskSkipped | e.TaskMarked):
         return None
     if isinstance(event, e.TaskSkipped) and event.by == "task":
         return None  # its attempt has reported so
     task = run.tasks[run.compiled.graph.index[event.task]]
-    if task.state is not TaskState.RUNNING:
+    if task.state is not TaskState.RUNNING or not task.worker:  # a map has none
         return None
     return Abort(event.task, task.attempt, task.worker)
 
@@ -688,10 +869,10 @@ def owed(run: Run) -> list[Effect]:
     out: list[Effect] = [
         Await(name, task.attempt, task.worker, task.incarnation)
         for name, task in zip(run.compiled.graph.names, run.tasks, strict=True)
-        if task.state is TaskState.RUNNING
+        if task.state is TaskState.RUNNING and task.worker  # a map has none
     ]
-    if run.ready and going(run):
-        out.append(Dispatch(len(run.ready)))
+    if (waiting := waits_for_slot(run)) and going(run):
+        out.append(Dispatch(waiting))
     at = next_wake(run)
     if at is not None:
         out.append(WakeAt(at))
@@ -715,12 +896,16 @@ def _sort_out(run: Run) -> None:
     if run.state in ENDED:
         return
     run.ready.clear()
+    if run.aside is not None:
+        run.aside.clear()
     run.due.clear()
+    mapped.begin_sorting(run)
+    waits.sort_out(run)
     agenda = run.agenda
     for position, task in enumerate(run.tasks):
         if task.state is TaskState.PENDING and holds(run, position):
             conduct.offer(run, position)
-        elif task.state is TaskState.RETRYING and task.due is not None:
+        elif task.state in PARKED and task.due is not None:
             if agenda is not None and position not in agenda.batch:
                 continue  # it waits for the next batch
             heapq.heappush(run.due, (task.due, position, task.attempt))

@@ -13,19 +13,20 @@ from datetime import datetime
 
 import msgspec
 
-from orchestrator import conduct
+from orchestrator import compensation, conduct, deadlines, expansion
 from orchestrator import events as e
 from orchestrator.branches import WrongChoice, not_chosen
 from orchestrator.consequences import PENDING, Prospect, Standing
 from orchestrator.definition import TaskSpec
 from orchestrator.errors import Conflict, StaleAttempt
-from orchestrator.messages import Note, ToolAnswer, ToolCall
+from orchestrator.messages import Note, Published, ToolAnswer, ToolCall, Value
 from orchestrator.run import (
     COMPLETED,
     ENDED,
     FAILED,
     Begin,
     Cancel,
+    CheckDeadlines,
     Command,
     GiveBack,
     GoIdle,
@@ -48,7 +49,7 @@ from orchestrator.run import (
     startable,
     winds_up,
 )
-from orchestrator.task import FAILURES, TERMINAL, TaskState, fence, lose, settle, target
+from orchestrator.task import FAILURES, PARKED, STARTABLE, TERMINAL, TaskState, fence, lose, settle, target
 from orchestrator.trigger import is_owed, success_rules_out
 
 
@@ -67,8 +68,8 @@ def decide(run: Run, command: Command, now: datetime) -> list[e.Event]:
             position = _fenced(run, command.task, command.attempt)
             return _ended(run, position, lose(_spec(run, position), run.tasks[position], command.attempt, now))
         case GiveBack():
-            _fenced(run, command.task, command.attempt)
-            return [e.TaskReturned(at=now, task=command.task, attempt=command.attempt)]
+            position = _fenced(run, command.task, command.attempt)
+            return _ended(run, position, e.TaskReturned(at=now, task=command.task, attempt=command.attempt))
         case Mark():
             return _mark(run, command.note, now)
         case Pause():
@@ -90,8 +91,9 @@ def decide(run: Run, command: Command, now: datetime) -> list[e.Event]:
         case Post():
             return _post(run, command, now)
         case MissSla():
-            told = run.state in ENDED or run.sla_missed
-            return [] if told else [e.SlaMissed(at=now, deadline=command.deadline)]
+            return _miss_sla(run, command, now)
+        case CheckDeadlines():
+            return _check_deadlines(run, now)
         case RetryTask():
             return _retry(run, command.task, now)
         case RetryFailed():
@@ -104,6 +106,15 @@ def decide(run: Run, command: Command, now: datetime) -> list[e.Event]:
             return [e.RunRestarted(at=now, dag_version=command.dag_version)]
 
 
+def proceed(run: Run, now: datetime) -> list[e.Event]:
+    """What a mapped task does by itself; ask again after each step until it says nothing (`expansion.py`)."""
+    event = expansion.next_step(run, now)
+    if event is None or isinstance(event, e.TaskExpanded):
+        return [] if event is None else [event]
+    assert isinstance(event, e.TaskSucceeded | e.TaskFailed)
+    return _ended(run, run.compiled.graph.index[event.task], event)
+
+
 def _start(run: Run, now: datetime) -> list[e.Event]:
     if run.state is not RunState.QUEUED:
         raise Conflict(f"run {run.run_id} is already {run.state}")
@@ -112,7 +123,7 @@ def _start(run: Run, now: datetime) -> list[e.Event]:
         return [started, *_driven_end(run.verdict, now)]
     if run.plan is not None:
         return [started, *conduct.begins_with(run.plan, run.compiled.graph.names, now)]
-    return [started] if run.open else [started, e.RunSucceeded(at=now)]
+    return [started] if run.open else [started, _end(run, started, run.failed)]
 
 
 def _post(run: Run, command: Post, now: datetime) -> list[e.Event]:
@@ -152,7 +163,7 @@ def _settle(run: Run, command: Settle, now: datetime) -> list[e.Event]:
         return _ended(run, position, conduct.settle(spec, task, run.agenda.retry_counts[position], report, now))
     event = settle(spec, task, report, now, command.jitter)
     if spec.branch and isinstance(event, e.TaskSucceeded):
-        return _branched(run, position, event)
+        return _branched(run, position, event, event.value)
     return _ended(run, position, event)
 
 
@@ -164,10 +175,21 @@ def _fenced(run: Run, task: str, attempt: int) -> int:
     return position
 
 
+#: the task starts again by itself
+_COMES_BACK = frozenset({e.TaskRetrying, e.TaskReturned, e.TaskSuspended})
+
+
+def finish(run: Run, position: int, event: e.Event, ways: Value | None = None) -> list[e.Event]:
+    """The end of a task that nobody reports, and what follows; of a branch `ways` says how it goes on."""
+    if _spec(run, position).branch and isinstance(event, e.TaskSucceeded):
+        return _branched(run, position, event, event.value if ways is None else ways)
+    return _ended(run, position, event)
+
+
 def _ended(run: Run, position: int, event: e.Event) -> list[e.Event]:
     """`event`, what it means for dependents, and the end of the run if this was the last open task."""
-    if isinstance(event, e.TaskRetrying):
-        return [event]
+    if type(event) in _COMES_BACK and (run.agenda is not None or not run.compiled.ruled):
+        return [event]  # else its rule may not hold any more
     if run.agenda is not None:
         return [event, *_cut_off_by(run, position, event)]
     plain = not run.compiled.ruled and not run.passed_over
@@ -176,14 +198,14 @@ def _ended(run: Run, position: int, event: e.Event) -> list[e.Event]:
     return _follow(run, event, {position: _after(run, position, event)}, [event])
 
 
-def _branched(run: Run, position: int, event: e.TaskSucceeded) -> list[e.Event]:
+def _branched(run: Run, position: int, event: e.TaskSucceeded, ways: Value | None) -> list[e.Event]:
     """A branch ended well: the dependents that it does not name are skipped."""
     try:
-        others = not_chosen(run, position, event.value)
+        others = not_chosen(run, position, ways)
     except WrongChoice as wrong:
         error = f"{type(wrong).__name__}: {wrong}"
         return _ended(run, position, e.TaskFailed(at=event.at, task=event.task, attempt=event.attempt, error=error))
-    waiting = [i for i in others if run.tasks[i].state in (TaskState.PENDING, TaskState.RETRYING)]
+    waiting = [i for i in others if run.tasks[i].state in STARTABLE]
     reason = f"branch {event.task} went another way"
     skips = [e.TaskSkipped(at=event.at, task=_spec(run, i).id, reason=reason, by="branch") for i in waiting]
     skipped = dict.fromkeys(waiting, Standing(TaskState.SKIPPED, "branch"))
@@ -206,20 +228,24 @@ def _follow(run: Run, last: e.Event, changes: dict[int, Standing], out: list[e.E
 
 def _end(run: Run, last: e.Event, failed: int) -> e.Event:
     """The terminal event of a run whose last open task ends with `last`, so many having failed."""
-    if run.state is RunState.CANCELLING:
+    if run.state in (RunState.CANCELLING, RunState.CANCELLED):
         return e.RunCancelled(at=last.at)
-    if run.overdue is not None:
-        return e.RunTimedOut(at=last.at, error=run.overdue)
+    overdue = run.error if run.state is RunState.TIMED_OUT else run.overdue
+    if overdue is not None:
+        return e.RunTimedOut(at=last.at, error=compensation.told(run, overdue, last))
     if not failed:
         return e.RunSucceeded(at=last.at)
     error = f"{last.task}: {last.error}" if isinstance(last, e.TaskFailed) else "some task failed"
-    return e.RunFailed(at=last.at, error=run.error or error)
+    return e.RunFailed(at=last.at, error=compensation.told(run, run.error or error, last))
 
 
 def _mark(run: Run, note: Note, now: datetime) -> list[e.Event]:
     _fenced(run, note.task, note.attempt)
     if note.kind in ("tool_started", "tool_completed"):
         return [_called(note, now)]
+    if note.kind == "publish":
+        told = msgspec.json.decode(note.data, type=Published)
+        return [e.ValuePublished(now, note.task, note.attempt, told.name, told.value)]
     event = e.TaskCheckpointed if note.kind == "checkpoint" else e.TaskProgressed
     return [event(at=now, task=note.task, attempt=note.attempt, data=note.data)]
 
@@ -233,13 +259,13 @@ def _called(note: Note, now: datetime) -> e.Event:
 
 
 def _cancel(run: Run, now: datetime) -> list[e.Event]:
-    """The end of the run; teardowns of what was set up come first."""
+    """The end of the run; compensations of what was done and teardowns of what was set up come first."""
     if run.agenda is not None or run.state is RunState.QUEUED:
         return [*cancel_open(run, now), e.RunCancelled(at=now)]
     if run.state is RunState.CANCELLING:
         return []
-    if owed := _owed_teardowns(run):
-        return [e.RunCancelling(at=now), *cancel_open(run, now, owed)]
+    if owed := _owed(run):
+        return [e.RunCancelling(at=now), *_only(run, owed, now)]
     return [*cancel_open(run, now), e.RunCancelled(at=now)]
 
 
@@ -247,15 +273,49 @@ def _time_out(run: Run, now: datetime) -> list[e.Event]:
     """The same, of a run that takes too long."""
     _must_not_wind_up(run)
     error = f"RunTimedOut: longer than {run.compiled.definition.run_timeout_s} s"
-    if owed := _owed_teardowns(run):
-        return [e.RunOverdue(at=now, error=error), *cancel_open(run, now, owed)]
+    if run.undoing:
+        raise Conflict(f"run {run.run_id} has failed and compensates; that has no limit")
+    if owed := _owed(run):
+        return [e.RunOverdue(at=now, error=error), *_only(run, owed, now)]
     return [*cancel_open(run, now), e.RunTimedOut(at=now, error=error)]
 
 
-def _owed_teardowns(run: Run) -> set[str]:
-    """Those that run although the rest of the run is ended."""
+def _miss_sla(run: Run, command: MissSla, now: datetime) -> list[e.Event]:
+    """It is told once, and cancels the run where the definition says so."""
+    if run.state in ENDED or run.sla_missed:
+        return []
+    missed = e.SlaMissed(at=now, deadline=command.deadline)
+    cancels = "cancel" in run.compiled.definition.on_sla_miss and not winds_up(run)
+    return [missed, *_cancel(run, now)] if cancels else [missed]
+
+
+def _check_deadlines(run: Run, now: datetime) -> list[e.Event]:
+    """What is too late by now, and what follows from that."""
+    if run.state in ENDED or winds_up(run):
+        return []
+    limit = deadlines.admit_by(run)
+    if limit is not None and limit <= now:
+        error = f"QueueTimeout: not admitted within {run.compiled.definition.queue_timeout_s:g} s"
+        return [*cancel_open(run, now), e.RunTimedOut(at=now, error=error, reason="queued")]
+    misses, ends = deadlines.verdicts(run, now)
+    if not ends:
+        return misses
+    out = [*misses, *ends.values()]
+    return _follow(run, out[-1], dict.fromkeys(ends, Standing(TaskState.TIMED_OUT)), out)
+
+
+def _owed(run: Run) -> list[int]:
+    """Compensations and teardowns that run although the rest of the run is ended."""
     compiled = run.compiled
-    return {compiled.graph.names[i] for i in compiled.setups if compiled.runnable[i] and is_owed(run, i)}
+    teardowns = [i for i in compiled.setups if compiled.runnable[i] and is_owed(run, i)]
+    return [*compensation.owed(run), *teardowns] if compiled.undoes else teardowns
+
+
+def _only(run: Run, owed: Iterable[int], now: datetime) -> list[e.Event]:
+    """Of what is open, only those go on."""
+    compiled = run.compiled
+    cancelled = cancel_open(run, now, {compiled.graph.names[i] for i in owed})
+    return [*cancelled, *compensation.announced(run, (i for i in owed if i in compiled.undoes), now)]
 
 
 def cancel_open(run: Run, now: datetime, apart_from: Container[str] = ()) -> Iterator[e.Event]:
@@ -272,11 +332,15 @@ def _retry(run: Run, name: str, now: datetime) -> list[e.Event]:
     position = run.position(name)
     task = run.tasks[position]
     _must_not_wind_up(run)
+    if position in run.compiled.undoes:
+        compensation.retried(run, position)
+        again = [e.TaskReset(at=now, task=name), *compensation.announced(run, (position,), now)]
+        return [*_revived_as_it_ended(run, now), *again]
     if run.state is RunState.QUEUED or task.state not in FAILURES | {TaskState.UPSTREAM_FAILED, TaskState.CANCELLED}:
         raise Conflict(
             f"task {name} of run {run.run_id} is {task.state}; only a failed or cancelled task can be retried"
         )
-    cause = _failed_ancestor(run, position) if task.state is TaskState.UPSTREAM_FAILED else None
+    cause = _failed_ancestor(run, expansion.host_of(run, position)) if task.state is TaskState.UPSTREAM_FAILED else None
     if cause is not None:
         raise Conflict(f"task {name} waits for task {cause}, which stays failed; retry that one")
     return _reset(run, {position}, now)
@@ -284,8 +348,7 @@ def _retry(run: Run, name: str, now: datetime) -> list[e.Event]:
 
 def _retry_failed(run: Run, now: datetime) -> list[e.Event]:
     _must_not_wind_up(run)
-    again = FAILURES | {TaskState.CANCELLED}
-    positions = {i for i, task in enumerate(run.tasks) if task.state in again}
+    positions = expansion.failed_in_run(run)
     if run.state is RunState.QUEUED or not positions:
         raise Conflict(f"run {run.run_id} has no failed task")
     return _reset(run, positions, now)
@@ -294,7 +357,9 @@ def _retry_failed(run: Run, now: datetime) -> list[e.Event]:
 def _reset(run: Run, positions: set[int], now: datetime) -> list[e.Event]:
     """Those tasks and what failed because of them are pending again; a terminal run goes on."""
     positions |= _cut_off(run)
-    positions |= _set_up_again(run, positions)
+    positions = expansion.with_maps(run, positions)
+    again = _set_up_again(run, positions)
+    positions |= again | expansion.set_up_anew(run, again)
     return _again(run, dict.fromkeys(positions, PENDING), [], now)
 
 
@@ -305,7 +370,7 @@ def _set_up_again(run: Run, positions: Iterable[int]) -> set[int]:
         state = run.tasks[teardown].state
         if run.compiled.scopes[teardown].isdisjoint(positions):
             continue
-        if state in (TaskState.RUNNING, TaskState.RETRYING):
+        if state is TaskState.RUNNING or state in PARKED:
             raise Conflict(f"task {run.compiled.graph.names[teardown]} of run {run.run_id} is under way; wait for it")
         if state is TaskState.SUCCEEDED or state in FAILURES:
             out |= {teardown, *(i for i in setups if run.tasks[i].state is TaskState.SUCCEEDED)}
@@ -317,10 +382,15 @@ def _skip(run: Run, name: str, now: datetime) -> list[e.Event]:
     state = run.tasks[position].state
     if state is TaskState.SKIPPED:
         return []
+    if position in run.compiled.undoes and run.state in ENDED and state in FAILURES:
+        skipped = e.TaskSkipped(at=now, task=name)
+        return [*_revived_as_it_ended(run, now), skipped, _end(run, skipped, run.failed)]
     over = run.state is RunState.CANCELLED or (winds_up(run) and state in TERMINAL)
     if over or state in (TaskState.SUCCEEDED, TaskState.CANCELLED):
         raise Conflict(f"task {name} of run {run.run_id} is {state} and the run is {run.state}; it cannot be skipped")
     changes = dict.fromkeys(_cut_off(run), PENDING) | {position: Standing(TaskState.SKIPPED)}
+    if (host := expansion.judged_again(run, position)) is not None:
+        changes[host] = PENDING
     return _again(run, changes, [e.TaskSkipped(at=now, task=name)], now)
 
 
@@ -328,12 +398,15 @@ def _again(run: Run, changes: dict[int, Standing], by_hand: list[e.Event], now: 
     """A terminal run goes on; `by_hand`, and the rest of `changes`, which are resets, with all that follows."""
     names = run.compiled.graph.names
     prospect = Prospect(run, changes)
+    if run.compiled.undoes and (undone := compensation.needed_again(run, prospect.changes, prospect.at)):
+        changes = changes | dict.fromkeys(undone | _set_up_again(run, undone), PENDING)
+        prospect = Prospect(run, changes)
     resets: list[e.Event] = [
         e.TaskReset(at=now, task=names[i]) for i in sorted(i for i, after in changes.items() if after == PENDING)
     ]
     out = [*_revived(run, now), *by_hand, *resets, *prospect.events(now)]
     if prospect.open == 0 and run.state is not RunState.QUEUED:
-        out.append(_end(run, out[-1], prospect.failed))
+        out.append(_end(run, by_hand[-1] if by_hand else out[-1], prospect.failed))
     return out
 
 
@@ -341,7 +414,16 @@ def _cut_off(run: Run) -> set[int]:
     """What the end of the run cut off: when the run goes on, it goes on with all of that."""
     if run.state not in (RunState.CANCELLED, RunState.TIMED_OUT):
         return set()
-    return {i for i, task in enumerate(run.tasks) if task.state is TaskState.CANCELLED}
+    return {i for i, task in enumerate(run.tasks) if task.state is TaskState.CANCELLED and expansion.cut_off(run, i)}
+
+
+def _revived_as_it_ended(run: Run, now: datetime) -> list[e.Event]:
+    """A terminal run goes on with a compensation alone, and ends as it had ended."""
+    if run.state is RunState.CANCELLED:
+        return [*_revived(run, now), e.RunCancelling(at=now)]
+    if run.state is RunState.TIMED_OUT:
+        return [*_revived(run, now), e.RunOverdue(at=now, error=run.error or "")]
+    return _revived(run, now)
 
 
 def _revived(run: Run, now: datetime) -> list[e.Event]:
@@ -416,7 +498,7 @@ def must_not_have_ended(run: Run) -> None:
 
 def _must_not_wind_up(run: Run) -> None:
     if winds_up(run):
-        raise Conflict(f"run {run.run_id} was cancelled or took too long; only its teardowns still run")
+        raise Conflict(f"run {run.run_id} was cancelled or took too long; it only cleans up")
 
 
 def _spec(run: Run, position: int) -> TaskSpec:

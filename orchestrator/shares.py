@@ -34,7 +34,7 @@ One decision costs O(log n) per level, and nothing but a look where a parent has
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 #: from the root's child to the leaf
 Path = tuple[str, ...]
@@ -221,6 +221,15 @@ class Shares:
             others = sum(each.weight for each in node.active.values() if each is not child)
             out *= child.weight / (child.weight + others)
             node = child
+        return out
+
+    def least(self, leaves: Iterable[Path]) -> Path:
+        """Of some leaves, there is one, the one that is served least; the first of equals."""
+        rest = iter(leaves)
+        out = next(rest)
+        for leaf in rest:
+            if self.lead(leaf, out) < 0:
+                out = leaf
         return out
 
     def lead(self, path: Path, other: Path) -> float:

@@ -2,13 +2,13 @@
 
     body ──JSON we can keep?──▶ pydantic ──▶ supported? ──▶ types, schedule, graph ──▶ Definition
 
-All three ways in end in `parse_dag`, so a bound holds everywhere or nowhere. Whatever is wrong raises
-`Invalid`, never another exception; its details name each field by its path in the body. The shape is
-section 1 of the dags contract, with these additive keys: of a DAG `isolation`, `run_timeout_s`, `weight` and those of
-its schedule (`calendar`, `start_at`, `end_at`, `jitter_s`; `overlap` also takes `cancel_previous`); of a
-task `inputs`, `retry_cap_s`, `pool`, `trigger_rule`, `branch`, `teardown_of`, `on_failure_fail_run`
-(docs/graphs.md tells them). Unknown keys are ignored. What a later version will do (callbacks, SLAs of
-tasks, pools) is refused by name until it does.
+All three ways in end in `parse_dag`, so a bound holds everywhere or nowhere. Whatever is wrong raises `Invalid`, never
+another exception; its details name each field by its path in the body. The shape is section 1 of the dags contract,
+with these additive keys: of a DAG `isolation`, `run_timeout_s`, `weight`, `partitions` and those of its schedule
+(`calendar`, `start_at`, `end_at`, `jitter_s`; `overlap` also takes `cancel_previous`); of a task `inputs`,
+`retry_cap_s`, `trigger_rule`, `branch`, `teardown_of`, `on_failure_fail_run`, `compensates` (docs/graphs.md tells
+them), `expand`, `max_active`, `tolerated_failures` (docs/mapping.md), those of deadlines (docs/deadlines.md), and, told
+by docs/limits.md, `pool` and `limits` of a task and `max_active_tasks` of a DAG. Unknown keys are ignored.
 
 pydantic is imported here and in no other module of the core.
 """
@@ -23,29 +23,73 @@ from typing import Annotated, Any
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from orchestrator import graph, kinds
+from orchestrator import graph, kinds, map_form, partitions, policies
 from orchestrator.binding import own, place
 from orchestrator.dates import instant_text, parse_instant
-from orchestrator.definition import Calendar, Catchup, Definition, Isolation, Overlap, TaskSpec, TriggerRule
+from orchestrator.definition import (
+    MARK,
+    WAITING_TYPES,
+    Calendar,
+    Catchup,
+    Definition,
+    Isolation,
+    LimitUse,
+    Overlap,
+    RetryPolicy,
+    SlaAction,
+    TaskSpec,
+    TriggerRule,
+)
 from orchestrator.errors import Invalid, PermanentFailure
 from orchestrator.faults import DEPTH_MAX, Fault, json_fault, refusal
+from orchestrator.mapped import INSTANCES_MAX
+from orchestrator.needs import DEFAULT_POOL, LIMITS_MAX, POOL, SLOTS_MAX, template_fault
 
 TASKS_MAX = 50_000
 #: teardowns of a DAG, and setups of a teardown
 TEARDOWNS_MAX = 100
 SETUPS_MAX = 100
+#: compensations of a DAG
+COMPENSATIONS_MAX = 1000
 DAG_ID = r"^[A-Za-z0-9_.-]{1,250}$"
 TASK_ID = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"
 ENTRYPOINT = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
 
 #: keys of a task that say when it starts and what that means for others (docs/graphs.md)
-RULES = ("trigger_rule", "branch", "teardown_of", "on_failure_fail_run")
+RULES = ("trigger_rule", "branch", "teardown_of", "on_failure_fail_run", "compensates")
 
 _YEAR_S = 366 * 86_400
-_NOT_YET = "is not supported yet"
 
+#: as `failures.py` has them
+EXCEPTION = r"^[A-Za-z_][A-Za-z0-9_]*(\.([A-Za-z_][A-Za-z0-9_]*|<locals>))*$"
+STATUS = r"^([1-9]\d\d|[1-9]xx)$"
+ExceptionName = Annotated[str, StringConstraints(pattern=EXCEPTION, max_length=200)]
+ExceptionNames = Annotated[list[ExceptionName], Field(max_length=50)]
+SlaActions = Annotated[list[SlaAction], Field(min_length=1, max_length=4)]
 TaskId = Annotated[str, StringConstraints(pattern=TASK_ID)]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+
+
+class RetryPolicyBody(BaseModel):
+    """How failures of some classes are tried again."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    exceptions: Annotated[list[ExceptionName], Field(min_length=1, max_length=50)]
+    retries: int | None = Field(default=None, ge=0, le=20)
+    retry_delay_s: float | None = Field(default=None, ge=0, le=_YEAR_S)
+
+
+LimitName = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+
+
+class LimitUseBody(BaseModel):
+    """Several permits of one limit."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    name: LimitName
+    slots: int = Field(default=1, ge=1, le=SLOTS_MAX)
 
 
 class TaskBody(BaseModel):
@@ -64,9 +108,24 @@ class TaskBody(BaseModel):
     retry_delay_s: float = Field(default=5.0, ge=0, le=_YEAR_S)
     retry_cap_s: float = Field(default=300.0, ge=0, le=_YEAR_S)
     timeout_s: float = Field(default=3600.0, ge=1, le=86_400)
-    sla_s: int | None = Field(default=None, gt=0)
+    #: from when its run was queued
+    sla_s: int | None = Field(default=None, gt=0, le=10 * _YEAR_S)
+    on_sla_miss: SlaActions = Field(default_factory=lambda: list(MARK))
+    #: how long it may wait for a worker once it could start
+    queue_timeout_s: float | None = Field(default=None, gt=0, le=_YEAR_S)
+    #: an attempt that gives no sign of life for so long is ended
+    heartbeat_timeout_s: float | None = Field(default=None, ge=0.1, le=86_400)
+    #: classes of failures that are tried again (none given: all), and that are not
+    retry_on: ExceptionNames = Field(default_factory=list)
+    no_retry_on: ExceptionNames = Field(default_factory=list)
+    retry_policies: list[RetryPolicyBody] = Field(default_factory=list, max_length=20)
+    #: of type bash, and of type http: `503`, `5xx`
+    retry_exit_codes: list[Annotated[int, Field(ge=-64, le=255)]] = Field(default_factory=list, max_length=50)
+    retry_statuses: list[Annotated[str, StringConstraints(pattern=STATUS)]] = Field(default_factory=list, max_length=50)
     priority: int = Field(default=0, ge=0, le=100)
-    pool: Annotated[str, StringConstraints(min_length=1, max_length=100)] = "default"
+    pool: Annotated[str, StringConstraints(pattern=POOL)] = DEFAULT_POOL
+    #: what it takes permits of while it runs
+    limits: list[LimitName | LimitUseBody] = Field(default_factory=list, max_length=LIMITS_MAX)
     #: when it starts, given how the tasks it waits for have ended
     trigger_rule: TriggerRule = "all_success"
     #: its value names the direct dependents that go on; the others are skipped
@@ -75,6 +134,13 @@ class TaskBody(BaseModel):
     teardown_of: list[TaskId] = Field(default_factory=list, max_length=SETUPS_MAX)
     #: of a teardown: its failure fails the run
     on_failure_fail_run: bool = False
+    #: path of one parameter -> what the task runs for each element of (see `map_form.py`)
+    expand: dict[Annotated[str, StringConstraints(min_length=1, max_length=1000)], Any] = Field(default_factory=dict)
+    #: of a mapped task: how many of its instances run at a time, and how many may fail
+    max_active: int | None = Field(default=None, ge=1, le=INSTANCES_MAX)
+    tolerated_failures: Annotated[int, Field(ge=0, le=INSTANCES_MAX)] | str = 0
+    #: the task that it undoes when that succeeded and the run does not; it has no other rule then
+    compensates: TaskId | None = None
 
 
 class CalendarBody(BaseModel):
@@ -100,8 +166,12 @@ class DagBody(BaseModel):
     catchup: Catchup = "none"
     overlap: Overlap = "allow"
     max_active_runs: int = Field(default=16, ge=1, le=1000)
+    max_active_tasks: int | None = Field(default=None, ge=1, le=10_000)
     sla_s: int | None = Field(default=None, gt=0, le=10 * _YEAR_S)
+    on_sla_miss: SlaActions = Field(default_factory=lambda: list(MARK))
     run_timeout_s: float | None = Field(default=None, gt=0, le=_YEAR_S)
+    #: how long it may wait for its admission
+    queue_timeout_s: float | None = Field(default=None, gt=0, le=_YEAR_S)
     callback_url: str | None = None
     description: Annotated[str, StringConstraints(max_length=10_000)] | None = None
     tags: list[Tag] = Field(default_factory=list, max_length=100)
@@ -110,6 +180,8 @@ class DagBody(BaseModel):
     start_at: str | None = None
     end_at: str | None = None
     jitter_s: float = Field(default=0.0, ge=0, le=86_400)
+    #: a list of values, or lists by name whose product it is (see `partitions.py`)
+    partitions: Any = None
     #: its part of what its class shares among DAGs (docs/fairness.md)
     weight: int = Field(default=1, ge=1, le=100)
 
@@ -124,7 +196,6 @@ def parse_dag(body: object) -> tuple[Definition, bool]:
         dag = DagBody.model_validate(body)
     except ValidationError as error:
         raise refusal([_worded(one) for one in error.errors(include_url=False, include_input=False)]) from None
-    _refuse_what_waits(dag)
     definition = _definition(dag)
     _check_meaning(definition)
     tasks = tuple(_with_all_needs(task) for task in definition.tasks)
@@ -167,9 +238,23 @@ def to_json(definition: Definition) -> dict[str, Any]:
         "tags": list(definition.tags),
     }
     plain = Definition(dag_id="", owner="")
-    for key in ("description", "isolation", "run_timeout_s", "start_at", "end_at", "jitter_s", "weight"):
+    for key in (
+        "description",
+        "isolation",
+        "max_active_tasks",
+        "run_timeout_s",
+        "queue_timeout_s",
+        "start_at",
+        "end_at",
+        "jitter_s",
+        "weight",
+    ):
         if getattr(definition, key) != getattr(plain, key):
             body[key] = getattr(definition, key)
+    if definition.on_sla_miss != MARK:
+        body["on_sla_miss"] = list(definition.on_sla_miss)
+    if definition.partitions:
+        body["partitions"] = partitions.lists(definition.partitions)
     if definition.calendar is not None:
         body["calendar"] = {
             name: list(value) for name, value in msgspec.structs.asdict(definition.calendar).items() if value
@@ -227,19 +312,6 @@ def _worded(error: Any) -> Fault:
     return field, re.sub(r"^\w+ should", "must", str(error["msg"]))
 
 
-def _refuse_what_waits(dag: DagBody) -> None:
-    faults: list[Fault] = []
-    if dag.callback_url is not None:
-        faults.append(("callback_url", _NOT_YET))
-    for position, task in enumerate(dag.tasks):
-        if task.sla_s is not None:
-            faults.append((f"tasks/{position}/sla_s", f"{_NOT_YET}; sla_s of the DAG is"))
-        if task.pool != "default":
-            faults.append((f"tasks/{position}/pool", f"{task.pool!r} {_NOT_YET}; the only pool is 'default'"))
-    if faults:
-        raise refusal(faults)
-
-
 def _definition(dag: DagBody) -> Definition:
     made = Definition(
         dag_id=dag.dag_id,
@@ -251,7 +323,10 @@ def _definition(dag: DagBody) -> Definition:
         overlap=dag.overlap,
         max_active_runs=dag.max_active_runs,
         sla_s=dag.sla_s,
+        on_sla_miss=policies.actions(dag.on_sla_miss),
         run_timeout_s=dag.run_timeout_s,
+        queue_timeout_s=dag.queue_timeout_s,
+        callback_url=dag.callback_url,
         description=dag.description,
         tags=tuple(dag.tags),
         isolation=dag.isolation,
@@ -260,8 +335,11 @@ def _definition(dag: DagBody) -> Definition:
         end_at=instant_text(parse_instant(dag.end_at, "end_at")) if dag.end_at is not None else None,
         weight=dag.weight,
     )
+    if dag.partitions is not None:
+        made = msgspec.structs.replace(made, partitions=partitions.parse(dag.partitions))
     # a default that is another object would be written, and change the hashes of definitions without jitter
-    return msgspec.structs.replace(made, jitter_s=dag.jitter_s) if dag.jitter_s else made
+    made = msgspec.structs.replace(made, jitter_s=dag.jitter_s) if dag.jitter_s else made
+    return msgspec.structs.replace(made, max_active_tasks=dag.max_active_tasks)
 
 
 def _calendar(body: CalendarBody | None) -> Calendar | None:
@@ -287,11 +365,28 @@ def _task(position: int, task: TaskBody) -> TaskSpec:
         retry_delay_s=task.retry_delay_s,
         retry_cap_s=task.retry_cap_s,
         timeout_s=task.timeout_s,
+        sla_s=task.sla_s,
+        on_sla_miss=policies.actions(task.on_sla_miss),
+        queue_timeout_s=task.queue_timeout_s,
+        heartbeat_timeout_s=task.heartbeat_timeout_s,
+        retry_on=tuple(task.retry_on),
+        no_retry_on=tuple(task.no_retry_on),
+        retry_policies=tuple(
+            RetryPolicy(tuple(each.exceptions), each.retries, each.retry_delay_s) for each in task.retry_policies
+        ),
+        retry_exit_codes=tuple(task.retry_exit_codes),
+        retry_statuses=tuple(task.retry_statuses),
         priority=task.priority,
         trigger_rule=task.trigger_rule,
         branch=task.branch,
         teardown_of=tuple(task.teardown_of),
         on_failure_fail_run=task.on_failure_fail_run,
+        expand=task.expand,
+        max_active=task.max_active,
+        tolerated_failures=task.tolerated_failures,
+        compensates=task.compensates,
+        pool=task.pool,
+        limits=tuple(LimitUse(use) if isinstance(use, str) else LimitUse(use.name, use.slots) for use in task.limits),
     )
 
 
@@ -302,9 +397,13 @@ def _check_meaning(definition: Definition) -> None:
     faults = [
         (f"tasks/{position}/{field}", problem)
         for position, task in enumerate(definition.tasks)
-        for field, problem in (*kinds.faults(task), *_misplaced(task))
+        for field, problem in (*kinds.faults(task), *_misplaced(task), *_misnamed(task))
     ]
     faults += _misused_teardowns(definition.tasks)
+    faults += map_form.misused(definition.tasks)
+    faults += policies.faults(definition)
+    faults += _misused_compensations(definition.tasks)
+    faults = faults or list(_misnamed_ways(definition.tasks))
     if faults:
         raise refusal(faults)
     graph.check(definition.tasks)
@@ -334,19 +433,71 @@ def _misused_teardowns(tasks: tuple[TaskSpec, ...]) -> Iterator[Fault]:
                 yield f"{where}/teardown_of/{number}", f"{name!r} is a {kind} and cannot be a setup"
 
 
+def _misnamed_ways(tasks: tuple[TaskSpec, ...]) -> Iterator[Fault]:
+    """Choices of approvals lead to tasks that come directly after them."""
+    for position, task in enumerate(tasks):
+        if task.type != "core.approval" or "branches" not in task.params:
+            continue
+        below = {other.id for other in tasks if task.id in graph.needs(other)}
+        named = {name: choice for choice, names in own(task.params["branches"]).items() for name in names}
+        for name in named.keys() - below:
+            yield f"tasks/{position}/params/branches/{named[name]}", f"{name!r} is not a direct dependent"
+
+
+def _misused_compensations(tasks: tuple[TaskSpec, ...]) -> Iterator[Fault]:
+    """A compensation undoes one task that nothing else undoes; the end of the run starts it, and nothing follows it."""
+    undoes = {task.id: task.compensates for task in tasks if task.compensates is not None}
+    if not undoes:
+        return
+    if len(undoes) > COMPENSATIONS_MAX:
+        yield "tasks", f"at most {COMPENSATIONS_MAX} of them may be compensations"
+    teardowns = {task.id for task in tasks if task.teardown_of}
+    first: dict[str, str] = {}
+    for position, task in enumerate(tasks):
+        where, undone = f"tasks/{position}", task.compensates
+        if after := undoes.keys() & set(graph.needs(task)) - {undone}:
+            yield f"{where}/depends_on", f"{min(after)!r} is a compensation: no task may come after it"
+        if undone is None:
+            continue
+        if task.trigger_rule != "all_success":
+            yield f"{where}/trigger_rule", "a compensation has a rule of its own"
+        if task.branch or task.teardown_of:
+            yield f"{where}/compensates", f"a {'branch' if task.branch else 'teardown'} cannot be a compensation"
+        if task.expand or task.type in WAITING_TYPES:
+            kind = "mapped task" if task.expand else "task that waits"
+            yield f"{where}/compensates", f"a {kind} cannot be a compensation"
+        if undone in undoes or undone in teardowns:
+            kind = "compensation" if undone in undoes else "teardown"
+            yield f"{where}/compensates", f"{undone!r} is a {kind} and cannot be compensated"
+        if first.setdefault(undone, task.id) != task.id:
+            yield f"{where}/compensates", f"{undone!r} has a compensation already: {first[undone]!r}"
+
+
+def _misnamed(task: TaskSpec) -> Iterator[Fault]:
+    """Limits that could not be defined."""
+    for number, use in enumerate(task.limits):
+        if problem := template_fault(use.name):
+            yield f"limits/{number}", problem
+
+
 def _misplaced(task: TaskSpec) -> Iterator[Fault]:
     """Inputs whose path leads nowhere in the params, or through another input."""
-    if not any("/" in path for path in task.inputs):
+    paths = (*task.inputs, *task.expand)
+    if not any("/" in path for path in paths):
         return
     params = {name: copy.deepcopy(own(value)) for name, value in task.params.items()}
-    for path in sorted(task.inputs, key=lambda path: path.count("/")):
+    for path in sorted(paths, key=lambda path: path.count("/")):
         if path.count("/") >= DEPTH_MAX:
-            yield f"inputs/{path}", f"is deeper than {DEPTH_MAX} levels"
+            yield f"{_key(task, path)}/{path}", f"is deeper than {DEPTH_MAX} levels"
             return
         try:
             place(params, {path: ...})
         except PermanentFailure:
-            yield f"inputs/{path}", "has no place in the params"
+            yield f"{_key(task, path)}/{path}", "has no place in the params"
+
+
+def _key(task: TaskSpec, path: str) -> str:
+    return "inputs" if path in task.inputs else "expand"
 
 
 def _with_all_needs(task: TaskSpec) -> TaskSpec:
@@ -368,9 +519,27 @@ def _task_json(task: TaskSpec) -> dict[str, Any]:
         "priority": task.priority,
     }
     plain = TaskSpec(id="")
-    for key in ("inputs", "retry_cap_s", "pool", "trigger_rule", "branch", "on_failure_fail_run"):
+    for key in (
+        "inputs",
+        "retry_cap_s",
+        "pool",
+        "trigger_rule",
+        "branch",
+        "on_failure_fail_run",
+        "expand",
+        "max_active",
+        "compensates",
+        *policies.SPANS,
+    ):
         if getattr(task, key) != getattr(plain, key):
             body[key] = getattr(task, key)
-    if task.teardown_of:
-        body["teardown_of"] = list(task.teardown_of)
+    if task.tolerated_failures:
+        body["tolerated_failures"] = task.tolerated_failures
+    for key in ("teardown_of", "on_sla_miss", *policies.LISTS):
+        if getattr(task, key) != getattr(plain, key):
+            body[key] = list(getattr(task, key))
+    if task.retry_policies:
+        body["retry_policies"] = [policies.policy_json(policy) for policy in task.retry_policies]
+    if task.limits:
+        body["limits"] = [use.name if use.slots == 1 else {"name": use.name, "slots": use.slots} for use in task.limits]
     return body

@@ -6,8 +6,14 @@
        │
        └──reset── failed | timed_out | upstream_failed | cancelled   (by hand)
 
-    pending | running | retrying ──▶ skipped | cancelled ;  pending | retrying ──▶ upstream_failed
-    succeeded ──reset──▶ pending      (a setup, when what it set up is needed again)
+    running ââsuspendedâââ¶ suspended ââstartedâââ¶ running       (its code sleeps; between two attempts)
+    pending ââwaitingâââ¶ waiting âââ¶ succeeded | failed | timed_out    (it waits for the world, without a worker)
+    pending ââexpandedâââ¶ running     (a map, which runs as long as an instance of it is open: `mapped.py`)
+
+    pending | running | retrying | suspended | waiting âââ¶ skipped | cancelled
+    pending | retrying | suspended âââ¶ upstream_failed
+    pending | running | retrying | suspended | waiting ──failed──▶ timed_out    (too late, see `deadlines.py`)
+    succeeded ──reset──▶ pending      (a setup that is needed again; a map of which an instance is retried)
 
 Of a plan, people also mark tasks as done in any state, and reset skipped and retrying ones.
 
@@ -31,7 +37,7 @@ from orchestrator import events as e
 from orchestrator.definition import TaskSpec
 from orchestrator.errors import StaleAttempt
 from orchestrator.messages import Report
-from orchestrator.retry import delay, may_retry
+from orchestrator.retry import allowance, delay, may_retry
 
 #: a task that was lost with its worker this often is failed
 LOSSES_MAX = 3
@@ -44,6 +50,10 @@ class TaskState(StrEnum):
     RUNNING = "running"
     #: waits for `due`
     RETRYING = "retrying"
+    #: its code sleeps until `due`, without a worker
+    SUSPENDED = "suspended"
+    #: for time, a signal or people (`waits.py`)
+    WAITING = "waiting"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     TIMED_OUT = "timed_out"
@@ -59,6 +69,13 @@ TERMINAL = frozenset({_S.SUCCEEDED, _S.FAILED, _S.TIMED_OUT, _S.CANCELLED, _S.SK
 SATISFIED = frozenset({_S.SUCCEEDED, _S.SKIPPED})
 #: failed by its own doing
 FAILURES = frozenset({_S.FAILED, _S.TIMED_OUT})
+#: between two attempts: it starts again at `due`
+PARKED = frozenset({_S.RETRYING, _S.SUSPENDED})
+#: it starts when its rule holds
+STARTABLE = PARKED | {_S.PENDING}
+
+#: outcome of an attempt that timed out -> what was too long: all of it, or a silence of it
+TIMEOUTS: Mapping[str, str] = {"timed_out": "run", "stalled": "heartbeat"}
 
 _MARKED: dict[type[e.Event], TaskState] = {e.TaskMarked: _S.SUCCEEDED}
 _LEFT_ALONE = _MARKED | {e.TaskReset: _S.PENDING, e.TaskSkipped: _S.SKIPPED}
@@ -66,15 +83,19 @@ TRANSITIONS: Mapping[TaskState, Mapping[type[e.Event], TaskState]] = {
     _S.PENDING: _MARKED
     | {
         e.TaskStarted: _S.RUNNING,
+        e.TaskExpanded: _S.RUNNING,
+        e.TaskWaiting: _S.WAITING,
         e.TaskSkipped: _S.SKIPPED,
         e.TaskUpstreamFailed: _S.UPSTREAM_FAILED,
         e.TaskCancelled: _S.CANCELLED,
+        e.TaskFailed: _S.FAILED,
     },
     _S.RUNNING: _MARKED
     | {
         e.TaskReturned: _S.PENDING,
         e.TaskSucceeded: _S.SUCCEEDED,
         e.TaskRetrying: _S.RETRYING,
+        e.TaskSuspended: _S.SUSPENDED,
         e.TaskFailed: _S.FAILED,
         e.TaskSkipped: _S.SKIPPED,
         e.TaskCancelled: _S.CANCELLED,
@@ -83,6 +104,20 @@ TRANSITIONS: Mapping[TaskState, Mapping[type[e.Event], TaskState]] = {
     | {
         e.TaskStarted: _S.RUNNING,
         e.TaskUpstreamFailed: _S.UPSTREAM_FAILED,
+        e.TaskCancelled: _S.CANCELLED,
+        e.TaskFailed: _S.FAILED,
+    },
+    _S.SUSPENDED: {
+        e.TaskStarted: _S.RUNNING,
+        e.TaskSkipped: _S.SKIPPED,
+        e.TaskUpstreamFailed: _S.UPSTREAM_FAILED,
+        e.TaskCancelled: _S.CANCELLED,
+        e.TaskFailed: _S.FAILED,
+    },
+    _S.WAITING: {
+        e.TaskSucceeded: _S.SUCCEEDED,
+        e.TaskFailed: _S.FAILED,
+        e.TaskSkipped: _S.SKIPPED,
         e.TaskCancelled: _S.CANCELLED,
     },
     _S.FAILED: _LEFT_ALONE,
@@ -118,7 +153,7 @@ class Task:
         self.failures = 0
         #: attempts lost with their worker since the last reset
         self.losses = 0
-        #: when a retrying task may start again
+        #: when a retrying or suspended task may start again
         self.due: datetime | None = None
         #: who has the running attempt
         self.worker = ""
@@ -140,16 +175,21 @@ def settle(spec: TaskSpec, task: Task, report: Report, now: datetime, jitter: fl
     """The event that a report of the running attempt amounts to. Raises StaleAttempt."""
     fence(spec, task, report.attempt)
     if report.outcome == "ok":
-        return e.TaskSucceeded(at=now, task=spec.id, attempt=report.attempt, value=report.value)
+        return e.TaskSucceeded(at=now, task=spec.id, attempt=report.attempt, value=report.value, length=report.length)
     if report.outcome == "skipped":
         return e.TaskSkipped(at=now, task=spec.id, reason=report.error, by="task")
+    if report.outcome == "suspended":
+        call, until = msgspec.json.decode(report.value.inline, type=tuple[int, datetime])
+        return e.TaskSuspended(at=now, task=spec.id, attempt=report.attempt, until=until, call=call)
     error = report.error or report.outcome
     failures = task.failures + 1
-    if may_retry(failures, spec.retries, report.permanent):
-        due = now + delay(spec.retry_delay_s, spec.retry_cap_s, failures, jitter)
-        return e.TaskRetrying(at=now, task=spec.id, attempt=report.attempt, due=due, error=error)
-    timed_out = report.outcome == "timed_out"
-    return e.TaskFailed(at=now, task=spec.id, attempt=report.attempt, error=error, timed_out=timed_out)
+    reason = TIMEOUTS.get(report.outcome)
+    retries, delay_s = allowance(spec, report)
+    if may_retry(failures, retries, permanent=False):
+        due = now + delay(delay_s, spec.retry_cap_s, failures, jitter)
+        return e.TaskRetrying(at=now, task=spec.id, attempt=report.attempt, due=due, error=error, reason=reason)
+    timed_out = reason is not None
+    return e.TaskFailed(at=now, task=spec.id, attempt=report.attempt, error=error, timed_out=timed_out, reason=reason)
 
 
 def lose(spec: TaskSpec, task: Task, attempt: int, now: datetime) -> e.Event:
@@ -173,10 +213,18 @@ def apply(task: Task, event: e.Event) -> None:
             task.due = None
         case e.TaskSucceeded():
             task.due = None
+        case e.TaskExpanded():
+            task.attempt, task.started_at = event.attempt, event.at
         case e.TaskRetrying():
             task.due = event.due
             task.losses += event.lost
             task.failures += not event.lost
+        case e.TaskSuspended():
+            task.due = event.until
+        case e.TaskWaiting():
+            task.attempt = event.attempt
+            task.started_at = event.at
+            task.due = None
         case e.TaskReset():
             task.failures = task.losses = 0
             task.due = None

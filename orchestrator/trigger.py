@@ -13,6 +13,7 @@
 | `none_failed_min_one_success` | all have ended, none is bad, one good | one bad: give up; else skip                |
 | `always`                      | at once                               |                                            |
 | of a teardown                 | all have ended, one setup is good     | all setups passed over: skip; else give up |
+| of a compensation             | the run says so (`compensation.py`)   | skip                                       |
 
 A task without upstreams starts at once, whatever its rule. The rules and what follows from them are Airflow's
 (https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html#trigger-rules), with two differences.
@@ -31,9 +32,9 @@ from collections.abc import Iterable
 from enum import Enum, auto
 from typing import TYPE_CHECKING, assert_never
 
-from orchestrator import conduct
+from orchestrator import compensation, conduct, mapped
 from orchestrator.definition import TriggerRule
-from orchestrator.task import TERMINAL, TaskState
+from orchestrator.task import PARKED, TERMINAL, TaskState
 
 if TYPE_CHECKING:
     from orchestrator.run import Run
@@ -50,6 +51,8 @@ _WORTH = {
     _S.PENDING: 0,
     _S.RUNNING: 0,
     _S.RETRYING: 0,
+    _S.SUSPENDED: 0,
+    _S.WAITING: 0,
     _S.SUCCEEDED: _GOOD,
     _S.SKIPPED: _GOOD,
     _S.FAILED: _FAILED,
@@ -119,8 +122,12 @@ def judge_teardown(tally: int, setups: Iterable[int]) -> Verdict:
 
 def verdict(run: Run, position: int) -> Verdict:
     """What the trigger rule of a task of a DAG says."""
+    if position >= run.compiled.size:
+        return _START if mapped.goes(run, position) else _WAIT
     setups = run.compiled.setups.get(position)
     if setups is None:
+        if position in run.compiled.undoes:
+            return _START if compensation.its_turn(run, position) else _WAIT
         rule = run.compiled.specs[position].trigger_rule
         return judge(rule, len(run.compiled.graph.parents[position]), run.waits[position])
     tasks = run.tasks
@@ -137,7 +144,11 @@ def holds(run: Run, position: int) -> bool:
 def success_rules_out(run: Run, position: int) -> bool:
     """Would its success make it certain that some dependent does not start?"""
     compiled = run.compiled
+    if compiled.undoes and run.advancing == 1 and compiled.advances(position):
+        return True  # it is decided what is undone, and what is not
     for child in compiled.graph.children[position]:
+        if child in compiled.undoes:
+            continue
         tally = run.waits[child] + _GOOD
         if child in compiled.setups:
             if not tally & _MASK:
@@ -172,17 +183,23 @@ def tell_dependents(run: Run, position: int, before: TaskState, by: str) -> None
         waits[child] += change
         if waits[child] == 0 and tasks[child].state is TaskState.PENDING:
             conduct.offer(run, child)
+        elif run.in_line:
+            run.in_line.pop(child, None)
 
 
 def _tell_one(run: Run, child: int, change: int) -> None:
     could = holds(run, child)
     run.waits[child] += change
-    if could or not holds(run, child):
+    can = holds(run, child)
+    if run.in_line and not can:
+        run.in_line.pop(child, None)
+    if could or not can:
         return
     task = run.tasks[child]
     if task.state is TaskState.PENDING:
         conduct.offer(run, child)
-    elif task.state is TaskState.RETRYING and task.due is not None:  # a wake that came meanwhile let it drop
+    elif task.state in PARKED and task.due is not None:  # a wake that came meanwhile let it drop
+        task.due = max(task.due, run.told_at)
         heapq.heappush(run.due, (task.due, child, task.attempt))
 
 

@@ -10,8 +10,9 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from orchestrator.definition import Definition, RunType, TaskSpec, Window
+from orchestrator.definition import Definition, Dimension, RunType, TaskSpec, Window
 from orchestrator.events import Counts
+from orchestrator.limits import Rate
 from orchestrator.messages import NO_JSON
 
 T = TypeVar("T")
@@ -57,6 +58,74 @@ class WindowView(msgspec.Struct, frozen=True):
     state: str
 
 
+class VoteView(msgspec.Struct, frozen=True):
+    """A vote on an approval."""
+
+    by: str
+    choice: str
+    comment: str | None
+    at: datetime
+
+
+class WaitView(msgspec.Struct, frozen=True):
+    """What a task waits for without a worker."""
+
+    #: time | signal | approval | sleep (its own code sleeps) | nothing (it is about to fail)
+    kind: str
+    attempt: int
+    since: datetime
+    #: when the wait ends by itself
+    until: datetime
+    #: of a signal
+    name: str = ""
+    #: of an approval
+    prompt: str = ""
+    choices: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    quorum: int = 1
+    votes: tuple[VoteView, ...] = ()
+
+
+class ApprovalView(msgspec.Struct, frozen=True, kw_only=True):
+    """An open approval."""
+
+    run_id: str
+    dag_id: str
+    task: str
+    attempt: int
+    asked_at: datetime
+    expires_at: datetime
+    prompt: str
+    choices: tuple[str, ...]
+    roles: tuple[str, ...]
+    #: votes for one choice that decide
+    quorum: int
+    votes: tuple[VoteView, ...] = ()
+
+
+class PublishedView(msgspec.Struct, frozen=True):
+    """What a run answers to a query."""
+
+    name: str
+    #: JSON
+    value: msgspec.Raw
+    at: datetime | None = None
+    #: who published it; None = the system knows it
+    task: str | None = None
+    attempt: int | None = None
+
+
+class SignalSent(msgspec.Struct, frozen=True):
+    """Answer to a signal."""
+
+    run_id: str
+    #: core run state
+    state: str
+    name: str
+    signal_id: str
+    replayed: bool = False
+
+
 class RunView(msgspec.Struct, frozen=True):
     """One run, as last committed."""
 
@@ -74,12 +143,49 @@ class RunView(msgspec.Struct, frozen=True):
     sla_deadline: datetime | None = None
     parent_run_id: str | None = None
     error: str | None = None
+    #: its own SLA was missed; tasks that missed theirs, at most the first hundred
+    sla_missed: bool = False
+    tasks_sla_missed: tuple[str, ...] = ()
+    #: what took too long, of a run that timed out: run | queued
+    timed_out: str | None = None
     #: task id -> core task state; empty in lists
     tasks: dict[str, str] = msgspec.field(default_factory=dict)
     #: backfills only; at most the first 1,000 by date
     windows: tuple[WindowView, ...] | None = None
     windows_truncated: bool = False
     counts: Counts | None = None
+    #: task -> what it waits for, of those that wait without a worker; empty in lists
+    waiting_for: dict[str, WaitView] = msgspec.field(default_factory=dict)
+    #: windows at a time; None = as many as the DAG allows
+    max_active_runs: int | None = None
+    #: share of the windows that are over, 0 to 1; None in lists
+    progress: float | None = None
+    #: when the last window ends, and how many end in a second; None when that cannot be told
+    eta: datetime | None = None
+    windows_per_s: float | None = None
+
+
+class MapInstance(msgspec.Struct, frozen=True):
+    """One instance of a mapped task. `state` is a core task state."""
+
+    index: int
+    task: str
+    state: str
+
+
+class MapView(msgspec.Struct, frozen=True):
+    """A mapped task of a run, with a page of its instances."""
+
+    run_id: str
+    task: str
+    #: core task state of the map
+    state: str
+    #: None = it has not expanded yet
+    total: int | None
+    #: core task state -> instances in it
+    counts: dict[str, int]
+    items: tuple[MapInstance, ...]
+    next_cursor: str | None = None
 
 
 class Trigger(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +196,12 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True):
     #: both or none; dates, or for manual runs RFC 3339 instants
     start: str | None = None
     end: str | None = None
+    #: of a manual run: the partition it is about, as `Window.partition`
+    partition: str = ""
+    #: of a manual run: the event because of which it starts; another trigger with it starts nothing
+    event_id: str = ""
+    #: of a backfill that is not over dates; None = those that the DAG declares
+    partitions: tuple[Dimension, ...] | None = None
     params: dict[str, Any] = msgspec.field(default_factory=dict)
     plan_hash: str | None = None
     max_active_runs: int | None = None
@@ -97,6 +209,35 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True):
     reprocess: str = "none"
     #: a restart keeps the version the run was pinned to, instead of the DAG's current one
     pinned_version: bool = False
+
+
+class Widening(msgspec.Struct, frozen=True, kw_only=True):
+    """A request for more windows of a backfill that goes on, already validated in form."""
+
+    #: dates: it is over everything from the earliest to the latest afterwards; None = as now
+    start: str | None = None
+    end: str | None = None
+    #: of a backfill over partitions
+    partitions: tuple[Dimension, ...] | None = None
+    #: of the runs that are created for them
+    params: dict[str, Any] = msgspec.field(default_factory=dict)
+    plan_hash: str | None = None
+    reprocess: str = "none"
+    pinned_version: bool = False
+
+
+class Wider(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a Widening."""
+
+    run_id: str
+    dag_id: str
+    #: core run state
+    state: str
+    #: of all windows
+    counts: Counts
+    #: windows that came new
+    added: int
+    replayed: bool = False
 
 
 class Triggered(msgspec.Struct, frozen=True):
@@ -109,6 +250,8 @@ class Triggered(msgspec.Struct, frozen=True):
     counts: Counts | None = None
     #: True when the answer was stored under the request's idempotency key
     replayed: bool = False
+    #: the run was there already
+    existing: bool = False
 
 
 class PlannedWindow(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -177,6 +320,30 @@ class WorkerView(msgspec.Struct, frozen=True):
     pid: int = 0
 
 
+class LimitView(msgspec.Struct, frozen=True):
+    """What is allowed under one name, and what is so now."""
+
+    name: str
+    #: limit | dag: all tasks of a DAG with `max_active_tasks`
+    kind: str = "limit"
+    #: False: tasks name it, and nobody has defined it, so they are only counted
+    defined: bool = True
+    max_running: int | None = None
+    rate: Rate | None = None
+    #: permits in use; of a pattern nothing: each key of it is counted by itself
+    running: int = 0
+    #: ready tasks that wait
+    waiting: int = 0
+
+
+class WaitingView(msgspec.Struct, frozen=True):
+    """A ready task that has not started, and what it waits for."""
+
+    task: str
+    pool: str
+    reasons: tuple[str, ...]
+
+
 class LogChunk(msgspec.Struct, frozen=True):
     """Output of one attempt of a task, oldest first."""
 
@@ -193,8 +360,8 @@ class TenantShare(msgspec.Struct, frozen=True):
     weight: float
 
 
-class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a run waits for, as the scheduler sees it now."""
+class RunWaiting(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a run waits for, as the scheduler sees it now; `tasks` as the limits do."""
 
     run_id: str
     #: place (among its DAG's active runs) | slot (of a worker) | None: for neither
@@ -208,6 +375,8 @@ class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
     paused: bool = False
     #: what its DAG gets of all slots while everybody who wants some now goes on to
     share: float | None = None
+    #: ready tasks that have not started, each with its reasons
+    tasks: tuple[WaitingView, ...] = ()
 
 
 class LiveRunWanted(msgspec.Struct, frozen=True, kw_only=True):

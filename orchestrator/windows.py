@@ -58,14 +58,20 @@ def backfill_windows(schedule: Schedule | None, zone: str, start: date, end: dat
     """
     if end < start:
         raise _reversed()
+    windows = windows_between(schedule, zone, start, end, limit)
+    if not windows:
+        raise Invalid(f"no window from {start} to {end}", (("from", "nothing is due between from and to"),))
+    return windows
+
+
+def windows_between(schedule: Schedule | None, zone: str, start: date, end: date, limit: int) -> list[Window]:
+    """The same; none when nothing is due. Raises Invalid when there are more than `limit`."""
     if start.year < FIRST_YEAR or end.year > LAST_YEAR:
         raise Invalid(
             f"a backfill lies in the years {FIRST_YEAR} to {LAST_YEAR}",
             (("from" if start.year < FIRST_YEAR else "to", "out of range"),),
         )
     windows = list(islice(_windows(schedule or parse(_DAILY, zone), start, end), limit + 1))
-    if not windows:
-        raise Invalid(f"no window from {start} to {end}", (("from", "nothing is due between from and to"),))
     if len(windows) > limit:
         raise Invalid(f"more than {limit} windows from {start} to {end}", (("to", f"more than {limit} windows"),))
     return windows

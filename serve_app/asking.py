@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 
 from orchestrator import codec
-from orchestrator.errors import ActorUnreachable, Conflict, NotFound, Unavailable
-from orchestrator.ports import Command, CommandReply, ControlPlane, Journal
+from orchestrator.definition import HIDDEN
+from orchestrator.errors import ActorUnreachable, Conflict, Invalid, NotAllowed, NotFound, Unavailable
+from orchestrator.ports import Command, CommandReply, ControlPlane, Journal, RunRow
 
+KEY_REUSED = "this request id was used with another body"
 #: seconds between two tries
 PAUSE_S = 0.02
 #: commands that change nothing when they are carried out a second time
-_REPEATABLE = frozenset({"cancel", "pause", "resume", "shut_down", "skip_task"})
+_REPEATABLE = frozenset({"cancel", "cap", "pause", "resume", "shut_down", "signal", "skip_task", "vote"})
 
 
 async def ask(journal: Journal, control: ControlPlane, owner: str, command: Command) -> CommandReply:
@@ -38,11 +40,22 @@ async def ask(journal: Journal, control: ControlPlane, owner: str, command: Comm
 
 
 def _taken(command: Command, reply: CommandReply) -> CommandReply:
-    """The reply to a command that was carried out. Raises Conflict, NotFound, Unavailable."""
+    """The reply to a command that was carried out. Raises Conflict, Invalid, NotAllowed, NotFound, Unavailable."""
     if reply.refused == "conflict":
         raise Conflict(reply.message)
     if reply.refused == "not_found":
         raise NotFound("task" if command.task else "run", command.task or command.run_id)
+    if reply.refused == "invalid":
+        raise Invalid(reply.message)
+    if reply.refused == "not_allowed":
+        raise NotAllowed(reply.message)
     if reply.refused is not None:
         raise Unavailable(reply.message)
     return reply
+
+
+def shown(row: RunRow | None, tenant: str, run_id: str) -> RunRow:
+    """The row, if the dags surface shows it to that tenant. Raises NotFound."""
+    if row is None or row.tenant != tenant or row.dag_id.startswith(HIDDEN):
+        raise NotFound("run", run_id)
+    return row

@@ -67,6 +67,8 @@ class Principal:
 
     tenant: str
     scopes: frozenset[str]
+    #: whose token it is; "" = anybody's
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,8 @@ def basic_password(authorization: str | None) -> str | None:
 
 
 def _principal(each: Grant) -> Principal:
-    return Principal(each.tenant, frozenset().union(*(_INCLUDES[scope] for scope in each.scopes)))
+    scopes = frozenset[str]().union(*(_INCLUDES[scope] for scope in each.scopes))
+    return Principal(each.tenant, scopes, each.name or f"token {each.sha256[:12]}")
 
 
 def _weakness(token: str) -> str | None:

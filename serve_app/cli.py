@@ -18,7 +18,16 @@ import typer
 
 from actors.settings import Settings, read_settings
 from orchestrator.errors import Conflict, Invalid, OrchestratorError
-from serve_app import agent_commands, commands, job_commands, pipeline_commands, plan_commands, screen
+from serve_app import (
+    agent_commands,
+    commands,
+    job_commands,
+    limit_commands,
+    pipeline_commands,
+    plan_commands,
+    screen,
+    waiting_commands,
+)
 from serve_app.api_client import ApiRefused, Json, ServerUnreachable
 from serve_app.session import Session, command, group
 
@@ -29,8 +38,10 @@ app.add_typer(agent_commands.agents)
 for _group, _name in (
     (commands.dags, "dags"),
     (commands.runs, "runs"),
+    (waiting_commands.approvals, "approvals"),
     (commands.workers, "workers"),
     (commands.shares, "shares"),
+    (limit_commands.limits, "limits"),
     (plan_commands.plans, "plan"),
     (plan_commands.instances, "instances"),
     (job_commands.jobs, "jobs"),

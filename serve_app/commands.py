@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
+from urllib.parse import quote
 
 import typer
 
@@ -18,11 +19,22 @@ from serve_app.session import Session, command, group
 _ENDED = {"success": 0, "failed": 3, "cancelled": 4}
 _TASK_ENDED = frozenset({"done", "failed", "skipped", "upstream_failed", "cancelled"})
 _INTERRUPTED = 130
+#: seconds between two looks at when a backfill will be through
+_ETA_EVERY_S = 2.0
 
 DagId = Annotated[str, typer.Argument(metavar="DAG_ID")]
 RunId = Annotated[str, typer.Argument(metavar="RUN_ID")]
 Params = Annotated[list[str] | None, typer.Option("--param", metavar="K=V", help="Parameter; V as JSON or text.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end; the exit status tells it.")]
+FirstDay = Annotated[str | None, typer.Option("--from", metavar="DATE", help="First day.")]
+LastDay = Annotated[str | None, typer.Option("--to", metavar="DATE", help="Last day, inclusive.")]
+Partitions = Annotated[
+    list[str] | None,
+    typer.Option("--partition", metavar="VALUE | NAME=VALUE", help="Instead of days; once for each value."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")]
+PlanHash = Annotated[str | None, typer.Option(help="Do exactly what the dry run with this hash told.")]
+Reprocess = Annotated[str, typer.Option(help="Windows that ran already: none, failed or completed.")]
 Limit = Annotated[int, typer.Option(min=1, help="At most this many.")]
 
 starting = group("Start runs.")
@@ -119,39 +131,51 @@ def dags_resume(session: Session, dag_id: DagId) -> None:
 
 
 @command(starting, "run")
-def run_command(session: Session, dag_id: DagId, param: Params = None, wait: Wait = False) -> None:
+def run_command(
+    session: Session,
+    dag_id: DagId,
+    param: Params = None,
+    event: Annotated[
+        str | None, typer.Option(metavar="ID", help="Because of this event: once, told how often.")
+    ] = None,
+    wait: Wait = False,
+) -> None:
     """Run a DAG now."""
-    _trigger(session, {"dag_id": dag_id, "params": params(param)}, wait)
+    if event is not None:
+        _trigger(session, params(param), wait, f"/dags/{dag_id}/trigger/{quote(event, safe='')}")
+    else:
+        _trigger(session, {"dag_id": dag_id, "params": params(param)}, wait)
 
 
 @command(starting, "backfill")
 def backfill_command(
     session: Session,
     dag_id: DagId,
-    start: Annotated[str, typer.Option("--from", metavar="DATE", help="First day.")],
-    end: Annotated[str, typer.Option("--to", metavar="DATE", help="Last day, inclusive.")],
+    start: FirstDay = None,
+    end: LastDay = None,
+    partition: Partitions = None,
     param: Params = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")] = False,
-    plan_hash: Annotated[str | None, typer.Option(help="Do exactly what the dry run with this hash told.")] = None,
-    reprocess: Annotated[str, typer.Option(help="Windows that ran already: none, failed or completed.")] = "none",
+    dry_run: DryRun = False,
+    plan_hash: PlanHash = None,
+    reprocess: Reprocess = "none",
     max_active_runs: Annotated[int | None, typer.Option(min=1, help="Windows at a time.")] = None,
     backwards: Annotated[bool, typer.Option("--backwards", help="Latest window first.")] = False,
     wait: Wait = False,
 ) -> None:
-    """Run a DAG for every window of its schedule between two days."""
+    """Run a DAG for every window of its schedule between two days, or for partitions: given ones, or all of its own."""
     body: Json = {"dag_id": dag_id, "run_type": "backfill", "from": start, "to": end, "params": params(param)}
     body |= {"reprocess": reprocess, "run_backwards": backwards, "plan_hash": plan_hash}
-    body |= {"max_active_runs": max_active_runs, "dry_run": dry_run}
+    body |= {"max_active_runs": max_active_runs, "dry_run": dry_run, "partitions": partitions(partition)}
     body = {name: value for name, value in body.items() if value not in (None, False)}
     if dry_run:
-        _show_plan(session, body)
+        show_plan(session, "/runs", body)
     else:
         _trigger(session, body, wait)
 
 
-def _trigger(session: Session, body: Json, wait: bool) -> None:
+def _trigger(session: Session, body: Json, wait: bool, path: str = "/runs") -> None:
     with session.api() as api:
-        answer = api.post("/runs", body)
+        answer = api.post(path, body)
         if wait:
             _wait(session, api, answer["run_id"])
     if session.as_json:
@@ -169,9 +193,12 @@ def _wait(session: Session, api: Api, run_id: str) -> NoReturn:
         screen.say(run_id)
     try:
         with screen.progress(run["dag_id"], over.total, quiet=session.as_json) as bar:
+            asked_s = time.monotonic()
             for event in api.follow(run_id):
                 over.count(event.kind, event.data)
-                bar.show(over.done, over.note)
+                if over.windows and time.monotonic() - asked_s > _ETA_EVERY_S:
+                    over.eta, asked_s = api.get(f"/runs/{run_id}").get("eta"), time.monotonic()
+                bar.show(over.done, over.note, over.total)
     except KeyboardInterrupt:
         screen.say(f"{run_id} goes on; follow it with: orchestrator runs events {run_id} -f")
         raise typer.Exit(_INTERRUPTED) from None
@@ -186,7 +213,18 @@ class Tally:
     def __init__(self, run: Json) -> None:
         self._tasks: dict[str, str] = dict.fromkeys(run["tasks"], "pending")
         self._counts: Json | None = run.get("counts")
-        self.note = str(run["state"])
+        self._word = str(run["state"])
+        self.eta: str | None = run.get("eta")
+
+    @property
+    def windows(self) -> bool:
+        """Is it a backfill?"""
+        return self._counts is not None
+
+    @property
+    def note(self) -> str:
+        """How it goes; of a backfill also when it will be through."""
+        return f"{self._word}, until {self.eta[:19].replace('T', ' ')} UTC" if self.eta else self._word
 
     @property
     def total(self) -> int:
@@ -207,19 +245,23 @@ class Tally:
         elif kind == "window_state":
             self._counts = data.get("counts") or self._counts
             failed = (self._counts or {}).get("failed")
-            self.note = f"{failed} failed" if failed else "running"
+            self._word = f"{failed} failed" if failed else "running"
+        elif kind == "backfill_widened" and self._counts:
+            queued = self._counts["queued"] + data["added"] - (data["skipped"] - self._counts["skipped"])
+            self._counts = {**self._counts, "total": data["total"], "skipped": data["skipped"], "queued": queued}
         elif kind == "run_state":
-            self.note = str(data["to"])
+            self._word, self.eta = str(data["to"]), None
 
 
-def _show_plan(session: Session, body: Json) -> None:
+def show_plan(session: Session, path: str, body: Json) -> None:
+    """Asks for a dry run and prints it."""
     with session.api() as api:
-        plan = api.post("/runs", body)
+        plan = api.post(path, body)
     if session.as_json:
         screen.print_json(plan)
         return
-    rows = ((w["window"]["from"], w["window"]["to"], w["action"], w.get("run_id")) for w in plan["windows"])
-    screen.print_table(("from", "to", "action", "run"), rows)
+    rows = ((_window(w["window"]), w["action"], w.get("run_id")) for w in plan["windows"])
+    screen.print_table(("window", "action", "run"), rows)
     counts = plan["counts"]
     screen.print_line("")
     screen.print_facts({**counts, "tasks": " > ".join(", ".join(group) for group in plan["task_groups"])})
@@ -276,6 +318,8 @@ def _show_run(session: Session, run: Json) -> None:
 def _window(window: Json | None) -> str | None:
     if window is None:
         return None
+    if (partition := window.get("partition")) is not None:
+        return partition if isinstance(partition, str) else ", ".join(f"{n}={v}" for n, v in partition.items())
     return str(window["from"]) if window["from"] == window["to"] else f"{window['from']} .. {window['to']}"
 
 
@@ -325,6 +369,31 @@ def runs_logs(
             time.sleep(1.0)
 
 
+@command(runs, "instances")
+def runs_instances(
+    session: Session,
+    run_id: RunId,
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A mapped task.")],
+    state: Annotated[str | None, typer.Option(help="Only instances in this state.")] = None,
+) -> None:
+    """List the instances of a mapped task; their ids go wherever a task's id does."""
+    with session.api() as api:
+        cursor: str | None = None
+        while True:
+            page = api.get(f"/runs/{run_id}/tasks/{task}/instances", state=state, cursor=cursor, limit=200)
+            for each in page["items"]:
+                if session.as_json:
+                    screen.print_json_line(each)
+                else:
+                    print(f"{each['task']:<24}  {each['state']}")
+            cursor = page["next_cursor"]
+            if cursor is None:
+                break
+        if not session.as_json:
+            told = ", ".join(f"{number} {name}" for name, number in page["counts"].items())
+            print(f"{page['task']} is {page['state']}: {told or 'no instances'}")
+
+
 def _print_log(session: Session, chunk: Json, printed: dict[tuple[str, int], int]) -> None:
     """Prints what is new in `chunk`; `printed` holds how much of each attempt has been."""
     key = (chunk["task"], chunk["attempt"])
@@ -345,14 +414,47 @@ def runs_cancel(session: Session, run_id: RunId) -> None:
 
 @command(runs, "pause")
 def runs_pause(session: Session, run_id: RunId) -> None:
-    """Start no further task of a run."""
+    """Start no further task of a run, or window of a backfill."""
     _command(session, f"/runs/{run_id}/pause", _changed)
 
 
 @command(runs, "resume")
 def runs_resume(session: Session, run_id: RunId) -> None:
-    """Let a paused run go on."""
+    """Let a paused run or backfill go on."""
     _command(session, f"/runs/{run_id}/resume", _changed)
+
+
+@command(runs, "widen")
+def runs_widen(
+    session: Session,
+    run_id: RunId,
+    start: FirstDay = None,
+    end: LastDay = None,
+    partition: Partitions = None,
+    param: Params = None,
+    dry_run: DryRun = False,
+    plan_hash: PlanHash = None,
+    reprocess: Reprocess = "none",
+) -> None:
+    """Add days, or partitions, to a backfill that goes on."""
+    body: Json = {"from": start, "to": end, "partitions": partitions(partition), "params": params(param)}
+    body |= {"reprocess": reprocess, "plan_hash": plan_hash, "dry_run": dry_run}
+    body = {name: value for name, value in body.items() if value not in (None, False)}
+    path = f"/runs/{run_id}/widen"
+    if dry_run:
+        show_plan(session, path, body)
+    else:
+        _command(session, path, lambda a: f"{_changed(a)}: {a['added']} more, {a['counts']['total']} windows", body)
+
+
+@command(runs, "cap")
+def runs_cap(
+    session: Session,
+    run_id: RunId,
+    n: Annotated[int | None, typer.Argument(metavar="[N]", min=1, help="Left out: as many as the DAG allows.")] = None,
+) -> None:
+    """Let N windows of a backfill run at a time."""
+    _command(session, f"/runs/{run_id}/cap", _changed, {"max_active_runs": n})
 
 
 @command(runs, "retry")
@@ -367,7 +469,8 @@ def runs_retry(
 
 def _changed(answer: Json) -> str:
     task = f" {answer['task']}" if answer.get("task") else ""
-    return f"{answer['run_id']}{task} {screen.shown(answer['state'])}"
+    paused = ", paused" if answer.get("paused") else ""
+    return f"{answer['run_id']}{task} {screen.shown(answer['state'])}{paused}"
 
 
 # ------------------------------------------------------------------ shares
@@ -439,10 +542,10 @@ def _show_workers(session: Session, answer: Json) -> None:
 # ------------------------------------------------------------------ shared
 
 
-def _command(session: Session, path: str, line: Callable[[Json], str]) -> None:
+def _command(session: Session, path: str, line: Callable[[Json], str], body: Json | None = None) -> None:
     """Sends a command and prints its answer, by `line` for people."""
     with session.api() as api:
-        answer = api.post(path)
+        answer = api.post(path, body)
     if session.as_json:
         screen.print_json(answer)
     else:
@@ -460,6 +563,21 @@ def params(given: Sequence[str] | None) -> Json:
             found[name] = json.loads(text)
         except ValueError:
             found[name] = text
+    return found
+
+
+def partitions(given: Sequence[str] | None) -> list[str] | dict[str, list[str]] | None:
+    """Values as a list; `name=value` as lists by name. Raises Invalid when both are there."""
+    if not given:
+        return None
+    named = [each.partition("=") for each in given if "=" in each]
+    if not named:
+        return list(given)
+    if len(named) < len(given):
+        raise Invalid("--partition: either values, or name=value")
+    found: dict[str, list[str]] = {}
+    for name, _, value in named:
+        found.setdefault(name, []).append(value)
     return found
 
 

@@ -2,7 +2,7 @@
 
     runs_total|<dag>|<core state>                       runs that ended
     run_latency_seconds|<dag>|le|<bound>, |sum_ms, |count   created to finished
-    sla_breaches_total|<dag>
+    sla_breaches_total|<dag>, task_sla_breaches_total|<dag>
     schedule_fires_dropped_total|<dag>|<reason>
     slot_time_ms|<tenant>|<class>
     pipeline_jobs_lost_total|@ci, pipeline_jobs_retried_total|@ci
@@ -53,6 +53,7 @@ def families(
         _runs(counters),
         _histogram("run_latency_seconds", "Created to finished", ("dag",), LATENCY_BOUNDS, counters),
         _plain("sla_breaches", "Runs that were not over at their deadline", counters),
+        _plain("task_sla_breaches", "Tasks that were not over at their deadline", counters),
         _dropped(counters),
         _slot_time(counters),
         _plain("pipeline_jobs_lost", "CI jobs that were queued again because their runner was lost", counters),

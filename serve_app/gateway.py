@@ -11,8 +11,6 @@ the same request is sent again. A tenant's foreign objects are NotFound.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import re
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -27,10 +25,10 @@ from actors.lua_sandbox import LuaSandbox
 from actors.plan_store import PlanStore
 from actors.settings import Settings
 from actors.vault import Vault
-from orchestrator import codec
+from orchestrator import codec, pace
 from orchestrator import events as e
 from orchestrator.blueprint import Blueprint
-from orchestrator.definition import HIDDEN, Definition, content_hash
+from orchestrator.definition import Definition, content_hash
 from orchestrator.errors import Conflict, HistoryGone, Invalid, NotFound, OrchestratorError, Unavailable
 from orchestrator.ports import (
     TERMINAL,
@@ -52,6 +50,7 @@ from orchestrator.views import (
     Frame,
     Idempotency,
     LogChunk,
+    MapView,
     Page,
     Plan,
     RunChanged,
@@ -59,23 +58,28 @@ from orchestrator.views import (
     TenantShare,
     Trigger,
     Triggered,
-    Waiting,
+    Widening,
+    Wider,
     WorkerView,
 )
-from serve_app import figures, rendering
-from serve_app.asking import ask
+from serve_app import figures, limit_figures, map_instances, rendering
+from serve_app.asking import KEY_REUSED, ask, shown
 from serve_app.creations import Creations
+from serve_app.cursors import cursor_of, name_of
 from serve_app.dag_book import DagBook
 from serve_app.deadlines import DEADLINE_S, LONG_DEADLINE_S, within
 from serve_app.hub import Follower, Hub
 from serve_app.instances import Instances
 from serve_app.jobs import Jobs
+from serve_app.limit_book import LimitBook
 from serve_app.live_runs import LiveRuns
 from serve_app.pipelines import Pipelines
 from serve_app.ports import Expect, Observation
 from serve_app.run_stream import run_frames
 from serve_app.shares import TenantShares
-from serve_app.triggers import TRIES, Triggers
+from serve_app.steps import TRIES
+from serve_app.triggers import Triggers
+from serve_app.waiting import Waiting
 from serve_app.worker_tokens import KeptTokens
 
 #: DAGs read at once when a list is filtered
@@ -88,7 +92,6 @@ _COMMANDED = {"retry_task": "ftuc", "skip_task": "prefustc", "retry_run": "ftuc"
 _FIGURES_S = 2.0
 _RUN_ID = re.compile(r"run_[0-9A-Za-z]{1,64}")
 _DAG_ID = re.compile(r"[A-Za-z0-9_.-]{1,250}")
-_KEY_REUSED = "this request id was used with another body"
 
 
 class Gateway:
@@ -122,6 +125,9 @@ class Gateway:
         self.live_runs = LiveRuns(
             journal, control, self._book, creations, self._hub, clock, driven_ttl_s, settings.run_retention_s
         )
+        #: signals, approvals, queries
+        self.waiting = Waiting(journal, control, self._book, clock)
+        self.limit_book = LimitBook(journal, control)
         store = PlanStore(Path(settings.plans_root))
         #: the instances surface's part
         self.instances = Instances(journal, control, self._book, creations, self._hub, store, clock, settings)
@@ -179,7 +185,7 @@ class Gateway:
         self, tenant: str, *, paused: bool | None, owner: str | None, cursor: str | None, limit: int
     ) -> Page[DagView]:
         """DAGs by id. Raises Invalid about the cursor."""
-        after = _read_cursor(cursor, _DAG_ID)
+        after = name_of(cursor, _DAG_ID)
         found: list[DagView] = []
         while True:
             rows = await self._journal.dags(tenant, after, _DAGS_CHUNK)
@@ -187,7 +193,7 @@ class Gateway:
                 view = rendering.dag_view(row)
                 if paused in (None, view.paused) and owner in (None, view.definition.owner):
                     if len(found) == limit:
-                        return Page(tuple(found), _cursor(found[-1].definition.dag_id))
+                        return Page(tuple(found), cursor_of(found[-1].definition.dag_id))
                     found.append(view)
             if len(rows) < _DAGS_CHUNK:
                 return Page(tuple(found))
@@ -267,28 +273,39 @@ class Gateway:
     async def run(self, tenant: str, run_id: str) -> RunView:
         """One run with its tasks and windows. Raises NotFound."""
         found = await self._journal.look(run_id)
-        row, letters = _shown(found[0] if found else None, tenant, run_id), found[1] if found else {}
+        row, letters = shown(found[0] if found else None, tenant, run_id), found[1] if found else {}
         definition = await self._book.version(row.tenant, row.dag_id, row.dag_version)
         names = [task.id for task in definition.tasks]
         view = rendering.run_view(row)
         if row.run_type != "backfill":
-            return msgspec.structs.replace(view, tasks=rendering.task_states(names, letters))
-        children, counted, letters_by_task = await asyncio.gather(
+            waits = await self.waiting.waits(run_id) if rendering.waits(letters) else {}
+            return msgspec.structs.replace(view, tasks=rendering.task_states(names, letters), waiting_for=waits)
+        children, counted, letters_by_task, recent = await asyncio.gather(
             self._journal.children(row.run_id, rendering.WINDOWS_SHOWN + 1),
             self._journal.child_counts(row.run_id),
             self._journal.child_tasks(row.run_id),
+            self._recent(row),
         )
         counts = rendering.counts_view(counted)
         if row.state == "queued":  # its windows may have begun in between, and it with them
             row = await self._row(tenant, run_id)
             view = rendering.run_view(row)
+        speed = pace.pace(recent, counts, view.started_at, row.state)
         return msgspec.structs.replace(
             view,
             tasks=rendering.backfill_tasks(names, letters_by_task, counts, row.state),
             windows=rendering.window_views(children),
             windows_truncated=len(children) > rendering.WINDOWS_SHOWN,
             counts=counts,
+            progress=speed.progress,
+            eta=speed.eta,
+            windows_per_s=speed.windows_per_s,
         )
+
+    async def _recent(self, row: RunRow) -> list[e.Event]:
+        """The latest events of a backfill, as many as its pace is read from."""
+        batches = await self._journal.events(row.run_id, max(0, row.version - pace.SAMPLE), pace.SAMPLE)
+        return [event for batch in batches for event in codec.decode_events(batch.events, batch.schema)]
 
     async def wait(self, tenant: str, run_id: str, seconds: float) -> None:
         """Returns when the run has ended, or after `seconds`. Raises NotFound."""
@@ -316,48 +333,66 @@ class Gateway:
     ) -> Page[RunView]:
         """Runs, newest first; `state` is a core word. Raises Invalid about the cursor."""
         wanted = RunFilter(tenant=tenant, dag_id=dag_id, state=state, run_type=run_type, parent=parent_run_id)
-        page = await self._journal.summaries(wanted, _read_cursor(cursor, _RUN_ID) or None, limit)
-        following = _cursor(page.next_cursor) if page.next_cursor else None
+        page = await self._journal.summaries(wanted, name_of(cursor, _RUN_ID) or None, limit)
+        following = cursor_of(page.next_cursor) if page.next_cursor else None
         return Page(tuple(rendering.run_view(row) for row in page.rows), following)
 
     async def cancel_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
         """The run ends as cancelled; of a backfill, every window that has not ended. Raises NotFound, Conflict."""
-        return await self._command(tenant, "cancel", run_id, None, idem)
+        return await self._command(tenant, Command(kind="cancel", run_id=run_id, idem=idem))
 
     async def pause_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
         """No further task of the run starts. Raises NotFound, Conflict."""
-        return await self._command(tenant, "pause", run_id, None, idem)
+        return await self._command(tenant, Command(kind="pause", run_id=run_id, idem=idem))
 
     async def resume_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
         """Tasks of the run start again. Raises NotFound, Conflict."""
-        return await self._command(tenant, "resume", run_id, None, idem)
+        return await self._command(tenant, Command(kind="resume", run_id=run_id, idem=idem))
+
+    async def cap_run(
+        self, tenant: str, run_id: str, max_active_runs: int | None, idem: Idempotency | None
+    ) -> RunChanged:
+        """So many windows of the backfill run at a time. Raises NotFound, Conflict."""
+        wanted = Command(kind="cap", run_id=run_id, max_active_runs=max_active_runs, idem=idem)
+        return await self._command(tenant, wanted)
+
+    @within(LONG_DEADLINE_S)
+    async def widen_run(self, tenant: str, run_id: str, widening: Widening, idem: Idempotency | None) -> Wider:
+        """The backfill has these windows too, durably. Raises Invalid, NotFound, Conflict."""
+        return await self._triggers.backfills.widen(tenant, run_id, widening, idem)
+
+    @within(LONG_DEADLINE_S)
+    async def plan_widening(self, tenant: str, run_id: str, widening: Widening) -> Plan:
+        """What `widen_run` would do; nothing is stored. Raises Invalid, NotFound, Conflict."""
+        return await self._triggers.backfills.plan_widening(tenant, run_id, widening)
 
     async def retry_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
         """Every failed task of the run is pending again. Raises NotFound, Conflict."""
-        return await self._command(tenant, "retry_run", run_id, None, idem)
+        return await self._command(tenant, Command(kind="retry_run", run_id=run_id, idem=idem))
 
     async def retry_task(self, tenant: str, run_id: str, task: str, idem: Idempotency | None) -> RunChanged:
         """The task is pending again. Raises NotFound, Conflict."""
-        return await self._command(tenant, "retry_task", run_id, task, idem)
+        return await self._command(tenant, Command(kind="retry_task", run_id=run_id, task=task, idem=idem))
 
     async def skip_task(self, tenant: str, run_id: str, task: str, idem: Idempotency | None) -> RunChanged:
         """Dependents proceed as if the task were done. Raises NotFound, Conflict."""
-        return await self._command(tenant, "skip_task", run_id, task, idem)
+        return await self._command(tenant, Command(kind="skip_task", run_id=run_id, task=task, idem=idem))
 
     # commands
 
     @within(DEADLINE_S)
-    async def _command(
-        self, tenant: str, kind: str, run_id: str, task: str | None, idem: Idempotency | None
-    ) -> RunChanged:
+    async def _command(self, tenant: str, command: Command) -> RunChanged:
+        kind, run_id, task, idem = command.kind, command.run_id, command.task, command.idem
         row = await self._row(tenant, run_id)
         if idem is not None and (kept := await self._journal.stored_reply(idem.key)) is not None:
             if kept.fingerprint != idem.fingerprint:
-                raise Conflict(_KEY_REUSED)
+                raise Conflict(KEY_REUSED)
             reply = codec.decode_command_reply(kept.reply)
             return _changed(run_id, msgspec.structs.replace(reply, replayed=True))
         if task is not None:
             await self._check_task(row, task)
+        if kind == "cap" and row.run_type != "backfill":
+            raise Conflict(f"run {run_id} is no backfill")
         if row.run_type == "backfill" and kind in _COMMANDED:
             reply = await self._command_windows(row, kind, task)
             if idem is not None:
@@ -367,7 +402,7 @@ class Gateway:
             return _changed(run_id, reply)
         return _changed(
             run_id,
-            await ask(self._journal, self._control, row.owner, Command(kind=kind, run_id=run_id, task=task, idem=idem)),
+            await ask(self._journal, self._control, row.owner, command),
         )
 
     async def _command_windows(self, row: RunRow, kind: str, task: str | None) -> CommandReply:
@@ -395,8 +430,20 @@ class Gateway:
 
     async def _check_task(self, row: RunRow, task: str) -> None:
         definition = await self._book.version(row.tenant, row.dag_id, row.dag_version)
-        if all(spec.id != task for spec in definition.tasks):
-            raise NotFound("task", task)
+        map_instances.check_task(definition, task)
+
+    @within(DEADLINE_S)
+    async def map_instances(
+        self, tenant: str, run_id: str, task: str, *, states: tuple[str, ...] | None, cursor: str | None, limit: int
+    ) -> MapView:
+        """A mapped task and a page of its instances. Raises NotFound; Invalid when it is not mapped."""
+        found = await self._journal.look(run_id)
+        row = shown(found[0] if found else None, tenant, run_id)
+        await self._check_task(row, task)
+        map_instances.check_mapped(await self._book.version(row.tenant, row.dag_id, row.dag_version), task)
+        if row.run_type == "backfill":
+            raise Invalid("the instances of a backfill are those of its windows", (("run_id", "is a backfill"),))
+        return map_instances.view(run_id, task, found[1] if found else {}, states, int(cursor or -1), limit)
 
     # streams and logs
 
@@ -467,12 +514,6 @@ class Gateway:
         """The tenant weighs that much, durably."""
         return await self._shares.put(tenant, weight)
 
-    @within(DEADLINE_S)
-    async def waiting(self, tenant: str, run_id: str) -> Waiting:
-        """What the run waits for now. Raises NotFound."""
-        await self.run(tenant, run_id)
-        return await self._shares.waiting(run_id)
-
     async def health(self) -> Mapping[str, object]:
         """What answers."""
         journal, ray = await asyncio.gather(self._journal.ping(), self._alive())
@@ -494,8 +535,11 @@ class Gateway:
     @within(DEADLINE_S)
     async def metrics(self) -> Iterable[Metric]:
         """Metric families of the whole system."""
-        load, outside = await asyncio.gather(_or_none(self._control.load()), _or_none(self.jobs.figures()))
-        return figures.families(await self._journal.metrics(), load, outside)
+        load, outside, usage = await asyncio.gather(
+            _or_none(self._control.load()), _or_none(self.jobs.figures()), self.limit_book.usage()
+        )
+        counters = await self._journal.metrics()
+        return [*figures.families(counters, load, outside), *limit_figures.families(usage, load)]
 
     @within(DEADLINE_S)
     async def count_http(self, observations: Sequence[Observation]) -> None:
@@ -515,7 +559,7 @@ class Gateway:
             return False
 
     async def _row(self, tenant: str, run_id: str) -> RunRow:
-        return _shown(await self._journal.summary(run_id), tenant, run_id)
+        return shown(await self._journal.summary(run_id), tenant, run_id)
 
     async def _key_is_free(self, idem: Idempotency | None) -> bool:
         """A repetition meets the version it made itself; the journal answers it whatever it expects."""
@@ -561,13 +605,6 @@ def _epoch_ms(at: datetime) -> int:
     return round(at.timestamp() * 1000)
 
 
-def _shown(row: RunRow | None, tenant: str, run_id: str) -> RunRow:
-    """The row, if this surface shows it to that tenant. Raises NotFound."""
-    if row is None or row.tenant != tenant or row.dag_id.startswith(HIDDEN):
-        raise NotFound("run", run_id)
-    return row
-
-
 def _check_expected(dag_id: str, row: DagRow | None, expect: Expect) -> None:
     if row is None:
         raise Conflict(f"DAG {dag_id} does not exist")
@@ -577,7 +614,7 @@ def _check_expected(dag_id: str, row: DagRow | None, expect: Expect) -> None:
 
 def _defined(dag_id: str, written: DagWritten) -> DagDefined:
     if written.status == "conflict":
-        raise Conflict(_KEY_REUSED)
+        raise Conflict(KEY_REUSED)
     return DagDefined(dag_id, written.version, written.paused, replayed=written.status == "replayed")
 
 
@@ -594,24 +631,6 @@ def _log(task: str, attempt: int, chunks: list[bytes]) -> LogChunk:
 
     text = b"".join(chunks).decode("utf-8", "replace")
     return LogChunk(task, attempt, text.removesuffix(TRUNCATION_MARK), truncated=text.endswith(TRUNCATION_MARK))
-
-
-def _cursor(name: str) -> str:
-    """A cursor behind the object of that name; opaque to callers."""
-    return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str | None, form: re.Pattern[str]) -> str:
-    """The name a cursor was made of; "" for none. Raises Invalid."""
-    if cursor is None:
-        return ""
-    try:
-        name = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except (binascii.Error, UnicodeError, ValueError):
-        name = ""
-    if not form.fullmatch(name) or _cursor(name) != cursor:
-        raise Invalid("not a cursor of this list", (("cursor", "not a cursor of this list"),))
-    return name
 
 
 async def _ended_or_unknown(follower: Follower) -> None:

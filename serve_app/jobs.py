@@ -280,7 +280,9 @@ class Jobs:
         return sorted([*answer.body, *ours], key=lambda worker: str(worker["worker_id"]))
 
     async def figures(self) -> dict[str, int]:
-        """What waits, and who works, as the gateway sees it. Raises ActorUnreachable."""
+        """What waits, and who works, as the gateway sees it; nothing before it was needed. Raises ActorUnreachable."""
+        if not await self._control.gateway_exists():
+            return {}
         figures: dict[str, int] = (await self._line.ask(r.Figures())).body
         return figures
 

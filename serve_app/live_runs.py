@@ -30,12 +30,14 @@ from orchestrator.errors import (
     Broken,
     Conflict,
     HistoryGone,
+    Invalid,
     JournalUnavailable,
     NotFound,
     Unavailable,
 )
 from orchestrator.messages import NO_JSON
 from orchestrator.narration import instant_text
+from orchestrator.needs import is_bound
 from orchestrator.ports import (
     TERMINAL,
     Command,
@@ -131,7 +133,10 @@ class LiveRuns:
     async def _definition(self, tenant: str, wanted: LiveRunWanted) -> tuple[str, int]:
         """Id and version of the definition that the run is of; one of ours is stored when it is new."""
         if wanted.dag_id is not None:
-            return wanted.dag_id, (await self._dag(tenant, wanted.dag_id)).version
+            dag = await self._dag(tenant, wanted.dag_id)
+            if wanted.mode == "k8s" and is_bound(dag.definition):
+                raise Invalid(f"DAG {wanted.dag_id} has pools or limits, which do not hold in Kubernetes")
+            return wanted.dag_id, dag.version
         definition = self._made(wanted)
         try:
             known = await self._book.current(tenant, definition.dag_id)

@@ -16,8 +16,11 @@ from prometheus_client.core import Metric
 
 from orchestrator.definition import Definition
 from orchestrator.errors import OrchestratorError
+from orchestrator.limits import Limit
+from orchestrator.ports import Ballot
 from orchestrator.views import (
     Acknowledged,
+    ApprovalView,
     CheckpointView,
     DagDefined,
     DagView,
@@ -27,19 +30,25 @@ from orchestrator.views import (
     InstanceStatus,
     InstanceView,
     InstanceWanted,
+    LimitView,
     LiveRunCreated,
     LiveRunView,
     LiveRunWanted,
     LogChunk,
+    MapView,
     Page,
     Plan,
     PlanView,
+    PublishedView,
     RunChanged,
     RunView,
+    RunWaiting,
+    SignalSent,
     TenantShare,
     Trigger,
     Triggered,
-    Waiting,
+    Widening,
+    Wider,
     WorkerView,
 )
 
@@ -73,8 +82,35 @@ class Clock(Protocol):
         """Text that nobody can guess, safe in headers."""
 
 
+class Limits(Protocol):
+    """Limits of tenants on tasks that run."""
+
+    async def limits(self, tenant: str) -> list[LimitView]:
+        """Limits that are defined, or in use without a definition, and DAGs with `max_active_tasks`; by name."""
+
+    async def limit(self, tenant: str, name: str) -> LimitView:
+        """One that is defined. Raises NotFound."""
+
+    async def set_limit(self, tenant: str, name: str, limit: Limit) -> LimitView:
+        """The limit is so from now on. Raises Invalid."""
+
+    async def delete_limit(self, tenant: str, name: str) -> None:
+        """There is no such limit any more. Raises NotFound."""
+
+    async def waiting(self, tenant: str, run_id: str) -> RunWaiting:
+        """What a run waits for: a place, a slot, and of each ready task, what for. Raises NotFound."""
+
+
 class Gateway(Protocol):
     """Commands in, views and streams out."""
+
+    @property
+    def waiting(self) -> Waiting:
+        """Signals, approvals, queries."""
+
+    @property
+    def limit_book(self) -> Limits:
+        """Limits on tasks that run."""
 
     async def define_dag(
         self, tenant: str, definition: Definition, *, keep_tasks: bool, expect: Expect, idem: Idempotency | None
@@ -137,6 +173,17 @@ class Gateway(Protocol):
     async def resume_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
         """Tasks of the run start again."""
 
+    async def cap_run(
+        self, tenant: str, run_id: str, max_active_runs: int | None, idem: Idempotency | None
+    ) -> RunChanged:
+        """So many windows of the backfill run at a time; None = as many as the DAG allows."""
+
+    async def widen_run(self, tenant: str, run_id: str, widening: Widening, idem: Idempotency | None) -> Wider:
+        """The backfill has these windows too, durably."""
+
+    async def plan_widening(self, tenant: str, run_id: str, widening: Widening) -> Plan:
+        """What `widen_run` would do; nothing is stored."""
+
     async def retry_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
         """Every failed task of the run is pending again."""
 
@@ -145,6 +192,11 @@ class Gateway(Protocol):
 
     async def skip_task(self, tenant: str, run_id: str, task: str, idem: Idempotency | None) -> RunChanged:
         """Dependents proceed as if the task were done."""
+
+    async def map_instances(
+        self, tenant: str, run_id: str, task: str, *, states: tuple[str, ...] | None, cursor: str | None, limit: int
+    ) -> MapView:
+        """A mapped task and its instances by index; `states` are core words, None = any. A cursor is an index."""
 
     async def open_events(self, tenant: str, run_id: str, after: int | None) -> AsyncIterator[Sequence[Frame]] | None:
         """Events after `after` (None = all), then live, in the chunks in which they come.
@@ -170,9 +222,6 @@ class Gateway(Protocol):
     async def set_share(self, tenant: str, weight: float) -> TenantShare:
         """The tenant weighs that much, durably."""
 
-    async def waiting(self, tenant: str, run_id: str) -> Waiting:
-        """What the run waits for now. Raises NotFound."""
-
     async def health(self) -> Mapping[str, object]:
         """What answers: `journal`, `ray`, …"""
 
@@ -184,6 +233,27 @@ class Gateway(Protocol):
 
     async def count_http(self, observations: Sequence[Observation]) -> None:
         """Add this replica's requests to the whole system's histogram."""
+
+
+class Waiting(Protocol):
+    """Signals into runs, votes on their approvals, what runs answer; under the same rules as `Gateway`."""
+
+    async def signal(
+        self, tenant: str, run_id: str, name: str, data: msgspec.Raw, signal_id: str | None, idem: Idempotency | None
+    ) -> SignalSent:
+        """The run has the signal, durably; one with the `signal_id` of an earlier one is that one. Raises Conflict."""
+
+    async def decide(self, tenant: str, run_id: str, task: str, ballot: Ballot, idem: Idempotency | None) -> RunChanged:
+        """The vote counts, durably. Raises Conflict when it is late, Invalid (the choice), NotAllowed."""
+
+    async def approvals(self, tenant: str, *, dag_id: str | None, run_id: str | None) -> list[ApprovalView]:
+        """Open approvals, oldest first."""
+
+    async def query(self, tenant: str, run_id: str, name: str) -> PublishedView:
+        """What the run answers to `name`."""
+
+    async def queries(self, tenant: str, run_id: str) -> list[PublishedView]:
+        """Everything the run answers, by name."""
 
 
 class LiveRuns(Protocol):

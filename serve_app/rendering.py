@@ -7,14 +7,17 @@ from datetime import UTC, datetime
 from typing import cast
 
 from orchestrator import codec
+from orchestrator.deadlines import reason_of
 from orchestrator.definition import RunType, Window
 from orchestrator.events import Counts
-from orchestrator.ports import TASK_STATES, TERMINAL, ChildRow, DagRow, RunRow
+from orchestrator.ports import TASK_LETTERS, TASK_STATES, TERMINAL, ChildRow, DagRow, RunRow
 from orchestrator.views import DagView, LastDropped, RunView, WindowView
 
 #: windows a backfill shows; the rest is listed by `parent_run_id`
 WINDOWS_SHOWN = 1000
 _FAILED = ("failed", "timed_out", "quarantined")
+#: letters of tasks that wait without a worker
+_WAITING = frozenset({TASK_LETTERS["waiting"], TASK_LETTERS["suspended"]})
 _LIVE = ("running", "paused", "waiting", "cancelling")
 
 
@@ -58,6 +61,10 @@ def run_view(row: RunRow) -> RunView:
         sla_deadline=_instant(row.sla_ms),
         parent_run_id=row.parent or None,
         error=row.error or None,
+        max_active_runs=row.max_active_runs,
+        sla_missed="" in row.sla_missed,
+        tasks_sla_missed=tuple(filter(None, row.sla_missed)),
+        timed_out=reason_of(row.error) if row.state == "timed_out" else None,
     )
 
 
@@ -77,7 +84,7 @@ def counts_view(counts: Mapping[str, int]) -> Counts:
 def window_views(children: Sequence[ChildRow]) -> tuple[WindowView, ...]:
     """The first windows by date."""
     return tuple(
-        WindowView(_window(child.window_key), child.run_id, "skipped" if child.kept else child.state)
+        WindowView(Window.of_key(child.window_key), child.run_id, "skipped" if child.kept else child.state)
         for child in children[:WINDOWS_SHOWN]
     )
 
@@ -85,6 +92,11 @@ def window_views(children: Sequence[ChildRow]) -> tuple[WindowView, ...]:
 def task_states(names: Sequence[str], letters: Mapping[str, str]) -> dict[str, str]:
     """Every task of a run, in the author's order."""
     return {name: TASK_STATES[letters.get(name, "p")] for name in names}
+
+
+def waits(letters: Mapping[str, str]) -> bool:
+    """Does some task wait without a worker?"""
+    return not _WAITING.isdisjoint(letters.values())
 
 
 def backfill_tasks(
@@ -99,15 +111,10 @@ def _over_windows(letters: Mapping[str, int], windows: int, ended: bool) -> str:
     done = letters.get("d", 0) + letters.get("s", 0)
     if letters.get("f") or letters.get("t"):
         return "failed"
-    if letters.get("r") or letters.get("e"):
+    if any(letters.get(letter) for letter in "rezw"):
         return "running"
     if done >= windows:
         return "succeeded"
     if ended:  # nothing is running any more: say why it is not done everywhere
         return "upstream_failed" if letters.get("u") else "cancelled"
     return "running" if done else "pending"
-
-
-def _window(key: str) -> Window:
-    start, _, end = key.partition("/")
-    return Window(start, end)

@@ -185,6 +185,10 @@ class Fields:
             self.wrong(name, "boolean expected")
         return value is True
 
+    def anything(self, name: str) -> object:
+        """Whatever JSON value is there, None when absent: somebody else reads it."""
+        return self._of.get(name)
+
     def mapping(self, name: str) -> dict[str, Any]:
         """An object, empty when absent."""
         value = self._of.get(name)

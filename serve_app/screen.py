@@ -138,6 +138,6 @@ class Bar:
         self._live = live
         self._task = live.add_task(escape(title), total=total, note="")
 
-    def show(self, done: int, note: str = "") -> None:
-        """`done` of the total are over."""
-        self._live.update(self._task, completed=done, note=note)
+    def show(self, done: int, note: str = "", total: int | None = None) -> None:
+        """`done` of the total are over; a total that is given is the new one."""
+        self._live.update(self._task, completed=done, note=note, total=total)

@@ -1,4 +1,4 @@
-"""Tenants' weights, as records of the journal, and why a run waits, as the scheduler sees it.
+"""Tenants' weights, as records of the journal.
 
 A weight is durable first; the scheduler is told then, and reads the records now and then in case it was not reached.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from orchestrator import codec
 from orchestrator.errors import ActorUnreachable
 from orchestrator.ports import TENANT_SHARES, ControlPlane, Journal
-from orchestrator.views import TenantShare, Waiting
+from orchestrator.views import TenantShare
 
 
 class TenantShares:
@@ -31,7 +31,3 @@ class TenantShares:
         except ActorUnreachable:  # it reads them when it is back
             pass
         return TenantShare(tenant, weight)
-
-    async def waiting(self, run_id: str) -> Waiting:
-        """What the run waits for now. Raises ActorUnreachable."""
-        return codec.decode_waiting(await self._control.explain(run_id))

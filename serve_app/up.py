@@ -1,18 +1,16 @@
 """`orchestrator up` and `down`: one command that starts everything, and one that ends it.
 
-    claim home ─▶ credentials ─┬▶ Valkey  ┐
-                               └▶ Ray ────┴▶ actors ┬▶ ready ─▶ serves until SIGINT or SIGTERM
-                                     └───▶ HTTP ────┘
+    claim home ─▶ credentials ─┬▶ Valkey ┐
+                               └▶ Ray ───┴▶ `deployer`: actors, HTTP ─▶ ready ─▶ serves until SIGINT or SIGTERM
     end: HTTP, actors, Ray, Valkey. What was accepted is in the journal; the next `up` goes on with it.
 
-Heavy modules are imported where they are needed: Ray reads its environment at import, and `--detach`
-must not pay for a Ray it does not start.
+Heavy modules are imported where they are needed: Ray reads its environment at import, and neither must `--detach`
+pay for a Ray it does not start, nor a server, all its life, for what starts and ends it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -43,8 +41,7 @@ from serve_app import auth, deployer, edge, home
 
 #: exit status of a server that refuses to start with these tokens on this address (sysexits' EX_CONFIG)
 REFUSED = 78
-#: how long a start may take, and how long `down` waits for the end
-_START_S = 90.0
+#: how long `down` waits for the end
 _END_S = 90.0
 #: how long telling streams of the end may take, and how long they then have for ending
 _PARTING_S = 2.0
@@ -53,6 +50,8 @@ _LAST_WORDS_S = 0.3
 CONNECTIONS_MAX = 20_000
 _OTHER_FILES = 200
 _FILES_MAX = 65_536
+#: arenas of the C library: Ray's processes have dozens of threads, mostly idle, and would keep memory apart for each
+_ARENAS = "2"
 #: where ports of the proxy's own are looked for, and how often
 _PORTS = range(20_000, 32_000)
 _PORT_TRIES = 100
@@ -72,6 +71,16 @@ class Plan:
     settings: Settings
     #: DAGs to deploy once ready
     dags: Path | None = None
+
+    def to_json(self) -> bytes:
+        """For `detached.py`."""
+        return json.dumps({"settings": self.settings.to_dict(), "dags": self.dags and str(self.dags)}).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Plan:
+        """Inverse of `to_json`."""
+        told: dict[str, Any] = json.loads(text)
+        return cls(Settings.from_dict(told["settings"]), Path(told["dags"]) if told["dags"] else None)
 
 
 def version() -> str:
@@ -122,12 +131,13 @@ def detach(plan: Plan, say: Say) -> home.Server:
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with open(log, "ab") as sink, open(log, encoding="utf-8", errors="replace") as told:
         told.seek(0, os.SEEK_END)
-        command = [sys.executable, "-P", "-m", "serve_app.cli", "up", *_arguments(plan)]
-        # a URL may hold a password, which is nothing for a command line that all can see
-        hidden = {"REDIS_URL": plan.settings.redis_url} if plan.settings.redis_url else {}
-        environ = os.environ | hidden | {"ORCHESTRATOR_HOME": plan.settings.home}
-        quiet = subprocess.DEVNULL  # what it prints when it is ready, our caller prints
-        child = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=sink, start_new_session=True, env=environ)
+        command = [sys.executable, "-P", "-m", "serve_app.detached"]
+        environ = {"MALLOC_ARENA_MAX": _ARENAS} | os.environ | {"ORCHESTRATOR_HOME": plan.settings.home}
+        order, quiet = subprocess.PIPE, subprocess.DEVNULL
+        child = subprocess.Popen(command, stdin=order, stdout=quiet, stderr=sink, start_new_session=True, env=environ)
+        assert child.stdin is not None, "a pipe was asked for"
+        with child.stdin as told_to:
+            told_to.write(plan.to_json())
         while True:
             for line in told:
                 say(line.rstrip())
@@ -177,6 +187,7 @@ def ray_environment(settings: Settings) -> dict[str, str]:
         "RAY_num_workers_soft_limit": "1",
         "RAY_idle_worker_killing_time_threshold_ms": "60000",
         "RAY_preload_python_modules": "msgspec,hiredis",
+        "MALLOC_ARENA_MAX": _ARENAS,
         # Ray remembers the dead for its dashboard only
         "RAY_maximum_gcs_destroyed_actor_cached_count": "10000",
         "RAY_task_events_max_num_task_in_gcs": "20000",
@@ -274,29 +285,21 @@ def _start(settings: Settings, server: home.Server, say: Say, ends: ExitStack) -
     if settings.embedded:
         ends.callback(_stop_journal, settings)
     ends.callback(_stop_ray)
-    with ThreadPoolExecutor(2) as pool:
+    ends.callback(_stop_actors)
+    with ThreadPoolExecutor(1) as pool:
         journal = pool.submit(_start_journal, settings, tell)
-        pool.submit(_import_what_follows)
-        http = ends.enter_context(deployer.prepared())
+        rest = ends.enter_context(deployer.prepared())
         dashboard_url, ray_address = _start_ray(settings)
         settings = journal.result()
         _publish_blueprints(settings, say)
         tell(f"Ray runs at {ray_address}" + (f", dashboard {dashboard_url}" if dashboard_url else ""))
-        cast = pool.submit(_start_actors, settings, ends, tell)
-        if settings.ray_address:  # a cluster of our own takes Serve along, and faster
-            ends.callback(_stop_http)
-        http.deploy(settings, ray_address)
-        tell("HTTP runs")
-        cast.result()
-    _wait_until_ready(settings.url)
+    if settings.ray_address:  # a cluster of our own takes Serve along, and faster
+        ends.callback(_stop_http)
+    rest.deploy(settings, ray_address)
+    tell("supervisor, scheduler, run actors, workers and HTTP run")
     ends.callback(_part, settings, say)
     tell(f"ready at {settings.url}")
     return msgspec.structs.replace(server, ready=True, dashboard_url=dashboard_url, ray_address=ray_address)
-
-
-def _import_what_follows() -> None:
-    """Use the time that Ray's processes take; whoever needs it imports it again, and meets its errors."""
-    importlib.import_module("actors.spawn")
 
 
 def _start_journal(settings: Settings, tell: Say) -> Settings:
@@ -391,37 +394,19 @@ def _ensure_ray_token(settings: Settings) -> None:
         home.write_private(path, Clock().token())
 
 
-def _start_actors(settings: Settings, ends: ExitStack, tell: Say) -> None:
-    from actors import spawn
+def _stop_actors() -> None:
+    import ray
 
-    ends.callback(spawn.stop)
-    spawn.start(settings)
-    tell("supervisor, scheduler, run actors and workers run")
+    if ray.is_initialized():
+        from actors import spawn
+
+        spawn.stop()
 
 
 def _stop_http() -> None:
     from ray import serve as ray_serve
 
     ray_serve.delete("orchestrator")
-
-
-def _wait_until_ready(url: str) -> None:
-    from serve_app.api_client import Api, ServerUnreachable
-
-    reason = "no answer"
-
-    def answers() -> bool:
-        nonlocal reason
-        try:
-            status, body = api.root("/ready")
-        except ServerUnreachable as error:
-            reason = error.why
-            return False
-        reason = str(body.get("reason", status))
-        return status == 200
-
-    with Api(url, None) as api:
-        _wait(answers, _START_S, lambda: f"the server does not become ready: {reason}")
 
 
 def _deploy(dags: Path, folder: Path, say: Say) -> None:
@@ -434,23 +419,6 @@ def _deploy(dags: Path, folder: Path, say: Say) -> None:
     say(f"deployed {names}")
 
 
-def _arguments(plan: Plan) -> list[str]:
-    """Arguments of `up` for `plan`; what they cannot say is in the environment."""
-    settings = plan.settings
-    given = {
-        "--host": settings.host,
-        "--port": settings.port,
-        "--data-dir": settings.home,
-        "--workers": settings.workers or None,
-        "--blueprints": settings.blueprints_dir or None,
-        "--runners": settings.pipelines_incluster_runners or None,
-        "--address": settings.ray_address or None,
-        "--dags": plan.dags,
-    }
-    pairs = [word for name, value in given.items() if value is not None for word in (name, str(value))]
-    return pairs if settings.dashboard else [*pairs, "--no-dashboard"]
-
-
 def _ended(status: int, log: Path) -> OrchestratorError:
     last = next((line for line in reversed(log.read_text(errors="replace").splitlines()) if line.strip()), "")
     if status == REFUSED:
@@ -458,11 +426,11 @@ def _ended(status: int, log: Path) -> OrchestratorError:
     return Unavailable(f"the server ended with status {status} before it was ready: {last} (all of it: {log})")
 
 
-def _wait(holds: Callable[[], bool], patience_s: float, otherwise: str | Callable[[], str]) -> None:
+def _wait(holds: Callable[[], bool], patience_s: float, otherwise: str) -> None:
     deadline = time.monotonic() + patience_s
     while not holds():
         if time.monotonic() > deadline:
-            raise Unavailable(otherwise if isinstance(otherwise, str) else otherwise())
+            raise Unavailable(otherwise)
         time.sleep(0.05)
 
 

@@ -14,13 +14,14 @@ import msgspec
 
 from orchestrator import backfill as backfills
 from orchestrator import events as e
-from orchestrator import plan_run, plan_status, run_decisions
+from orchestrator import plan_run, plan_status, run_decisions, wait_decisions
 from orchestrator import run as runs
 from orchestrator.backfill import Backfill
 from orchestrator.definition import Definition, TaskSpec, Window
 from orchestrator.messages import Note, Report, Value
 from orchestrator.plan_entry import Completed, Skipped
 from orchestrator.plan_file import parse
+from orchestrator.ports import Ballot
 from orchestrator.run import Compiled, Run, RunState
 from orchestrator.task import TaskState
 
@@ -86,15 +87,32 @@ class Story:
         #: what had to stop
         self.aborts: list[runs.Abort] = []
 
-    def do(self, command: plan_run.Command) -> list[e.Event]:
+    def do(self, command: plan_run.Command | wait_decisions.Command) -> list[e.Event]:
         """Decide and apply; the new events."""
-        if self.run.agenda is None:
+        if isinstance(command, wait_decisions.Signal | wait_decisions.Vote):
+            new = self._take(wait_decisions.decide(self.run, command, self.now))
+            new += self._follow()
+        elif self.run.agenda is None:
             assert not isinstance(command, plan_run.ShutDown | plan_run.MarkTask), "not of a plan"
             new = self._take(run_decisions.decide(self.run, command, self.now))
+            new += self._follow()
         else:
             new = self._take(plan_run.decide(self.run, command, self.now))
             new += self._take(plan_run.proceed(self.run, self.now))
         self.events += new
+        return new
+
+    def elapse(self) -> list[e.Event]:
+        """Timers that are due now fire; the new events."""
+        new = self._follow()
+        self.events += new
+        return new
+
+    def _follow(self) -> list[e.Event]:
+        """What follows by itself."""
+        new: list[e.Event] = []
+        while more := run_decisions.proceed(self.run, self.now) or wait_decisions.proceed(self.run, self.now):
+            new += self._take(more)
         return new
 
     def _take(self, new: list[e.Event]) -> list[e.Event]:
@@ -151,6 +169,21 @@ class Story:
             self._running(name)
             self.do(runs.Lose(name, self.attempt(name)))
         return self
+
+    def suspend(self, name: str, seconds: float, call: int = 1) -> Story:
+        """The task runs and its code goes to sleep."""
+        self._running(name)
+        self.do(self.report(name, "suspended", value=a_value([call, self.now + timedelta(seconds=seconds)])))
+        return self
+
+    def signal(self, name: str, data: object = None, signal_id: str = "") -> list[e.Event]:
+        """Somebody signals the run; the new events."""
+        return self.do(wait_decisions.Signal(name, msgspec.Raw(msgspec.json.encode(data)), signal_id))
+
+    def vote(self, task: str, choice: str, by: str = "ada", **changes: Any) -> list[e.Event]:
+        """Somebody votes; the new events."""
+        values: dict[str, Any] = {"choice": choice, "by": by, "roles": ("client", by)}
+        return self.do(wait_decisions.Vote(task, Ballot(**(values | changes))))
 
     def note(self, name: str, content: object, kind: str = "checkpoint") -> runs.Mark:
         """A checkpoint of the running attempt."""

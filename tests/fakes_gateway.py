@@ -14,29 +14,38 @@ from typing import Any, TypeVar
 import msgspec
 from prometheus_client.core import CounterMetricFamily, Metric
 
+from orchestrator import partitions, schedule, windows
 from orchestrator import plan as planning
-from orchestrator import schedule, windows
 from orchestrator.definition import Definition, Window, content_hash
-from orchestrator.errors import Conflict, NotFound, OrchestratorError
+from orchestrator.errors import Conflict, Invalid, NotFound, OrchestratorError
 from orchestrator.events import Counts
+from orchestrator.limits import Limit
+from orchestrator.ports import Ballot
 from orchestrator.views import (
+    ApprovalView,
     DagDefined,
     DagView,
     Frame,
     Idempotency,
     LogChunk,
+    MapView,
     Page,
     Plan,
+    PublishedView,
     RunChanged,
     RunView,
+    SignalSent,
     TenantShare,
     Trigger,
     Triggered,
-    Waiting,
+    Widening,
+    Wider,
     WindowView,
     WorkerView,
 )
+from serve_app import map_instances
 from serve_app.ports import Expect, Observation
+from tests.fakes_limits import FakeLimits
 
 T = TypeVar("T")
 replace = msgspec.structs.replace
@@ -78,6 +87,8 @@ class FakeGateway:
     frames: dict[tuple[str, str], list[Frame]] = field(default_factory=dict)
     #: (tenant, run id, task) -> output
     output: dict[tuple[str, str, str], list[LogChunk]] = field(default_factory=dict)
+    #: (tenant, run id) -> letters as the journal has them, of runs with mapped tasks
+    letters: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     #: set by a test to hold back every mutation
     gate: asyncio.Event | None = None
     mutations: int = 0
@@ -86,9 +97,18 @@ class FakeGateway:
     _by_window: dict[tuple[str, str, str], str] = field(default_factory=dict)
     _stored: dict[str, tuple[str, Any]] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
+    _limits: dict[tuple[str, str], Limit] = field(default_factory=dict)
     _workers: dict[str, WorkerView] = field(
         default_factory=lambda: {"worker-default-0": WorkerView("worker-default-0", "default", "idle", "n1", 42)}
     )
+
+    @property
+    def waiting(self) -> FakeWaiting:
+        """Signals, approvals, queries."""
+        return self._waiting
+
+    def __post_init__(self) -> None:
+        self._waiting = FakeWaiting(self)
 
     # -- what tests do to it
 
@@ -215,6 +235,51 @@ class FakeGateway:
     async def resume_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
         return await self._once(idem, lambda: self._change(tenant, run_id, "running", TERMINAL))
 
+    async def cap_run(
+        self, tenant: str, run_id: str, max_active_runs: int | None, idem: Idempotency | None
+    ) -> RunChanged:
+        def cap() -> RunChanged:
+            self.settle(tenant, self._backfill(tenant, run_id).run_id, max_active_runs=max_active_runs)
+            return self._change(tenant, run_id, self._run(tenant, run_id).state, TERMINAL)
+
+        return await self._once(idem, cap)
+
+    async def widen_run(self, tenant: str, run_id: str, widening: Widening, idem: Idempotency | None) -> Wider:
+        def widen() -> Wider:
+            run = self._backfill(tenant, run_id)
+            view, new = self._dag(tenant, run.dag_id), self._more(tenant, run, widening)
+            more = [self._window_run(tenant, view, each, run_id) for each in new]
+            listed = (*(run.windows or ()), *(WindowView(e.window or Window(), e.run_id, e.state) for e in more))
+            counts = Counts(total=len(listed), queued=len(listed))
+            self.settle(tenant, run_id, windows=listed, counts=counts)
+            return Wider(run_id=run_id, dag_id=run.dag_id, state=run.state, counts=counts, added=len(more))
+
+        return await self._once(idem, widen)
+
+    async def plan_widening(self, tenant: str, run_id: str, widening: Widening) -> Plan:
+        self._check()
+        run = self._backfill(tenant, run_id)
+        view, existing = self._dag(tenant, run.dag_id), self._existing(tenant, run.dag_id)
+        trigger = Trigger(dag_id=run.dag_id, run_type="backfill")
+        return planning.plan(
+            view.definition, view.version, trigger, self._more(tenant, run, widening), existing, run_id
+        )
+
+    def _more(self, tenant: str, run: RunView, widening: Widening) -> list[Window]:
+        whole = run.window or Window()
+        start, end = widening.start or whole.start, widening.end or whole.end
+        asked = Trigger(
+            dag_id=run.dag_id, run_type="backfill", start=start or None, end=end, partitions=widening.partitions
+        )
+        known = {each.window for each in run.windows or ()}
+        return [each for each in self._windows(self._dag(tenant, run.dag_id), asked) if each not in known]
+
+    def _backfill(self, tenant: str, run_id: str) -> RunView:
+        run = self._run(tenant, run_id)
+        if run.run_type != "backfill":
+            raise Conflict(f"run {run_id} is no backfill")
+        return run
+
     async def retry_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
         refused = frozenset({"queued", "running", "paused", "succeeded"})
         return await self._once(idem, lambda: self._change(tenant, run_id, "running", refused))
@@ -235,6 +300,14 @@ class FakeGateway:
         if run.state in TERMINAL and after is not None and after >= last:
             return None
         return _stream([frame for frame in frames if (frame.seq or after or 0) > (after or 0) or frame.seq is None])
+
+    async def map_instances(
+        self, tenant: str, run_id: str, task: str, *, states: tuple[str, ...] | None, cursor: str | None, limit: int
+    ) -> MapView:
+        self._check()
+        self._task_state(tenant, run_id, task)
+        letters = self.letters.get((tenant, run_id), {})
+        return map_instances.view(run_id, task, letters, states, int(cursor or -1), limit)
 
     async def logs(self, tenant: str, run_id: str, task: str, attempt: int | None) -> list[LogChunk]:
         self._check()
@@ -270,11 +343,9 @@ class FakeGateway:
         self.weights[tenant] = weight
         return TenantShare(tenant, weight)
 
-    async def waiting(self, tenant: str, run_id: str) -> Waiting:
-        run = await self.run(tenant, run_id)
-        if run.state == "queued":
-            return Waiting(run_id, "place", "manual", 0, 16, 16)
-        return Waiting(run_id, None, "manual", share=0.5)
+    @property
+    def limit_book(self) -> FakeLimits:
+        return FakeLimits(self._check, self._limits)
 
     async def health(self) -> Mapping[str, object]:
         self._check()
@@ -337,17 +408,27 @@ class FakeGateway:
                 raise Conflict("the plan has changed")
         if trigger.run_type == "manual":
             window = chosen[0] if chosen else None
+            if trigger.event_id:
+                return self._of_event(tenant, view, trigger.event_id)
             return self._answer(self._window_run(tenant, view, window, None))
-        span = Window(trigger.start or "", trigger.end or "")
-        key = (tenant, trigger.dag_id, f"backfill {span.key()}")
+        span = Window(trigger.start, trigger.end or "") if trigger.start else None
+        name = span.key() if span else partitions.set_key(chosen)
+        key = (tenant, trigger.dag_id, f"backfill {name}")
         if key not in self._by_window:
             parent = self._new_run(tenant, view, "backfill", span, None)
             self._by_window[key] = parent.run_id
             children = [self._window_run(tenant, view, each, parent.run_id) for each in chosen]
-            listed = tuple(WindowView(each.window or span, each.run_id, each.state) for each in children)
+            listed = tuple(WindowView(each.window or Window(), each.run_id, each.state) for each in children)
             counts = Counts(total=len(children), queued=len(children))
-            self.settle(tenant, parent.run_id, windows=listed, counts=counts)
+            self.settle(tenant, parent.run_id, windows=listed, counts=counts, progress=0.0)
         return self._answer(self._runs[tenant, self._by_window[key]])
+
+    def _of_event(self, tenant: str, view: DagView, event_id: str) -> Triggered:
+        key = (tenant, view.definition.dag_id, f"!{event_id}")
+        existing = key in self._by_window
+        if not existing:
+            self._by_window[key] = self._new_run(tenant, view, "manual", None, None).run_id
+        return replace(self._answer(self._runs[tenant, self._by_window[key]]), existing=existing)
 
     def _window_run(self, tenant: str, view: DagView, window: Window | None, parent: str | None) -> RunView:
         key = (tenant, view.definition.dag_id, window.key() if window else "")
@@ -379,8 +460,15 @@ class FakeGateway:
 
     def _windows(self, view: DagView, trigger: Trigger) -> list[Window]:
         if trigger.run_type == "manual":
+            if trigger.partition:
+                return [Window(partition=trigger.partition)]
             window = windows.manual_window(trigger.start, trigger.end)
             return [] if window is None else [window]
+        if trigger.start is None:
+            asked = trigger.partitions or view.definition.partitions
+            if not asked:
+                raise Invalid("a backfill needs from and to", (("from", "required"), ("to", "required")))
+            return partitions.windows(asked, WINDOWS_MAX)
         first, last = date.fromisoformat(trigger.start or ""), date.fromisoformat(trigger.end or "")
         parsed = schedule.schedule_of(view.definition)
         return windows.backfill_windows(parsed, view.definition.timezone, first, last, WINDOWS_MAX)
@@ -429,3 +517,49 @@ def _page(items: list[T], key: Callable[[T], str], cursor: str | None, limit: in
 async def _stream(frames: list[Frame]) -> AsyncIterator[Sequence[Frame]]:
     for each in frames:
         yield [each]
+
+
+class FakeWaiting:
+    """`serve_app.ports.Waiting`, in memory: every task is an approval, decided by its first vote."""
+
+    def __init__(self, gateway: FakeGateway) -> None:
+        self._gateway = gateway
+        #: (run id, name, data)
+        self.signals: list[tuple[str, str, bytes]] = []
+        self.ballots: list[Ballot] = []
+        self.open: list[ApprovalView] = []
+        self.published: dict[str, PublishedView] = {}
+
+    async def signal(
+        self, tenant: str, run_id: str, name: str, data: msgspec.Raw, signal_id: str | None, idem: Idempotency | None
+    ) -> SignalSent:
+        run = self._live(await self._gateway.run(tenant, run_id))
+        self.signals.append((run_id, name, bytes(data)))
+        return SignalSent(run_id, run.state, name, signal_id or "made-up")
+
+    async def decide(self, tenant: str, run_id: str, task: str, ballot: Ballot, idem: Idempotency | None) -> RunChanged:
+        run = self._live(await self._gateway.run(tenant, run_id))
+        if task not in run.tasks:
+            raise NotFound("task", task)
+        self.ballots.append(ballot)
+        return RunChanged(run_id, run.state, run.attempts, "succeeded")
+
+    async def approvals(self, tenant: str, *, dag_id: str | None, run_id: str | None) -> list[ApprovalView]:
+        if self._gateway.broken is not None:
+            raise self._gateway.broken
+        return [each for each in self.open if dag_id in (None, each.dag_id) and run_id in (None, each.run_id)]
+
+    async def query(self, tenant: str, run_id: str, name: str) -> PublishedView:
+        await self._gateway.run(tenant, run_id)
+        if name not in self.published:
+            raise NotFound("published value", name)
+        return self.published[name]
+
+    async def queries(self, tenant: str, run_id: str) -> list[PublishedView]:
+        await self._gateway.run(tenant, run_id)
+        return list(self.published.values())
+
+    def _live(self, run: RunView) -> RunView:
+        if run.state in TERMINAL:
+            raise Conflict(f"run {run.run_id} is already {run.state}")
+        return run

@@ -51,6 +51,7 @@ class _Run:
     plan_hash: str = ""
     holder: str = ""
     removed: int = 0
+    sla_missed: tuple[str, ...] = ()
     #: when it ended; None = it has not, or its history is removed, or stays
     ended_ms: int | None = None
     lines: list[bytes] = field(default_factory=list)
@@ -450,7 +451,10 @@ class MemoryJournal:
         owner.turn = commit.turn
         for name, n in commit.counts:
             self.counters[name] += n
+        applied = {result.run_id for result in owner.reply if result.status == "ok"}
         for mail in commit.mail:
+            if mail.about and mail.about not in applied:
+                continue
             self._write(p.inbox(mail.actor), mail.item)
         if commit.cursor is not None:
             owner.cursor = commit.cursor
@@ -468,15 +472,16 @@ class MemoryJournal:
             return p.CommitResult(a.run_id, status, run.version, run.owner, reply)
         if run.version != a.expected or run.owner not in ("", owner):
             return p.CommitResult(a.run_id, "stale", run.version, run.owner)
-        if a.scheduler_epoch is not None and not self._admitted(run, a.scheduler_epoch):
+        if a.scheduler_epoch is not None and not self._admitted(run, a.scheduler_epoch, a.lane):
             return p.CommitResult(a.run_id, "refused", run.version, run.owner)
         self._apply(owner, run, a)
         self._store(a.idem, None)
         return p.CommitResult(a.run_id, "ok", run.version, run.owner)
 
-    def _admitted(self, run: _Run, epoch: int) -> bool:
+    def _admitted(self, run: _Run, epoch: int, lane: str) -> bool:
         dag = self.dag_rows.get((run.tenant, run.dag_id))
-        return epoch == self.owners["scheduler"].epoch and not (dag and dag.paused)
+        held = (dag and dag.paused) or (lane and self.runs[lane].state == "paused")
+        return epoch == self.owners["scheduler"].epoch and not held
 
     def _apply(self, owner: str, run: _Run, a: p.Append) -> None:
         before, tell = run.state, a.passive
@@ -493,6 +498,11 @@ class MemoryJournal:
             run.started_ms = a.started_ms or None
         if a.finished_ms is not None:
             run.finished_ms = a.finished_ms or None
+        run.sla_missed = (*run.sla_missed, *a.sla_missed)[: p.SLAS_SHOWN]
+        if a.max_active_runs is not None:
+            run.max_active_runs = a.max_active_runs or None
+        if run.run_type == "backfill":
+            self._tell_shape(run, before, a.max_active_runs is not None)
         if a.tasks_reset:
             self._set_tasks(run, {task: "p" for task in run.tasks})
             run.tasks = {}
@@ -506,6 +516,12 @@ class MemoryJournal:
             self._sched.append(p.RunMoved(*moved))
         if a.count:
             self._feed.append((run.run_id, run.version, run.state))
+
+    def _tell_shape(self, run: _Run, before: str, capped: bool) -> None:
+        turned = before != run.state and "paused" in (before, run.state)
+        if run.state not in p.TERMINAL and (turned or capped):
+            where = (run.run_id, run.tenant, run.dag_id)
+            self._sched.append(p.BackfillShaped(*where, run.state == "paused", run.max_active_runs))
 
     def _change_state(self, run: _Run, after: str, finished_ms: int | None) -> bool:
         before = run.state
@@ -555,7 +571,7 @@ class MemoryJournal:
 
     def _set_tasks(self, run: _Run, letters: dict[str, str]) -> None:
         for task, letter in letters.items():
-            for watcher in run.watchers:
+            for watcher in run.watchers if not task.endswith("]") else ():  # nobody asks for instances of all windows
                 counts = self.runs[watcher].task_counts
                 _add(counts, (task, run.tasks.get(task, "p")), -1)
                 _add(counts, (task, letter), 1)
@@ -564,8 +580,10 @@ class MemoryJournal:
 
     # creations
 
-    def _create(self, run: _Run) -> None:
+    def _create(self, run: _Run, wake_ms: int | None) -> None:
         self.runs[run.run_id] = run
+        if wake_ms is not None:
+            self.timers["wake", run.run_id] = wake_ms
         if run.run_type == "scheduled":
             self.live.add(run.run_id)
         if run.sla_ms is not None:
@@ -573,11 +591,15 @@ class MemoryJournal:
         if run.run_type != "backfill":
             _add(self.run_counts[run.tenant, run.dag_id], "queued", 1)
 
-    def _restart(self, run: _Run, events: bytes, count: int, dag_version: int, quiet: str = "") -> None:
+    def _restart(
+        self, run: _Run, events: bytes, count: int, dag_version: int, quiet: str = "", wake_ms: int | None = None
+    ) -> None:
+        if wake_ms is not None:
+            self.timers["wake", run.run_id] = wake_ms
         run.version += count
         run.events.append(p.EventBatch(run.version, SCHEMA, events))
         self._set_tasks(run, {task: "p" for task in run.tasks})
-        run.tasks, run.ended_ms = {}, None
+        run.tasks, run.ended_ms, run.sla_missed = {}, None, ()
         run.dag_version, run.started_ms, run.finished_ms, run.error = dag_version, None, None, ""
         self._move(run, "queued", quiet)
         self._feed.append((run.run_id, run.version, "queued"))
@@ -634,7 +656,7 @@ class MemoryJournal:
         key = (n.tenant, n.dag_id, n.window_key)
         run = self.runs.get(self.by_window_key.get(key, "") if n.window_key else n.run_id)
         if run and n.window_key and _restarts(n.reprocess, run.state):
-            self._restart(run, n.restart_event, 1, n.restart_version)
+            self._restart(run, n.restart_event, 1, n.restart_version, wake_ms=n.wake_ms)
             self._queue(run, run.parent, None, run.created_ms, True)
             return p.CreatedRun(run.run_id, "queued", "restarted")
         if run:
@@ -645,7 +667,7 @@ class MemoryJournal:
         if n.owner:
             run.holder, run.owner, run.parent = n.owner, n.owner, n.parent
             self._born.setdefault(n.owner, []).append(p.Born(n.run_id, n.schema, n.event.decode()))
-        self._create(run)
+        self._create(run, n.wake_ms)
         if n.alone:
             self.alone[n.tenant, n.dag_id] = n.run_id
         if n.window_key:
@@ -686,6 +708,8 @@ class MemoryJournal:
             return p.BackfillResult(status)
         key = (b.tenant, b.dag_id, b.window_key)
         run = self.runs.get(self.backfills_by_key.get(key, ""))
+        if b.widens:
+            return self._widen(b, run)
         if run and not (run.state in p.TERMINAL and b.reprocess != "none"):
             if b.require_hash and run.plan_hash != b.require_hash:
                 return p.BackfillResult("hash")
@@ -701,6 +725,34 @@ class MemoryJournal:
         if b.backwards:
             self._sched = [_backwards(item) for item in self._sched]
         answer = p.BackfillResult("restarted" if run else "created", made.run_id, "queued", self._counts(made))
+        self._store(b.idem, answer)
+        return answer
+
+    def _widen(self, b: p.NewBackfill, taken: _Run | None) -> p.BackfillResult:
+        run = self.runs[b.widens]
+        if taken and taken is not run:
+            return p.BackfillResult("taken", taken.run_id)
+        if run.state in p.TERMINAL or run.state == "cancelling":
+            return p.BackfillResult("over", run.run_id, run.state)
+        if run.window_key != b.widens_key or not self._plan_holds(b, None):
+            return p.BackfillResult("changed")
+        if b.windows:
+            run.version += 1
+            run.events.append(p.EventBatch(run.version, SCHEMA, b.event))
+            run.window_key = b.window_key
+            self.backfills_by_key[b.tenant, b.dag_id, b.window_key] = run.run_id
+            self._feed.append((run.run_id, run.version, run.state))
+            if run.owner:
+                self._write(p.inbox(run.owner), codec.encode_items([p.Widened(run.run_id, run.version)]))
+            else:
+                self._sched.append(p.Wake(run.run_id, "window"))
+        had, run.children = run.children, []
+        b = msgspec.structs.replace(b, max_active_runs=run.max_active_runs, backwards=run.backwards)
+        self._write_windows(b, run, again=False)
+        run.children = [*run.children[: b.in_front], *had, *run.children[b.in_front :]]
+        if b.backwards:
+            self._sched = [_backwards(item) for item in self._sched]
+        answer = p.BackfillResult("widened", run.run_id, run.state, self._counts(run))
         self._store(b.idem, answer)
         return answer
 
@@ -728,7 +780,7 @@ class MemoryJournal:
         else:
             batch = [p.EventBatch(1, SCHEMA, b.event)]
             run = _Run(b.run_id, b.tenant, b.dag_id, b.dag_version, "backfill", b.created_ms, batch, b.window_key)
-            self._create(run)
+            self._create(run, None)
             self.backfills_by_key[b.tenant, b.dag_id, b.window_key] = b.run_id
             self._feed.append((b.run_id, 1, "queued"))
         run.plan_hash, run.backwards, run.max_active_runs = b.plan_hash, b.backwards, b.max_active_runs
@@ -752,7 +804,7 @@ class MemoryJournal:
         batch = [p.EventBatch(1, SCHEMA, w.event)]
         head = (w.run_id, b.tenant, b.dag_id, b.dag_version, "manual", b.created_ms, batch, w.window_key)
         child = _Run(*head, parent=made.run_id, sla_ms=w.sla_ms, watchers=[made.run_id])
-        self._create(child)
+        self._create(child, w.wake_ms)
         self.by_window_key[b.tenant, b.dag_id, w.window_key] = w.run_id
         _add(made.counts, "queued", 1)
         self._queue(child, made.run_id, b.max_active_runs, b.created_ms, False)
@@ -760,7 +812,7 @@ class MemoryJournal:
     def _restart_child(self, b: p.NewBackfill, w: p.NewWindow, made: _Run, again: bool) -> None:
         child = self.runs[w.run_id]
         known = again and w.run_id not in made.kept
-        self._restart(child, w.event, 1, w.dag_version, quiet=made.run_id)
+        self._restart(child, w.event, 1, w.dag_version, quiet=made.run_id, wake_ms=w.wake_ms)
         if not known:
             made.kept.discard(w.run_id)
             self._watch(made, child)

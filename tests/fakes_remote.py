@@ -84,6 +84,9 @@ class FakeRemote:
 
     # -- the port
 
+    async def gateway_exists(self) -> bool:
+        return True
+
     async def gateway(self, ward: str, request: bytes, patience_s: float = 5.0) -> bytes:
         await self.gate.wait()
         if self.away:

@@ -8,8 +8,9 @@ that begins with the invariant's name. The list is in the architecture, section 
     I2  at most one live attempt per task; attempts never repeat
     I3  a task starts only when its run is running and its trigger rule holds, and a retry not before it is due; it is
         skipped or given up only when its rule cannot hold any more, and then at once; of a cancelled run only teardowns
-        start; of a plan a task starts only in its batch, one batch after the other, and never beside or before who goes
-        before it in a sequence; failed ones again when nothing else is ready
+        and compensations start; compensations start when all else has ended, one after the other, and whose task
+        succeeded last goes first; of a plan a task starts only in its batch, one batch after the other, and never
+        beside or before who goes before it in a sequence; failed ones again when nothing else is ready
     I4  replay equals live
     I5  versions have no gap and no repeat
     I6  a run is terminal exactly when its tasks are (but people may change tasks of an ended plan by hand)
@@ -33,11 +34,13 @@ from orchestrator import events as e
 from orchestrator import run as runs
 from orchestrator.backfill import Backfill
 from orchestrator.conduct import Agenda
-from orchestrator.definition import Conduct, Definition, TaskSpec
+from orchestrator.definition import WAITING_TYPES, Conduct, Definition, TaskSpec
+from orchestrator.mapped import Table
 from orchestrator.ports import TASK_LETTERS, EventBatch, RunRow
 from orchestrator.run import Run
 from orchestrator.task import Task
 from orchestrator.views import Frame
+from orchestrator.waits import Standby
 
 TERMINAL_EVENTS: Mapping[type[e.Event], str] = {
     e.RunSucceeded: "succeeded",
@@ -48,6 +51,10 @@ TERMINAL_EVENTS: Mapping[type[e.Event], str] = {
 RUN_TERMINAL = frozenset(TERMINAL_EVENTS.values())
 TASK_TERMINAL = frozenset({"succeeded", "failed", "timed_out", "cancelled", "skipped", "upstream_failed"})
 DONE = frozenset({"succeeded", "skipped"})
+#: not started, or between two attempts
+OPEN_TASKS = frozenset({"pending", "retrying", "suspended"})
+#: a compensation in one of these has not been tried
+KEPT = frozenset({"cancelled", "upstream_failed"})
 #: a retry may start this much before it is due: clocks of different processes differ
 EARLY = timedelta(milliseconds=50)
 
@@ -63,6 +70,11 @@ def seen(state: str, by: str = "") -> str:
     if state == "skipped":
         return PASSED if by else GOOD
     return GOOD if state == "succeeded" else BAD if state in TASK_TERMINAL else OPEN
+
+
+def host_of(name: str) -> str:
+    """The map of an instance."""
+    return name[: name.index("[")]
 
 
 def at_the_end(rule: str, ends: Sequence[str]) -> str:
@@ -115,7 +127,17 @@ class History:
         self.started: dict[str, int] = {}
         #: (task, attempt) whose result was accepted -> events that did
         self.accepted: dict[tuple[str, int], int] = {}
-        self.due: dict[str, e.TaskRetrying] = {}
+        self.due: dict[str, e.TaskRetrying | e.TaskSuspended] = {}
+        #: task that has succeeded -> version with which it did
+        self.done: dict[str, int] = {}
+        #: task -> what it waited for last
+        self.waits: dict[str, e.Wait] = {}
+        #: (task, attempt) -> voter -> choice
+        self.votes: dict[tuple[str, int], dict[str, str]] = {}
+        #: name -> numbers of signals that nobody has taken
+        self.signals: dict[str, list[int]] = {}
+        #: task -> signal that it took and has not ended with yet
+        self.taken: dict[str, int] = {}
         self.restarts = 0
         #: it took too long: only teardowns go on
         self.overdue = False
@@ -126,6 +148,8 @@ class History:
         self.driven = False
         #: of a plan: how it is worked through, and the tasks that the present batch still has to do
         self.conduct: Conduct | None = None
+        #: mapped task -> how many instances it has now; None = it cannot be mapped over what it was given
+        self.maps: dict[str, int | None] = {}
         self.tolerates: dict[str, set[str]] = {}
         self.batch: set[str] = set()
         self.iteration = 0
@@ -133,9 +157,20 @@ class History:
         self.failed: set[str] = set()
         #: tasks that somebody else did
         self.marked: set[str] = set()
+        #: when it was queued last; SLAs told since ("" = of the run, over all its lives), and tasks reset after theirs
+        self.queued_at = datetime.max
+        self.missed: set[str] = set()
+        self.forgiven: set[str] = set()
+        #: task -> since when it could start and did not
+        self.ready_since: dict[str, datetime] = {}
 
     def feed(self, event: e.Event) -> None:
         """One more event."""
+        self._feed(event)
+        if any(spec.queue_timeout_s for spec in self.specs.values()):
+            self._note_ready(event)
+
+    def _feed(self, event: e.Event) -> None:
         self.version += 1
         if isinstance(event, e.CheckpointPosted):
             return  # by whoever follows the run, whatever state it is in
@@ -148,6 +183,7 @@ class History:
                 assert self.version == 1, f"I5 {self.run_id}: created twice"
                 self.run_id, self.state = event.run_id, "queued"
                 self._fresh(event.dag_version)
+                self.queued_at = event.at
             case e.RunStarted():
                 assert self.state == "queued", f"I1 {self.run_id}: started while {self.state}"
                 self._count_start(event.attempt)
@@ -161,6 +197,7 @@ class History:
                 self.state = "queued"
                 self.restarts += 1
                 self._fresh(event.dag_version)
+                self.queued_at = event.at
             case e.RunPaused():
                 assert self.state == "running", f"{self.run_id}: paused while {self.state}"
                 self.state = "paused"
@@ -168,7 +205,10 @@ class History:
                 assert self.state == "paused", f"{self.run_id}: resumed while {self.state}"
                 self.state = "running"
             case e.SlaMissed():
-                pass
+                self._check_miss(event)
+            case e.SignalReceived():
+                assert self.state not in RUN_TERMINAL, f"I1 {self.run_id}: signalled while {self.state}"
+                self.signals.setdefault(event.name, []).append(event.number)
             case e.RunOverdue():
                 assert self.state in ("running", "paused"), f"{self.run_id}: overdue while {self.state}"
                 self.state, self.overdue = "running", True
@@ -177,6 +217,9 @@ class History:
                 if self.state == "paused":
                     self.batch = {name for name in self.batch if self.tasks[name] == "running"}
                 self.state = "cancelling"
+            case e.RunCompensating():
+                owed = [name for name in self._undoing() if self.tasks[name] == "pending"]
+                assert list(event.tasks) == owed, f"I3 {self.run_id}: {event.tasks} compensate, {owed} is owed"
             case e.BatchFormed():
                 self._check_batch(event)
                 self.batch, self.iteration = set(event.tasks), event.iteration
@@ -193,14 +236,80 @@ class History:
         self.driven = definition.driven_ttl_s is not None
         self.tasks = {task.id: "pending" for task in definition.tasks}
         self.specs = {task.id: task for task in definition.tasks}
+        undone = {task.compensates: task.id for task in definition.tasks if task.compensates is not None}
         self.needs = {t.id: {*t.depends_on, *t.inputs.values(), *t.teardown_of} for t in definition.tasks}
+        for name, compensation in undone.items():
+            self.needs[compensation].add(name)
         scopes = {task.id: self._between(task.id, task.teardown_of) for task in definition.tasks if task.teardown_of}
         for name, between in scopes.items():
             self.needs[name] |= between
+            self.needs[name] |= {undone[each] for each in (*between, *self.specs[name].teardown_of) if each in undone}
         self.tolerates = {task.id: set(task.tolerates) for task in definition.tasks}
         self.conduct = definition.conduct
         self.by.clear()
         self.due.clear()
+        self.maps.clear()
+        self.signals.clear()
+        self.missed &= {""}
+        self.forgiven.clear()
+
+    def sla_of(self, name: str) -> datetime | None:
+        """The deadline of a task."""
+        sla_s = self.specs[name].sla_s
+        return None if sla_s is None else self.queued_at + timedelta(seconds=sla_s)
+
+    def overdue_slas(self, now: datetime) -> set[str]:
+        """Tasks that are late and have not been told of."""
+        found = set()
+        for name, state in self.tasks.items():
+            deadline = self.sla_of(name)
+            known = name in self.missed or name in self.forgiven
+            if deadline is not None and deadline <= now and state not in TASK_TERMINAL and not known:
+                found.add(name)
+        return found
+
+    def _check_miss(self, event: e.SlaMissed) -> None:
+        where, name = f"SLA {self.run_id}/{event.task}", event.task or ""
+        assert self.state not in RUN_TERMINAL, f"{where}: told after the end"
+        assert name not in self.missed, f"{where}: told twice"
+        assert event.deadline <= event.at, f"{where}: told too early"
+        if name:
+            assert event.deadline == self.sla_of(name), f"{where}: {event.deadline}, should be {self.sla_of(name)}"
+            assert name in self.overdue_slas(event.at), f"{where}: it is {self.tasks[name]}"
+        self.missed.add(name)
+
+    def _note_ready(self, event: e.Event) -> None:
+        """Who could start now and is not begun; looked at after every event, for all."""
+        if isinstance(event, e.RunResumed | e.RunStarted | e.RunRevived):
+            self.ready_since.clear()
+        for name, state in self.tasks.items():
+            since = max(self._due_at(name), event.at) if state in ("retrying", "suspended") else event.at
+            if state not in OPEN_TASKS or self.state not in ("running", "paused") or not self.ready(name):
+                self.ready_since.pop(name, None)
+            elif self.state == "running":
+                at = max(since, event.at) if isinstance(event, e.RunResumed | e.RunRevived) else since
+                self.ready_since.setdefault(name, at)
+
+    def _due_at(self, name: str) -> datetime:
+        parked = self.due[name]
+        return parked.until if isinstance(parked, e.TaskSuspended) else parked.due
+
+    def queued_too_long(self, now: datetime) -> set[str]:
+        """Tasks that have waited longer for a worker than they may."""
+        limits = {name: spec.queue_timeout_s for name, spec in self.specs.items() if spec.queue_timeout_s is not None}
+        waits = {name: now - since for name, since in self.ready_since.items() if name in limits}
+        return {name for name, waited in waits.items() if waited >= timedelta(seconds=limits[name])}
+
+    def _check_too_late(self, event: e.TaskFailed, where: str) -> None:
+        """It ended without a report."""
+        before = self.tasks[event.task]
+        assert event.timed_out, f"{where}: {event} is no time-out"
+        assert before not in TASK_TERMINAL, f"I1 {where}: {event} while {before}"
+        if event.reason == "sla":
+            assert event.task in self.missed, f"{where}: cancelled before its SLA was missed"
+            assert "cancel" in self.specs[event.task].on_sla_miss, f"{where}: cancelled although nobody asked"
+        else:
+            assert event.task in self.queued_too_long(event.at), f"{where}: {self.ready_since} at {event.at}"
 
     def _count_start(self, attempt: int) -> None:
         assert attempt == self.attempts + 1, f"{self.run_id}: start {attempt} after {self.attempts}"
@@ -214,8 +323,40 @@ class History:
         """What comes after one of `setups` and before the task."""
         return {above for above in self._above(name) if self._above(above) & set(setups)}
 
+    def _advancing(self) -> list[str]:
+        """States of the tasks that are neither teardowns nor compensations; instances of maps do not count."""
+        return [state for name, state in self.tasks.items() if not name.endswith("]") and not self._cleans_up(name)]
+
+    def _undone(self, name: str) -> bool:
+        """Is there something that this compensation undoes?"""
+        return self.tasks[self.specs[name].compensates or ""] == "succeeded"
+
+    def _undoing(self) -> list[str]:
+        """Compensations of what has succeeded, the last first; none unless all else has ended, and not well."""
+        states = set(self._advancing())
+        well = self.state != "cancelling" and not self.overdue and not states & {"failed", "timed_out"}
+        if states - TASK_TERMINAL or well:
+            return []
+        undone = {name: task.compensates for name, task in self.specs.items() if task.compensates is not None}
+        return sorted(filter(self._undone, undone), key=lambda name: self.done[undone[name]], reverse=True)
+
+    def _compensates(self, name: str) -> str:
+        """What becomes of a compensation."""
+        undoing = self._undoing()
+        if name in undoing:
+            before = {self.tasks[other] for other in undoing[: undoing.index(name)]}
+            beside = {self.tasks[other] for other in undoing} & {"running", "retrying"}
+            waits = before - TASK_TERMINAL or (beside and self.tasks[name] == "pending")
+            return WAITS if waits else STARTS
+        return WAITS if set(self._advancing()) - TASK_TERMINAL else SKIPPED
+
     def _ruling(self, name: str) -> str:
         """What its trigger rule makes of a task of a DAG."""
+        if name.endswith("]"):
+            host = self.tasks[host_of(name)]
+            return {"running": STARTS, "skipped": SKIPPED, "upstream_failed": UPSTREAM_FAILED}.get(host, WAITS)
+        if self.specs[name].compensates is not None:
+            return self._compensates(name)
         ends = [seen(self.tasks[parent], self.by.get(parent, "")) for parent in sorted(self.needs[name])]
         setups = [seen(self.tasks[setup], self.by.get(setup, "")) for setup in self.specs[name].teardown_of]
         if not setups:
@@ -226,7 +367,7 @@ class History:
 
     def decides(self, name: str) -> bool:
         """Does its failure fail the run?"""
-        return not self.specs[name].teardown_of or self.specs[name].on_failure_fail_run
+        return (not name.endswith("]") and not self.specs[name].teardown_of) or self.specs[name].on_failure_fail_run
 
     def ready(self, name: str) -> bool:
         """Does its rule hold; of a plan: is every dependency done, or one whose failure does not matter?"""
@@ -284,10 +425,32 @@ class History:
         where = f"{self.run_id}/{name} at version {self.version}"
         before = self.tasks[name]
         match event:
+            case e.TaskExpanded():
+                self._check_expansion(event, where)
+                self._expand(event)
             case e.TaskStarted():
+                assert not self.specs[name].expand, f"{where}: a map was started"
                 self._check_start(event, where)
                 self.tasks[name] = "running"
                 self.started[name] = event.attempt
+            case e.TaskFailed(reason="sla" | "queued"):
+                self._check_too_late(event, where)
+                self.tasks[name] = "timed_out"
+            case e.TaskWaiting():
+                self._check_start(event, where)
+                assert self.specs[name].type in WAITING_TYPES, f"I3 {where}: waits, and is a {self.specs[name].type}"
+                self.tasks[name], self.waits[name] = "waiting", event.wait
+                self.started[name] = event.attempt
+            case e.TaskSuspended():
+                assert (before, self.started[name]) == ("running", event.attempt), f"I12 {where}: {event}"
+                self.tasks[name], self.due[name] = "suspended", event
+            case e.TaskSucceeded() | e.TaskFailed() if before == "waiting":
+                self._check_wait_ends(event, where)
+                self.tasks[name] = _AFTER_RESULT[type(event)]
+                self.done[name] = self.version
+                self.accepted[name, event.attempt] = 1
+                if isinstance(event, e.TaskFailed) and event.timed_out:
+                    self.tasks[name] = "timed_out"
             case e.TaskSucceeded() | e.TaskRetrying() | e.TaskFailed() | e.TaskReturned():
                 assert before == "running", f"I12 {where}: {event} while {before}"
                 assert event.attempt == self.started[name], f"I12 {where}: {event}, current is {self.started[name]}"
@@ -295,12 +458,29 @@ class History:
                     key = (name, event.attempt)
                     self.accepted[key] = self.accepted.get(key, 0) + 1
                     assert self.accepted[key] == 1, f"I2 {where}: two results of attempt {event.attempt}"
+                if self.specs[name].expand:
+                    self._check_end_of_map(event, where)
                 self.tasks[name] = _AFTER_RESULT[type(event)]
+                self.done[name] = self.version
                 if isinstance(event, e.TaskFailed) and event.timed_out:
                     self.tasks[name] = "timed_out"
                 if isinstance(event, e.TaskRetrying):
                     self.due[name] = event
-            case e.TaskCheckpointed() | e.TaskProgressed() | e.ToolStarted() | e.ToolCompleted():
+            case e.VoteCast():
+                assert (before, self.started[name]) == ("waiting", event.attempt), (
+                    f"I12 {where}: {event} while {before}"
+                )
+                assert event.at < self.waits[name].until, f"I12 {where}: {event} after its expiry"
+                self.votes.setdefault((name, event.attempt), {})[event.by] = event.choice
+            case e.VoteRefused():
+                assert before != "waiting" or event.attempt < self.started[name] or event.at >= self.waits[name].until
+            case e.SignalConsumed():
+                assert (before, self.started[name]) == ("waiting", event.attempt), f"I12 {where}: {event}"
+                first = self.signals.get(event.name, [])[:1]
+                assert first == [event.number], f"{where}: takes signal {event.number}, the next is {first}"
+                self.signals[event.name].pop(0)
+                self.taken[name] = event.number
+            case e.TaskCheckpointed() | e.TaskProgressed() | e.ToolStarted() | e.ToolCompleted() | e.ValuePublished():
                 assert (before, self.started[name]) == ("running", event.attempt), f"I12 {where}: {event}"
             case e.TaskSkipped():
                 done = ("succeeded",) if self.conduct else ("succeeded", "cancelled")
@@ -312,7 +492,7 @@ class History:
                 self.tasks[name] = "cancelled"
             case e.TaskUpstreamFailed():
                 if self.conduct is None:
-                    assert before in ("pending", "retrying"), f"{where}: upstream failed while {before}"
+                    assert before in OPEN_TASKS, f"{where}: upstream failed while {before}"
                     assert self._ruling(name) == UPSTREAM_FAILED, f"I3 {where}: {self._ruling(name)}"
                 else:
                     assert before == "pending", f"{where}: upstream failed while {before}"
@@ -325,7 +505,18 @@ class History:
                     resettable.add("skipped")
                 if any(name in {task.id, *task.teardown_of} for task in self.specs.values() if task.teardown_of):
                     resettable.add("succeeded")  # set up, or torn down, again
+                if self.specs[name].expand:
+                    resettable.add("succeeded")  # one of its instances goes on
+                if name.endswith("]"):
+                    resettable |= {"succeeded", "skipped"} if self._sets_up(host_of(name)) else set()
+                    resettable |= {"skipped"} if self.by.get(name) == "map" else set()
+                undone = {task.id: task.compensates for task in self.specs.values() if task.compensates is not None}
+                if name in undone or name in undone.values():
+                    resettable |= {"succeeded", *(("skipped",) if name in undone else ())}  # done again
                 assert before in resettable, f"I1 {where}: reset while {before}"
+                deadline = self.sla_of(name)
+                if deadline is not None and deadline <= event.at:
+                    self.forgiven.add(name)
                 self.tasks[name] = "pending"
             case e.TaskMarked():
                 assert self.conduct is not None, f"{where}: marked, in a run of no plan"
@@ -335,38 +526,111 @@ class History:
             case _:
                 raise AssertionError(f"{where}: a run has no {event}")
 
+    def _sets_up(self, name: str) -> bool:
+        return any(name in task.teardown_of for task in self.specs.values())
+
+    def instances(self, name: str) -> list[str]:
+        """The instances that a map has now."""
+        return [f"{name}[{index}]" for index in range(self.maps.get(name) or 0)]
+
+    def has_room(self, name: str) -> bool:
+        """Does the limit of its map let an instance start? Of any other task: yes."""
+        if not name.endswith("]"):
+            return True
+        running = [one for one in self.instances(host_of(name)) if self.tasks[one] == "running"]
+        limit = self.specs[host_of(name)].max_active
+        return limit is None or len(running) < limit
+
+    def _check_expansion(self, event: e.TaskExpanded, where: str) -> None:
+        name = event.task
+        assert self.specs[name].expand, f"{where}: no map"
+        assert self.tasks[name] == "pending", f"I2 {where}: expanded while {self.tasks[name]}"
+        assert event.attempt > self.started.get(name, 0), f"I2 {where}: expansion {event.attempt} again"
+        assert self.state in ("running", "paused"), f"I3 {where}: expanded while the run is {self.state}"
+        assert not self.overdue, f"I3 {where}: expanded after the limit of its run"
+        assert self.ready(name), f"I3 {where}: expanded too early"
+        assert not (event.error and event.count), f"{where}: {event}"
+        if event.kept:
+            assert self.maps[name] == event.count, f"{where}: {self.maps[name]} instances kept, now {event.count}"
+        running = [one for one in self.instances(name) if self.tasks[one] == "running"]
+        assert not running, f"I2 {where}: expanded beside {running}"
+
+    def _expand(self, event: e.TaskExpanded) -> None:
+        name = event.task
+        self.tasks[name], self.started[name] = "running", event.attempt
+        if not event.kept:
+            for one in self.instances(name):
+                del self.tasks[one], self.specs[one], self.needs[one]
+                self.by.pop(one, None)
+            self.maps[name] = None if event.error else event.count
+            for one in self.instances(name):
+                self.tasks[one], self.needs[one] = "pending", set()
+                self.specs[one] = TaskSpec(id=one, retries=self.specs[name].retries)
+
+    def _check_end_of_map(self, event: e.Event, where: str) -> None:
+        """It ends when all instances have, and fails when too many of them did."""
+        name: str = event.task  # type: ignore[attr-defined]  # it is about a task
+        ends = [self.tasks[one] for one in self.instances(name)]
+        assert TASK_TERMINAL.issuperset(ends), f"I6 {where}: {event} with {ends}"
+        assert not {"cancelled", "upstream_failed"} & set(ends), f"I6 {where}: {event} with {ends}"
+        limit, failed = self.specs[name].tolerated_failures, ends.count("failed") + ends.count("timed_out")
+        most = limit if isinstance(limit, int) else len(ends) * int(limit[:-1]) // 100
+        fails = self.maps[name] is None or failed > most
+        assert isinstance(event, e.TaskFailed if fails else e.TaskSucceeded), f"I6 {where}: {event} with {ends}"
+
+    def _check_wait_ends(self, event: e.TaskSucceeded | e.TaskFailed, where: str) -> None:
+        """By what it waited for, or by time, and then not before its time."""
+        wait, key = self.waits[event.task], (event.task, event.attempt)
+        assert event.attempt == self.started[event.task], f"I12 {where}: {event}"
+        taken = self.taken.pop(event.task, None)
+        if wait.kind == "signal" and taken is not None:
+            return
+        votes = list(self.votes.get(key, {}).values())
+        if any(votes.count(choice) >= wait.quorum for choice in votes):
+            return
+        assert event.at >= wait.until, f"I3 {where}: ends at {event.at}, its time is {wait.until}"
+
     def _check_skip(self, event: e.TaskSkipped, before: str, where: str) -> None:
         """Whoever skips it may."""
         match event.by:
             case "task":
-                assert before == "running", f"I12 {where}: skipped itself while {before}"
+                assert before in ("running", "waiting"), f"I12 {where}: skipped itself while {before}"
+                if before == "waiting":
+                    assert event.at >= self.waits[event.task].until, f"I3 {where}: given up before its time"
             case "branch":
                 branches = [name for name in self.needs[event.task] if self.specs[name].branch]
                 assert any(self.tasks[name] == "succeeded" for name in branches), f"{where}: no branch has ended"
-                assert before in ("pending", "retrying"), f"I1 {where}: skipped by a branch while {before}"
+                assert before in OPEN_TASKS, f"I1 {where}: skipped by a branch while {before}"
+            case "map":
+                assert self.tasks[host_of(event.task)] == "skipped", f"I3 {where}: skipped with its map, which is not"
             case "rule":
-                assert before in ("pending", "retrying", "upstream_failed"), f"I1 {where}: ruled out while {before}"
+                assert before in (*OPEN_TASKS, "upstream_failed"), f"I1 {where}: ruled out while {before}"
                 assert self._ruling(event.task) == SKIPPED, f"I3 {where}: {self._ruling(event.task)}"
 
-    def _check_start(self, event: e.TaskStarted, where: str) -> None:
+    def _check_start(self, event: e.TaskStarted | e.TaskWaiting, where: str) -> None:
         before = self.tasks[event.task]
-        assert before in ("pending", "retrying"), f"I2 {where}: started while {before}"
+        assert before in OPEN_TASKS, f"I2 {where}: started while {before}"
         assert event.attempt > self.started.get(event.task, 0), f"I2 {where}: attempt {event.attempt} again"
-        winds_up = self.conduct is not None or bool(self.specs[event.task].teardown_of)
+        winds_up = self.conduct is not None or self._cleans_up(event.task)
         last = winds_up and self.state == "cancelling"
+        assert self.has_room(event.task), f"I7 {where}: started beside as many instances as its map may have"
         assert winds_up or not self.overdue, f"I3 {where}: started after the limit of its run"
         assert self.state == "running" or last, f"I3 {where}: started while the run is {self.state}"
         waits = {parent for parent in self.needs[event.task] if self.tasks[parent] not in DONE}
         assert self.ready(event.task), f"I3 {where}: started before {sorted(waits)}"
         if self.conduct is not None:
             assert event.task in self.batch, f"I3 {where}: started outside its batch {sorted(self.batch)}"
-            beside = [s for s in self.conduct.sequences if event.task in s]
-            overlap = [n for s in beside for n in s if n != event.task and self.tasks[n] == "running"]
+            sequences = [s for s in self.conduct.sequences if event.task in s]
+            overlap = [n for s in sequences for n in s if n != event.task and self.tasks[n] == "running"]
             assert not overlap, f"I3 {where}: started beside {overlap}, which is of its sequence"
             assert self._its_turn(event.task), f"I3 {where}: started out of its sequence"
-        if before == "retrying":
-            due = self.due[event.task].due
+        if before in ("retrying", "suspended"):
+            due = self._due_at(event.task)
             assert event.at >= due - self._early, f"I3 {where}: retried at {event.at}, due at {due}"
+
+    def _cleans_up(self, name: str) -> bool:
+        """Is it a teardown or a compensation?"""
+        return bool(self.specs[name].teardown_of) or self.specs[name].compensates is not None
 
     def _check_verdict(self, event: e.Event) -> None:
         open_ = {name: state for name, state in self.tasks.items() if state not in TASK_TERMINAL}
@@ -376,6 +640,11 @@ class History:
         if isinstance(event, e.RunSucceeded):
             bad = {name: state for name, state in self.tasks.items() if state not in DONE and self.decides(name)}
             assert not bad, f"I6 {self.run_id}: succeeded with {bad}"
+        if set(self._advancing()) & {"failed", "timed_out", "cancelled"}:
+            undone = [name for name, task in self.specs.items() if task.compensates is not None and self._undone(name)]
+            ways = {name: f"{self.tasks[name]} {self.by.get(name, '')}".strip() for name in undone}
+            kept = {name: way for name, way in ways.items() if way == "skipped rule" or self.tasks[name] in KEPT}
+            assert not kept, f"I6 {self.run_id}: {self.state} without {kept}"
         gave_up = isinstance(event, e.RunFailed) and event.reason == "max_iterations"
         if gave_up:
             assert self.conduct is not None, f"{self.run_id} counts no batches"
@@ -389,15 +658,25 @@ class History:
         if self.state in ("running", "paused") and not self.driven:
             assert set(self.tasks.values()) - TASK_TERMINAL, f"I6 {self.run_id}: {self.state}, all tasks ended"
         if self.conduct is None:
-            waiting = [name for name, state in self.tasks.items() if state in ("pending", "retrying")]
+            waiting = [name for name, state in self.tasks.items() if state in OPEN_TASKS]
             lost = {name: self._ruling(name) for name in waiting if self._ruling(name) not in (STARTS, WAITS)}
             assert not lost, f"I3 {self.run_id}: waiting for ever: {lost}"
+            if self.state in ("running", "paused") and not self.overdue:
+                self._maps_rest()
             if self.state == "cancelling" or (self.overdue and self.state in ("running", "paused")):
                 left = [name for name, state in self.tasks.items() if state not in TASK_TERMINAL]
                 assert left, f"I6 {self.run_id}: {self.state}, all tasks ended"
-                assert all(self.specs[name].teardown_of for name in left), f"I10 {self.run_id}: {left} still open"
+                assert all(map(self._cleans_up, left)), f"I10 {self.run_id}: {left} still open"
         if self.conduct is not None and self.state in ("running", "cancelling"):
             assert self.batch, f"I9 {self.run_id}: {self.state} without a batch: {self.tasks}"
+
+    def _maps_rest(self) -> None:
+        for name in (name for name, spec in self.specs.items() if spec.expand):
+            going = [one for one in self.instances(name) if self.tasks[one] not in TASK_TERMINAL]
+            where = f"I9 {self.run_id}/{name}"
+            assert self.tasks[name] != "running" or going, f"{where}: running with all instances ended"
+            assert self.tasks[name] != "pending" or not self.ready(name), f"{where}: it could expand"
+            assert self.tasks[name] not in TASK_TERMINAL or not going, f"{where}: ended before {going}"
 
 
 _AFTER_RESULT = {
@@ -433,6 +712,8 @@ def check_row(row: RunRow, letters: Mapping[str, str], history: History) -> None
     assert row.attempts == history.attempts, f"I4 {row.run_id}: row {row.attempts} attempts, events {history.attempts}"
     assert row.dag_version == history.dag_version, f"I4 {row.run_id}: row of version {row.dag_version}"
     told = {name: letters.get(name, "p") for name in history.tasks}
+    counts = {name: letters.get(f"{name}[]", "0") for name in history.maps}
+    assert counts == {name: str(n or 0) for name, n in history.maps.items()}, f"I4 {row.run_id}: {counts}"
     assert told == {name: TASK_LETTERS[state] for name, state in history.tasks.items()}, f"I4 {row.run_id}: {told}"
     if row.state in RUN_TERMINAL:
         assert row.owner == "", f"{row.run_id} is {row.state} and still owned by {row.owner}"
@@ -453,6 +734,10 @@ def check_backfill(events: Sequence[e.Event]) -> str:
                 state = "queued"
             case e.RunCancelling():
                 state = "cancelling"
+            case e.RunPaused():
+                state = "paused"
+            case e.RunResumed():
+                state = "running"
             case e.WindowChanged():
                 known = windows.get(event.child, event.before)
                 assert known == event.before, f"I5 window {event.child}: {event.before} after {known}"
@@ -464,29 +749,76 @@ def check_backfill(events: Sequence[e.Event]) -> str:
     return state
 
 
+#: slots of a run that are compared part by part, or are queues that may hold more than counts
+_APART = frozenset(
+    (
+        *("compiled_by_version", "compiled", "tasks", "ready", "due", "agenda"),
+        *("maps", "unfolding", "standby", "sla_seen", "in_line", "late"),
+    )
+)
+
+
 def check_replay(live: Run, replayed: Run) -> None:
     """I4: every slot of the run and of each of its tasks."""
     for slot in Run.__slots__:
-        if slot in ("compiled_by_version", "tasks", "ready", "due", "agenda"):
+        if slot in _APART:
             continue
         assert getattr(live, slot) == getattr(replayed, slot), f"I4 {slot}"
     for slot in Agenda.__slots__ if live.agenda is not None else ():
         assert getattr(live.agenda, slot) == getattr(replayed.agenda, slot), f"I4 agenda.{slot}"
+    for slot in ("definition", "version", "graph", "specs", "keys", "runnable"):
+        assert getattr(live.compiled, slot) == getattr(replayed.compiled, slot), f"I4 compiled.{slot}"
+    assert live.maps.keys() == replayed.maps.keys(), "I4 maps"
+    for position, table in live.maps.items():
+        for slot in set(Table.__slots__) - {"active", "waiting"}:
+            assert getattr(table, slot) == getattr(replayed.maps[position], slot), f"I4 map.{slot}"
+    if live.standby is not None or replayed.standby is not None:
+        _check_standby(live, replayed)
     for name, mine, other in zip(live.compiled.graph.names, live.tasks, replayed.tasks, strict=True):
         for slot in Task.__slots__:
             assert getattr(mine, slot) == getattr(other, slot), f"I4 {name}.{slot}"
     assert _startable(live) == _startable(replayed), "I4 ready"
     assert _due(live) == _due(replayed), "I4 due"
+    assert _waiting(live) == _waiting(replayed), "I4 waiting"
+    assert runs.next_deadline(live) == runs.next_deadline(replayed), "I4 next deadline"
+
+
+def _check_standby(live: Run, replayed: Run) -> None:
+    mine, other = live.standby, replayed.standby
+    assert mine is not None, "I4 standby"
+    assert other is not None, "I4 standby"
+    for slot in Standby.__slots__:
+        if slot not in ("entering", "timers"):
+            assert getattr(mine, slot) == getattr(other, slot), f"I4 standby.{slot}"
+    opens = {(open_.wait.until, i, open_.attempt) for i, open_ in mine.open.items()}
+    assert opens <= set(mine.timers), "I8 a wait without a timer"
+    assert opens == set(other.timers), "I4 timers"
+    assert not mine.timers or mine.timers[0] in opens, "a timer of nothing is next"
+    assert _entering(live) == _entering(replayed), "I4 entering"
+
+
+def _entering(run: Run) -> list[int]:
+    entering = run.standby.entering if run.standby is not None else []
+    return sorted({i for _, i in entering if runs.startable(run, i)})
 
 
 def _due(run: Run) -> list[tuple[datetime, int, int]]:
     """Without those that wait no longer, which a wake drops."""
-    waiting = {(position, task.attempt) for position, task in enumerate(run.tasks) if task.state == "retrying"}
+    waiting = {
+        (position, task.attempt) for position, task in enumerate(run.tasks) if task.state in ("retrying", "suspended")
+    }
     return sorted({entry for entry in run.due if entry[1:] in waiting})
 
 
+def _waiting(run: Run) -> dict[int, datetime]:
+    """Without those that cannot start any more, which a look drops."""
+    return {position: since for position, since in run.in_line.items() if runs.startable(run, position)}
+
+
 def _startable(run: Run) -> list[tuple[int, int]]:
-    return sorted({entry for entry in run.ready if runs.startable(run, entry[1])})
+    """Without instances of a map with a limit: which of them it offers first is nobody's business."""
+    limited = {i for table in run.maps.values() if table.max_active is not None for i in table.positions}
+    return sorted({entry for entry in run.ready if runs.startable(run, entry[1]) and entry[1] not in limited})
 
 
 def check_replayed_backfill(live: Backfill, replayed: Backfill) -> None:

@@ -400,3 +400,16 @@ async def _course(stage: Stage, deployed: Sequence[Blueprint], story: Callable[[
     result = await story(stage)
     assert stage.crashes == 0
     return result
+
+
+async def a_task(stage: Stage, worker_id: str = "w1") -> dict[str, Any]:
+    """A job of `simple` whose task the worker holds."""
+    await stage.register(worker_id)
+    await stage.create(data={"clip": "a"})
+    task: dict[str, Any] = await stage.poll(worker_id)
+    return task
+
+
+def events_of(stage: Stage, job_id: str) -> list[str]:
+    """Types of the events in the job's history, in order."""
+    return [line.event_type for line in stage.history(job_id)]

@@ -18,9 +18,11 @@ TASKS_MAX = 7
 
 @st.composite
 def definitions(
-    draw: st.DrawFn, tasks_min: int = 0, tasks_max: int = TASKS_MAX, ruled: bool | None = None
+    draw: st.DrawFn, tasks_min: int = 0, tasks_max: int = TASKS_MAX, ruled: bool | None = None, mapped: bool = False
 ) -> Definition:
-    """A DAG whose tasks depend on some of those before them, by whatever rule; some are branches or teardowns."""
+    """A DAG whose tasks depend on some of those before them, by whatever rule; some are branches, teardowns or
+    compensations.
+    """
     size = draw(st.integers(tasks_min, tasks_max))
     tasks = []
     for n in range(size):
@@ -38,12 +40,14 @@ def definitions(
     limit = draw(st.sampled_from([None, None, 60.0]))
     if draw(st.booleans()) if ruled is None else ruled:
         tasks = draw(_ruled(tasks))
+    if mapped:
+        tasks = draw(_mapped(tasks))
     return Definition(dag_id="d", owner="team", tasks=tuple(tasks), run_timeout_s=limit)
 
 
 @st.composite
 def _ruled(draw: st.DrawFn, tasks: list[TaskSpec]) -> list[TaskSpec]:
-    """The same with rules, branches and one or two teardowns of what anything may come between."""
+    """The same with rules, branches, compensations and one or two teardowns of what anything may come between."""
     out = []
     for task in tasks:
         rule, branch = draw(st.sampled_from(get_args(TriggerRule))), draw(st.integers(0, 3)) == 0
@@ -62,7 +66,47 @@ def _ruled(draw: st.DrawFn, tasks: list[TaskSpec]) -> list[TaskSpec]:
                 retries=draw(st.integers(0, 1)),
             )
         )
+    for n, i in enumerate(sorted(draw(st.sets(st.sampled_from(range(len(tasks))), max_size=3)) if tasks else ())):
+        out.append(TaskSpec(id=f"undo{n}", compensates=f"t{i}", retries=draw(st.integers(0, 1))))
     return out
+
+
+@st.composite
+def _mapped(draw: st.DrawFn, tasks: list[TaskSpec]) -> list[TaskSpec]:
+    """The same with some of them mapped, over what one of their dependencies returns or over what is known."""
+    out = []
+    for task in tasks:
+        if task.branch or task.teardown_of or task.compensates or draw(st.integers(0, 2)) == 0:
+            out.append(task)
+            continue
+        known = [["a", {"b": 1}], [], {"$param": "p", "default": [1, 2, 3]}]
+        source = draw(st.sampled_from([*task.depends_on, *task.depends_on, *known]))
+        out.append(
+            msgspec.structs.replace(
+                task,
+                expand={"item": source},
+                max_active=draw(st.sampled_from([None, 1, 2])),
+                tolerated_failures=draw(st.sampled_from([0, 0, 1, "50%", "100%"])),
+            )
+        )
+    return out
+
+
+@st.composite
+def timed(draw: st.DrawFn, of: st.SearchStrategy[Definition]) -> Definition:
+    """The same with SLAs and limits on waiting for some of the tasks, and perhaps for the run."""
+    definition = draw(of)
+    tasks = []
+    for task in definition.tasks:
+        sla_s = draw(st.sampled_from([None, 3, 20, 60]))
+        actions = draw(st.sampled_from([("mark",), ("event",), ("mark", "cancel")]))
+        wait_s = draw(st.sampled_from([None, None, 3.0, 30.0]))
+        if task.expand:
+            actions, wait_s = ("mark",), None
+        tasks.append(msgspec.structs.replace(task, sla_s=sla_s, on_sla_miss=actions, queue_timeout_s=wait_s))
+    limit = draw(st.sampled_from([None, None, 20.0]))
+    on_miss = draw(st.sampled_from([("mark",), ("mark", "cancel")]))
+    return msgspec.structs.replace(definition, tasks=tuple(tasks), queue_timeout_s=limit, on_sla_miss=on_miss)
 
 
 class Move(NamedTuple):

@@ -30,12 +30,13 @@ from orchestrator import spec, webhook
 from orchestrator.blueprint import Blueprint, Dispatch, Outcome, Visit
 from orchestrator.blueprint_graph import to_dot
 from orchestrator.client import Client
-from orchestrator.definition import Definition, TriggerRule
+from orchestrator.definition import WAITING_TYPES, Definition, TriggerRule
 from orchestrator.handler_calls import HandlerCall
 from orchestrator.job_schedule import check_blueprints, parse_schedules
 from orchestrator.load import load
 from orchestrator.pipeline import check_definition
 from orchestrator.remote_tasks import remote_tasks_in
+from orchestrator.wait_params import NAMES
 from serve_app.app import describe
 from serve_app.auth import SCOPES
 from serve_app.cli import app
@@ -53,9 +54,8 @@ from tests.jobs_stage import Stage, play
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-GUIDE = "".join(
-    (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("surfaces.md", "schedules.md", "graphs.md")
-)
+GUIDES = ("surfaces", "schedules", "graphs", "mapping", "waiting", "backfills", "triggers", "limits")
+GUIDE = "".join((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in GUIDES)
 TEXT = README + GUIDE.replace("](../", "](")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.S | re.M)
 PROSE = re.sub(r"^```\w+\n.*?^```$", "", TEXT, flags=re.S | re.M)
@@ -124,13 +124,37 @@ def test_the_guides_branch_has_two_ways_and_a_join(examples: dict[str, Definitio
     assert [task.id for task in examples["mail"].tasks if task.branch] == ["by_size"]
 
 
+def test_the_guides_release_waits_for_a_signal_then_people_then_time(examples: dict[str, Definition]) -> None:
+    release = examples["release"]
+    ends = {"monday": {"ask"}, "drop": {"ask"}, "ship": {"monday"}}
+    assert edges(release) == {"build": set(), "tests_passed": set(), "ask": {"build", "tests_passed"}, **ends}
+    assert [task.id for task in release.tasks if task.branch] == ["ask"]
+
+
+def test_the_guide_tells_every_param_of_tasks_that_wait() -> None:
+    tables = GUIDE.partition("| `core.wait` |")[2].partition("- Every wait ends")[0]
+    told = {name for line in tables.splitlines() for name in quoted(line.strip("|").partition("|")[0])}
+    assert told - WAITING_TYPES == NAMES
+
+
 def test_the_guide_tells_all_trigger_rules() -> None:
     told = re.findall(r"^\| `([a-z_]+)`[^|]*\| (?:when|with|at once)", GUIDE, re.M)
     assert set(told) == set(get_args(TriggerRule))
 
 
+def test_the_ways_to_say_over_what_a_task_is_mapped_are_read() -> None:
+    _, text = blocks("yaml")
+    definition = spec.from_yaml("dag_id: d\nowner: o\ntasks:\n- {id: pages}\n" + text)
+    assert [type(next(iter(task.expand.values()))) for task in definition.tasks[1:]] == [str, list, dict]
+
+
+def test_the_guides_mapped_task_gets_its_list_from_another(examples: dict[str, Definition]) -> None:
+    (measured,) = [task for task in examples["lengths"].tasks if task.expand]
+    assert (measured.expand, measured.max_active, measured.tolerated_failures) == ({"word": "words"}, 50, "5%")
+
+
 def test_the_yaml_example_is_a_dag_over_the_code_shown(examples: dict[str, Definition]) -> None:
-    (text,) = blocks("yaml")
+    text, _ = blocks("yaml")
     report = spec.from_yaml(text)
     assert edges(report) == {"fetch": set(), "check": set(), "publish": {"fetch", "check"}}
     shown = {task.entrypoint for definition in examples.values() for task in definition.tasks}
@@ -243,20 +267,6 @@ async def test_the_pipeline_shown_passes_the_check_of_its_creation() -> None:
     check_definition(definition)
     assert [each.name for each in definition.inputs if each.secret] == ["deploy_key"]
     assert definition.required_modules == ("process",)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"callback_url": "http://example.com"},
-        {"tasks": [{"id": "a", "sla_s": 1}]},
-        {"tasks": [{"id": "a", "pool": "gpu"}]},
-    ],
-    ids=lambda body: str(next(iter(body.values()))),
-)
-def test_what_is_said_to_be_refused_is_refused(body: dict[str, Any]) -> None:
-    with pytest.raises(spec.Invalid, match="not supported yet"):
-        spec.parse_dag({"dag_id": "d", "owner": "o", **body})
 
 
 def test_the_client_example_calls_what_there_is() -> None:

@@ -206,7 +206,17 @@ def give(kind: str) -> Any:
         "generator": (i for i in ()),
         "surrogate": "\ud800",
         "tuple": (1, (2, "b")),
+        "lists": [[1, 2], datetime.date(2026, 1, 2), [5, 6]],
     }[kind]
+
+
+def grow(x: Any) -> Any:
+    x.append("grown")
+    return x
+
+
+def mapped_as(ctx: Any) -> Any:
+    return [ctx.task_id, ctx.map_id, ctx.map_index]
 
 
 def take(x: Any) -> str:
@@ -243,3 +253,45 @@ def use_tools(ctx: Any, fails: bool = False) -> str:
     except ValueError:
         return "not written"
     return "written"
+
+
+def naps(ctx: Any, naps: list[Any], catches: bool = False) -> None:
+    """Sleeps for spans, until instants as text, and takes checkpoints."""
+    try:
+        for nap in naps:
+            if nap == "checkpoint":
+                ctx.checkpoint(1)
+            elif isinstance(nap, str):
+                ctx.sleep_until(datetime.datetime.fromisoformat(nap))
+            else:
+                ctx.sleep(nap)
+    except Exception:
+        if not catches:
+            raise
+    finally:
+        EVENTS["cleaned up"].set()
+
+
+async def naps_async(ctx: Any) -> None:
+    ctx.sleep(60)
+
+
+def publishes(ctx: Any, word: str, value: Any) -> None:
+    ctx.publish(word, value)
+
+
+def beat(name: str, ctx: Any) -> None:
+    """Gives signs of life until it is let end, then none."""
+    EVENTS[f"{name} started"].set()
+    while not EVENTS[f"{name} may end"].is_set():
+        ctx.heartbeat()
+    while not ctx.cancelled:
+        pass
+
+
+class TooWarm(ValueError):
+    pass
+
+
+def raise_too_warm() -> None:
+    raise TooWarm("41 degrees")

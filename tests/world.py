@@ -151,7 +151,7 @@ class World:
         """Another course with the same cast, one worker, fair weather, and tasks that take 0.1 s unless told."""
         asyncio.set_event_loop(self.loop)
         del self.workers[1:]
-        self.character.mischief = mischief or Mischief(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, (0.1,))
+        self.character.mischief = mischief or Mischief(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, (0.1,))
         try:
             return self.loop.run_until_complete(self._staged(course))
         finally:
@@ -264,7 +264,7 @@ class World:
             process.context.run(self.loop.create_task, self.supervisor.live())
         elif name.startswith("worker"):
             incarnation = f"i{self._incarnations}"
-            args = (self.wire, Random(self.rng.random()), self.character.mischief, self.watcher.began)
+            args = (self.wire, Random(self.rng.random()), self.character.mischief, self.watcher.began, self.clock.now)
             process.object = process.context.run(Worker, name, incarnation, *args)
         else:
             process.object = process.context.run(self._shell, name)

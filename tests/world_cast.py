@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
@@ -15,10 +16,11 @@ import msgspec
 
 from actors.attempt import LiveAttempt
 from actors.batch_book import Batch, BatchBook
+from actors.names import pool_of
 from orchestrator import codec
 from orchestrator.control import Roster
 from orchestrator.errors import ActorUnreachable
-from orchestrator.messages import Assignment, Exchange, Holding, Note, Report, RunContext, Settled, Value
+from orchestrator.messages import Assignment, Exchange, Fenced, Holding, Note, Report, RunContext, Settled, Value
 from tests.world_wire import Wire
 
 Key = tuple[str, str, int]
@@ -31,7 +33,7 @@ class Behaviour:
     """What user code does this time."""
 
     takes_s: float
-    #: ok | error | permanent | skipped | kill
+    #: ok | error | permanent | skipped | suspended | kill
     outcome: str = "ok"
     #: does not stop when it is cancelled
     deaf: bool = False
@@ -46,6 +48,7 @@ class Mischief:
     error: float = 0.06
     permanent: float = 0.02
     skipped: float = 0.03
+    suspended: float = 0.04
     kill: float = 0.0
     deaf: float = 0.03
     notes: float = 0.05
@@ -56,6 +59,7 @@ class Mischief:
         """One attempt."""
         chance = rng.random()
         bounds = (("error", self.error), ("permanent", self.permanent), ("kill", self.kill), ("skipped", self.skipped))
+        bounds += (("suspended", self.suspended),)
         outcome = "ok"
         for name, share in bounds:
             if chance < share:
@@ -82,7 +86,9 @@ class Worker:
         rng: Random,
         mischief: Mischief,
         began: Callable[[str, Assignment, RunContext | None], None],
+        now: Callable[[], datetime],
     ) -> None:
+        self._now = now
         self.name = name
         self.incarnation = incarnation
         self._wire = wire
@@ -130,6 +136,10 @@ class Worker:
         live, reports = self._book.holding(owner, epoch)
         return codec.encode_holding(Holding(self.name, self.incarnation, tuple(live), tuple(reports)))
 
+    async def fence(self, epochs: dict[str, int]) -> bytes:
+        """See actors/worker_actor.py."""
+        return codec.encode_fenced(Fenced(self.incarnation, *self._book.fence(epochs)))
+
     async def ping(self) -> str:
         """See actors/worker_actor.py."""
         return self.incarnation
@@ -171,6 +181,10 @@ class Worker:
             return Report(*key, reason, error=f"TaskCancelled: {reason}")
         if does.outcome == "ok":
             return Report(*key, "ok", self._value(key, task), took_s=does.takes_s)
+        if does.outcome == "suspended":
+            until = self._now() + timedelta(seconds=self._rng.choice((0.0, 0.5, 5.0)))
+            rest = Value(msgspec.Raw(msgspec.json.encode((len(task.sleeps) + 1, until))))
+            return Report(*key, "suspended", rest, error="sleeps", took_s=does.takes_s)
         if does.outcome == "skipped":
             return Report(*key, "skipped", error="nothing to do", took_s=does.takes_s)
         return Report(*key, "error", error="Boom", permanent=does.outcome == "permanent", took_s=does.takes_s)
@@ -254,7 +268,7 @@ class Supervisor:
             await asyncio.sleep(2.0)
 
     def _roster(self) -> Roster:
-        workers = tuple((name, "default") for name in self.workers)
+        workers = tuple((name, pool_of(name)) for name in self.workers)
         return Roster(tuple(self.run_actors), workers, tuple(self.draining))
 
     async def drain(self, worker: str) -> None:

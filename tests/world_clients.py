@@ -19,10 +19,11 @@ from typing import Any, TypeVar, get_args
 import msgspec
 
 from orchestrator import events as e
-from orchestrator.definition import HIDDEN, Definition, TaskSpec, TriggerRule
+from orchestrator.definition import HIDDEN, WAITING_TYPES, Definition, Dimension, TaskSpec, TriggerRule
 from orchestrator.errors import Refused, Unavailable
 from orchestrator.ids import INSTANCE_PREFIX
 from orchestrator.messages import NO_JSON
+from orchestrator.ports import Ballot
 from orchestrator.views import (
     Acknowledged,
     CheckpointView,
@@ -33,6 +34,7 @@ from orchestrator.views import (
     LiveRunWanted,
     RunChanged,
     Trigger,
+    Widening,
 )
 from serve_app.gateway import Gateway
 from tests.fakes_journal import MemoryJournal
@@ -74,7 +76,9 @@ class Clients:
         rng = self.rng
         for name in ("a", "b", "cron"):
             tasks = (
-                _with_rules(rng, _random_tasks(rng)) if name != "cron" else (TaskSpec(id="tick", retry_delay_s=0.2),)
+                _with_deadlines(_with_maps(rng, _with_rules(rng, _random_tasks(rng))))
+                if name != "cron"
+                else (TaskSpec(id="tick", retry_delay_s=0.2),)
             )
             definition = Definition(
                 dag_id=name,
@@ -84,6 +88,8 @@ class Clients:
                 schedule="* * * * *" if name == "cron" else None,
                 run_timeout_s=rng.choice((None, None, 20.0)),
                 sla_s=rng.choice((None, 5)),
+                queue_timeout_s=(None, None, 8.0)[len(tasks) % 3],
+                callback_url=None if name == "cron" else "https://example.org/hook",
             )
             await self.insist(partial(self.define, definition))
 
@@ -96,7 +102,8 @@ class Clients:
         """One thing that one client wants."""
         await asyncio.sleep(after_s)
         creations = (self._trigger, self._trigger, self._backfill, self._live_run, self._instance)
-        commands = (self._command, self._command, self._change_mind, self._pause_dag)
+        commands = (self._command, self._command, self._change_mind, self._pause_dag, self._signal, self._vote)
+        commands += (self._reshape, self._reshape)
         visit = self.rng.choice((*creations, *commands) if self._runs_of_dags() else creations)
         with suppress(Refused):
             await visit()
@@ -122,8 +129,12 @@ class Clients:
         if rng.random() < 0.4:
             day = _day(rng.randint(0, 4))
             trigger = msgspec.structs.replace(trigger, start=day, end=day, reprocess=rng.choice(_REPROCESS))
+        elif rng.random() < 0.2:
+            trigger = msgspec.structs.replace(trigger, event_id=f"order-{rng.randint(0, 2)}")
         made = await self._twice(lambda gateway, key: gateway.trigger(TENANT, trigger, key))
         assert made.run_id in self.journal.runs, f"I13 {made.run_id} was accepted and is not there"
+        keys = [(run.dag_id, run.window_key) for run in self.journal.runs.values() if run.window_key.startswith("!")]
+        assert len(keys) == len(set(keys)), f"an event started two runs: {keys}"
 
     async def _live_run(self) -> None:
         """A run of the runs surface: with tasks, or driven by this client, who may change its mind or forget it."""
@@ -239,8 +250,80 @@ class Clients:
             max_active_runs=rng.choice((None, 1, 2)),
             run_backwards=rng.random() < 0.3,
         )
+        if rng.random() < 0.2:
+            trigger = msgspec.structs.replace(trigger, start=None, end=None, partitions=_regions(rng))
         made = await self._twice(lambda gateway, key: gateway.trigger(TENANT, trigger, key))
         assert made.run_id in self.journal.runs, f"I13 {made.run_id} was accepted and is not there"
+
+    async def _signal(self) -> None:
+        """Early, late, or twice under one id: there is one signal."""
+        run_id = self.rng.choice(self._runs_of_dags())
+        sent = f"s{self.rng.getrandbits(32):x}"
+        name = self.rng.choice(("go", "stop"))
+        data = msgspec.Raw(msgspec.json.encode(sent))
+        asked = self.gateways[: self.rng.choice((1, 2))]
+        call = [partial(g.waiting.signal, TENANT, run_id, name, data, sent, None) for g in asked]
+        answers: list[Any] = await asyncio.gather(*map(self.insist, call), return_exceptions=True)
+        if accepted := [each for each in answers if not isinstance(each, BaseException)]:
+            found = [x for x in self._events(run_id) if isinstance(x, e.SignalReceived) and x.signal_id == sent]
+            assert len(found) == 1, f"I13 signal {sent} of {run_id} was answered {accepted}, and is there {len(found)}"
+        for each in answers:
+            if isinstance(each, BaseException):
+                raise each
+
+    async def _vote(self) -> None:
+        """On something that is open, if anything is; what is listed as open was so a moment ago."""
+        waiting = self.rng.choice(self.gateways).waiting
+        open_ = await self.insist(lambda: waiting.approvals(TENANT, dag_id=None, run_id=None))
+        for view in open_:
+            asked = [x for x in self._events(view.run_id) if isinstance(x, e.TaskWaiting) and x.task == view.task]
+            assert view.attempt in [x.attempt for x in asked], f"{view} is listed, and nobody asked"
+        if not open_:
+            return
+        view = self.rng.choice(open_)
+        by = self.rng.choice(("ada", "bob", "cid"))
+        ballot = Ballot(self.rng.choice(view.choices), by, ("client", by), None, self.rng.choice((None, view.attempt)))
+        await self.insist(lambda: waiting.decide(TENANT, view.run_id, view.task, ballot, None))
+        cast = [x for x in self._events(view.run_id) if isinstance(x, e.VoteCast) and (x.task, x.by) == (view.task, by)]
+        assert cast, f"I13 a vote of {by} on {view.run_id}/{view.task} was accepted and is not in the journal"
+
+    async def _reshape(self) -> None:
+        """A backfill that is paused for a while, capped anew, or made wider."""
+        rng = self.rng
+        backfills = [run_id for run_id, run in self.journal.runs.items() if run.run_type == "backfill"]
+        if not backfills:
+            return
+        run_id = rng.choice(backfills)
+        match rng.choice(("pause", "cap", "widen", "widen")):
+            case "pause":
+                await self._twice(lambda gateway, key: gateway.pause_run(TENANT, run_id, key))
+                assert self._told(run_id, e.RunPaused), f"I13 pause of {run_id}"
+                await asyncio.sleep(rng.uniform(0.0, 6.0))
+                await self._twice(lambda gateway, key: gateway.resume_run(TENANT, run_id, key))
+            case "cap":
+                cap, before = rng.choice((None, 1, 2, 3)), self.journal.runs[run_id].max_active_runs
+                await self._twice(lambda gateway, key: gateway.cap_run(TENANT, run_id, cap, key))
+                assert cap == before or self._told(run_id, e.BackfillCapped), f"I13 cap of {run_id}"
+            case _:
+                await self._widen(run_id)
+
+    async def _widen(self, run_id: str) -> None:
+        rng, window = self.rng, self.journal.runs[run_id].row().window
+        if window is None:
+            widening = Widening(partitions=_regions(rng))
+        else:
+            later = date.fromisoformat(window.end) + timedelta(days=rng.randint(0, 2))
+            earlier = date.fromisoformat(window.start) - timedelta(days=rng.randint(0, 2))
+            widening = Widening(start=earlier.isoformat(), end=later.isoformat(), reprocess=rng.choice(_REPROCESS))
+        done = await self._twice(lambda gateway, key: gateway.widen_run(TENANT, run_id, widening, key))
+        children = self.journal.runs[run_id].children
+        keys = [self.journal.runs[child].window_key for child in children]
+        assert len(set(keys)) == len(keys) >= done.counts.total, f"I13 {run_id} has {keys}, {done.counts} were told"
+        if window is not None:
+            assert keys == sorted(keys), f"{run_id}: not by date: {keys}"
+
+    def _told(self, run_id: str, kind: type[e.Event]) -> bool:
+        return any(isinstance(event, kind) for event in self._events(run_id))
 
     async def _pause_dag(self) -> None:
         gateway, dag_id = self.gateways[0], self.rng.choice(("a", "b"))
@@ -255,6 +338,8 @@ class Clients:
         names = [task.id for task in self.definitions[row.dag_id].tasks]
         kind = rng.choice(("cancel", "cancel", "pause", "retry_task", "retry_task", "skip_task", "retry_run"))
         task = rng.choice(names) if names else "none"
+        if any(spec.id == task and spec.expand for spec in self.definitions[row.dag_id].tasks) and rng.random() < 0.5:
+            task = f"{task}[{rng.randint(0, 3)}]"
 
         def call(gateway: Gateway, key: Idempotency) -> Awaitable[RunChanged]:
             match kind:
@@ -279,7 +364,7 @@ class Clients:
     def _check_obeyed(self, kind: str, run_id: str, task: str) -> None:
         """What was answered is in the journal (I13)."""
         events = check_versions(self.journal.runs[run_id].events)
-        if self.journal.runs[run_id].run_type == "backfill" and kind != "cancel":
+        if self.journal.runs[run_id].run_type == "backfill" and kind not in ("cancel", "pause"):
             return
         wanted: tuple[type[e.Event], ...] = {
             "cancel": (e.RunCancelled, e.RunCancelling),
@@ -363,6 +448,10 @@ class Clients:
 _REPROCESS = ("none", "none", "failed", "completed")
 
 
+def _regions(rng: Random) -> tuple[Dimension, ...]:
+    return (Dimension("", tuple(rng.sample(("ap", "eu", "sa", "us"), rng.randint(1, 4)))),)
+
+
 def _day(number: int) -> str:
     return str(date(2026, 2, 1) + timedelta(days=number))
 
@@ -388,6 +477,9 @@ def _random_tasks(rng: Random) -> tuple[TaskSpec, ...]:
     for n in range(rng.randint(0 if rng.random() < 0.1 else 1, 5)):
         above = [f"t{i}" for i in range(n) if rng.random() < 0.4]
         inputs = {f"from_{name}": name for name in above if rng.random() < 0.5}
+        if rng.random() < 0.2:
+            tasks.append(_waiting_task(rng, f"t{n}", tuple(above)))
+            continue
         tasks.append(
             TaskSpec(
                 id=f"t{n}",
@@ -403,18 +495,69 @@ def _random_tasks(rng: Random) -> tuple[TaskSpec, ...]:
     return tuple(tasks)
 
 
+def _with_maps(rng: Random, tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:
+    """The same, in every other DAG with some of them mapped. What tasks return has three elements."""
+    if rng.random() < 0.5:
+        return tasks
+    out = []
+    for task in tasks:
+        if not (task.branch or task.teardown_of or task.type in WAITING_TYPES) and rng.random() < 0.5:
+            source: object = rng.choice([*task.depends_on, *task.depends_on, ["x", "y"], [], {"$param": "none"}])
+            if any(other.id == source and other.branch for other in tasks):
+                source = ["x"]
+            limit, tolerated = rng.choice((None, 1, 2)), rng.choice((0, 1, "100%"))
+            task = msgspec.structs.replace(
+                task, expand={"item": source}, max_active=limit, tolerated_failures=tolerated
+            )
+        out.append(task)
+    return tuple(out)
+
+
+def _waiting_task(rng: Random, name: str, above: tuple[str, ...]) -> TaskSpec:
+    """A task that waits for time, a signal or people, for a few seconds at most."""
+    match rng.choice(("core.wait", "core.signal", "core.approval")):
+        case "core.wait":
+            params: dict[str, Any] = {"seconds": rng.choice((0, 0.3, 3, 9))}
+        case "core.signal":
+            params = {"name": rng.choice(("go", "stop")), "timeout_s": rng.choice((2, 12))}
+            params["on_timeout"] = rng.choice(("fail", "skip", {"value": None}))
+        case _:
+            params = {"prompt": "?", "quorum": rng.choice((1, 2)), "expires_s": rng.choice((2, 12))}
+            params["on_expiry"] = rng.choice(("fail", "skip", "approve", "expired"))
+    kind = "core.wait" if "seconds" in params else "core.signal" if "name" in params else "core.approval"
+    return TaskSpec(id=name, type=kind, depends_on=above, params=params, priority=rng.choice((0, 5)))
+
+
+def _with_deadlines(tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:
+    """The same, in every other DAG with SLAs and limits on waiting."""
+    rng = Random(repr(tasks))
+    if rng.random() < 0.5:
+        return tasks
+    actions = (("mark",), ("webhook",), ("mark", "webhook"), ("mark", "cancel", "webhook"))
+    return tuple(
+        msgspec.structs.replace(
+            task,
+            sla_s=rng.choice((None, 1, 4)),
+            on_sla_miss=rng.choice(actions[:3] if task.expand else actions),
+            queue_timeout_s=None if task.expand or task.type in WAITING_TYPES else rng.choice((None, None, 1.5)),
+        )
+        for task in tasks
+    )
+
+
 def _with_rules(rng: Random, tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:
-    """The same, in every other DAG with rules, branches and a teardown."""
+    """The same, in every other DAG with rules, branches, a teardown and compensations."""
     if not tasks or rng.random() < 0.5:
         return tasks
     out = []
     for task in tasks:
         below = [other.id for other in tasks if task.id in other.depends_on]
         task = msgspec.structs.replace(task, trigger_rule=rng.choice(get_args(TriggerRule)))
-        if below and rng.random() < 0.3:
+        if below and task.type not in WAITING_TYPES and rng.random() < 0.3:
             task = msgspec.structs.replace(task, branch=True, params={"ways": below})
         out.append(task)
     if setups := [task.id for task in out if not task.branch]:
         above = tuple(task.id for task in out if rng.random() < 0.4)
         out.append(TaskSpec(id="down", depends_on=above, teardown_of=(rng.choice(setups),), retry_delay_s=0.2))
+    out += [TaskSpec(id=f"undo_{task.id}", compensates=task.id, retry_delay_s=0.2) for task in tasks[::3]]
     return tuple(out)

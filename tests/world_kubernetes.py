@@ -22,6 +22,7 @@ from actors.kubernetes_actor import KubernetesActor
 from actors.kubernetes_cluster import ClusterUnavailable
 from actors.names import KUBERNETES
 from orchestrator import events as e
+from orchestrator.definition import WAITING_TYPES
 from orchestrator.kubernetes_job import ATTEMPT_NOTE, RUN_LABEL, TASK_NOTE, Json, job_name
 from orchestrator.views import LiveRunWanted
 from tests.invariants import check_versions
@@ -206,6 +207,8 @@ class KubernetesWorld(World):
             if run_id.startswith("run_") or self.journal.runs[run_id].dag_id not in DAGS:
                 continue
             for task, attempt in history.accepted:
+                if history.specs[task].type in WAITING_TYPES:
+                    continue  # nobody carries it out
                 name = job_name((run_id, task, attempt))
                 if history.tasks[task] == "succeeded" and attempt == history.started[task]:
                     job = self.cluster.jobs_by_name[name]

@@ -6,14 +6,17 @@ A violation is noted in `failures`; the world goes on, so that the first one can
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 
+from actors.names import WEBHOOKS
 from orchestrator import codec
 from orchestrator import events as e
-from orchestrator.definition import Definition
-from orchestrator.messages import Assignment, RunContext
+from orchestrator.definition import WAITING_TYPES, Definition
+from orchestrator.messages import Assignment, RunContext, Value
+from orchestrator.ports import Letter, inbox
 from tests.fakes_journal import MemoryJournal
-from tests.invariants import EARLY, History, check_backfill, check_row, check_versions
+from tests.invariants import EARLY, TERMINAL_EVENTS, History, check_backfill, check_row, check_versions
 from tests.virtual_time import START, WorldClock
 from tests.world_cast import Supervisor, value_of
 from tests.world_clients import TENANT
@@ -26,6 +29,10 @@ LOOK_S = 0.25
 ACTIVE = frozenset({"running", "paused", "cancelling"})
 #: what ends the first wait of a run
 _STARTS = (e.RunStarted, e.RunRestarted, e.RunRevived)
+
+
+#: seconds until whoever admits windows has heard of another limit, whatever happens to the news
+RECAP_S = 30.0
 
 
 class Watcher:
@@ -52,6 +59,10 @@ class Watcher:
         #: by how much a retry may come too early
         self.early = EARLY
         self._seen: dict[str, int] = {}
+        #: backfills that were paused when last something was written
+        self._paused: set[str] = set()
+        #: backfill -> seconds since when at most so many of its windows run at a time, and how many
+        self._capped: dict[str, tuple[float, int | None]] = {}
         self._idle_since: dict[str, float] = {}
 
     def written(self) -> None:
@@ -63,11 +74,15 @@ class Watcher:
                 self._read_on(run_id)
             except AssertionError as broken:
                 self.failures.append(str(broken))
+        self._paused = {
+            i for i, run in self.journal.runs.items() if (run.run_type, run.state) == ("backfill", "paused")
+        }
 
     def _read_on(self, run_id: str) -> None:
         run = self.journal.runs[run_id]
         seen, self._seen[run_id] = self._seen.get(run_id, 0), run.version
         if run.run_type == "backfill":
+            self._cap_of(run_id)
             return
         history = self.histories.get(run_id)
         if history is None:
@@ -95,10 +110,25 @@ class Watcher:
         mine = [other for other in active if self.journal.runs[other].dag_id == run.dag_id]
         limit = self._definition_of(run.dag_id)(dag.version).max_active_runs
         assert len(mine) <= limit, f"I7 {run.dag_id}: {len(mine)} runs active, limit {limit}: {mine}"
-        if run.parent and (cap := self.journal.runs[run.parent].max_active_runs):
+        if not run.parent or self.histories[run_id].restarts:  # it may have waited in another one's lane
+            return
+        held = run.parent in self._paused and self.journal.runs[run.parent].state == "paused"
+        assert not held, f"I7 {run_id} started while backfill {run.parent} is paused"
+        since_s, cap = self._cap_of(run.parent)
+        if cap and self.wire.loop.time() - since_s > RECAP_S:
             born = [other for other in mine if self.journal.runs[other].parent == run.parent]
-            siblings = [o for o in born if not self.histories[o].restarts]  # others may wait in another one's lane
+            siblings = [o for o in born if not self.histories[o].restarts]
             assert len(siblings) <= cap, f"I7 backfill {run.parent}: {len(siblings)} windows active, limit {cap}"
+
+    def _cap_of(self, backfill: str) -> tuple[float, int | None]:
+        """Since when, and how many; since ever when it was never changed."""
+        cap = self.journal.runs[backfill].max_active_runs
+        known = self._capped.get(backfill)
+        if known is None:
+            known = self._capped[backfill] = (-RECAP_S - 1, cap)
+        elif known[1] != cap:
+            known = self._capped[backfill] = (self.wire.loop.time(), cap)
+        return known
 
     def began(self, worker: str, task: Assignment, context: RunContext | None) -> None:
         """A worker starts an attempt: it is durable as started, and its inputs are what was accepted."""
@@ -117,12 +147,28 @@ class Watcher:
             spec is not None and spec.trigger_rule == "all_success"
         )  # others may start before their inputs are there
         for name, producer in spec.inputs.items() if spec and waited else ():
-            if specs[producer].branch:
-                continue  # its value is what it chose
+            if specs[producer].branch or specs[producer].type in WAITING_TYPES:
+                continue  # its value is what it chose, or what it waited for
+            if specs[producer].expand:
+                self._check_list(where, task, name, producer, history)
+                continue
             accepted = [n for (t, n) in history.accepted if t == producer]
             allowed = [value_of((task.run_id, producer, n)) for n in accepted]
             if history.tasks.get(producer) == "succeeded" and task.inputs[name] not in allowed:
                 self.failures.append(f"{where}: {name} is {task.inputs[name]}")
+
+    def _check_list(self, where: str, task: Assignment, name: str, producer: str, history: History) -> None:
+        """What a mapped task returned is what its instances did, in order; null where they did not."""
+        given = task.mapped.lists[name] if task.mapped else ()
+        names = history.instances(producer)
+        if len(given) != len(names):
+            self.failures.append(f"{where}: {name} has {len(given)} values of {len(names)} instances")
+        for instance, value in zip(names, given, strict=False):
+            accepted = [n for (t, n) in history.accepted if t == instance]
+            allowed = [value_of((task.run_id, instance, n)) for n in accepted]
+            done = history.tasks[instance] == "succeeded"
+            if (value not in allowed) if done else (value != Value()):
+                self.failures.append(f"{where}: {name} has {value} of {instance}")
 
     async def look_forever(self) -> None:
         """I9: work that could go on, and nobody who does it."""
@@ -161,7 +207,7 @@ class Watcher:
                 for name, state in history.tasks.items():
                     if history.conduct is not None and name not in history.batch:
                         continue
-                    if state == "pending" and history.ready(name):
+                    if state == "pending" and history.ready(name) and history.has_room(name):
                         return f"{run_id}/{name} is ready and {self._idle_worker()} is idle"
         return ""
 
@@ -175,9 +221,8 @@ class Watcher:
             ]
             dag = self.journal.dag_rows[TENANT, run.dag_id]
             free = len(active) < self._definition_of(run.dag_id)(dag.version).max_active_runs
-            limited = any(
-                (self.journal.runs[w].max_active_runs or 99) <= len(active) for w in (run.parent, *run.watchers) if w
-            )
+            lanes = [self.journal.runs[backfill] for backfill in (run.parent, *run.watchers) if backfill]
+            limited = any((lane.max_active_runs or 99) <= len(active) or lane.state == "paused" for lane in lanes)
             if free and not limited:
                 return f"{run_id} of {run.dag_id} could start: {len(active)} are active"
         return ""
@@ -199,6 +244,25 @@ class Watcher:
                 by_others = name in history.marked
                 assert state != "succeeded" or len(results) == 1 or by_others, f"I2 {run_id}/{name}: {results}"
         self._check_fires()
+        self._check_notices()
+
+    def _check_notices(self) -> None:
+        """Who wants to be told of ends and missed SLAs is told of each, once."""
+        entries = [codec.decode_inbox(item) for _, item in self.journal.streams[inbox(WEBHOOKS)]]
+        letters = [item for items in entries for item in items if isinstance(item, Letter)]
+        told = Counter(codec.decode_notice(bytes(letter.data)).id for letter in letters)
+        owed: dict[str, int] = {}
+        for run_id, run in self.journal.runs.items():
+            if run.dag_id not in ("a", "b"):
+                continue
+            definition_of, version = self._definition_of(run.dag_id), run.dag_version
+            for number, event in enumerate(check_versions(run.events), 1):
+                version = getattr(event, "dag_version", version)
+                specs = {task.id: task for task in definition_of(version).tasks}
+                asked = isinstance(event, e.SlaMissed) and event.task and "webhook" in specs[event.task].on_sla_miss
+                if type(event) in TERMINAL_EVENTS or asked:
+                    owed[f"msg_{run_id}_{number}"] = 1
+        assert told == owed, f"I13 notices: {dict(told)} for {owed}"
 
     def check_windows(self, run_id: str) -> None:
         """A backfill is what its windows are."""
@@ -213,7 +277,8 @@ class Watcher:
     def _check_order(self, run_id: str) -> None:
         """One window at a time: they start by date, or backwards."""
         backfill = self.journal.runs[run_id]
-        if any(isinstance(event, e.RunRestarted) for event in check_versions(backfill.events)):
+        changes = (e.RunRestarted, e.BackfillWidened, e.BackfillCapped)
+        if any(isinstance(event, changes) for event in check_versions(backfill.events)):
             return  # with another limit or order, perhaps
         starts = []
         for child in backfill.children:

@@ -16,8 +16,10 @@ end
 
 local scheduler_epoch = tonumber(call('HGET', 'owner:scheduler', 'epoch') or '0')
 
-local function admitted(r, wanted)
+-- `lane` is the backfill for which the run is admitted
+local function admitted(r, wanted, lane)
   return wanted == scheduler_epoch and call('HGET', 'dag:' .. r.t .. ':' .. r.d, 'paused') ~= '1'
+    and (lane == '' or call('HGET', 'run:' .. lane, 'st') ~= 'paused')
 end
 
 local function take(r, passive)
@@ -45,6 +47,28 @@ local function change_state(r, after, finished)
   return TERMINAL[after] or TERMINAL[before] or (before == 'queued' and after ~= 'running')
 end
 
+-- the row tells of the first of them; names hold no space
+local function miss_slas(r, names)
+  local shown = call('HGET', 'run:' .. r.id, 'sm')
+  local list = shown and { shown } or {}
+  local _, known = string.gsub(shown or '', '|', '')
+  for n = 1, math.min(#names, SLAS_SHOWN - known) do
+    list[#list + 1] = names[n] .. '|'
+  end
+  call('HSET', 'run:' .. r.id, 'sm', table.concat(list))
+end
+
+-- how a backfill stands, when that has changed
+local function tell_shape(r, before, cap)
+  local turned = before ~= r.st and (before == 'paused' or r.st == 'paused')
+  if not TERMINAL[r.st] and (turned or cap) then
+    sched[#sched + 1] = {
+      k = 'shaped', run_id = r.id, tenant = r.t, dag_id = r.d, paused = r.st == 'paused',
+      max_active_runs = tonumber(call('HGET', 'run:' .. r.id, 'mar') or ''),
+    }
+  end
+end
+
 local function apply(r, a)
   local before, count = r.st, a[3]
   r.v = r.v + count
@@ -67,8 +91,11 @@ local function apply(r, a)
   field('fi', a[8], 0)
   field('err', a[9], '')
   field('dv', a[10])
+  field('mar', a[20], 0)
   call('HSET', 'run:' .. r.id, unpack(set))
   if #unset > 0 then call('HDEL', 'run:' .. r.id, unpack(unset)) end
+  if #a[18] > 0 then miss_slas(r, a[18]) end
+  if r.rt == 'backfill' then tell_shape(r, before, a[20]) end
   if a[12] then reset_tasks(r) end
   if #a[11] > 0 then set_tasks(r, a[11]) end
   if a[14] == 0 then
@@ -98,7 +125,7 @@ local function append(a)
   if r.v ~= a[2] or (r.own ~= '' and r.own ~= owner) then
     return { id, 'stale', r.v, r.own, '' }
   end
-  if a[15] and not admitted(r, a[15]) then
+  if a[15] and not admitted(r, a[15], a[19]) then
     return { id, 'refused', r.v, r.own, '' }
   end
   apply(r, a)
@@ -106,15 +133,16 @@ local function append(a)
   return { id, 'ok', r.v, r.own, '' }
 end
 
-local results = {}
+local results, applied = {}, {}
 for n, a in ipairs(c[4]) do
   results[n] = append(a)
+  applied[a[1]] = results[n][2] == 'ok'
 end
 for _, count in ipairs(c[6]) do
   add('metrics', count[1], count[2])
 end
 for _, mail in ipairs(c[7]) do
-  call('XADD', 'in:' .. mail[1], '*', 'e', mail[2])
+  if mail[3] == '' or applied[mail[3]] then call('XADD', 'in:' .. mail[1], '*', 'e', mail[2]) end
 end
 flush()
 local reply = #results > 0 and cmsgpack.pack(results) or '\144'

@@ -1,13 +1,14 @@
 -- NewBackfill -> msgpack {status, run_id, state, counts, reply}
 --
 -- {run_id, tenant, dag_id, dag_version, window_key, created, event, windows, reprocess, plan_hash, require_hash, max_active_runs,
--- backwards, restarts, restarts_version, restart_events, restart_count, idem};
--- window {window_key, run_id, action, event, before, dag_version, sla}
+-- backwards, restarts, restarts_version, restart_events, restart_count, idem, widens, widens_key, in_front};
+-- window {window_key, run_id, action, event, before, dag_version, sla, wake}
 
 local b = cmsgpack.unpack(ARGV[1])
 local t, d, windows, policy = b[2], b[3], b[8], b[9]
 local again = b[14] ~= ''
-local id = again and b[14] or b[1]
+local wide = b[19] ~= ''
+local id = wide and b[19] or again and b[14] or b[1]
 -- a window's run is an ordinary one: `backfill` are only those that have windows
 local CHILD_TYPE = 'manual'
 local by_window, own_key = 'win:' .. t .. ':' .. d, 'bfw:' .. t .. ':' .. d
@@ -88,7 +89,7 @@ end
 
 local function restart_child(w, r)
   local known = again and call('SISMEMBER', 'bfk:' .. id, r.id) == 0
-  restart(r, w[4], 1, w[6], id)
+  restart(r, w[4], 1, w[6], id, w[8])
   r.dv = w[6]
   if not known then
     drop_member('bfk:' .. id, r.id)
@@ -99,15 +100,21 @@ local function restart_child(w, r)
 end
 
 local function create_child(w)
-  create({ id = w[2], t = t, d = d, dv = b[4], rt = CHILD_TYPE, cr = b[6], events = w[4], wk = w[1], sla = w[7], par = id })
+  create({
+    id = w[2], t = t, d = d, dv = b[4], rt = CHILD_TYPE, cr = b[6], events = w[4], wk = w[1], sla = w[7], par = id,
+    wake = w[8],
+  })
   add('bfc:' .. id, 'queued', 1)
   queue({ id = w[2], t = t, d = d, dv = b[4], rt = CHILD_TYPE, par = id, cr = b[6], mar = b[12] }, false)
 end
 
 local function write_windows(rows)
-  local ids, ranked, keyed = {}, {}, {}
+  local front, ids, ranked, keyed = {}, {}, {}, {}
+  for n = b[21], 1, -1 do
+    front[#front + 1] = windows[n][2]
+  end
   for n, w in ipairs(windows) do
-    ids[n] = w[2]
+    if n > b[21] then ids[#ids + 1] = w[2] end
     ranked[#ranked + 1] = '0'
     ranked[#ranked + 1] = w[2]
     if w[3] == 'create' then
@@ -125,8 +132,23 @@ local function write_windows(rows)
   end
   many('HSET', by_window, keyed)
   if not again then
+    many('LPUSH', 'bf:' .. id, front)
     many('RPUSH', 'bf:' .. id, ids)
     many('ZADD', 'i:p:' .. id, ranked)
+  end
+end
+
+-- whoever has the backfill in memory reads it again; nobody's is taken up by somebody
+local function write_wider(r)
+  local version = r.v + 1
+  append_events(id, version, b[7])
+  call('HSET', 'run:' .. id, 'v', version, 'wk', b[5])
+  call('HSET', own_key, b[5], id)
+  feed[#feed + 1] = { id, version, r.st }
+  if r.own ~= '' then
+    call('XADD', 'in:' .. r.own, '*', 'e', cjson.encode({ { k = 'widened', run_id = id, version = version } }))
+  else
+    sched[#sched + 1] = { k = 'wake', run_id = id, reason = 'window' }
   end
 end
 
@@ -157,7 +179,19 @@ end
 
 local existing = call('HGET', own_key, b[5])
 local r = existing and row(existing)
-if r then
+if wide then
+  if existing and existing ~= id then
+    return cmsgpack.pack({ 'taken', existing, '', { skipped = 0 }, '' })
+  end
+  r = row(id)
+  if TERMINAL[r.st] or r.st == 'cancelling' then
+    return cmsgpack.pack({ 'over', id, r.st, { skipped = 0 }, '' })
+  elseif r.wk ~= b[20] then
+    return refusal('changed')
+  end
+  local shape = call('HMGET', 'run:' .. id, 'mar', 'bw')
+  b[12], b[13] = tonumber(shape[1] or ''), shape[2] == '1'
+elseif r then
   local restartable = TERMINAL[r.st] and policy ~= 'none'
   if not restartable then
     if b[11] ~= '' and call('HGET', 'run:' .. existing, 'ph') ~= b[11] then
@@ -184,12 +218,16 @@ if not rows then
   return refusal('changed')
 end
 
-write_backfill(r)
+if not wide then
+  write_backfill(r)
+elseif #windows > 0 then
+  write_wider(r)
+end
 write_windows(rows)
 if b[13] then reverse_queues() end
 flush_queue()
 flush()
-local made = answer(again and 'restarted' or 'created', id, 'queued')
+local made = answer(wide and 'widened' or again and 'restarted' or 'created', id, wide and r.st or 'queued')
 if b[18] then
   made[5] = b[18][3]
   store(b[18], cmsgpack.pack(made))

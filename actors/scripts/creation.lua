@@ -44,7 +44,7 @@ local function flush_queue()
 end
 
 -- NewRun {run_id, tenant, dag_id, dag_version, run_type, created, event, window_key, sla, reprocess, restart_event,
--- restart_version, pinned_version, alone, owner, parent, schema} -> {run_id, state, how}
+-- restart_version, pinned_version, alone, owner, parent, schema, wake} -> {run_id, state, how}
 local function stand(n)
   local r
   if n[8] ~= '' then
@@ -54,7 +54,7 @@ local function stand(n)
     r = row(n[1])
   end
   if r and n[8] ~= '' and restarts(n[10], r.st) then
-    restart(r, n[11], 1, n[12])
+    restart(r, n[11], 1, n[12], nil, n[18])
     r.dv = n[12]
     queue(r, true)
     return { r.id, 'queued', 'restarted' }
@@ -63,6 +63,7 @@ local function stand(n)
   end
   local run = {
     id = n[1], t = n[2], d = n[3], dv = n[4], rt = n[5], cr = n[6], events = n[7], wk = n[8], sla = n[9], schema = n[17],
+    wake = n[18],
   }
   if n[15] ~= '' then run.hd, run.own, run.par = n[15], n[15], n[16] end
   create(run)

@@ -7,13 +7,13 @@ local call = redis.call
 local SCHEMA = ARGV[2]
 local SCHED_LENGTH, FEED_LENGTH = 20000, 20000
 local REPLY_TTL_MS = 86400000
-local CHUNK = 1000
+local CHUNK, SLAS_SHOWN = 1000, 100
 local TERMINAL = { succeeded = true, failed = true, cancelled = true, timed_out = true, quarantined = true }
 local LATENCY_BOUNDS_MS = { 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 900000, 3600000 }
 local LATENCY_NAMES = { '0.005', '0.01', '0.025', '0.05', '0.1', '0.25', '0.5', '1', '2.5', '5', '10', '30', '60', '300', '900', '3600' }
 
 -- fields of a run's row, in the order in which Python reads them
-local ROW = { 'v', 'own', 'st', 't', 'd', 'dv', 'rt', 'wk', 'par', 'at', 'cr', 'sa', 'fi', 'sla', 'err', 'mar', 'bw', 'ph', 'wb', 'hd', 'hr' }
+local ROW = { 'v', 'own', 'st', 't', 'd', 'dv', 'rt', 'wk', 'par', 'at', 'cr', 'sa', 'fi', 'sla', 'err', 'mar', 'bw', 'ph', 'wb', 'hd', 'hr', 'sm' }
 
 local members, scored, deltas = {}, {}, {}
 local sched, feed, news = {}, {}, {}
@@ -177,7 +177,12 @@ local function move(r, after, version, quiet)
   r.st = after
 end
 
--- the tasks' counters of watching backfills; `pairs_` is a list of {task, letter}
+-- the tasks' counters of watching backfills; `pairs_` is a list of {task, letter}. Instances of mapped tasks (`work[3]`)
+-- are not counted, nor is how many there are (`work[]`)
+local function counted(task)
+  return string.byte(task, -1) ~= 93
+end
+
 local function count_tasks(r, pairs_)
   if r.wb == '' or #pairs_ == 0 then
     return
@@ -192,8 +197,10 @@ local function count_tasks(r, pairs_)
       local key = 'bft:' .. watcher
       for n, task in ipairs(names) do
         local was, is = old[n] or 'p', pairs_[first + n - 1][2]
-        if was ~= 'p' then add(key, task .. '|' .. was, -1) end
-        if is ~= 'p' then add(key, task .. '|' .. is, 1) end
+        if counted(task) then
+          if was ~= 'p' then add(key, task .. '|' .. was, -1) end
+          if is ~= 'p' then add(key, task .. '|' .. is, 1) end
+        end
       end
     end
   end
@@ -205,7 +212,7 @@ local function reset_tasks(r)
     local old = call('HGETALL', 'tk:' .. r.id)
     for watcher in string.gmatch(r.wb, '%S+') do
       for n = 1, #old, 2 do
-        if old[n + 1] ~= 'p' then add('bft:' .. watcher, old[n] .. '|' .. old[n + 1], -1) end
+        if old[n + 1] ~= 'p' and counted(old[n]) then add('bft:' .. watcher, old[n] .. '|' .. old[n + 1], -1) end
       end
     end
   end
@@ -261,17 +268,19 @@ local function create(run)
   ranked[#ranked + 1] = '0'
   ranked[#ranked + 1] = place(run)
   if run.sla then timer('sla|' .. run.id, run.sla) end
+  if run.wake then timer('wake|' .. run.id, run.wake) end
   if run.rt == 'scheduled' then add_member('live:' .. run.t .. ':' .. run.d, run.id) end
   if run.rt ~= 'backfill' then add('rc:' .. run.t .. ':' .. run.d, 'queued', 1) end
 end
 
--- a terminal run is queued again
-local function restart(r, events, count, dag_version, quiet)
+-- a terminal run is queued again; `wake` is its timer, or nothing
+local function restart(r, events, count, dag_version, quiet, wake)
   local version = r.v + count
   append_events(r.id, version, events)
   reset_tasks(r)
   call('HSET', 'run:' .. r.id, 'v', version, 'st', 'queued', 'dv', dag_version)
-  call('HDEL', 'run:' .. r.id, 'sa', 'fi', 'err')
+  call('HDEL', 'run:' .. r.id, 'sa', 'fi', 'err', 'sm')
+  if wake then timer('wake|' .. r.id, wake) end
   ended(r, false)
   r.sa, r.fi, r.err = '', '', ''
   move(r, 'queued', version, quiet)

@@ -6,7 +6,7 @@ are `date`s or text `YYYY-MM-DD`, both inclusive; a manual run may have instants
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, Literal, TypeAlias
 
@@ -26,23 +26,34 @@ from orchestrator.client.script import (
     path,
 )
 from orchestrator.client.shapes import (
+    DagsApproval,
     DagsBatchItem,
     DagsDagDefined,
     DagsDagView,
+    DagsLimitDeleted,
+    DagsLimitView,
     DagsLog,
+    DagsMapInstance,
     DagsPlan,
     DagsPreview,
+    DagsPublished,
     DagsRun,
     DagsRunChanged,
     DagsRunSummary,
+    DagsSignalSent,
     DagsTaskChanged,
     DagsTriggered,
+    DagsWaiting,
+    DagsWider,
 )
 
 BASE = "/api/v1/runtime/orchestrator"
 ENDED = frozenset({"success", "failed", "cancelled"})
 
 Day: TypeAlias = str | date
+#: a value, or values by name; values, or lists of them by name whose product is meant
+Partition: TypeAlias = str | Mapping[str, str]
+Partitions: TypeAlias = Sequence[str] | Mapping[str, Sequence[str]]
 Reprocess: TypeAlias = Literal["none", "failed", "completed"]
 
 #: the longest wait a server takes upon itself, in whole seconds
@@ -93,11 +104,18 @@ def trigger(
     params: Mapping[str, Any] | None = None,
     start: Day | None = None,
     end: Day | None = None,
+    partition: Partition | None = None,
     reprocess: Reprocess | None = None,
     key: str | None = None,
 ) -> Script[DagsTriggered]:
     """A manual run exists, durably. `key` names the command: the same key gives the same run for 24 h."""
-    return _post("/runs", _trigger(dag_id, start, end, params=params, reprocess=reprocess), key)
+    wanted = _trigger(dag_id, start, end, partition=partition, params=params, reprocess=reprocess)
+    return _post("/runs", wanted, key)
+
+
+def trigger_by_event(dag_id: str, event_id: str, data: Mapping[str, Any] | None = None) -> Script[DagsTriggered]:
+    """The run of that event exists, durably; told again, at whatever time, the event starts nothing (`duplicate`)."""
+    return _post(path("/dags/{}/trigger/{}", dag_id, event_id), data)
 
 
 def trigger_many(runs: Iterable[Mapping[str, Any]], *, key: str | None = None) -> Script[list[DagsBatchItem]]:
@@ -107,9 +125,10 @@ def trigger_many(runs: Iterable[Mapping[str, Any]], *, key: str | None = None) -
 
 def backfill(
     dag_id: str,
-    start: Day,
-    end: Day,
+    start: Day | None = None,
+    end: Day | None = None,
     *,
+    partitions: Partitions | None = None,
     params: Mapping[str, Any] | None = None,
     reprocess: Reprocess | None = None,
     backwards: bool = False,
@@ -119,19 +138,28 @@ def backfill(
 ) -> Script[DagsTriggered]:
     """A run for each window from `start` to `end`; the same days again are the same backfill.
 
+    Without days it is over `partitions`, or over those that the DAG declares.
+
     With the `plan_hash` of a dry run it does exactly what that said, or raises Conflicting.
     """
-    more = {"params": params, "reprocess": reprocess, "max_active_runs": max_active_runs, "plan_hash": plan_hash}
+    more: dict[str, Any] = {"partitions": partitions, "params": params, "reprocess": reprocess}
+    more |= {"max_active_runs": max_active_runs, "plan_hash": plan_hash}
     wanted = _trigger(dag_id, start, end, run_type="backfill", run_backwards=backwards or None, **more)
     return _post("/runs", wanted, key)
 
 
 def dry_run(
-    dag_id: str, start: Day, end: Day, *, reprocess: Reprocess | None = None, backwards: bool = False
+    dag_id: str,
+    start: Day | None = None,
+    end: Day | None = None,
+    *,
+    partitions: Partitions | None = None,
+    reprocess: Reprocess | None = None,
+    backwards: bool = False,
 ) -> Script[DagsPlan]:
     """What the backfill would do; nothing is stored."""
     more = {"run_type": "backfill", "dry_run": True, "reprocess": reprocess, "run_backwards": backwards or None}
-    return _post("/runs", _trigger(dag_id, start, end, **more))
+    return _post("/runs", _trigger(dag_id, start, end, partitions=partitions, **more))
 
 
 # -- runs
@@ -175,13 +203,47 @@ def cancel(run_id: str) -> Script[DagsRunChanged]:
 
 
 def pause_run(run_id: str) -> Script[DagsRunChanged]:
-    """No further task of the run starts."""
+    """No further task of the run, or window of the backfill, starts; what runs goes on."""
     return _post(path("/runs/{}/pause", run_id))
 
 
 def resume_run(run_id: str) -> Script[DagsRunChanged]:
     """Tasks of the run start again."""
     return _post(path("/runs/{}/resume", run_id))
+
+
+def widen(
+    run_id: str,
+    start: Day | None = None,
+    end: Day | None = None,
+    *,
+    partitions: Partitions | None = None,
+    params: Mapping[str, Any] | None = None,
+    reprocess: Reprocess | None = None,
+    plan_hash: str | None = None,
+    key: str | None = None,
+) -> Script[DagsWider]:
+    """A backfill that goes on is over these days, or partitions, too; what it has already stays as it is."""
+    more = {"params": params, "reprocess": reprocess, "plan_hash": plan_hash}
+    return _post(path("/runs/{}/widen", run_id), _widening(start, end, partitions, **more), key)
+
+
+def plan_widening(
+    run_id: str,
+    start: Day | None = None,
+    end: Day | None = None,
+    *,
+    partitions: Partitions | None = None,
+    reprocess: Reprocess | None = None,
+) -> Script[DagsPlan]:
+    """What `widen` would do; nothing is stored."""
+    body = _widening(start, end, partitions, reprocess=reprocess, dry_run=True)
+    return _post(path("/runs/{}/widen", run_id), body)
+
+
+def cap(run_id: str, max_active_runs: int | None) -> Script[DagsRunChanged]:
+    """At most so many windows of the backfill run at a time from now on; None = as many as the DAG allows."""
+    return _post(path("/runs/{}/cap", run_id), {"max_active_runs": max_active_runs})
 
 
 def retry(run_id: str) -> Script[DagsRunChanged]:
@@ -197,6 +259,53 @@ def retry_task(run_id: str, task: str) -> Script[DagsTaskChanged]:
 def skip_task(run_id: str, task: str) -> Script[DagsTaskChanged]:
     """Dependents proceed as if the task were done."""
     return _post(path("/runs/{}/tasks/{}/skip", run_id, task))
+
+
+def map_instances(run_id: str, task: str, *, state: str | None = None) -> Stream[DagsMapInstance]:
+    """Instances of a mapped task by index, page by page; with `state` only those in it. Ids such as `work[3]` are
+    accepted wherever a task's is.
+    """
+    return _pages(path("/runs/{}/tasks/{}/instances", run_id, task), state=state)
+
+
+def signal(
+    run_id: str, name: str, data: Any = None, *, signal_id: str | None = None, key: str | None = None
+) -> Script[DagsSignalSent]:
+    """The run has the signal, durably, for the next task that waits for that name.
+
+    A second one with the same `signal_id`, in this life of the run, is the first one.
+    """
+    return _post(path("/runs/{}/signals/{}", run_id, name), _given(signal_id=signal_id) | {"data": data}, key)
+
+
+def approvals(*, dag_id: str | None = None, run_id: str | None = None) -> Script[list[DagsApproval]]:
+    """Open approvals, oldest first."""
+    return part(get(BASE + "/approvals", dag_id=dag_id, run_id=run_id), "items")
+
+
+def decide(
+    run_id: str,
+    task: str,
+    choice: str,
+    *,
+    comment: str | None = None,
+    by: str | None = None,
+    attempt: int | None = None,
+    key: str | None = None,
+) -> Script[DagsTaskChanged]:
+    """A vote on an approval. `by` names whose it is, which needs scope admin. Raises Conflicting when it is late."""
+    told = _given(choice=choice, comment=comment, by=by, attempt=attempt)
+    return _post(path("/runs/{}/tasks/{}/decision", run_id, task), told, key)
+
+
+def query(run_id: str, name: str) -> Script[DagsPublished]:
+    """What the run's tasks published under a name last; `progress` and `waiting_for` are built in."""
+    return get(path(BASE + "/runs/{}/query/{}", run_id, name))
+
+
+def queries(run_id: str) -> Script[list[DagsPublished]]:
+    """Everything the run answers, by name."""
+    return part(get(path(BASE + "/runs/{}/query", run_id)), "items")
 
 
 def logs(run_id: str, task: str, attempt: int | None = None) -> Script[list[DagsLog]]:
@@ -236,6 +345,38 @@ class _RunEvents:
         return False
 
 
+# -- limits on tasks that run
+
+
+def waiting(run_id: str) -> Script[list[DagsWaiting]]:
+    """Ready tasks of a run that have not started, and what each waits for."""
+    return part(get(path(BASE + "/runs/{}/waiting", run_id)), "items")
+
+
+def list_limits() -> Script[list[DagsLimitView]]:
+    """Limits that are defined or in use, with what is in use of them and how many tasks wait."""
+    return part(get(f"{BASE}/limits"), "items")
+
+
+def get_limit(name: str) -> Script[DagsLimitView]:
+    """One that is defined."""
+    return get(path(BASE + "/limits/{}", name))
+
+
+def set_limit(
+    name: str, *, max_running: int | None = None, rate: tuple[int, float] | None = None
+) -> Script[DagsLimitView]:
+    """At most `max_running` permits in use; with `rate` (n, seconds) at most n starts in any span of that length."""
+    body = {"max_running": max_running, "rate": {"count": rate[0], "per_s": rate[1]} if rate is not None else None}
+    where = path(BASE + "/limits/{}", name)
+    return json_of(Request(method="PUT", path=where, body=body, repeatable=True))
+
+
+def delete_limit(name: str) -> Script[DagsLimitDeleted]:
+    """Forget a limit: tasks that name it are only counted."""
+    return json_of(Request(method="DELETE", path=path(BASE + "/limits/{}", name)))
+
+
 # -- inside
 
 
@@ -263,6 +404,10 @@ def _pages(below: str, **filters: str | None) -> Stream[Any]:
 
 def _trigger(dag_id: str, start: Day | None, end: Day | None, **more: object) -> dict[str, Any]:
     return _given(dag_id=dag_id, to=_day(end), **{"from": _day(start)}, **more)
+
+
+def _widening(start: Day | None, end: Day | None, partitions: Partitions | None, **more: object) -> dict[str, Any]:
+    return _given(to=_day(end), partitions=partitions, **{"from": _day(start)}, **more)
 
 
 def _given(**body: object) -> dict[str, Any]:

@@ -10,7 +10,15 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 # -- dags
 
-DagsWindow = TypedDict("DagsWindow", {"from": str, "to": str})
+#: two dates, both inclusive, or two instants, the second exclusive; or else a partition, a value or values by name
+DagsWindow = TypedDict(
+    "DagsWindow",
+    {
+        "from": NotRequired[str | None],
+        "to": NotRequired[str | None],
+        "partition": NotRequired[str | dict[str, str] | None],
+    },
+)
 DagsRunState = Literal["queued", "running", "success", "failed", "cancelled"]
 DagsRunType = Literal["manual", "backfill", "scheduled"]
 
@@ -68,7 +76,10 @@ class DagsDagView(TypedDict):
     catchup: str
     overlap: str
     max_active_runs: int
+    max_active_tasks: NotRequired[int | None]
     sla_s: int | None
+    on_sla_miss: NotRequired[list[Literal["mark", "event", "webhook", "cancel"]] | None]
+    queue_timeout_s: NotRequired[float | None]
     callback_url: str | None
     description: NotRequired[str | None]
     tags: list[str]
@@ -82,6 +93,7 @@ class DagsDagView(TypedDict):
     start_at: NotRequired[str | None]
     end_at: NotRequired[str | None]
     jitter_s: NotRequired[float | None]
+    partitions: NotRequired[list[str] | dict[str, list[str]] | None]
     dropped_fires: dict[str, int]
     last_dropped: DagsLastDropped | None
 
@@ -106,6 +118,18 @@ class DagsTriggered(TypedDict):
     dag_id: str
     run_type: DagsRunType
     counts: NotRequired[DagsCounts | None]
+    duplicate: NotRequired[bool | None]
+
+
+class DagsWider(TypedDict):
+    """What became of a widening; `counts` are of all windows."""
+
+    run_id: str
+    state: DagsRunState
+    dag_id: str
+    run_type: Literal["backfill"]
+    added: int
+    counts: DagsCounts
 
 
 class DagsBatchItem(TypedDict):
@@ -155,8 +179,37 @@ class DagsRunSummary(TypedDict):
     finished_at: str | None
     parent_run_id: str | None
     error: str | None
+    sla_missed: NotRequired[bool | None]
+    tasks_sla_missed: NotRequired[list[str] | None]
+    timed_out: NotRequired[Literal["run", "queued"] | None]
     paused: NotRequired[bool | None]
+    max_active_runs: NotRequired[int | None]
     counts: NotRequired[DagsCounts | None]
+
+
+class DagsVote(TypedDict):
+    """A vote that counts."""
+
+    by: str
+    choice: str
+    comment: str | None
+    at: str
+
+
+class DagsWaitingFor(TypedDict):
+    """What a task waits for without a worker; `until` ends the wait, whatever comes."""
+
+    #: time, signal, approval or sleep
+    kind: str
+    attempt: int
+    since: str
+    until: str
+    name: NotRequired[str | None]
+    prompt: NotRequired[str | None]
+    choices: NotRequired[list[str] | None]
+    roles: NotRequired[list[str] | None]
+    quorum: NotRequired[int | None]
+    votes: NotRequired[list[DagsVote] | None]
 
 
 class DagsRunWindow(TypedDict):
@@ -168,10 +221,15 @@ class DagsRunWindow(TypedDict):
 
 
 class DagsRun(DagsRunSummary):
-    """A run; `windows` and `counts` belong to backfills."""
+    """A run; `windows`, `counts`, `progress` and what follows it belong to backfills."""
 
+    progress: NotRequired[float | None]
+    eta: NotRequired[str | None]
+    windows_per_s: NotRequired[float | None]
     windows: NotRequired[list[DagsRunWindow] | None]
     windows_truncated: NotRequired[bool | None]
+    #: task -> what it waits for without a worker
+    waiting_for: NotRequired[dict[str, DagsWaitingFor] | None]
 
 
 class DagsRunChanged(TypedDict):
@@ -181,6 +239,7 @@ class DagsRunChanged(TypedDict):
     state: DagsRunState
     attempts: int
     paused: NotRequired[bool | None]
+    max_active_runs: NotRequired[int | None]
 
 
 class DagsTaskChanged(TypedDict):
@@ -192,6 +251,51 @@ class DagsTaskChanged(TypedDict):
     attempts: int
 
 
+class DagsMapInstance(TypedDict):
+    """One instance of a mapped task; `task` is its id."""
+
+    map_index: int
+    task: str
+    state: str
+
+
+class DagsSignalSent(TypedDict):
+    """The run has the signal."""
+
+    run_id: str
+    name: str
+    signal_id: str
+    state: DagsRunState
+
+
+class DagsApproval(TypedDict):
+    """An approval that waits for votes; one choice with `quorum` votes decides."""
+
+    run_id: str
+    dag_id: str
+    task: str
+    attempt: int
+    prompt: str
+    choices: list[str]
+    #: scopes and names of who may vote; empty = everybody
+    roles: list[str]
+    quorum: int
+    asked_at: str
+    expires_at: str
+    votes: list[DagsVote]
+
+
+class DagsPublished(TypedDict):
+    """What a run answers to a query."""
+
+    run_id: str
+    name: str
+    value: Any
+    task: str | None
+    attempt: int | None
+    at: str | None
+
+
 class DagsLog(TypedDict):
     """Captured output of one attempt."""
 
@@ -199,6 +303,42 @@ class DagsLog(TypedDict):
     attempt: int
     text: str
     truncated: bool
+
+
+class DagsRateView(TypedDict):
+    """So many starts in any span of so many seconds."""
+
+    count: int
+    per_s: float
+
+
+class DagsLimitView(TypedDict):
+    """A limit, and what is so now."""
+
+    name: str
+    #: `dag`: all tasks of a DAG with `max_active_tasks`
+    kind: Literal["limit", "dag"]
+    #: False: tasks name it, and nobody has defined it
+    defined: bool
+    max_running: int | None
+    rate: DagsRateView | None
+    running: int
+    waiting: int
+
+
+class DagsWaiting(TypedDict):
+    """A ready task that has not started, and what it waits for."""
+
+    task: str
+    pool: str
+    reasons: list[str]
+
+
+class DagsLimitDeleted(TypedDict):
+    """It is not defined any more."""
+
+    name: str
+    deleted: bool
 
 
 # -- runs

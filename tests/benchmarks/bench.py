@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.bench [--only PART ...] [--repeat 5] [--large]
 
-Parts: chain, fan, bulk, singly, backfill, latency, recovery (a killed process to the next task start), plain (plain
-Ray tasks of the same numbers), footprint (ready, idle CPU, memory), baseline (the same of Ray and Serve with
-nothing of ours; not run by default). `--large` adds fan-outs of 10,000, 20,000 and 50,000 tasks with the memory of
-the RunActors. Prints a table and updates `latest.json`.
+Parts: chain, fan, map (a map of Python functions over a list made at run time, then a reduce), bulk, singly, backfill,
+latency, recovery (a killed process to the next task start), plain (plain Ray tasks of the same numbers), footprint
+(ready, idle CPU, memory), baseline (the same of Ray and Serve with nothing of ours; not run by default). `--large` adds
+fan-outs of 10,000, 20,000 and 50,000 tasks with the memory of the RunActors. Prints a table and updates `latest.json`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.benchmarks.records import OURS, PLAIN, Record, record, repeated, save
 from tests.benchmarks.wire import Wire
 from tests.benchmarks.workloads import Load
 
-PARTS = ("footprint", "latency", "chain", "fan", "bulk", "singly", "backfill", "recovery", "plain")
+PARTS = ("footprint", "latency", "chain", "fan", "map", "bulk", "singly", "backfill", "recovery", "plain")
 ROOT = Path(__file__).parents[2]
 #: workload -> (kind of plain Ray workload, number of tasks); names are those of our records
 PLAIN_WORKLOADS = {
@@ -72,7 +72,8 @@ def _of_ours(options: argparse.Namespace) -> Iterator[Record]:
     if not parts and not options.large:
         return
     start = time.perf_counter()
-    with live.serving(code=[Path(__file__).with_name("bench_tasks.py")]) as server:
+    tasks = Path(__file__).with_name("bench_tasks.py")
+    with live.serving(code=[tasks], environ={"BLUEPRINTS_DIR": ""}) as server:  # as `up` comes, for DAGs alone
         ready_s = time.perf_counter() - start
         say(f"ready in {ready_s:.1f} s")
         load = Load(server, Wire(server.url, server.tokens["admin"]))
@@ -100,6 +101,9 @@ def _part(part: str, load: Load, repeat: int) -> Iterator[Record]:
             yield timed(
                 f"fan-out of {width:,}, streamed", width, partial(load.fan_out_followed, width), "every event read"
             )
+    elif part == "map":
+        for width in (1000, 10_000):
+            yield timed(f"map of {width:,}, then reduce", width, partial(load.map_reduce, width))
     elif part == "bulk":
         yield timed("2,000 runs in bulk", 2000, lambda: load.bulk(2000))
     elif part == "singly":

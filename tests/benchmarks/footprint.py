@@ -16,6 +16,7 @@ KINDS = (
     ("WorkerProcess", "workers"),
     ("SchedulerProcess", "scheduler"),
     ("GatewayProcess", "gateway"),
+    ("HandlersProcess", "handlers of blueprints"),
     ("SupervisorProcess", "supervisor"),
     ("valkey-server", "journal (Valkey)"),
     ("ServeReplica", "API replica"),

@@ -49,6 +49,10 @@ class Load:
         """The same; the stream of all their events is read."""
         return self._followed(self.define(fan(width)))
 
+    def map_reduce(self, width: int) -> float:
+        """A list made at run time, a function per element, and one that gets all they return."""
+        return self._awaited({"dag_id": self.define(map_reduce(width))})
+
     def bulk(self, count: int) -> float:
         """Runs of one task, all in one POST."""
         dag = self.define([task("a")])
@@ -144,6 +148,15 @@ def fan(width: int) -> list[Json]:
     """`width` independent tasks and a join."""
     names = [f"t{n}" for n in range(width)]
     return [*map(task, names), task("join", *names)]
+
+
+def map_reduce(width: int) -> list[Json]:
+    """A producer, a mapped task and a reduce."""
+    return [
+        {"id": "numbers", "entrypoint": "bench_tasks:numbers", "params": {"n": width}},
+        {"id": "double", "entrypoint": "bench_tasks:double", "expand": {"item": "numbers"}},
+        {"id": "total", "entrypoint": "bench_tasks:total", "inputs": {"results": "double"}},
+    ]
 
 
 def day(number: int) -> str:

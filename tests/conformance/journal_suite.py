@@ -330,6 +330,16 @@ class JournalSuite:
         await journal.commit(step)
         assert await inbox(journal, "actor-2") == [Letter("actor-1", msgspec.Raw(b'{"n":1}'))]
 
+    async def test_mail_about_a_run_goes_out_only_with_what_is_appended_to_it(self, journal: Journal) -> None:
+        owner = await Owner(journal).start()
+        one, two = await create(journal, new_run(), new_run())
+        letters = {run: codec.encode_mail("actor-1", b'"%s"' % run.encode()) for run in (one, two)}
+        mail = tuple(Mail("actor-2", item, run) for run, item in letters.items())
+        assert await owner.commit(append(one, 1), append(two, 9), mail=mail) == ["ok", "stale"]
+        assert await inbox(journal, "actor-2") == [Letter("actor-1", msgspec.Raw(b'"%s"' % one.encode()))]
+        await owner.commit(mail=(Mail("actor-2", letters[two], two),))
+        assert len(await inbox(journal, "actor-2")) == 1
+
     async def test_an_inbox_is_read_on_from_the_committed_cursor(self, journal: Journal) -> None:
         owner = await Owner(journal).start()
         for n in (1, 2, 3):
@@ -588,6 +598,10 @@ class JournalSuite:
         await owner.commit(append(two, 2, state="succeeded", tasks=(("b", "d"),)))
         assert await journal.child_counts(made.run_id) == {"skipped": 1, "succeeded": 1, "queued": 1}
         assert await journal.child_tasks(made.run_id) == {"a": {"d": 1}, "b": {"d": 1}}
+        letters = (("a", "d"), ("a[]", "2"), ("a[0]", "d"))
+        await owner.commit(append(two, 3, tasks=letters))
+        assert await journal.child_tasks(made.run_id) == {"a": {"d": 1}, "b": {"d": 1}}, "no instances of mapped tasks"
+        assert await journal.tasks(two) == {"b": "d", **dict(letters)}
         adopted = await journal.summary(two)
         assert adopted is not None
         assert (adopted.parent, adopted.watchers) == ("", (made.run_id,))
@@ -941,6 +955,43 @@ class JournalSuite:
         assert await journal.next_due() == 70
         await owner.commit(append(run, 3, wake_at_ms=0))
         assert await journal.next_due() is None
+
+    async def test_a_queued_run_is_woken_when_its_creation_or_restart_said(self, journal: Journal) -> None:
+        scheduler, owner = await Owner(journal, "scheduler").start(), await Owner(journal).start()
+        [run] = await create(journal, new_run("2025-01-01", wake_ms=50))
+        here = await journal.position(ports.SCHED)
+        assert await journal.next_due() == 50
+        assert await journal.pop_timers(scheduler.epoch, 50) == 1
+        assert await sched(journal, here) == [Wake(run, "wake")]
+        await owner.commit(append(run, 1, state="failed"))
+        await create(journal, new_run("2025-01-01", reprocess="failed", wake_ms=70))
+        assert await journal.next_due() == 70
+        await owner.commit(append(run, 3, passive=True, wake_at_ms=90))
+        assert await journal.next_due() == 90
+
+    async def test_windows_of_a_backfill_are_woken_too(self, journal: Journal) -> None:
+        await create(journal, new_run("2026-01-01"))
+        windows = [msgspec.structs.replace(w, wake_ms=60) for w in create_windows(["2025-01-01", "2025-01-02"])]
+        await journal.create_backfill(new_backfill(windows))
+        scheduler = await Owner(journal, "scheduler").start()
+        assert await journal.pop_timers(scheduler.epoch, 60) == 2
+
+    async def test_a_row_tells_which_slas_were_missed_until_the_run_is_queued_again(self, journal: Journal) -> None:
+        owner = await Owner(journal).start()
+        [run] = await create(journal, new_run("2025-01-01"))
+        await owner.commit(append(run, 1, sla_missed=("b", "")))
+        await owner.commit(append(run, 2, sla_missed=("a",)))
+        row = await journal.summary(run)
+        assert row is not None
+        assert row.sla_missed == ("b", "", "a")
+        await owner.commit(append(run, 3, sla_missed=tuple(f"t{n}" for n in range(200)), state="failed"))
+        row = await journal.summary(run)
+        assert row is not None
+        assert row.sla_missed == ("b", "", "a", *(f"t{n}" for n in range(ports.SLAS_SHOWN - 3)))
+        await create(journal, new_run("2025-01-01", reprocess="failed"))
+        row = await journal.summary(run)
+        assert row is not None
+        assert row.sla_missed == ()
 
     async def test_a_revived_run_has_its_deadline_again(self, journal: Journal) -> None:
         owner = await Owner(journal).start()

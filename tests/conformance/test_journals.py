@@ -14,6 +14,7 @@ from orchestrator.ports import Creation, Journal, RunFilter
 from tests.conformance.held_suite import HeldSuite
 from tests.conformance.journal_builders import Owner, append, create, new_run, put
 from tests.conformance.journal_suite import JournalSuite
+from tests.conformance.reshape_suite import ReshapeSuite
 from tests.conformance.retention_suite import RetentionSuite
 from tests.conformance.servers import Server, redis_binary, valkey_binary
 from tests.fakes_journal import MemoryJournal
@@ -42,7 +43,7 @@ async def connected(server: Server) -> AsyncIterator[RedisJournal]:
         await journal.close()
 
 
-class TestInMemory(JournalSuite, HeldSuite, RetentionSuite):
+class TestInMemory(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite):
     @pytest.fixture
     def journal(self) -> Journal:
         return MemoryJournal()
@@ -60,7 +61,7 @@ class TestInMemory(JournalSuite, HeldSuite, RetentionSuite):
         assert [r.status for r in await journal.commit(step)] == ["ok"]
 
 
-class TestValkey(JournalSuite, HeldSuite, RetentionSuite):
+class TestValkey(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite):
     @pytest.fixture
     async def journal(self, valkey: Server) -> AsyncIterator[Journal]:
         valkey.flush()
@@ -102,7 +103,7 @@ class TestValkey(JournalSuite, HeldSuite, RetentionSuite):
 
 if redis_binary():
 
-    class TestRedis(JournalSuite, HeldSuite, RetentionSuite):
+    class TestRedis(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite):
         @pytest.fixture
         async def journal(self, redis_server: Server) -> AsyncIterator[Journal]:
             redis_server.flush()

@@ -212,6 +212,7 @@ EXCLUDED = {
     ("POST", f"{BASE}/schedule/preview"): [MEANINGFUL],
     ("GET", f"{BASE}/dags"): [MEANINGFUL],
     ("GET", f"{BASE}/runs"): [MEANINGFUL],
+    ("GET", f"{BASE}/runs/{{run_id}}/tasks/{{task}}/instances"): [MEANINGFUL],
     ("POST", ORCHESTRATORS): [MEANINGFUL],
     ("POST", "/api/pipeline/create"): [MEANINGFUL],
     ("POST", "/api/pipeline/launch"): [MEANINGFUL],

@@ -46,11 +46,33 @@ def test_hello_dag_greets(live: Server, api: Api) -> None:
     assert "Hello, Ray!" in latest_log(live, api, "hello", "say")
 
 
+def test_map_and_reduce_tolerates_the_station_that_sends_nonsense(live: Server, api: Api) -> None:
+    run(live, "map_and_reduce")
+    assert "19 of 20 stations: S00" in latest_log(live, api, "map_and_reduce", "report")
+    assert "number 3 of warmest" in latest_log(live, api, "map_and_reduce", "warmest%5B3%5D")
+    run_id = api.runs(dag_id="map_and_reduce")[0]["run_id"]
+    failed = live.cli("runs", "instances", run_id, "warmest", "--state", "failed").stdout.splitlines()
+    assert failed[0].split() == ["warmest[4]", "failed"]
+    assert failed[-1] == "warmest is done: 19 done, 1 failed"
+
+
 def test_office_hours_shows_what_the_calendar_skips(live: Server, api: Api) -> None:
     told = " ".join(run(live, "office_hours").split())
     assert "skipped: excluded" in told
     assert "2027-03-28" in told
     assert "clocks change" in told
+
+
+def test_partitions_are_run_each_and_added_to(live: Server, api: Api) -> None:
+    told = run(live, "shop_reports").splitlines()
+    assert told[-3] == "would start 6"
+    assert told[-2].endswith("and made wider by 3")
+    assert told[-1] == "success 1.0 9"
+    assert "sales" in latest_log(live, api, "shop_reports", "report")
+
+
+def test_limits_lets_three_queries_run_at_a_time(live: Server, api: Api) -> None:
+    assert "success: at most 3 of 12 ran at a time" in run(live, "limits")
 
 
 def test_fan_out_fan_in_adds_up(live: Server, api: Api) -> None:
@@ -65,6 +87,21 @@ def test_retry_and_timeout_ends_well_at_the_third_and_second_attempt(live: Serve
     assert "flaky: there at attempt 3; stuck: quick at attempt 2" in log
 
 
+def test_deadlines_ends_well_and_shows_what_was_late(live: Server, api: Api) -> None:
+    run(live, "deadlines")
+    [summary] = api.runs(dag_id="deadlines")
+    assert (summary["tasks_sla_missed"], summary.get("sla_missed")) == (["report"], None)
+    frames = api.events(summary["run_id"])
+    assert [each.data["timed_out"] for each in frames if "timed_out" in (each.data or {})] == ["heartbeat"]
+    assert "14 rows, late but done" in latest_log(live, api, "deadlines", "report")
+
+
+def test_saga_undoes_the_last_step_first(live: Server, api: Api) -> None:
+    run(live, "saga")
+    tasks = [api.get(f"/runs/{each['run_id']}").json()["tasks"] for each in api.runs(dag_id="saga")]
+    assert [(each["refund"], each["give_back"]) for each in tasks] == [("skipped", "skipped"), ("done", "done")]
+
+
 def test_rules_and_cleanup_takes_both_ways_and_leaves_nothing(live: Server, api: Api) -> None:
     run(live, "rules_and_cleanup")
     assert "500 rows, in bulk" in latest_log(live, api, "rules_and_cleanup", "report")
@@ -72,6 +109,18 @@ def test_rules_and_cleanup_takes_both_ways_and_leaves_nothing(live: Server, api:
     tasks = [api.get(f"/runs/{each['run_id']}").json()["tasks"] for each in api.runs(dag_id="rules_and_cleanup")]
     assert [(each["in_bulk"], each["one_by_one"]) for each in tasks] == [("done", "skipped"), ("skipped", "done")]
     assert {each["warn"] for each in tasks} == {"skipped"}
+
+
+def test_waiting_goes_on_with_a_signal_a_decision_and_time(live: Server, api: Api) -> None:
+    out = run(live, "waiting")
+    assert "rows" in out
+    assert "load 4 rows?" in out
+    assert "attempt 1 begins" in out
+    assert "attempt 2 begins" in out
+    assert "load/2 | loaded" in out
+    newest = api.runs(dag_id="waiting")[0]
+    ways = api.run(newest["run_id"])["tasks"]
+    assert (newest["state"], ways["refuse"], ways["load"]) == ("success", "skipped", "done")
 
 
 def test_follow_a_run_resumes_after_its_last_event(live: Server) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.dispatch import QUANTUM_S, Admission, Grant, Queued, Slots
+from orchestrator.dispatch import Admission, Queued
+from orchestrator.slots import QUANTUM_S, Grant, Slots
 
 DAGS, PARENTS = ("d1", "d2"), (None, None, "b1", "b2")
 LIMITS = {"b1": 1, "b2": 3}

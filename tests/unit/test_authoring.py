@@ -7,7 +7,7 @@ import inspect
 import subprocess
 import sys
 import types
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import orchestrator
 from orchestrator import Dag, Invalid, TaskContext, context, dag, dags_in, task
 from orchestrator.authoring import DagOptions, NamedTaskOptions, TaskOptions
 from orchestrator.binding import arguments, facts
-from orchestrator.definition import Calendar, Definition, TaskSpec
+from orchestrator.definition import Calendar, Definition, RetryPolicy, TaskSpec
 from orchestrator.spec import from_yaml
 
 
@@ -124,6 +124,29 @@ def test_a_task_has_the_rule_that_its_author_gives_it() -> None:
 
     assert alarm._options == {"trigger_rule": "one_failed"}
     assert tasks_of(one)["a"].trigger_rule == "always"
+
+
+def test_a_compensation_says_what_it_undoes_and_takes_its_value() -> None:
+    def one() -> None:
+        done = nothing()
+        scaled(done).compensates(done)
+
+    made = tasks_of(one)
+    assert (made["scaled"].compensates, made["scaled"].depends_on) == ("nothing", ("nothing",))
+    assert list(made["scaled"].inputs.values()) == ["nothing"]
+
+
+def test_a_task_compensates_one_task_of_its_dag() -> None:
+    def two() -> None:
+        nothing().compensates(nothing()).compensates(nothing())
+
+    def none() -> None:
+        nothing().compensates("up")  # type: ignore[arg-type]  # as somebody might write it
+
+    with pytest.raises(Invalid, match="compensates 'nothing_2' already"):
+        described(two)
+    with pytest.raises(Invalid, match="only tasks of this DAG"):
+        described(none)
 
 
 def test_only_tasks_of_the_same_dag_are_torn_down() -> None:
@@ -302,7 +325,8 @@ def test_the_context_is_no_argument_of_the_author() -> None:
         (lambda: task.bash("no good id", "ls"), "tasks/0/id: must match"),
         (lambda: task.bash("x", " "), "tasks/0/params/command: must be a shell command"),
         (lambda: task.http("x", "ftp://h"), "tasks/0/params/url: must be an http or https URL"),
-        (lambda: task.bash("x", "ls", pool="gpu"), "not supported yet"),
+        (lambda: task.bash("x", "ls", pool="no good"), "tasks/0/pool: must match"),
+        (lambda: task.bash("x", "ls", limits=["{{ run.id }}"]), "tasks/0/limits/0: placeholders are"),
     ],
 )
 def test_a_mistake_is_told_when_the_dag_is_defined(mistake: Any, message: str) -> None:
@@ -392,6 +416,37 @@ def test_options_of_a_dag_arrive() -> None:
     assert (definition.timezone, definition.max_active_runs, definition.sla_s) == ("Europe/Berlin", 2, 60)
     assert (definition.description, definition.tags) == ("Doubles.", ("a", "b"))
     assert plainly.definition() == Definition(dag_id="plainly", owner="default", tasks=plainly.definition().tasks)
+
+
+class Busy(ConnectionError):
+    """Somebody else's error."""
+
+
+@task(
+    retries=1,
+    retry_on=(Busy, TimeoutError, "pkg.Other"),
+    no_retry_on={KeyError},
+    retry_policies=[{"exceptions": [Busy], "retries": 3}],
+    sla_s=5,
+    on_sla_miss=("cancel",),
+)
+def hurried() -> None: ...
+
+
+@dag(sla_s=9, on_sla_miss=("mark", "webhook"), callback_url="https://example.org/hook", queue_timeout_s=3)
+def in_time() -> None:
+    hurried()
+    task.http("ask", "http://example.org", retries=1, retry_statuses=[503, "4xx"])
+
+
+def test_classes_are_written_by_their_names() -> None:
+    definition = in_time.definition()
+    one, ask = definition.tasks
+    assert one.retry_on == (f"{__name__}.Busy", "TimeoutError", "pkg.Other")
+    assert (one.no_retry_on, one.on_sla_miss) == (("KeyError",), ("cancel",))
+    assert one.retry_policies == (RetryPolicy((f"{__name__}.Busy",), 3),)
+    assert ask.retry_statuses == ("503", "4xx")
+    assert (definition.on_sla_miss, definition.queue_timeout_s) == (("mark", "webhook"), 3)
 
 
 def test_a_bad_option_is_refused() -> None:
@@ -528,3 +583,26 @@ def test_an_instant_without_a_zone_is_refused() -> None:
 
     with pytest.raises(Invalid, match="end_at: give the time zone"):
         nightly.definition()
+
+
+def test_what_waits_is_written_without_a_function() -> None:
+    @dag(owner="me")
+    def waits(day: str = "2026-01-01") -> None:
+        came = task.signal("came", timeout_s=60, on_timeout={"value": 0})
+        ask = task.approval("ask", came, choices=("yes", "no"), quorum=2, branches={"yes": ["wait"], "no": []})
+        task.wait("wait", until=datetime(2026, 1, 2, tzinfo=UTC)).after(ask)
+        task.wait("other", until=day, trigger_rule="all_done").after(ask)
+
+    came, ask, wait, other = waits.definition().tasks
+    assert (came.type, came.params) == (
+        "core.signal",
+        {"name": "came", "timeout_s": 60, "on_timeout": {"value": 0}},
+    )
+    assert (ask.type, ask.branch, ask.inputs) == ("core.approval", True, {"prompt": "came"})
+    assert ask.params["branches"] == {"yes": ["wait"], "no": []}
+    assert (wait.type, wait.params, wait.depends_on) == ("core.wait", {"until": "2026-01-02T00:00:00Z"}, ("ask",))
+    assert other.params == {"until": {"$param": "day", "default": "2026-01-01"}}
+    with pytest.raises(TypeError, match="retries"):
+        dag(lambda: task.wait("w", seconds=1, retries=2)).definition()  # type: ignore[call-arg]  # it is refused
+    with pytest.raises(Invalid, match="inside a @dag function"):
+        task.signal("s")

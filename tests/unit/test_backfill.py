@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator import events as e
-from orchestrator.backfill import TRANSITIONS, CancelAll, CancelWindow, Observe, count, owed
+from orchestrator.backfill import TRANSITIONS, CancelAll, CancelWindow, Observe, PauseAll, Recap, ResumeAll, count, owed
 from orchestrator.errors import Conflict
 from orchestrator.run import ENDED, RunState
 from tests.builders import Watch
@@ -21,7 +21,7 @@ def checked(watch: Watch) -> Watch:
 
 
 def test_every_state_has_a_row() -> None:
-    assert set(TRANSITIONS) == set(RunState) - {S.PAUSED, S.TIMED_OUT}
+    assert set(TRANSITIONS) == set(RunState) - {S.TIMED_OUT}
 
 
 def test_only_windows_that_go_on_lead_out_of_a_terminal_state() -> None:
@@ -137,3 +137,65 @@ def test_every_window_counts_once() -> None:
     words = ["queued", "running", "paused", "cancelling", "succeeded", "failed", "timed_out", "cancelled"]
     counts = count(dict.fromkeys(words, 1), skipped=2)
     assert counts == e.Counts(total=10, queued=1, running=3, succeeded=1, failed=2, cancelled=1, skipped=2)
+
+
+def test_a_pause_and_a_resume_are_told_once() -> None:
+    watch = Watch(2)
+    watch.see(c1="running")
+    assert [type(event) for event in watch.do(PauseAll())] == [e.RunPaused]
+    assert (watch.do(PauseAll()), watch.state) == ([], S.PAUSED)
+    assert [type(event) for event in watch.do(ResumeAll())] == [e.RunResumed]
+    assert (watch.do(ResumeAll()), checked(watch).state) == ([], S.RUNNING)
+
+
+def test_a_backfill_that_is_paused_before_its_first_window_has_started() -> None:
+    watch = Watch(2)
+    assert [type(event) for event in watch.do(PauseAll())] == [e.RunStarted, e.RunPaused]
+    watch.do(ResumeAll())
+    assert watch.see(c1="running") == ["window_changed"]
+    assert (checked(watch).state, watch.backfill.attempts) == (S.RUNNING, 1)
+
+
+def test_windows_that_run_go_on_in_a_pause_and_may_be_the_last() -> None:
+    watch = Watch(2)
+    watch.see(c1="running")
+    watch.do(PauseAll())
+    watch.see(c1="succeeded")
+    assert watch.state is S.PAUSED
+    watch.see(c2="cancelled")
+    assert checked(watch).state is S.FAILED
+
+
+def test_a_paused_backfill_of_kept_windows_ends_when_somebody_looks() -> None:
+    watch = Watch(1, kept=["c1"])
+    watch.do(PauseAll())
+    assert watch.see() == ["run_succeeded"]
+
+
+def test_a_paused_backfill_may_be_cancelled() -> None:
+    watch = Watch(1)
+    watch.do(PauseAll())
+    watch.do(CancelAll())
+    watch.see(c1="cancelled")
+    assert checked(watch).state is S.CANCELLED
+
+
+@pytest.mark.parametrize("command", [PauseAll(), ResumeAll(), Recap(2)])
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_backfill_that_has_ended_or_is_ending_is_not_changed(
+    command: PauseAll | ResumeAll | Recap, ended: bool
+) -> None:
+    watch = Watch(1)
+    if ended:
+        watch.see(c1="succeeded")
+    else:
+        watch.do(CancelAll())
+    with pytest.raises(Conflict, match="already"):
+        watch.do(command)
+
+
+def test_a_cap_is_told_when_it_is_another_one() -> None:
+    watch = Watch(1)
+    assert watch.do(Recap(None)) == []
+    assert watch.do(Recap(2)) == [e.BackfillCapped(watch.events[0].at, 2)]
+    assert (watch.do(Recap(2)), checked(watch).backfill.max_active_runs) == ([], 2)

@@ -232,6 +232,54 @@ def test_a_backfill_says_which_days_and_what_to_redo(call: Any, stub: Stub) -> N
     }
 
 
+def test_a_run_because_of_an_event_names_it(call: Any, stub: Stub) -> None:
+    stub.on("POST", "/dags/d/trigger/order-7", {"run_id": "run_1", "state": "queued"})
+    assert call("run", "d", "--event", "order-7", "--param", "n=1")[0] == 0
+    assert stub.asked[0][2] == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ((), None),
+        (("--partition", "eu", "--partition", "us"), ["eu", "us"]),
+        (("--partition", "r=eu", "--partition", "d=1", "--partition", "r=us"), {"r": ["eu", "us"], "d": ["1"]}),
+    ],
+)
+def test_a_backfill_is_over_partitions_where_no_days_are_given(
+    call: Any, stub: Stub, given: tuple[str, ...], sent: object
+) -> None:
+    stub.on("POST", "/runs", {"run_id": "run_1", "state": "queued"})
+    assert call("backfill", "d", *given)[0] == 0
+    assert stub.asked[0][2].get("partitions") == sent
+    assert "from" not in stub.asked[0][2]
+
+
+def test_values_with_and_without_a_name_are_refused(call: Any, stub: Stub) -> None:
+    status, _, err = call("backfill", "d", "--partition", "eu", "--partition", "r=us")
+    assert status != 0
+    assert "name=value" in err
+    assert stub.asked == []
+
+
+def test_a_backfill_is_made_wider_and_tells_by_how_much(call: Any, stub: Stub) -> None:
+    answer = {"run_id": "run_1", "state": "running", "added": 3, "counts": {"total": 7}}
+    stub.on("POST", "/runs/run_1/widen", answer)
+    status, out, _ = call("runs", "widen", "run_1", "--to", "2025-10-07", "--plan-hash", "sha256:3f")
+    assert (status, out) == (0, "run_1 running: 3 more, 7 windows\n")
+    assert stub.asked[0][2] == {"to": "2025-10-07", "params": {}, "reprocess": "none", "plan_hash": "sha256:3f"}
+
+
+def test_the_tally_tells_when_a_backfill_will_be_through() -> None:
+    counts = {"total": 4, "queued": 3, "running": 0, "success": 0, "failed": 0, "cancelled": 0, "skipped": 1}
+    tally = commands.Tally(RUN | {"state": "running", "counts": counts, "eta": "2026-01-02T03:04:05.000Z"})
+    assert tally.note == "running, until 2026-01-02 03:04:05 UTC"
+    tally.count("backfill_widened", {"total": 7, "added": 3, "skipped": 2})
+    assert (tally.done, tally.total) == (2, 7)
+    tally.count("run_state", {"to": "running"})
+    assert tally.note == "running"
+
+
 def test_a_dry_run_shows_the_windows_and_the_hash_that_pins_them(call: Any, stub: Stub) -> None:
     day = {"from": "2025-10-01", "to": "2025-10-01"}
     plan = {
@@ -281,6 +329,17 @@ def test_logs_name_the_task_and_its_attempt(call: Any, stub: Stub) -> None:
     assert call("runs", "logs", "run_1")[1] == "a/2 | one\na/2 | two\n"
 
 
+def test_instances_are_listed_page_by_page_with_a_summary(call: Any, stub: Stub) -> None:
+    page = {"task": "w", "state": "running", "total": 2, "counts": {"done": 1, "pending": 1}, "next_cursor": None}
+    items = [{"map_index": n, "task": f"w[{n}]", "state": state} for n, state in enumerate(("done", "pending"))]
+    stub.on("GET", "/runs/run_1/tasks/w/instances?limit=200", {**page, "items": items})
+    lines = call("runs", "instances", "run_1", "w")[1].splitlines()
+    assert [line.split() for line in lines[:2]] == [["w[0]", "done"], ["w[1]", "pending"]]
+    assert lines[2] == "w is running: 1 done, 1 pending"
+    _, out, _ = call("runs", "instances", "run_1", "w", "--json")
+    assert [json.loads(line) for line in out.splitlines()] == items
+
+
 @pytest.mark.parametrize(
     ("arguments", "path", "body"),
     [
@@ -289,6 +348,8 @@ def test_logs_name_the_task_and_its_attempt(call: Any, stub: Stub) -> None:
         (("runs", "cancel", "r"), "/runs/r/cancel", {}),
         (("runs", "pause", "r"), "/runs/r/pause", {}),
         (("runs", "resume", "r"), "/runs/r/resume", {}),
+        (("runs", "cap", "r", "2"), "/runs/r/cap", {"max_active_runs": 2}),
+        (("runs", "cap", "r"), "/runs/r/cap", {"max_active_runs": None}),
         (("runs", "retry", "r"), "/runs/r/retry", {}),
         (("runs", "retry", "r", "t"), "/runs/r/tasks/t/retry", {}),
         (("workers", "scale", "4"), "/workers/scale", {"pool": "default", "n": 4}),
@@ -577,13 +638,20 @@ def test_ray_gets_our_settings_unless_the_caller_has_others(monkeypatch: pytest.
     assert "RAY_AUTH_MODE" not in up.ray_environment(read_settings({}, home="/h", ray_address="auto"))
 
 
-def test_a_detached_server_gets_the_same_plan_and_no_password_on_its_command_line() -> None:
+@pytest.mark.parametrize("dags", [Path("/d"), None])
+def test_a_detached_server_gets_the_same_plan(dags: Path | None) -> None:
     settings = read_settings({"REDIS_URL": "redis://:pw@r"}, home="/h", port=7, workers=3, dashboard=False)
-    arguments = up._arguments(up.Plan(settings, dags=Path("/d")))
-    assert arguments == [
-        *("--host", "127.0.0.1", "--port", "7", "--data-dir", "/h", "--workers", "3", "--dags", "/d"),
-        "--no-dashboard",
-    ]
+    plan = up.Plan(settings, dags)
+    assert up.Plan.from_json(plan.to_json()) == plan
+
+
+def test_a_detached_server_that_may_not_start_says_why_as_up_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CLIENT_TOKEN", "changeme")
+    settings = read_settings({}, home=str(tmp_path), host="0.0.0.0", port=free_port())
+    with pytest.raises(up.WeakTokens, match="CLIENT_TOKEN"):
+        up.detach(up.Plan(settings), lambda _: None)
 
 
 def test_down_where_nothing_runs_does_nothing(tmp_path: Path) -> None:
@@ -604,3 +672,36 @@ def test_a_help_text_is_shown_as_it_is_written(name: str, command: Any) -> None:
     """Brackets with a word in them are markup, and vanish."""
     texts = [command.help, *(parameter.help for parameter in command.params)]
     assert [text for text in texts if text and rich.markup.render(text).plain != text] == []
+
+
+def test_a_signal_carries_json_or_text_and_an_id(call: Any, stub: Stub) -> None:
+    stub.on("POST", "/runs/r/signals/go", {"run_id": "r", "name": "go", "signal_id": "x", "state": "running"})
+    code, out, _ = call("runs", "signal", "r", "go", "--data", '{"n": 1}', "--id", "x")
+    assert (code, "running" in out) == (0, True)
+    call("runs", "signal", "r", "go", "--data", "not json")
+    call("runs", "signal", "r", "go")
+    assert [body for _, _, body in stub.asked] == [
+        {"data": {"n": 1}, "signal_id": "x"},
+        {"data": "not json"},
+        {"data": None},
+    ]
+
+
+def test_approvals_are_listed_and_decided(call: Any, stub: Stub) -> None:
+    approval = {"run_id": "r", "task": "ask", "prompt": "Well?", "choices": ["yes", "no"], "votes": [1], "quorum": 2}
+    stub.on("GET", "/approvals", {"items": [{**approval, "expires_at": "2026-01-02T03:04:05Z"}]})
+    out = call("approvals", "list")[1]
+    assert [part for part in ("ask", "Well?", "1/2") if part not in out] == []
+    assert json.loads(call("approvals", "list", "--json")[1])["items"][0]["choices"] == ["yes", "no"]
+    stub.on("POST", "/runs/r/tasks/ask/decision", {"run_id": "r", "task": "ask", "state": "done", "attempts": 1})
+    code, out, _ = call("approvals", "decide", "r", "ask", "yes", "--comment", "fine", "--by", "ada")
+    assert (code, "done" in out) == (0, True)
+    assert stub.asked[-1][2] == {"choice": "yes", "comment": "fine", "by": "ada"}
+
+
+def test_a_run_is_asked_for_one_value_or_all(call: Any, stub: Stub) -> None:
+    stub.on("GET", "/runs/r/query/rows", {"name": "rows", "value": [4]})
+    stub.on("GET", "/runs/r/query", {"items": [{"name": "rows", "value": [4]}, {"name": "progress", "value": {}}]})
+    assert "[4]" in call("runs", "query", "r", "rows")[1]
+    assert json.loads(call("runs", "query", "r", "rows", "--json")[1]) == {"name": "rows", "value": [4]}
+    assert "progress" in call("runs", "query", "r")[1]

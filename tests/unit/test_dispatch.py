@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.dispatch import QUANTUM_S, WAKES, Admission, Grant, Queued, Slots, Yield
-from orchestrator.shares import Shares
+from orchestrator.dispatch import WAKES, Admission, Queued
+from orchestrator.slots import QUANTUM_S, Grant, Slots, Yield
 
 MANUAL, BACKFILL = ("t", "manual", "d"), ("t", "backfill", "d")
 
@@ -197,7 +197,7 @@ def test_no_slot_is_idle_while_tasks_wait() -> None:
 
 
 def test_who_wakes_goes_first_then_who_has_less() -> None:
-    made = slots(3, Slots(Shares(wakes=WAKES)))
+    made = slots(3, Slots(wakes=WAKES))
     made.demand("A", {BACKFILL: 9})
     made.demand("B", {MANUAL: 1})
     made.demand("C", {BACKFILL: 9})
@@ -208,7 +208,7 @@ def test_slots_go_to_the_leaf_that_was_served_least_wherever_it_waits() -> None:
     made = slots(1)
     made.demand("A", {("t", "manual", "d"): 9})
     made.demand("B", {("u", "manual", "d"): 9})
-    made.served("A", {("t", "manual", "d"): 3.0, ("u", "manual", "d"): 5.0})
+    made.served("A", {("default", "t", "manual", "d"): 3.0, ("default", "u", "manual", "d"): 5.0})
     assert [grant.holder for grant in made.grants(0.0)] == ["A"]
 
 
@@ -218,11 +218,11 @@ def test_a_holder_that_serves_only_who_is_ahead_gives_a_slot_to_who_is_behind() 
     made.grants(0.0)
     made.demand("B", {behind: 9})
     made.release("A", "w2", 3)
-    made.served("A", {ahead: 0.1})
+    made.served("A", {("default", *ahead): 0.1})
     [mine] = made.grants(0.0)
     assert mine.holder == "B"
-    made.served("A", {ahead: 2.0})
-    made.served("B", {behind: 1.0})
+    made.served("A", {("default", *ahead): 2.0})
+    made.served("B", {("default", *behind): 1.0})
     assert made.yields(QUANTUM_S / 2) == []
     assert made.yields(QUANTUM_S) == [Yield("A", "w0", 1)]
     assert made.yields(9.0) == [], "one at a time"
@@ -356,3 +356,43 @@ def test_however_many_wait_a_holder_keeps_one_lease_for_its_quantum() -> None:
     assert len(slots.yields(0.0)) == 1
     assert slots.yields(QUANTUM_S / 2) == []
     assert len(slots.yields(QUANTUM_S)) == 1
+
+
+# ── backfills that are paused, or capped anew ─────────────────────────────────────────────────────
+
+
+def test_windows_of_a_paused_backfill_wait_and_others_do_not() -> None:
+    made = Admission()
+    made.configure("d", 16, False)
+    made.shape("d", "b1", None, True)
+    for run in (queued("r1", "b1"), queued("r2", "b2"), queued("r3")):
+        made.enqueue(run)
+    assert sorted(run.run_id for run in made.admit()) == ["r2", "r3"]
+    made.shape("d", "b1", None, False)
+    assert [run.run_id for run in made.admit()] == ["r1"]
+
+
+def test_another_cap_holds_from_then_on_whatever_windows_were_queued_with() -> None:
+    made = Admission()
+    made.configure("d", 16, False)
+    for n in range(6):
+        made.enqueue(queued(f"r{n}", "b1", limit=1))
+    assert len(made.admit()) == 1
+    made.shape("d", "b1", 3, False)
+    assert len(made.admit()) == 2
+    made.shape("d", "b1", 1, False)
+    made.finish("r0")
+    assert made.admit() == [], "two still run"
+    made.shape("d", "b1", None, False)
+    assert len(made.admit()) == 3
+
+
+def test_a_window_that_goes_on_after_its_paused_backfill_has_ended_is_a_run_like_any_other() -> None:
+    made = Admission()
+    made.configure("d", 16, False)
+    made.shape("d", "b1", None, True)
+    made.enqueue(queued("r1", "b1"))
+    assert made.admit() == []
+    made.unshape("b1")
+    made.enqueue(queued("r2", "b1"))
+    assert [run.run_id for run in made.admit()] == ["r1", "r2"]

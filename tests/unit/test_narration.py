@@ -19,6 +19,29 @@ def told(*events: e.Event) -> list[dict[str, object]]:
     return [{"kind": f.kind, **(f.data or {})} for f in map(narrator.tell, events)]
 
 
+def test_what_took_too_long_is_told_with_its_reason() -> None:
+    frames = told(
+        e.RunCreated(AT, "run_1", "t", "d", 1, "manual"),
+        e.SlaMissed(AT, AT),
+        e.SlaMissed(AT, AT, "a"),
+        e.TaskStarted(AT, "a", 1, "w"),
+        e.TaskRetrying(AT, "a", 1, AT, "silent", reason="heartbeat"),
+        e.TaskStarted(AT, "a", 2, "w"),
+        e.TaskFailed(AT, "a", 2, "boom"),
+        e.TaskFailed(AT, "b", 0, "late", timed_out=True, reason="queued"),
+        e.TaskFailed(AT, "c", 1, "late", timed_out=True),  # of a journal that did not say why
+        e.RunTimedOut(AT, "late", "queued"),
+    )
+    assert [frame["task"] for frame in frames[1:3]] == [None, "a"]
+    reasons = [frame.get("timed_out") for frame in frames[3:]]
+    assert reasons == [None, "heartbeat", None, None, "queued", "run", "queued"]
+
+
+def test_a_stream_tells_what_is_undone_and_in_which_order() -> None:
+    (frame,) = told(e.RunCompensating(AT, ("refund", "give_back")))
+    assert (frame["kind"], frame["seq"], frame["tasks"]) == ("compensation", 1, ["refund", "give_back"])
+
+
 def test_frames_are_numbered_without_a_gap_and_say_where_things_came_from() -> None:
     frames = told(
         e.RunCreated(AT, "run_1", "t", "d", 1, "manual"),
@@ -63,6 +86,26 @@ def test_a_skip_that_no_person_made_says_whose_it_is() -> None:
     assert (own["by"], own["reason"]) == ("task", "no rows")
 
 
+def test_the_states_of_an_instance_carry_its_index() -> None:
+    frames = told(
+        e.RunCreated(AT, "run_1", "t", "d", 1, "manual"),
+        e.TaskExpanded(AT, "work", 1, 12),
+        e.TaskStarted(AT, "work[11]", 1, "w"),
+        e.TaskSucceeded(AT, "work[11]", 1),
+        e.TaskReset(AT, "work"),
+        e.TaskExpanded(AT, "work", 2, 12),
+        e.TaskStarted(AT, "work[11]", 2, "w"),
+    )
+    assert [(f["from"], f["to"], f.get("map_index"), f.get("instances")) for f in frames[1:]] == [
+        ("pending", "running", None, 12),
+        ("pending", "running", 11, None),
+        ("running", "succeeded", 11, None),
+        ("running", "pending", None, None),
+        ("pending", "running", None, 12),
+        ("pending", "running", 11, None),
+    ]
+
+
 def test_a_restart_makes_every_task_pending_and_keeps_its_attempts() -> None:
     frames = told(
         e.RunCreated(AT, "run_1", "t", "d", 1, "manual"),
@@ -100,7 +143,7 @@ def test_a_backfill_tells_of_its_windows() -> None:
 
 def test_every_event_there_is_gives_a_frame() -> None:
     values = {"at": AT, "window": Window("a", "b"), "data": msgspec.Raw(b'{"n":1}'), "due": AT, "deadline": AT}
-    values |= {"until": AT, "through": 0, "attempts": 1, "task_attempts": {}}
+    values |= {"until": AT, "through": 0, "attempts": 1, "task_attempts": {}, "wait": e.Wait("time", AT)}
     for kind in get_args(e.AnyEvent):
         names = [f.name for f in msgspec.structs.fields(kind) if f.required]
         event = kind(**{name: values.get(name, 1 if name in ("attempt", "dag_version") else "x") for name in names})

@@ -4,39 +4,13 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
-from orchestrator import Skip, dags_in
-from orchestrator.binding import arguments, facts
-from tests.builders import Story, a_value
+from tests.example_play import play
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "rules_and_cleanup.py"
-
-
-def play(module: Any, **params: Any) -> Story:
-    """A run of the example to its end."""
-    (dag,) = dags_in(module)
-    definition = dag.definition()
-    specs = {spec.id: spec for spec in definition.tasks}
-    story = Story(*definition.tasks).start()
-    values: dict[str, Any] = {}
-    while story.ready:
-        name = story.ready[0]
-        function = getattr(module, name).function
-        inputs = {where: values.get(producer) for where, producer in specs[name].inputs.items()}
-        told = facts("run_1", definition.dag_id, None)
-        args, kwargs = arguments(function, specs[name].params, inputs, params, told, None)
-        story.begin(name)
-        try:
-            values[name] = function(*args, **kwargs)
-        except Skip as skip:
-            story.do(story.report(name, "skipped", error=str(skip)))
-        else:
-            story.do(story.report(name, "ok", value=a_value(values[name])))
-    return story
 
 
 @pytest.mark.parametrize(

@@ -247,15 +247,32 @@ def test_a_cycle_is_told_as_the_contract_shows() -> None:
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        (dag(callback_url="https://example.org/x"), "callback_url"),
-        (dag(a_task(sla_s=5)), "tasks/0/sla_s"),
-        (dag(a_task(pool="gpu")), "tasks/0/pool"),
+        (dag(a_task(on_sla_miss=["mark", "webhook"], sla_s=1)), "tasks/0/on_sla_miss"),
+        (dag(a_task(on_sla_miss=["cancel"])), "tasks/0/on_sla_miss"),
+        (dag(on_sla_miss=["cancel"]), "on_sla_miss"),
+        (dag(on_sla_miss=[], sla_s=1), "on_sla_miss"),
+        (dag(on_sla_miss=["page"], sla_s=1), "on_sla_miss/0"),
+        (dag(callback_url="ftp://example.org"), "callback_url"),
+        (dag(callback_url="https://user:secret@example.org"), "callback_url"),
+        (dag(queue_timeout_s=0), "queue_timeout_s"),
+        (dag(a_task(queue_timeout_s=-1)), "tasks/0/queue_timeout_s"),
+        (dag(a_task(heartbeat_timeout_s=0.01)), "tasks/0/heartbeat_timeout_s"),
+        (dag(a_task(retry_on=["no class"], retries=1)), "tasks/0/retry_on/0"),
+        (dag(a_task(retry_on=["OSError"])), "tasks/0/retry_on"),
+        (dag(a_task(retry_on=["OSError"], no_retry_on=["OSError"], retries=1)), "tasks/0/no_retry_on"),
+        (dag(a_task(retry_policies=[{"exceptions": []}], retries=1)), "tasks/0/retry_policies/0/exceptions"),
+        (dag(a_task(retry_exit_codes=[1], retries=1)), "tasks/0/retry_exit_codes"),
+        (dag(a_task(retry_statuses=["503"], retries=1)), "tasks/0/retry_statuses"),
+        (dag(a_task(retry_statuses=["5x"], retries=1)), "tasks/0/retry_statuses/0"),
     ],
 )
-def test_what_comes_later_is_refused_by_name(body: Body, field: str) -> None:
-    error = refused(body)
-    assert [where for where, _ in error.details] == [field]
-    assert "is not supported yet" in str(error)
+def test_deadlines_and_retries_that_mean_nothing_are_refused(body: Body, field: str) -> None:
+    assert fields(body) == [field]
+
+
+def test_what_is_the_default_anyway_does_not_change_the_hash() -> None:
+    said = parsed(a_task(on_sla_miss=["mark"], retry_on=[], retry_policies=[]), on_sla_miss=["mark"], callback_url=None)
+    assert content_hash(said) == content_hash(parsed(a_task()))
 
 
 def test_the_neutral_values_of_what_comes_later_are_accepted() -> None:
@@ -412,6 +429,24 @@ def full() -> Definition:
         {"id": "b", "type": "core.echo", "inputs": {"x/0": "a"}, "params": {"x": [None]}, "retry_cap_s": 9},
         {"id": "c", "depends_on": ["a", "b"], "timeout_s": 2.5, "trigger_rule": "one_failed", "branch": True},
         {"id": "d", "depends_on": ["a", "c"], "teardown_of": ["a"], "on_failure_fail_run": True},
+        {
+            "id": "e",
+            "type": "bash",
+            "params": {"command": "true"},
+            "retries": 2,
+            "sla_s": 60,
+            "on_sla_miss": ["webhook", "cancel"],
+            "queue_timeout_s": 5,
+            "heartbeat_timeout_s": 1.5,
+            "retry_on": ["OSError", "requests.exceptions.Timeout"],
+            "no_retry_on": ["pkg.Outer.Inner"],
+            "retry_policies": [{"exceptions": ["TimeoutError"], "retries": 9, "retry_delay_s": 0.5}],
+            "retry_exit_codes": [75, -9],
+        },
+        {"id": "f", "type": "http", "params": {"url": "http://x"}, "retries": 1, "retry_statuses": ["503", "4xx"]},
+        on_sla_miss=["mark", "event"],
+        queue_timeout_s=600,
+        callback_url="https://example.org/hook",
         schedule="*/5 * * * *",
         timezone="Asia/Kolkata",
         description="two\nlines: é",

@@ -15,6 +15,7 @@ from orchestrator.task import LOSSES_MAX, TERMINAL, TRANSITIONS, Task, TaskState
 from tests.builders import AT, a_task, a_value
 
 TASK_EVENTS = [
+    e.TaskExpanded(AT, "a", 1),
     e.TaskStarted(AT, "a", 1, "w", "i"),
     e.TaskReturned(AT, "a", 1),
     e.TaskSucceeded(AT, "a", 1),
@@ -24,6 +25,8 @@ TASK_EVENTS = [
     e.TaskMarked(AT, "a"),
     e.TaskUpstreamFailed(AT, "a"),
     e.TaskCancelled(AT, "a"),
+    e.TaskWaiting(AT, "a", 1, e.Wait("time", AT)),
+    e.TaskSuspended(AT, "a", 1, AT, 1),
     e.TaskReset(AT, "a"),
 ]
 
@@ -104,9 +107,10 @@ def test_a_replaced_attempt_is_refused(attempt: int) -> None:
         lose(a_task("a"), task, attempt, AT)
 
 
-@pytest.mark.parametrize("event", TASK_EVENTS[1:-1], ids=lambda event: event.__struct_config__.tag)
+@pytest.mark.parametrize("event", TASK_EVENTS[2:-1], ids=lambda event: event.__struct_config__.tag)
 def test_an_attempt_that_has_ended_is_refused(event: e.Event) -> None:
-    task = Task() if isinstance(event, e.TaskUpstreamFailed) else running()
+    fresh = isinstance(event, e.TaskUpstreamFailed | e.TaskWaiting)
+    task = Task() if fresh else running()
     apply(task, event)
     with pytest.raises(StaleAttempt):
         fence(a_task("a"), task, 1)

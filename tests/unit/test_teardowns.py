@@ -162,3 +162,22 @@ def test_teardowns_end_one_inside_the_other() -> None:
     assert story.ready == ["vm_down"]
     assert story.ok("vm_down").ready == ["net_down"]
     assert checked(story.ok("net_down")).run.state == "cancelled"
+
+
+def test_a_retry_that_is_due_while_its_setup_is_done_again_waits_for_it() -> None:
+    story = Story(
+        a_task("up"),
+        a_task("work", "up", retries=1, retry_delay_s=1.0),
+        a_task("other"),
+        a_task("down", "other", teardown_of=("up",)),
+    ).start()
+    story.ok("up").fail("other").ok("down")
+    story.begin("work")
+    story.do(story.report("work", "error"))
+    story.do(runs.RetryTask("other"))
+    assert story.states["up"] == "pending"
+    story.wait(60.0)
+    assert all(runs.startable(story.run, position) for _, position in story.run.ready)
+    assert set(story.ready) == {"up", "other"}
+    story.ok("up", "other").wait(0.0)
+    assert set(story.ready) == {"work", "down"}

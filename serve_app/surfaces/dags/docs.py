@@ -7,11 +7,16 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from orchestrator import published
 from serve_app.problems import STATUS, Kind
 from serve_app.surfaces.dags import models as m
 from serve_app.surfaces.dags import paging, parse, words
+from serve_app.surfaces.dags import waiting_models as w
 
 Json = dict[str, Any]
+
+_ANSWERS = m.ANSWERS | w.ANSWERS
+_BODIES = m.BODIES | w.BODIES
 
 _PROBLEM_EXAMPLES = {
     Kind.INVALID: "to is before from",
@@ -25,6 +30,7 @@ _PROBLEM_EXAMPLES = {
     Kind.UNAVAILABLE: "journal unavailable",
 }
 _ALWAYS = (Kind.UNAUTHENTICATED, Kind.FORBIDDEN, Kind.RATE_LIMITED, Kind.BROKEN, Kind.UNAVAILABLE)
+_OF_READS = (Kind.INVALID, Kind.NOT_FOUND)
 _OF_COMMANDS = (Kind.INVALID, Kind.NOT_FOUND, Kind.CONFLICT)
 
 _SECURITY: list[Json] = [{"DagsToken": []}]
@@ -75,29 +81,55 @@ def operations() -> dict[str, Json]:
         "resume_dag": _switch(),
         "deploy_dag": _command((_dag_id(),), m.DagsDagDefined),
         "trigger": _post((), m.DagsTrigger, m.DagsTriggered, m.DagsPlan, problems=_OF_COMMANDS),
+        "trigger_by_event": _post(
+            (_dag_id(), _event_id()), m.DagsEvent, m.DagsTriggered, problems=_OF_COMMANDS, body_required=False
+        ),
         "trigger_batch": _post((), m.DagsBatch, m.DagsBatchDone, problems=(Kind.INVALID, Kind.CONFLICT)),
         "list_runs": _get((*_run_filters(), *_paging()), m.DagsRunList, Kind.INVALID),
         "get_run": _get((_run_id(), _wait()), m.DagsRun, Kind.INVALID, Kind.NOT_FOUND),
         "cancel_run": _command((_run_id(),), m.DagsRunChanged),
         "pause_run": _command((_run_id(),), m.DagsRunChanged),
         "resume_run": _command((_run_id(),), m.DagsRunChanged),
+        "widen_run": _post((_run_id(),), m.DagsWidening, m.DagsWider, m.DagsPlan, problems=_OF_COMMANDS),
+        "cap_run": _post((_run_id(),), m.DagsCap, m.DagsRunChanged, problems=_OF_COMMANDS),
         "retry_run": _command((_run_id(),), m.DagsRunChanged),
         "run_events": _stream(),
         "retry_task": _command((_run_id(), _task()), m.DagsTaskChanged),
         "skip_task": _command((_run_id(), _task()), m.DagsTaskChanged),
+        "map_instances": _get(
+            (_run_id(), _task(), _query("state", {"enum": list(parse.TASK_STATES)}), *_paging()),
+            m.DagsMapInstances,
+            Kind.INVALID,
+            Kind.NOT_FOUND,
+        ),
         "task_logs": _get((_run_id(), _task(), _attempt()), m.DagsLogList, Kind.INVALID, Kind.NOT_FOUND),
-        "run_waiting": _get((_run_id(),), m.DagsWaiting, Kind.INVALID, Kind.NOT_FOUND),
         "list_shares": _get((), m.DagsShareList),
         "set_share": _post((), m.DagsShare, m.DagsShare, problems=(Kind.INVALID,)),
+        "decide": _post((_run_id(), _task()), w.DagsDecision, m.DagsTaskChanged, problems=_OF_COMMANDS),
+        "signal": _post(
+            (_run_id(), _path("name", parse.SIGNAL_NAME, "data_ready")),
+            w.DagsSignal,
+            w.DagsSignalSent,
+            problems=_OF_COMMANDS,
+            body_required=False,
+        ),
+        "query": _get((_run_id(), _path("name", published.NAME.pattern, "rows")), w.DagsPublished, *_OF_READS),
+        "queries": _get((_run_id(),), w.DagsPublishedList, *_OF_READS),
+        "list_approvals": _get((_query("dag_id"), _query("run_id")), w.DagsApprovalList),
+        "waiting_tasks": _get((_run_id(),), m.DagsWaitingList, Kind.NOT_FOUND),
         "list_workers": _get((), m.DagsWorkerList),
         "scale_workers": _post((), m.DagsScale, m.DagsWorkerList, problems=(Kind.INVALID, Kind.CONFLICT)),
         "drain_worker": _command((_worker_id(),), m.DagsWorker),
+        "list_limits": _get((), m.DagsLimitList),
+        "get_limit": _get((_limit(),), m.DagsLimitView, Kind.NOT_FOUND),
+        "set_limit": _post((_limit(),), m.DagsLimit, m.DagsLimitView, problems=(Kind.INVALID, Kind.NOT_FOUND)),
+        "delete_limit": _get((_limit(),), m.DagsLimitDeleted, Kind.NOT_FOUND),
     }
 
 
 def components() -> Json:
     """Schemas and the security scheme that the operations refer to."""
-    every = [each for each in vars(m).values() if _is_model(each)]
+    every = dict.fromkeys(each for module in (m, w) for each in vars(module).values() if _is_model(each))
     template = "#/components/schemas/{model}"
     _, definitions = models_json_schema([(each, "validation") for each in every], ref_template=template)
     scheme = {"type": "http", "scheme": "bearer", "description": "a token with scope client or admin"}
@@ -122,7 +154,7 @@ def _post(
     problems: tuple[Kind, ...],
     body_required: bool = True,
 ) -> Json:
-    examples = {name: {"value": value} for name, value in m.BODIES[body].items()}
+    examples = {name: {"value": value} for name, value in _BODIES[body].items()}
     content = {"application/json": {"schema": _ref(body), "examples": examples}}
     described = _operation((*parameters, _REQUEST_ID), answers, problems, _HEADERS | _REPLAY)
     return {**described, "requestBody": {"required": body_required, "content": content}}
@@ -158,8 +190,8 @@ def _operation(
 ) -> Json:
     schemas = [_ref(each) for each in answers]
     content: Json = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}
-    if answers[0] in m.ANSWERS:
-        content["example"] = m.ANSWERS[answers[0]]
+    if answers[0] in _ANSWERS:
+        content["example"] = _ANSWERS[answers[0]]
     success = {
         "description": (answers[0].__doc__ or "").strip(),
         "headers": headers,
@@ -198,16 +230,24 @@ def _dag_id() -> Json:
     return _path("dag_id", parse.DAG_ID, "sales_gdp")
 
 
+def _event_id() -> Json:
+    return _path("event_id", parse.EVENT_ID, "order-7")
+
+
 def _run_id() -> Json:
     return _path("run_id", parse.RUN_ID, "run_9")
 
 
 def _task() -> Json:
-    return _path("task", parse.TASK_ID, "extract")
+    return _path("task", parse.ANY_TASK_ID, "extract")
 
 
 def _worker_id() -> Json:
     return _path("worker_id", parse.WORKER_ID, "worker-default-0")
+
+
+def _limit() -> Json:
+    return _path("name", parse.LIMIT_NAME, "warehouse")
 
 
 def _attempt() -> Json:

@@ -8,13 +8,12 @@ the summary of its operation.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -27,15 +26,16 @@ from serve_app import sse
 from serve_app.auth import Principal
 from serve_app.options import ServerOptions
 from serve_app.ports import Clock, Gateway
-from serve_app.problems import Forbidden, problem_of
+from serve_app.problems import problem_of
 from serve_app.requests import idempotency, json_body, optional_json_body, unhindered, whole_number
 from serve_app.surfaces.dags import paging, parse, words
+from serve_app.surfaces.dags.answers import answer as _answer
+from serve_app.surfaces.dags.answers import path_id as _path_id
+from serve_app.surfaces.dags.answers import require
 
 Switch = Callable[[str, str, str | None, Idempotency | None], Coroutine[Any, Any, DagDefined]]
 RunCommand = Callable[[str, str, Idempotency | None], Coroutine[Any, Any, RunChanged]]
 TaskCommand = Callable[[str, str, str, Idempotency | None], Coroutine[Any, Any, RunChanged]]
-
-JSON = "application/json; charset=utf-8"
 
 #: a definition with more tasks than this is checked in a thread, so that other requests go on meanwhile
 _MANY_TASKS = 200
@@ -151,6 +151,15 @@ class Handlers:
         done = await unhindered(self._gateway.trigger(principal.tenant, wanted.trigger, idem))
         return _answer(words.triggered(done), replayed=done.replayed)
 
+    async def trigger_by_event(self, request: Request, principal: Principal) -> Response:
+        """Run a DAG because of an event, once however often it is told"""
+        body = await self._optional_json(request)
+        dag_id = _path_id(request, "dag", "dag_id")
+        trigger = parse.event_request(dag_id, request.path_params["event_id"], body)
+        idem = idempotency(request, principal.tenant, body)
+        done = await unhindered(self._gateway.trigger(principal.tenant, trigger, idem))
+        return _answer(words.triggered(done) | {"duplicate": done.existing}, replayed=done.replayed)
+
     async def trigger_batch(self, request: Request, principal: Principal) -> Response:
         """Trigger many manual runs in one durable step"""
         body = await self._json(request)
@@ -200,12 +209,33 @@ class Handlers:
         return await self._command_run(request, principal, self._gateway.cancel_run)
 
     async def pause_run(self, request: Request, principal: Principal) -> Response:
-        """Pause a run: no further task of it starts"""
+        """Pause a run: no further task, or window of a backfill, starts"""
         return await self._command_run(request, principal, self._gateway.pause_run)
 
     async def resume_run(self, request: Request, principal: Principal) -> Response:
         """Resume a run"""
         return await self._command_run(request, principal, self._gateway.resume_run)
+
+    async def widen_run(self, request: Request, principal: Principal) -> Response:
+        """Add windows to a backfill that goes on, or plan it"""
+        body = await self._json(request)
+        widening, dry_run = parse.widening_request(body)
+        run_id = _path_id(request, "run", "run_id")
+        if dry_run:
+            return _answer(words.plan(await self._gateway.plan_widening(principal.tenant, run_id, widening)))
+        require(principal, "admin")
+        idem = idempotency(request, principal.tenant, body)
+        done = await unhindered(self._gateway.widen_run(principal.tenant, run_id, widening, idem))
+        return _answer(words.wider(done), replayed=done.replayed)
+
+    async def cap_run(self, request: Request, principal: Principal) -> Response:
+        """Change how many windows of a backfill run at a time"""
+        body = await self._json(request)
+        limit = parse.cap_request(body)
+        run_id = _path_id(request, "run", "run_id")
+        idem = idempotency(request, principal.tenant, body)
+        changed = await unhindered(self._gateway.cap_run(principal.tenant, run_id, limit, idem))
+        return _answer({**words.run_changed(changed), "max_active_runs": limit}, replayed=changed.replayed)
 
     async def retry_run(self, request: Request, principal: Principal) -> Response:
         """Retry every failed task of a run"""
@@ -226,6 +256,16 @@ class Handlers:
     async def skip_task(self, request: Request, principal: Principal) -> Response:
         """Skip a task: dependents proceed as if it were done"""
         return await self._command_task(request, principal, self._gateway.skip_task)
+
+    async def map_instances(self, request: Request, principal: Principal) -> Response:
+        """List the instances of a mapped task by index"""
+        states, cursor, limit = parse.instances_query(request.query_params)
+        run_id, task = _path_id(request, "run", "run_id"), _path_id(request, "task", "task")
+        found = await self._gateway.map_instances(
+            principal.tenant, run_id, task, states=states, cursor=cursor, limit=limit
+        )
+        next_cursor = paging.cursor_text("instances", found.next_cursor)
+        return _answer({**words.map_instances(found), "next_cursor": next_cursor})
 
     async def task_logs(self, request: Request, principal: Principal) -> Response:
         """Fetch what a task printed"""
@@ -266,11 +306,6 @@ class Handlers:
 
     # -- shares
 
-    async def run_waiting(self, request: Request, principal: Principal) -> Response:
-        """Say what a run waits for"""
-        run_id = _path_id(request, "run", "run_id")
-        return _answer(words.waiting(await self._gateway.waiting(principal.tenant, run_id)))
-
     async def list_shares(self, _: Request, __: Principal) -> Response:
         """List the weights of tenants"""
         return _answer({"items": [words.share(each) for each in await self._gateway.shares()]})
@@ -298,26 +333,40 @@ class Handlers:
         worker = await unhindered(self._gateway.drain_worker(_path_id(request, "worker", "worker_id")))
         return _answer(words.worker(worker))
 
+    # -- limits
+
+    async def waiting_tasks(self, request: Request, principal: Principal) -> Response:
+        """List ready tasks of a run that have not started, and what they wait for"""
+        found = await self._gateway.limit_book.waiting(principal.tenant, _path_id(request, "run", "run_id"))
+        return _answer(words.run_waiting(found))
+
+    async def list_limits(self, _: Request, principal: Principal) -> Response:
+        """List limits on tasks that run, and what is in use of them"""
+        found = await self._gateway.limit_book.limits(principal.tenant)
+        return _answer({"items": [words.limit(each) for each in found]})
+
+    async def get_limit(self, request: Request, principal: Principal) -> Response:
+        """Read one limit"""
+        found = await self._gateway.limit_book.limit(principal.tenant, _path_id(request, "limit", "name"))
+        return _answer(words.limit(found))
+
+    async def set_limit(self, request: Request, principal: Principal) -> Response:
+        """Define a limit, or change it"""
+        name = _path_id(request, "limit", "name")
+        limit = parse.limit(await self._json(request))
+        return _answer(words.limit(await unhindered(self._gateway.limit_book.set_limit(principal.tenant, name, limit))))
+
+    async def delete_limit(self, request: Request, principal: Principal) -> Response:
+        """Forget a limit: tasks that name it are only counted"""
+        name = _path_id(request, "limit", "name")
+        await unhindered(self._gateway.limit_book.delete_limit(principal.tenant, name))
+        return _answer({"name": name, "deleted": True})
+
     async def _json(self, request: Request) -> object:
         return await json_body(request, self._options.max_body_bytes)
 
     async def _optional_json(self, request: Request) -> dict[str, Any]:
         return await optional_json_body(request, self._options.max_body_bytes)
-
-
-def require(principal: Principal, scope: str) -> None:
-    """Raise Forbidden unless the caller has the scope."""
-    if scope not in principal.scopes:
-        raise Forbidden(scope)
-
-
-def _answer(body: Mapping[str, Any], *, replayed: bool = False) -> Response:
-    headers = {"Idempotent-Replay": "true"} if replayed else None
-    return Response(orjson.dumps(body), media_type=JSON, headers=headers)
-
-
-def _path_id(request: Request, kind: str, name: str) -> str:
-    return parse.known_form(kind, request.path_params[name])
 
 
 async def _parse_dag(body: object) -> tuple[Definition, bool]:

@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from orchestrator import spec
-from orchestrator.definition import TriggerRule
+from orchestrator.definition import SlaAction, TriggerRule
+from orchestrator.limits import COUNT_MAX, PER_S_MAX, PER_S_MIN
+from orchestrator.needs import LIMITS_MAX
 from serve_app.surfaces.dags import parse
 
 INSTANT = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z$"
@@ -27,15 +29,29 @@ RunState = Literal["queued", "running", "success", "failed", "cancelled"]
 WindowState = Literal["queued", "running", "success", "failed", "cancelled", "skipped"]
 RunType = Literal["manual", "backfill", "scheduled"]
 DropReason = Literal["missed", "overlap"]
+TimedOut = Literal["run", "queued"]
 TaskState = Literal["pending", "running", "retrying", "done", "failed", "skipped", "upstream_failed", "cancelled"]
+
+
+class DagsRetryPolicy(spec.RetryPolicyBody):
+    """How failures of some classes are tried again; the first policy that fits counts."""
+
+
+class DagsLimitUse(spec.LimitUseBody):
+    """Several permits of one limit."""
 
 
 class DagsTask(spec.TaskBody):
     """One node of the graph. `type` and `entrypoint` exclude each other; neither means `core.noop`."""
 
-    # not supported yet
-    sla_s: None = None
-    pool: Literal["default"] = "default"
+    retry_policies: list[DagsRetryPolicy] = Field([], max_length=20)  # type: ignore[assignment]  # a list is invariant
+    limits: list[spec.LimitName | DagsLimitUse] = Field([], max_length=LIMITS_MAX)  # type: ignore[assignment]  # a list is invariant
+
+
+#: a list of values, or lists by name whose product the partitions are
+Partitions = list[str] | dict[str, list[str]]
+#: a value, or values by name of one of a product
+Partition = str | dict[str, str]
 
 
 class DagsCalendar(spec.CalendarBody):
@@ -48,8 +64,7 @@ class DagsDag(spec.DagBody):
     tasks: list[DagsTask] = Field([], max_length=spec.TASKS_MAX)  # type: ignore[assignment]  # a list is invariant
     version: int | None = Field(None, ge=1, le=parse.MOST_VERSIONS, description="the one being replaced (precondition)")
     calendar: DagsCalendar | None = None
-    # not supported yet
-    callback_url: None = None
+    partitions: Partitions | None = Field(None, description="what a backfill without dates is over")
 
 
 class DagsCalendarView(BaseModel):
@@ -85,6 +100,17 @@ class DagsTaskView(BaseModel):
     branch: bool = False
     teardown_of: list[str] = []
     on_failure_fail_run: bool = False
+    on_sla_miss: list[SlaAction] = ["mark"]
+    queue_timeout_s: float | None = None
+    heartbeat_timeout_s: float | None = None
+    retry_on: list[str] = []
+    no_retry_on: list[str] = []
+    retry_policies: list[DagsRetryPolicy] = []
+    retry_exit_codes: list[int] = []
+    retry_statuses: list[str] = []
+    compensates: str | None = None
+    pool: str = "default"
+    limits: list[str | DagsLimitUse] = []
 
 
 class DagsDagView(BaseModel):
@@ -98,7 +124,10 @@ class DagsDagView(BaseModel):
     catchup: Literal["none", "last", "all"]
     overlap: Literal["allow", "skip", "buffer_one", "cancel_previous"]
     max_active_runs: int
+    max_active_tasks: int | None = None
     sla_s: int | None
+    on_sla_miss: list[SlaAction] | None = None
+    queue_timeout_s: float | None = None
     callback_url: str | None
     description: str | None = None
     tags: list[str]
@@ -112,6 +141,7 @@ class DagsDagView(BaseModel):
     start_at: str | None = None
     end_at: str | None = None
     jitter_s: float | None = None
+    partitions: Partitions | None = None
     dropped_fires: dict[DropReason, int] = Field(description="fires of the schedule that started no run, by reason")
     last_dropped: DagsLastDropped | None
 
@@ -132,10 +162,11 @@ class DagsDagDefined(BaseModel):
 
 
 class DagsWindow(BaseModel):
-    """Two dates, both inclusive, or two instants, the second exclusive."""
+    """Two dates, both inclusive, or two instants, the second exclusive; or else a partition."""
 
-    from_: str = Field(alias="from")
-    to: str
+    from_: str | None = Field(None, alias="from")
+    to: str | None = None
+    partition: Partition | None = None
 
 
 class DagsSchedule(BaseModel):
@@ -196,6 +227,10 @@ class DagsTrigger(BaseModel):
     run_type: Literal["manual", "backfill"] | None = Field(None, description="default `manual`")
     from_: str | None = Field(None, alias="from", description="first day, or first instant of a manual run")
     to: str | None = Field(None, description="last day, inclusive, or end instant, exclusive")
+    partition: Partition | None = Field(None, description="of a manual run, instead of from and to")
+    partitions: Partitions | None = Field(
+        None, description="of a backfill, instead of from and to; without either those that the DAG declares"
+    )
     params: dict[str, Any] | None = Field(None, description="merged over every task's params")
     dry_run: bool | None = Field(None, description="plan only, nothing is stored")
     plan_hash: str | None = Field(None, min_length=1, max_length=1000, description="precondition: the plan still holds")
@@ -203,6 +238,10 @@ class DagsTrigger(BaseModel):
     run_backwards: bool | None = Field(None, description="latest window first")
     reprocess: Reprocess | None = Field(None, description="what to do about windows that have a run; default `none`")
     on_version: Literal["current", "pinned"] | None = Field(None, description="version of a restarted run")
+
+
+class DagsEvent(BaseModel, extra="allow"):
+    """What an event says: any JSON object, which becomes the run's params."""
 
 
 class DagsTriggered(BaseModel):
@@ -213,6 +252,37 @@ class DagsTriggered(BaseModel):
     dag_id: DagId
     run_type: RunType
     counts: DagsCounts | None = None
+    duplicate: bool | None = Field(None, description="of an event: it had started this run before")
+
+
+class DagsWidening(BaseModel):
+    """More windows of a backfill that goes on."""
+
+    from_: str | None = Field(None, alias="from", description="first day; default as now")
+    to: str | None = Field(None, description="last day, inclusive; default as now")
+    partitions: Partitions | None = Field(None, description="of a backfill over partitions")
+    params: dict[str, Any] | None = Field(None, description="of the runs that are created for them")
+    dry_run: bool | None = Field(None, description="plan only, nothing is stored")
+    plan_hash: str | None = Field(None, min_length=1, max_length=1000, description="precondition: the plan still holds")
+    reprocess: Reprocess | None = Field(None, description="what to do about windows that have a run; default `none`")
+    on_version: Literal["current", "pinned"] | None = Field(None, description="version of a restarted run")
+
+
+class DagsWider(BaseModel):
+    """What became of a widening; `counts` are of all windows."""
+
+    run_id: str
+    state: RunState
+    dag_id: DagId
+    run_type: Literal["backfill"]
+    added: int = Field(ge=0)
+    counts: DagsCounts
+
+
+class DagsCap(BaseModel):
+    """How many windows of a backfill run at a time."""
+
+    max_active_runs: int | None = Field(ge=1, le=1000, description="null: as many as the DAG allows")
 
 
 class DagsPlannedWindow(BaseModel):
@@ -258,6 +328,30 @@ class DagsBatchDone(BaseModel):
     runs: list[DagsBatchItem]
 
 
+class DagsVote(BaseModel):
+    """A vote that counts."""
+
+    by: str
+    choice: str
+    comment: str | None
+    at: Instant
+
+
+class DagsWaitingFor(BaseModel):
+    """What a task waits for without a worker. `until` ends the wait, whatever comes."""
+
+    kind: str = Field(description="time, signal, approval, or sleep: its own code sleeps")
+    attempt: int
+    since: Instant
+    until: Instant
+    name: str | None = Field(None, description="of a signal")
+    prompt: str | None = Field(None, description="of an approval, like what follows")
+    choices: list[str] | None = None
+    roles: list[str] | None = None
+    quorum: int | None = None
+    votes: list[DagsVote] | None = None
+
+
 class DagsRunWindow(BaseModel):
     """One window of a backfill and the run that serves it."""
 
@@ -283,15 +377,26 @@ class DagsRunSummary(BaseModel):
     finished_at: Instant | None
     parent_run_id: str | None
     error: str | None
+    sla_missed: bool | None = None
+    tasks_sla_missed: list[str] | None = Field(None, description="tasks that missed their SLA, at most the first 100")
+    timed_out: TimedOut | None = Field(None, description="of a run that took too long: what did")
     paused: bool | None = None
+    max_active_runs: int | None = Field(None, description="of a backfill: windows at a time")
     counts: DagsCounts | None = None
 
 
 class DagsRun(DagsRunSummary):
-    """A run. `windows` and `counts` belong to backfills."""
+    """A run. `windows`, `counts`, `progress` and what follows it belong to backfills."""
+
+    progress: float | None = Field(None, ge=0, le=1, description="share of the windows that are over")
+    eta: Instant | None = Field(None, description="when the last window ends; null when that cannot be told")
+    windows_per_s: float | None = Field(None, ge=0)
 
     windows: list[DagsRunWindow] | None = None
     windows_truncated: bool | None = None
+    waiting_for: dict[str, DagsWaitingFor] | None = Field(
+        None, description="task -> what it waits for without a worker"
+    )
 
 
 class DagsRunList(BaseModel):
@@ -308,6 +413,7 @@ class DagsRunChanged(BaseModel):
     state: RunState
     attempts: int
     paused: bool | None = None
+    max_active_runs: int | None = Field(None, description="answer to a cap")
 
 
 class DagsTaskChanged(BaseModel):
@@ -317,6 +423,26 @@ class DagsTaskChanged(BaseModel):
     task: str
     state: TaskState
     attempts: int
+
+
+class DagsMapInstance(BaseModel):
+    """One instance of a mapped task; `task` is its id."""
+
+    map_index: int
+    task: str
+    state: TaskState
+
+
+class DagsMapInstances(BaseModel):
+    """A mapped task with a page of its instances; `total` is null until it has its list."""
+
+    run_id: str
+    task: str
+    state: TaskState
+    total: int | None
+    counts: dict[TaskState, int]
+    items: list[DagsMapInstance]
+    next_cursor: str | None
 
 
 class DagsLog(BaseModel):
@@ -354,9 +480,67 @@ class DagsShareList(BaseModel):
     items: list[DagsShare]
 
 
-class DagsWaiting(BaseModel):
-    """What a run waits for."""
+class DagsWorker(BaseModel):
+    """One worker slot."""
 
+    worker_id: str
+    pool: str
+    state: str
+    node: str
+    pid: int
+
+
+class DagsRate(BaseModel):
+    """So many starts in any span of so many seconds."""
+
+    count: int = Field(ge=1, le=COUNT_MAX)
+    per_s: float = Field(1.0, ge=PER_S_MIN, le=PER_S_MAX)
+
+
+class DagsLimit(BaseModel):
+    """What is allowed under one name; without either, tasks are only counted."""
+
+    max_running: int | None = Field(None, ge=0, le=COUNT_MAX, description="permits in use at a time")
+    rate: DagsRate | None = None
+
+
+class DagsRateView(BaseModel):
+    """So many starts in any span of so many seconds."""
+
+    count: int
+    per_s: float
+
+
+class DagsLimitView(BaseModel):
+    """A limit, and what is so now."""
+
+    max_running: int | None
+    rate: DagsRateView | None
+    name: str
+    kind: Literal["limit", "dag"] = Field(description="dag: all tasks of a DAG with `max_active_tasks`")
+    defined: bool = Field(description="false: tasks name it, and nobody has defined it")
+    running: int = Field(description="permits in use")
+    waiting: int = Field(description="ready tasks that wait")
+
+
+class DagsLimitList(BaseModel):
+    """Limits that are defined or in use, by name."""
+
+    items: list[DagsLimitView]
+
+
+class DagsWaiting(BaseModel):
+    """A ready task that has not started, and what it waits for."""
+
+    task: str
+    pool: str
+    reasons: list[str]
+
+
+class DagsWaitingList(BaseModel):
+    """What a run waits for: its place, its share of slots, and what its ready tasks have not started for."""
+
+    items: list[DagsWaiting]
     run_id: str
     waiting_for: Literal["place", "slot"] | None = Field(
         description="a place among its DAG's active runs; a worker slot"
@@ -369,14 +553,11 @@ class DagsWaiting(BaseModel):
     share: float | None = Field(description="of all slots, what its DAG gets while all who want some now go on to")
 
 
-class DagsWorker(BaseModel):
-    """One worker slot."""
+class DagsLimitDeleted(BaseModel):
+    """It is not defined any more."""
 
-    worker_id: str
-    pool: str
-    state: str
-    node: str
-    pid: int
+    name: str
+    deleted: bool
 
 
 class DagsWorkerList(BaseModel):
@@ -496,6 +677,9 @@ BODIES: dict[type[BaseModel], dict[str, dict[str, Any]]] = {
             "dry_run": True,
         },
     },
+    DagsEvent: {"a file has come": {"path": "s3://in/2025-10-01.csv", "size_bytes": 4096}},
+    DagsWidening: {"a week more": {"to": "2025-10-11"}, "a region more": {"partitions": ["us"]}},
+    DagsCap: {"two at a time": {"max_active_runs": 2}, "none of its own": {"max_active_runs": None}},
     DagsBatch: {"two runs": {"runs": [{"dag_id": "sales_gdp"}, {"dag_id": "sales_gdp", "params": {"n": 2}}]}},
     DagsSchedule: {
         "weekdays without holidays": {
@@ -507,5 +691,6 @@ BODIES: dict[type[BaseModel], dict[str, dict[str, Any]]] = {
     },
     DagsShare: {"twice the share": {"tenant": "acme", "weight": 2}},
     DagsScale: {"four slots": {"pool": "default", "n": 4}},
+    DagsLimit: {"three at a time, ten a minute": {"max_running": 3, "rate": {"count": 10, "per_s": 60}}},
     DagsReason: {"with a reason": {"reason": "upstream is down"}},
 }

@@ -11,12 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import cast
+from typing import Any, cast
 
-from orchestrator import dates, spec, windows
-from orchestrator.definition import Definition, RunType
+import orjson
+
+from orchestrator import dates, partitions, published, spec, windows
+from orchestrator.definition import Definition, Dimension, RunType
 from orchestrator.errors import Conflict, Invalid, NotFound
-from orchestrator.views import Trigger
+from orchestrator.faults import json_fault, refusal
+from orchestrator.limits import COUNT_MAX, PER_S_MAX, PER_S_MIN, Limit, Rate
+from orchestrator.views import Trigger, Widening
 from serve_app.ports import Expect
 from serve_app.requests import Fields, object_of, whole_number, word
 from serve_app.surfaces.dags import paging
@@ -25,7 +29,12 @@ DAG_ID = spec.DAG_ID.removeprefix("^").removesuffix("$")
 TASK_ID = spec.TASK_ID.removeprefix("^").removesuffix("$")
 #: runs born on another surface keep that surface's id
 RUN_ID = r"[A-Za-z0-9_.:-]{1,128}"
+SIGNAL_NAME = r"[A-Za-z0-9_.:-]{1,128}"
 WORKER_ID = r"[A-Za-z0-9_.:-]{1,250}"
+#: of a limit; one `*` at the end makes it a pattern
+LIMIT_NAME = r"[^/\s*\x00-\x1f\x7f]{1,200}\*?"
+
+EVENT_ID = r"[A-Za-z0-9_.:~@+=-]{1,200}"
 
 MOST_RUNS_IN_BATCH = 10_000
 MOST_WORKERS = 512
@@ -37,18 +46,32 @@ MOST_ATTEMPTS = 10**9
 #: seconds a request for a run may wait for its end
 MOST_WAIT_S = 60
 MOST_VERSIONS = 10**15
+#: bytes of the data of a signal, as JSON
+MOST_SIGNAL_BYTES = 65_536
+LONGEST_COMMENT = 1000
 
 _OF_SCHEDULES = ("dag_id", "schedule", "timezone", "calendar", "start_at", "end_at", "jitter_s")
 _RUN_TYPES = ("manual", "backfill")
 _REPROCESS = ("none", "failed", "completed")
 _ON_VERSION = ("current", "pinned")
 
+#: of a task, or of an instance of a mapped one
+ANY_TASK_ID = TASK_ID + r"(\[\d{1,4}\])?"
 _FORMS = MappingProxyType(
     {
         kind: re.compile(form, re.ASCII)
-        for kind, form in {"dag": DAG_ID, "task": TASK_ID, "run": RUN_ID, "worker": WORKER_ID}.items()
+        for kind, form in {
+            "dag": DAG_ID,
+            "task": ANY_TASK_ID,
+            "run": RUN_ID,
+            "worker": WORKER_ID,
+            "signal": SIGNAL_NAME,
+            "query": published.NAME.pattern,
+            "limit": LIMIT_NAME,
+        }.items()
     }
 )
+_EVENT_ID = re.compile(EVENT_ID, re.ASCII)
 _IF_MATCH = re.compile(r'(?:W/)?(?:"(\d{1,15})"|(\d{1,15}))', re.ASCII)
 
 #: status in a query -> is the DAG paused
@@ -64,6 +87,21 @@ RUN_STATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 LISTED_RUN_TYPES = MappingProxyType({each: each for each in ("manual", "backfill", "scheduled")})
+
+
+#: state of an instance in a query -> core states
+TASK_STATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "pending": ("pending",),
+        "running": ("running",),
+        "retrying": ("retrying",),
+        "done": ("succeeded",),
+        "failed": ("failed", "timed_out"),
+        "cancelled": ("cancelled",),
+        "skipped": ("skipped",),
+        "upstream_failed": ("upstream_failed",),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +131,17 @@ class RunsQuery:
     parent_run_id: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """A vote."""
+
+    choice: str
+    comment: str | None
+    #: for whom, when the caller names somebody
+    by: str | None
+    attempt: int | None
+
+
 def known_form(kind: str, given: str) -> str:
     """`given` itself. Raises NotFound when nothing of that kind can have such an id."""
     if not _FORMS[kind].fullmatch(given):
@@ -113,11 +162,19 @@ def trigger_request(body: object) -> TriggerRequest:
         fields.wrong("dag_id", f"{DAG_ID} expected")
     run_type = fields.choice("run_type", _RUN_TYPES, "manual")
     start, end = _window(fields, run_type)
+    if run_type == "manual":
+        partition, asked = _partition(fields), None
+    else:
+        partition, asked = "", _partitions(fields)
+    if (partition or asked) and (start or end):
+        fields.wrong("from", "dates and partitions exclude each other")
     trigger = Trigger(
         dag_id=dag_id or "",
         run_type=cast(RunType, run_type),
         start=start,
         end=end,
+        partition=partition,
+        partitions=asked,
         params=fields.mapping("params"),
         plan_hash=fields.text("plan_hash", shortest=1),
         max_active_runs=fields.whole("max_active_runs", 1, 1000),
@@ -128,6 +185,49 @@ def trigger_request(body: object) -> TriggerRequest:
     dry_run = fields.flag("dry_run")
     fields.check()
     return TriggerRequest(trigger, dry_run)
+
+
+def event_request(dag_id: str, event_id: str, body: Mapping[str, Any]) -> Trigger:
+    """A body of POST /dags/{dag_id}/trigger/{event_id}: what the event says, which becomes the run's params."""
+    if not _EVENT_ID.fullmatch(event_id):
+        raise Invalid(f"event_id must match ^{EVENT_ID}$", (("event_id", "of another form"),))
+    if (fault := json_fault(body)) is not None:
+        raise refusal([fault])
+    return Trigger(dag_id=dag_id, event_id=event_id, params=dict(body))
+
+
+def widening_request(body: object) -> tuple[Widening, bool]:
+    """A body of POST /runs/{run_id}/widen, and whether it is a dry run."""
+    fields = Fields(body)
+    days = [_day(fields, name) for name in ("from", "to")]
+    widening = Widening(
+        start=days[0],
+        end=days[1],
+        partitions=_partitions(fields),
+        params=fields.mapping("params"),
+        plan_hash=fields.text("plan_hash", shortest=1),
+        reprocess=fields.choice("reprocess", _REPROCESS, "none"),
+        pinned_version=fields.choice("on_version", _ON_VERSION, "current") == "pinned",
+    )
+    if (widening.start or widening.end) and widening.partitions:
+        fields.wrong("from", "dates and partitions exclude each other")
+    elif not (widening.start or widening.end or widening.partitions):
+        fields.wrong("from", "from, to or partitions expected")
+    elif widening.start and widening.end and widening.end < widening.start:
+        fields.wrong("to", "before from")
+    dry_run = fields.flag("dry_run")
+    fields.check()
+    return widening, dry_run
+
+
+def cap_request(body: object) -> int | None:
+    """`max_active_runs` of POST /runs/{run_id}/cap: a number, or null for none."""
+    fields = Fields(body)
+    if "max_active_runs" not in object_of(body):
+        fields.wrong("max_active_runs", "required; null for none")
+    limit = fields.whole("max_active_runs", 1, 1000)
+    fields.check()
+    return limit
 
 
 def batch_request(body: object) -> list[Trigger | Invalid]:
@@ -145,6 +245,36 @@ def reason(body: object) -> str | None:
     text = fields.text("reason")
     fields.check()
     return text
+
+
+def signal_request(body: dict[str, object]) -> tuple[bytes, str | None]:
+    """Data, as JSON, and id of a signal."""
+    fields = Fields(body)
+    signal_id = fields.text("signal_id", shortest=1, longest=128)
+    if (fault := json_fault({"data": body.get("data")})) is not None:
+        fields.wrong(*fault)
+    fields.check()
+    data = orjson.dumps(body.get("data"))
+    if len(data) > MOST_SIGNAL_BYTES:
+        fields.wrong("data", f"at most {MOST_SIGNAL_BYTES} bytes of JSON expected")
+    fields.check()
+    return data, signal_id
+
+
+def decision_request(body: object) -> Decision:
+    """A body of POST …/decision."""
+    fields = Fields(body)
+    choice = fields.text("choice", required=True, shortest=1, longest=128)
+    comment = fields.text("comment", longest=LONGEST_COMMENT)
+    by = fields.text("by", shortest=1, longest=200)
+    attempt = fields.whole("attempt", 1, MOST_ATTEMPTS)
+    fields.check()
+    return Decision(choice=choice or "", comment=comment, by=by, attempt=attempt)
+
+
+def approvals_query(query: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """`dag_id` and `run_id`."""
+    return query.get("dag_id"), query.get("run_id")
 
 
 def scale(body: object) -> tuple[str, int]:
@@ -165,6 +295,28 @@ def share(body: object) -> tuple[str, int]:
     return tenant or "", weight or 1
 
 
+def limit(body: object) -> Limit:
+    """Body of PUT /limits/{name}."""
+    fields = Fields(body)
+    most = fields.whole("max_running", 0, COUNT_MAX)
+    rate = object_of(body).get("rate")
+    if rate is not None and not isinstance(rate, dict):
+        fields.wrong("rate", "an object or null expected")
+    fields.check()
+    return Limit(most, _rate(rate) if isinstance(rate, dict) else None)
+
+
+def _rate(body: Mapping[str, object]) -> Rate:
+    fields = Fields(body)
+    count = fields.whole("count", 1, COUNT_MAX, required=True)
+    per_s = body.get("per_s", 1.0)
+    if isinstance(per_s, bool) or not isinstance(per_s, int | float) or not PER_S_MIN <= per_s <= PER_S_MAX:
+        fields.wrong("per_s", f"number from {PER_S_MIN:g} to {PER_S_MAX:g} expected")
+    fields.check()
+    assert isinstance(per_s, int | float), "checked above"
+    return Rate(count or 0, float(per_s))
+
+
 def expected_version(body: object, if_match: str | None) -> Expect:
     """The precondition in body or header. Raises Conflict when they name different versions."""
     fields = Fields(body)
@@ -182,6 +334,15 @@ def page_query(of: str, query: Mapping[str, str]) -> PageQuery:
     """`cursor` and `limit` of the list `of`."""
     limit = whole_number("limit", query.get("limit"), 1, 200) or 50
     return PageQuery(cursor=paging.cursor_of(of, query.get("cursor")), limit=limit)
+
+
+def instances_query(query: Mapping[str, str]) -> tuple[tuple[str, ...] | None, str | None, int]:
+    """`state` as core states, `cursor` as an index, and `limit`."""
+    states = word("state", query.get("state"), TASK_STATES)
+    where = page_query("instances", query)
+    if where.cursor is not None and not re.fullmatch(r"\d{1,4}", where.cursor, re.ASCII):
+        raise Invalid("bad cursor", (("cursor", "not a cursor of instances"),))
+    return states, where.cursor, where.limit
 
 
 def dags_query(query: Mapping[str, str]) -> tuple[bool | None, str | None]:
@@ -253,12 +414,40 @@ def _window(fields: Fields, run_type: str) -> tuple[str | None, str | None]:
     start, end = fields.text("from", longest=50), fields.text("to", longest=50)
     try:
         if run_type == "backfill":
-            return _days(start, end)
+            # without dates it is over partitions: those of the DAG, when the request names none
+            return (None, None) if start is None and end is None else _days(start, end)
         window = windows.manual_window(start, end)
         return (None, None) if window is None else (window.start, window.end)
     except Invalid as error:
         fields.refused(error)
         return None, None
+
+
+def _day(fields: Fields, name: str) -> str | None:
+    text = fields.text(name, longest=50)
+    try:
+        return None if text is None else dates.parse_date(text, name).isoformat()
+    except Invalid as error:
+        fields.refused(error)
+        return None
+
+
+def _partition(fields: Fields) -> str:
+    given = fields.anything("partition")
+    try:
+        return "" if given is None else partitions.parse_one(given)
+    except Invalid as error:
+        fields.refused(error)
+        return ""
+
+
+def _partitions(fields: Fields) -> tuple[Dimension, ...] | None:
+    given = fields.anything("partitions")
+    try:
+        return None if given is None else partitions.parse(given)
+    except Invalid as error:
+        fields.refused(error)
+        return None
 
 
 def _days(start: str | None, end: str | None) -> tuple[str, str]:

@@ -26,14 +26,16 @@ from serve_app.ports import Clock, Gateway
 from serve_app.problems import Kind, TooManyRequests, Unauthenticated, problem_of
 from serve_app.requests import identity_of
 from serve_app.surfaces.dags import docs, words
-from serve_app.surfaces.dags.handlers import JSON, Handlers, require
+from serve_app.surfaces.dags.answers import JSON, require
+from serve_app.surfaces.dags.handlers import Handlers
+from serve_app.surfaces.dags.waiting_handlers import WaitingHandlers
 
 BASE = "/api/v1/runtime/orchestrator"
 
 Handler = Callable[[Request, Principal], Awaitable[Response]]
 
 #: method, path, scope, name of the handler; literal segments before parameters.
-#: A backfill needs scope admin too: that is seen in the body of `trigger`.
+#: A backfill needs scope admin too: that is seen in the bodies of `trigger` and `widen_run`.
 ENDPOINTS = (
     ("POST", "/dags", "admin", "define_dag"),
     ("GET", "/dags", "client", "list_dags"),
@@ -43,6 +45,7 @@ ENDPOINTS = (
     ("POST", "/dags/{dag_id}/pause", "admin", "pause_dag"),
     ("POST", "/dags/{dag_id}/resume", "admin", "resume_dag"),
     ("POST", "/dags/{dag_id}/deploy", "admin", "deploy_dag"),
+    ("POST", "/dags/{dag_id}/trigger/{event_id}", "client", "trigger_by_event"),
     ("POST", "/runs", "client", "trigger"),
     ("POST", "/runs/batch", "client", "trigger_batch"),
     ("GET", "/runs", "client", "list_runs"),
@@ -50,17 +53,29 @@ ENDPOINTS = (
     ("POST", "/runs/{run_id}/cancel", "client", "cancel_run"),
     ("POST", "/runs/{run_id}/pause", "client", "pause_run"),
     ("POST", "/runs/{run_id}/resume", "client", "resume_run"),
+    ("POST", "/runs/{run_id}/widen", "client", "widen_run"),
+    ("POST", "/runs/{run_id}/cap", "admin", "cap_run"),
     ("POST", "/runs/{run_id}/retry", "client", "retry_run"),
     ("GET", "/runs/{run_id}/events", "client", "run_events"),
     ("POST", "/runs/{run_id}/tasks/{task}/retry", "client", "retry_task"),
     ("POST", "/runs/{run_id}/tasks/{task}/skip", "client", "skip_task"),
+    ("GET", "/runs/{run_id}/tasks/{task}/instances", "client", "map_instances"),
     ("GET", "/runs/{run_id}/tasks/{task}/logs", "client", "task_logs"),
-    ("GET", "/runs/{run_id}/waiting", "client", "run_waiting"),
     ("GET", "/shares", "admin", "list_shares"),
     ("POST", "/shares", "admin", "set_share"),
+    ("POST", "/runs/{run_id}/tasks/{task}/decision", "client", "decide"),
+    ("POST", "/runs/{run_id}/signals/{name}", "client", "signal"),
+    ("GET", "/runs/{run_id}/query", "client", "queries"),
+    ("GET", "/runs/{run_id}/query/{name}", "client", "query"),
+    ("GET", "/approvals", "client", "list_approvals"),
+    ("GET", "/runs/{run_id}/waiting", "client", "waiting_tasks"),
     ("GET", "/workers", "client", "list_workers"),
     ("POST", "/workers/scale", "admin", "scale_workers"),
     ("POST", "/workers/{worker_id}/drain", "admin", "drain_worker"),
+    ("GET", "/limits", "client", "list_limits"),
+    ("GET", "/limits/{name}", "client", "get_limit"),
+    ("PUT", "/limits/{name}", "admin", "set_limit"),
+    ("DELETE", "/limits/{name}", "admin", "delete_limit"),
 )
 
 _log = logging.getLogger(__name__)
@@ -76,6 +91,7 @@ class DagsSurface:
         self, gateway: Gateway, tokens: Tokens, options: ServerOptions, clock: Clock, draining: asyncio.Event
     ) -> None:
         self._handlers = Handlers(gateway, options, clock, draining)
+        self._waiting = WaitingHandlers(gateway.waiting, options)
         self._tokens = tokens
         self._limit = f"{options.rate_limit_rps:g} requests per second per tenant"
         self._clock = clock
@@ -103,7 +119,7 @@ class DagsSurface:
         return _with_allowance(_problem(request, error), self._buckets.untouched)
 
     def _route(self, method: str, path: str, scope: str, name: str, described: words.Json) -> PlainRoute:
-        handler: Handler = getattr(self._handlers, name)
+        handler: Handler = getattr(self._waiting, name, None) or getattr(self._handlers, name)
         return PlainRoute(
             BASE + path,
             self._guarded(handler, scope),

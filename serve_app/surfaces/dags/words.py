@@ -3,8 +3,10 @@
 core run    queued  running paused waiting  succeeded  failed timed_out quarantined  cancelling cancelled
 here        queued  running                 success    failed                        cancelled
 
-core task   pending running retrying succeeded  failed timed_out  skipped upstream_failed cancelled
-here        pending running retrying done       failed            skipped upstream_failed cancelled
+core task   pending running suspended waiting retrying succeeded  failed timed_out  skipped upstream_failed cancelled
+here        pending running                   retrying done       failed            skipped upstream_failed cancelled
+
+Tasks that wait without a worker are `running`; what they wait for is in `waiting_for`.
 """
 
 from __future__ import annotations
@@ -14,22 +16,32 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-from orchestrator import spec
+import orjson
+
+from orchestrator import partitions, spec
 from orchestrator.definition import Window
 from orchestrator.events import Counts
 from orchestrator.fires import Tick, Timetable
+from orchestrator.standing import vote_json, wait_json
 from orchestrator.views import (
+    ApprovalView,
     DagDefined,
     DagView,
     Frame,
     LastDropped,
+    LimitView,
     LogChunk,
+    MapView,
     Plan,
+    PublishedView,
     RunChanged,
     RunView,
+    RunWaiting,
+    SignalSent,
     TenantShare,
     Triggered,
-    Waiting,
+    WaitingView,
+    Wider,
     WorkerView,
 )
 from serve_app.problems import STATUS, Kind
@@ -58,6 +70,8 @@ TASK_WORDS = MappingProxyType(
         "pending": "pending",
         "running": "running",
         "retrying": "retrying",
+        "suspended": "running",
+        "waiting": "running",
         "succeeded": "done",
         "failed": "failed",
         "timed_out": "failed",
@@ -137,6 +151,18 @@ def triggered(answer: Triggered) -> Json:
     return body if answer.counts is None else {**body, "counts": counts(answer.counts)}
 
 
+def wider(answer: Wider) -> Json:
+    """Answer to a widening."""
+    return {
+        "run_id": answer.run_id,
+        "state": RUN_WORDS[answer.state],
+        "dag_id": answer.dag_id,
+        "run_type": "backfill",
+        "added": answer.added,
+        "counts": counts(answer.counts),
+    }
+
+
 def plan(view: Plan) -> Json:
     """A dry run."""
     return {
@@ -161,6 +187,8 @@ def run(view: RunView) -> Json:
             {"window": window(each.window), "run_id": each.run_id, "state": RUN_WORDS[each.state]}
             for each in view.windows
         ]
+    if view.progress is not None:
+        body |= {"progress": view.progress, "eta": _instant_or_none(view.eta), "windows_per_s": view.windows_per_s}
     if view.windows_truncated:
         body["windows_truncated"] = True
     return body
@@ -184,10 +212,20 @@ def run_in_list(view: RunView) -> Json:
         "parent_run_id": view.parent_run_id,
         "error": view.error,
     }
+    if view.sla_missed:
+        body["sla_missed"] = True
+    if view.tasks_sla_missed:
+        body["tasks_sla_missed"] = list(view.tasks_sla_missed)
+    if view.timed_out is not None:
+        body["timed_out"] = view.timed_out
     if view.state == "paused":
         body["paused"] = True
+    if view.run_type == "backfill":
+        body["max_active_runs"] = view.max_active_runs
     if view.counts is not None:
         body["counts"] = counts(view.counts)
+    if view.waiting_for:
+        body["waiting_for"] = {task: wait_json(wait, instant) for task, wait in view.waiting_for.items()}
     return body
 
 
@@ -203,6 +241,56 @@ def task_changed(answer: RunChanged, task: str) -> Json:
     return {"run_id": answer.run_id, "task": task, "state": state, "attempts": answer.attempts}
 
 
+def map_instances(view: MapView) -> Json:
+    """A mapped task with a page of its instances."""
+    tally: dict[str, int] = {}
+    for state, number in view.counts.items():
+        tally[TASK_WORDS[state]] = tally.get(TASK_WORDS[state], 0) + number
+    return {
+        "run_id": view.run_id,
+        "task": view.task,
+        "state": TASK_WORDS[view.state],
+        "total": view.total,
+        "counts": tally,
+        "items": [{"map_index": each.index, "task": each.task, "state": TASK_WORDS[each.state]} for each in view.items],
+    }
+
+
+def signal_sent(answer: SignalSent) -> Json:
+    """Answer to a signal."""
+    state = RUN_WORDS[answer.state]
+    return {"run_id": answer.run_id, "name": answer.name, "signal_id": answer.signal_id, "state": state}
+
+
+def approval(view: ApprovalView) -> Json:
+    """An open approval."""
+    return {
+        "run_id": view.run_id,
+        "dag_id": view.dag_id,
+        "task": view.task,
+        "attempt": view.attempt,
+        "prompt": view.prompt,
+        "choices": list(view.choices),
+        "roles": list(view.roles),
+        "quorum": view.quorum,
+        "asked_at": instant(view.asked_at),
+        "expires_at": instant(view.expires_at),
+        "votes": [vote_json(vote, instant) for vote in view.votes],
+    }
+
+
+def published(view: PublishedView, run_id: str) -> Json:
+    """What a run answers to a query."""
+    return {
+        "run_id": run_id,
+        "name": view.name,
+        "value": orjson.loads(bytes(view.value)),
+        "task": view.task,
+        "attempt": view.attempt,
+        "at": _instant_or_none(view.at),
+    }
+
+
 def log(chunk: LogChunk) -> Json:
     """Output of one attempt."""
     return {"task": chunk.task, "attempt": chunk.attempt, "text": chunk.text, "truncated": chunk.truncated}
@@ -213,9 +301,10 @@ def share(view: TenantShare) -> Json:
     return {"tenant": view.tenant, "weight": int(view.weight)}
 
 
-def waiting(view: Waiting) -> Json:
+def run_waiting(view: RunWaiting) -> Json:
     """What a run waits for."""
     return {
+        "items": [waiting(each) for each in view.tasks],
         "run_id": view.run_id,
         "waiting_for": view.waiting_for,
         "run_class": view.run_class,
@@ -238,9 +327,27 @@ def worker(view: WorkerView) -> Json:
     }
 
 
+def limit(view: LimitView) -> Json:
+    """A limit, and what is so now."""
+    return {
+        "name": view.name,
+        "kind": view.kind,
+        "defined": view.defined,
+        "max_running": view.max_running,
+        "rate": {"count": view.rate.count, "per_s": view.rate.per_s} if view.rate is not None else None,
+        "running": view.running,
+        "waiting": view.waiting,
+    }
+
+
+def waiting(view: WaitingView) -> Json:
+    """A ready task, and what it waits for."""
+    return {"task": view.task, "pool": view.pool, "reasons": list(view.reasons)}
+
+
 def window(view: Window) -> Json:
     """What a run is about."""
-    return {"from": view.start, "to": view.end}
+    return partitions.shown(view)
 
 
 def counts(view: Counts) -> Json:

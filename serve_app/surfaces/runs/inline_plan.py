@@ -32,6 +32,8 @@ RETRY_CAP_S = 60.0
 _OF_TASKS = ("type", "entrypoint", "params", "retries", "retry_delay_s", "timeout_s", *spec.RULES)
 #: keys of a node that say what its container is; only mode k8s looks at them
 _OF_CONTAINERS = ("image", "command")
+#: types that wait for somebody on the dags surface, which does not show runs of inline plans
+_OUT_OF_REACH = frozenset({"core.signal", "core.approval"})
 _ID = re.compile(spec.TASK_ID, re.ASCII)
 #: a name that `spec` wants and nobody sees
 _NAME = "plan"
@@ -49,6 +51,8 @@ def read(at: str, graph: object, check_origin: Callable[[Definition], None]) -> 
         check_origin(definition)
     except Invalid as error:
         raise _as_posted(at, error) from None
+    if unreachable := [n for n, task in enumerate(definition.tasks) if task.type in _OUT_OF_REACH]:
+        raise refusal([(f"{at}/nodes/{n}/type", "is for DAGs: nobody could reach it in this run") for n in unreachable])
     return tuple(_completed(task, node) for task, node in zip(definition.tasks, nodes, strict=True))
 
 

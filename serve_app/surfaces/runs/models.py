@@ -39,6 +39,7 @@ class RunsNode(BaseModel):
     branch: bool = Field(False, description="its value names the direct dependents that go on")
     teardown_of: list[str] = Field([], max_length=spec.SETUPS_MAX, description="nodes whose work it undoes")
     on_failure_fail_run: bool = Field(False, description="of a teardown: its failure fails the run")
+    compensates: str | None = Field(None, description="the node that it undoes when the run does not succeed")
     image: str | None = Field(None, min_length=1, description="mode k8s; default ORCHESTRATOR_K8S_IMAGE")
     command: list[str] | None = Field(None, description="mode k8s; default the image's own")
 

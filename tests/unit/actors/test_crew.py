@@ -10,7 +10,8 @@ import msgspec
 from actors.crew import Crew, Ended, Gone
 from actors.peers import WorkerGone
 from actors.settings import Settings
-from orchestrator.messages import Assignment, RunContext
+from orchestrator import codec
+from orchestrator.messages import Assignment, RunContext, Settled
 
 RUN = RunContext("run_1", "t", "d", 1, None, "run-actor-0", {})
 
@@ -64,3 +65,52 @@ async def test_a_worker_that_dies_with_two_batches_is_told_of_once() -> None:
     [gone] = await told(posted, 1)
     await asyncio.sleep(0.01)
     assert (gone.lost, len(posted)) == ((("run_1", "a", 1), ("run_1", "b", 1)), 1)
+
+
+class SilentWorker:
+    """Peers with one worker, whose attempt says nothing for longer and longer; a cancel of it is kept."""
+
+    def __init__(self, *silences: float | None) -> None:
+        self.silences = list(silences)
+        self.cancelled: list[tuple[Any, ...]] = []
+        self.over = asyncio.Event()
+
+    async def exchange(self, worker: str, blob: bytes) -> bytes:
+        await self.over.wait()
+        raise WorkerGone(worker, "killed")
+
+    async def control(self, worker: str, method: str, *args: Any) -> Any:
+        if method == "silence":
+            return self.silences.pop(0)
+        if method == "cancel":
+            self.cancelled.append(args)
+            return True
+        return codec.encode_settled(Settled(worker, "i1", 1, ()))
+
+    async def kill(self, worker: str) -> None:
+        self.over.set()
+
+
+async def test_an_attempt_that_is_silent_for_too_long_is_cancelled_and_its_worker_killed_if_it_does_not_obey() -> None:
+    worker: Any = SilentWorker(None, 0.01, 0.06)
+    posted: list[Ended | Gone] = []
+    crew = Crew("run-actor-0", 1, worker, posted.append, Settings(cancel_grace_s=0.01))
+    crew.seat("w0", "i1", 7)
+    task = msgspec.structs.replace(a_task("a"), heartbeat_timeout_s=0.05)
+    crew.send(crew.seats["w0"], [RUN], [task], 0.01)
+    async with asyncio.timeout(2.0):
+        while not any(isinstance(each, Gone) for each in posted):  # noqa: ASYNC110 # nobody tells
+            await asyncio.sleep(0.01)
+    [gone] = [each for each in posted if isinstance(each, Gone)]
+    assert worker.cancelled == [("run_1", "a", 1, "stalled")]
+    assert worker.silences == []
+    assert (gone.lost, gone.overdue) == ((), ((("run_1", "a", 1), "stalled"),))
+
+
+async def test_a_worker_is_not_asked_about_attempts_that_need_not_give_signs_of_life() -> None:
+    worker: Any = SilentWorker()
+    crew = Crew("run-actor-0", 1, worker, lambda _: None, Settings())
+    crew.seat("w0", "i1", 7)
+    crew.send(crew.seats["w0"], [RUN], [a_task("a")], 0.01)
+    await asyncio.sleep(0.1)
+    assert not crew.seats["w0"].batches[1].silent_at_s

@@ -11,8 +11,9 @@ import msgspec
 import pytest
 
 from actors import attempt_context
+from orchestrator.messages import Assignment, MapPart, Value
 from tests import worker_tasks
-from tests.worker_builders import RUN, Bench, InThread, python, raw, task
+from tests.worker_builders import RUN, Bench, InThread, inline, python, raw, task
 
 WINDOW = ("2025-10-01", "2025-10-04")
 
@@ -91,6 +92,21 @@ def test_an_unknown_type_is_a_permanent_error(bench: Bench) -> None:
     report = bench.run(task(type="pandas.magic"))
     assert (report.outcome, report.permanent) == ("error", True)
     assert report.error == "no worker here runs tasks of type 'pandas.magic'"
+
+
+# ── what failures are called ──
+
+
+def test_a_failure_is_called_by_its_class_and_all_its_bases(bench: Bench) -> None:
+    names = bench.run(python("raise_too_warm")).raised
+    assert names == ("tests.worker_tasks.TooWarm", "ValueError", "Exception", "BaseException")
+    assert bench.run(python("raise_value_error")).raised[0] == "ValueError"
+
+
+def test_a_command_s_exit_code_is_among_its_names(bench: Bench) -> None:
+    report = bench.run(task(type="bash", command="exit 75"))
+    assert (report.outcome, report.raised[0]) == ("error", "exit 75")
+    assert bench.run(task(type="bash", command="exit 0")).raised == ()
 
 
 # ── python ──
@@ -300,6 +316,57 @@ def test_a_missing_artifact_is_an_error_that_names_it(bench: Bench) -> None:
 
 def test_a_large_echo_travels_as_an_artifact(bench: Bench) -> None:
     assert bench.run(task(type="core.echo", x="y" * 70_000)).value.artifact == f"{RUN}/t.1"
+
+
+# ── mapped tasks ──
+
+
+def instance(function: str, index: int, *, picks: str | None = None, **given: Any) -> Assignment:
+    part = MapPart("t", index, picks)
+    return msgspec.structs.replace(python(function, f"t[{index}]", **given), mapped=part)
+
+
+def test_an_instance_gets_its_element_and_knows_its_index(bench: Bench) -> None:
+    assert bench.value(instance("take", 1, inputs={"x": {"a": ["{{ from }}"]}})) == worker_tasks.take(
+        {"a": ["{{ from }}"]}
+    )
+    assert bench.value(instance("mapped_as", 7)) == ["t[7]", "t", 7]
+    assert bench.value(python("mapped_as")) == ["t", None, None]
+
+
+def test_map_index_is_filled_in(bench: Bench) -> None:
+    one = msgspec.structs.replace(task("t[3]", "core.echo", n="{{ map_index }}"), mapped=MapPart("t", 3))
+    assert bench.value(one) == {"n": "3"}
+    assert "the task is not mapped" in (bench.run(task("u", "core.echo", n="{{ map_index }}")).error or "")
+
+
+def test_an_element_is_picked_from_a_list_that_is_read_once(bench: Bench) -> None:
+    made = bench.run(python("give", "maker", kind="lists"))
+    assert (made.value.artifact, made.length) == (f"{RUN}/maker.1", 3)
+    inputs = {"x": made.value}
+    assert bench.value(instance("grow", 0, picks="x", inputs=inputs)) == [1, 2, "grown"]
+    (bench.home / "artifacts" / RUN / "maker.1").unlink()
+    assert bench.value(instance("grow", 0, picks="x", attempt=2, inputs=inputs)) == [1, 2, "grown"], "a copy each time"
+    assert bench.value(instance("grow", 2, picks="x", inputs=inputs)) == [5, 6, "grown"]
+
+
+def test_a_long_result_of_an_instance_travels_as_an_artifact_sooner(bench: Bench) -> None:
+    plain = task("t[0]", "core.echo", x="y" * 5000)
+    assert bench.run(plain).value.artifact is None
+    again = msgspec.structs.replace(plain, attempt=2, mapped=MapPart("t", 0))
+    assert bench.run(again).value.artifact == f"{RUN}/t[0].2"
+
+
+def test_a_reduce_gets_the_values_of_all_instances_wherever_they_are(bench: Bench) -> None:
+    stored = bench.run(python("give", "maker", kind="datetime")).value
+    lists = {"x": (inline(1), Value(), stored)}
+    reduce = msgspec.structs.replace(python("take"), mapped=MapPart(lists=lists))
+    assert bench.value(reduce) == worker_tasks.take([1, None, worker_tasks.give("datetime")])
+
+
+def test_a_length_is_told_of_lists_that_are_not_inline_only(bench: Bench) -> None:
+    assert bench.run(python("give", kind="tuple")).length is None
+    assert bench.run(python("give", "maker", kind="int keys")).length is None
 
 
 # ── logs ──

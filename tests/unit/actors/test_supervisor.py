@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 
 from actors import supervisor as supervision
+from actors.names import pool_of
+from actors.peers import WorkerGone
 from actors.settings import Settings
 from actors.supervisor import Supervisor
 from orchestrator import codec
-from orchestrator.errors import ActorUnreachable
+from orchestrator.errors import ActorUnreachable, Invalid, JournalUnavailable
+from orchestrator.ports import OwnerRow, inbox
 
 OWN = "orchestrator:orch-1"
 
@@ -40,13 +43,35 @@ class NoPeers:
     async def tell(self, actor: str, method: str, blob: bytes) -> None:
         raise ActorUnreachable(actor, "told to fail")
 
+    async def ask(self, actor: str, method: str, blob: bytes) -> bytes:
+        raise ActorUnreachable(actor, "asked to fail")
 
-def supervisor(stage: FakeStage) -> Supervisor:
-    async def ping() -> bool:
-        return True
+    async def control(self, worker: str, method: str, *args: Any) -> Any:
+        raise WorkerGone(worker, "it was never there")
 
+
+class FakeFacts:
+    """The journal: who had which name, and where its inbox is."""
+
+    def __init__(self, epochs: dict[str, int] | None = None, newest: dict[str, str] | None = None) -> None:
+        self.epochs, self.newest, self.down = epochs or {}, newest or {}, False
+
+    async def ping(self) -> bool:
+        return not self.down
+
+    async def owner(self, owner: str) -> OwnerRow:
+        if self.down:
+            raise JournalUnavailable("told to fail")
+        return OwnerRow(self.epochs.get(owner, 0), 0, "0-0")
+
+    async def position(self, stream: str) -> str:
+        return self.newest.get(stream, "0-0")
+
+
+def supervisor(stage: FakeStage, journal: FakeFacts | None = None, **settings: Any) -> Supervisor:
     peers: Any = NoPeers()
-    return Supervisor(stage, peers, ping, Settings(redis_url="redis://x", run_actors_max=2, workers=1))
+    made = Settings(redis_url="redis://x", run_actors_max=2, workers=1, **settings)
+    return Supervisor(stage, peers, journal or FakeFacts(), made)
 
 
 def asked(epoch: int, name: str = OWN, number: int = 0) -> bytes:
@@ -56,7 +81,64 @@ def asked(epoch: int, name: str = OWN, number: int = 0) -> bytes:
 async def test_the_cast_is_the_scheduler_the_run_actors_and_the_workers() -> None:
     stage = FakeStage()
     await supervisor(stage).ensure(asked(1))
-    assert stage.names == {OWN, "scheduler", "gateway-0", "run-actor-0", "run-actor-1", "worker-default-0"}
+    assert stage.names == {OWN, "scheduler", "run-actor-0", "run-actor-1", "worker-default-0"}
+
+
+async def one_round(made: Supervisor) -> None:
+    """It looks for work outside the cluster, and then for gaps."""
+    await made._find_outside_work()
+    await made.ensure(asked(1))
+
+
+@pytest.mark.parametrize(
+    "journal",
+    [FakeFacts(epochs={"gateway-0.jobs": 1}), FakeFacts(newest={inbox("gateway-0.pipelines"): "7-0"})],
+    ids=["it was there before", "something waits for it"],
+)
+async def test_the_gateway_is_there_once_the_journal_knows_of_work_for_it(journal: FakeFacts) -> None:
+    stage = FakeStage()
+    await one_round(supervisor(stage, journal))
+    assert "gateway-0" in stage.names
+
+
+async def test_nothing_but_dags_needs_no_gateway() -> None:
+    stage = FakeStage()
+    await one_round(supervisor(stage))
+    assert "gateway-0" not in stage.names
+
+
+async def test_the_rest_of_the_cast_comes_while_the_journal_is_down() -> None:
+    stage, journal = FakeStage(), FakeFacts()
+    journal.down = True
+    await one_round(supervisor(stage, journal))
+    assert "scheduler" in stage.names
+    assert "gateway-0" not in stage.names
+
+
+async def test_the_gateway_comes_when_asked_for_and_is_kept_from_then_on() -> None:
+    stage = FakeStage()
+    made = supervisor(stage)
+    await made.open_gateway(b"")
+    assert "gateway-0" in stage.names
+    stage.end("gateway-0")
+    await made.ensure(asked(1))
+    assert "gateway-0" in stage.names
+
+
+async def test_a_new_supervisor_keeps_the_gateway_that_lives() -> None:
+    stage = FakeStage("gateway-0", "scheduler")
+    made = supervisor(stage)
+    await made.ensure(asked(1))
+    stage.end("gateway-0")
+    await made.ensure(asked(1))
+    assert "gateway-0" in stage.names
+
+
+@pytest.mark.parametrize("settings", [{"blueprints_dir": "/b"}, {"pipelines_incluster_runners": 1}])
+async def test_blueprints_and_runners_need_the_gateway_from_the_start(settings: dict[str, Any]) -> None:
+    stage = FakeStage()
+    await supervisor(stage, **settings).ensure(asked(1))
+    assert "gateway-0" in stage.names
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -116,3 +198,16 @@ async def test_a_new_supervisor_keeps_those_that_live(name: str) -> None:
     stage.names.clear()  # it crashed for good
     await made.ensure(asked(1, "run:another"))
     assert name in stage.names
+
+
+async def test_a_pool_of_any_good_name_is_scaled_and_read_back_from_its_workers() -> None:
+    stage = FakeStage()
+    made = supervisor(stage)
+    with pytest.raises(Invalid):
+        await made.scale(codec.encode_scale("no good", 1))
+    await made.scale(codec.encode_scale("gpu-big", 2))
+    assert {"worker-gpu-big-0", "worker-gpu-big-1", "worker-default-0"} <= stage.names
+    after = supervisor(stage)
+    await after.scale(codec.encode_scale("gpu-big", 3))
+    assert {"worker-gpu-big-0", "worker-gpu-big-1", "worker-gpu-big-2"} <= stage.names
+    assert pool_of("worker-gpu-big-2") == "gpu-big"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import msgspec
@@ -228,12 +229,26 @@ def test_an_unknown_reason_is_refused(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("function", ["spin", "cooperate", "sleep_async", "swallow"])
-@pytest.mark.parametrize("reason", ["cancelled", "timed_out"])
+@pytest.mark.parametrize("reason", ["cancelled", "timed_out", "stalled"])
 def test_running_user_code_is_cancelled(bench: Bench, function: str, reason: str) -> None:
     pending = InThread(bench.send, _named(function, "a"), task("next"))
     started("a")
     assert bench.worker.cancel(RUN, "a", 1, reason) is True
     assert named(pending.result(2).reports) == {"a": reason, "next": "ok"}
+
+
+def test_a_worker_knows_how_long_an_attempt_has_been_silent(bench: Bench) -> None:
+    assert bench.worker.silence(RUN, "a", 1) is None
+    pending = InThread(bench.send, _named("beat", "a"))
+    started("a")
+    time.sleep(0.2)
+    assert bench.worker.silence(RUN, "a", 1) < 0.1  # type: ignore[operator]  # it runs
+    assert bench.worker.silence(RUN, "a", 2) is None
+    let_end("a")
+    time.sleep(0.2)
+    assert bench.worker.silence(RUN, "a", 1) > 0.1  # type: ignore[operator]  # it runs
+    bench.worker.cancel(RUN, "a", 1, "stalled")
+    assert named(pending.result(2).reports) == {"a": "stalled"}
 
 
 def test_async_code_cleans_up_when_it_is_cancelled(bench: Bench) -> None:

@@ -72,6 +72,16 @@ def test_a_backfill_says_only_what_was_asked_for(client: Both, wire: Wire) -> No
     assert wire.bodies()[1] == {**days, "dry_run": True, "reprocess": "failed"}
 
 
+def test_a_backfill_may_be_over_partitions(client: Both, wire: Wire) -> None:
+    wire.on(f"POST {BASE}/runs", RUN)
+    client("dags.backfill", "d", partitions={"region": ["eu", "us"]})
+    client("dags.trigger", "d", partition={"region": "eu"})
+    assert wire.bodies() == [
+        {"dag_id": "d", "run_type": "backfill", "partitions": {"region": ["eu", "us"]}},
+        {"dag_id": "d", "partition": {"region": "eu"}},
+    ]
+
+
 @pytest.mark.parametrize(
     ("method", "given", "request_line", "body"),
     [
@@ -80,9 +90,20 @@ def test_a_backfill_says_only_what_was_asked_for(client: Both, wire: Wire) -> No
         ("dags.resume", ("d",), f"POST {BASE}/dags/d/resume", {}),
         ("dags.pause_run", ("r",), f"POST {BASE}/runs/r/pause", {}),
         ("dags.resume_run", ("r",), f"POST {BASE}/runs/r/resume", {}),
+        ("dags.trigger_by_event", ("d", "o-7", {"n": 1}), f"POST {BASE}/dags/d/trigger/o-7", {"n": 1}),
+        ("dags.widen", ("r", None, "2025-10-09"), f"POST {BASE}/runs/r/widen", {"to": "2025-10-09"}),
+        (
+            "dags.plan_widening",
+            ("r", "2025-10-01"),
+            f"POST {BASE}/runs/r/widen",
+            {"from": "2025-10-01", "dry_run": True},
+        ),
+        ("dags.cap", ("r", None), f"POST {BASE}/runs/r/cap", {"max_active_runs": None}),
         ("dags.retry", ("r",), f"POST {BASE}/runs/r/retry", {}),
         ("dags.retry_task", ("r", "t"), f"POST {BASE}/runs/r/tasks/t/retry", {}),
         ("dags.skip_task", ("r", "t"), f"POST {BASE}/runs/r/tasks/t/skip", {}),
+        ("dags.signal", ("r", "go"), f"POST {BASE}/runs/r/signals/go", {"data": None}),
+        ("dags.decide", ("r", "t", "yes"), f"POST {BASE}/runs/r/tasks/t/decision", {"choice": "yes"}),
         ("dags.trigger_many", ([{"dag_id": "d"}],), f"POST {BASE}/runs/batch", {"runs": [{"dag_id": "d"}]}),
         ("runs.cancel", ("R",), "DELETE /runs/R", None),
         ("instances.resume", ("o",), "POST /api/orchestrators/o/resume", None),
@@ -110,6 +131,9 @@ def test_a_command_is_one_request(
     [
         ("dags.run", ("r",), f"GET {BASE}/runs/r", RUN, RUN),
         ("dags.logs", ("r", "t"), f"GET {BASE}/runs/r/tasks/t/logs", {"items": [1]}, [1]),
+        ("dags.approvals", (), f"GET {BASE}/approvals", {"items": [1]}, [1]),
+        ("dags.query", ("r", "rows"), f"GET {BASE}/runs/r/query/rows", {"value": 4}, {"value": 4}),
+        ("dags.queries", ("r",), f"GET {BASE}/runs/r/query", {"items": [1]}, [1]),
         ("runs.get", ("R",), "GET /runs/R", {"run": {"id": "R"}}, {"id": "R"}),
         ("runs.checkpoints", ("R",), "GET /runs/R/checkpoints", {"checkpoints": [1]}, [1]),
         ("runs.plan", (), "POST /runs", {"plan": {"steps": ["a"]}}, ["a"]),

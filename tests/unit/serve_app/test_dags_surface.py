@@ -24,7 +24,11 @@ DAG = {"dag_id": "sales_gdp", "schedule": "0 2 * * *", "owner": "team-data"}
 TASKS = [{"id": "extract"}, {"id": "transform", "depends_on": ["extract"]}]
 BACKFILL = {"dag_id": "sales_gdp", "run_type": "backfill", "from": "2025-10-01", "to": "2025-10-04"}
 EVERY_PATH = [
-    (method, path.format(dag_id="sales_gdp", run_id="run_9", task="extract", worker_id="w"), scope)
+    (
+        method,
+        path.format(dag_id="sales_gdp", run_id="run_9", task="extract", worker_id="w", name="go", event_id="e"),
+        scope,
+    )
     for method, path, scope, _ in ENDPOINTS
 ]
 
@@ -343,6 +347,9 @@ async def test_a_failing_gateway_is_told_without_its_reasons(
         "/runs/batch": {"runs": [{"dag_id": "x"}]},
         "/workers/scale": {"n": 1},
         "/shares": {"tenant": "t", "weight": 2},
+        "/runs/run_9/tasks/extract/decision": {"choice": "approve"},
+        "/runs/run_9/widen": {"to": "2025-10-09", "dry_run": True},
+        "/runs/run_9/cap": {"max_active_runs": 1},
     }
     gateway.broken = error
     response = await connect("admin").request(method, BASE + path, json=bodies.get(path, {}))
@@ -390,6 +397,16 @@ async def test_rules_branches_and_teardowns_are_read_back_and_bad_ones_named(adm
     bad = [{"id": "up", "trigger_rule": "some"}, {"id": "down", "teardown_of": [1]}]
     body = is_error(await define(admin, tasks=bad), 400, "invalid_request")
     assert {detail["field"] for detail in body["details"]} == {"tasks/0/trigger_rule", "tasks/1/teardown_of/0"}
+
+
+async def test_a_compensation_is_read_back_and_a_bad_one_named(admin: httpx.AsyncClient) -> None:
+    tasks = [{"id": "pay"}, {"id": "refund", "compensates": "pay"}]
+    assert (await define(admin, tasks=tasks)).status_code == 200
+    pay, refund = (await admin.get("/dags/sales_gdp")).json()["tasks"]
+    assert "compensates" not in pay
+    assert (refund["compensates"], refund["depends_on"]) == ("pay", ["pay"])
+    body = is_error(await define(admin, tasks=[*tasks, {"id": "again", "compensates": "pay"}]), 400, "invalid_request")
+    assert [detail["field"] for detail in body["details"]] == ["tasks/2/compensates"]
 
 
 async def test_absent_tasks_are_kept_and_empty_ones_clear(admin: httpx.AsyncClient) -> None:
@@ -532,6 +549,86 @@ async def test_a_backfill_has_windows_and_counts_and_is_found_again(admin: httpx
     assert set(run["counts"]) == {"total", "queued", "running", "success", "failed", "cancelled", "skipped"}
     assert "windows_truncated" not in run
     assert run["window"] == {"from": "2025-10-01", "to": "2025-10-04"}
+
+
+async def test_an_event_starts_one_run_however_often_it_is_told(admin: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    await define(admin)
+    asked = [admin.post("/dags/sales_gdp/trigger/order-7", json={"n": n}) for n in range(5)]
+    answers = [each.json() for each in await asyncio.gather(*asked)]
+    assert len({each["run_id"] for each in answers}) == 1
+    assert [each["duplicate"] for each in answers].count(False) == 1
+    other = (await admin.post("/dags/sales_gdp/trigger/order-8")).json()
+    assert (other["duplicate"], other["run_id"] == answers[0]["run_id"]) == (False, False)
+    for wrong in ("a b", "x" * 201):
+        is_error(await admin.post(f"/dags/sales_gdp/trigger/{wrong}", json={}), 400, "invalid_request")
+    is_error(await admin.post("/dags/sales_gdp/trigger/order-9", json=[]), 400, "invalid_request")
+    is_error(await admin.post("/dags/none/trigger/order-9", json={}), 404, "not_found")
+
+
+async def test_a_backfill_over_partitions_shows_them_as_they_were_asked_for(admin: httpx.AsyncClient) -> None:
+    await define(admin, partitions={"region": ["eu", "us"], "day": ["mon"]})
+    assert (await admin.get("/dags/sales_gdp")).json()["partitions"] == {"region": ["eu", "us"], "day": ["mon"]}
+    declared = {"dag_id": "sales_gdp", "run_type": "backfill"}
+    answer = (await admin.post("/runs", json=declared)).json()
+    run = (await admin.get(f"/runs/{answer['run_id']}")).json()
+    parts = [{"region": "eu", "day": "mon"}, {"region": "us", "day": "mon"}]
+    assert [each["window"] for each in run["windows"]] == [{"partition": each} for each in parts]
+    assert run["window"] is None
+    one = (await admin.post("/runs", json={"dag_id": "sales_gdp", "partition": parts[0]})).json()
+    assert one["run_id"] == run["windows"][0]["run_id"], "a partition has one run, whoever asks for it"
+    given = (await admin.post("/runs", json={**declared, "partitions": ["a/b"], "dry_run": True})).json()
+    assert [each["window"] for each in given["windows"]] == [{"partition": "a/b"}]
+
+
+@pytest.mark.parametrize(("change", "field"), [
+    ({"partitions": []}, "partitions"), ({"partitions": "eu"}, "partitions"),
+    ({"partitions": ["eu", "eu"]}, "partitions"),
+    ({"partitions": ["eu"], "from": "2025-10-01", "to": "2025-10-02"}, "from"),
+    ({"partitions": ["eu", ""]}, "partitions/1"), ({"partitions": {"a-b": ["x"]}}, "partitions/a-b"),
+    ({"partitions": {"a": []}}, "partitions/a"),
+    ({"run_type": "manual", "partition": 1}, "partition/0"), ({"run_type": "manual", "partition": {}}, "partition"),
+])  # fmt: skip
+async def test_wrong_partitions_are_400_and_named(admin: httpx.AsyncClient, change: dict[str, Any], field: str) -> None:
+    await define(admin)
+    body = is_error(await admin.post("/runs", json={"dag_id": "sales_gdp", "run_type": "backfill", **change}), 400,
+                    "invalid_request")  # fmt: skip
+    assert field in [detail["field"] for detail in body["details"]]
+
+
+async def test_a_backfill_is_made_wider_by_admin_and_planned_by_anyone(
+    connect: Connect, admin: httpx.AsyncClient
+) -> None:
+    await define(admin)
+    run_id = (await admin.post("/runs", json=BACKFILL)).json()["run_id"]
+    client = connect("client")
+    more = {"to": "2025-10-06"}
+    plan = (await client.post(f"{BASE}/runs/{run_id}/widen", json={**more, "dry_run": True})).json()
+    assert (plan["dry_run"], plan["counts"]["total"], len(plan["windows"])) == (True, 2, 2)
+    is_error(await client.post(f"{BASE}/runs/{run_id}/widen", json=more), 403, "forbidden")
+    done = (await admin.post(f"/runs/{run_id}/widen", json=more)).json()
+    assert (done["run_id"], done["added"], done["counts"]["total"]) == (run_id, 2, 6)
+    for wrong in ({}, {"from": "x"}, {"from": "2025-10-02", "to": "2025-10-01"}, {**more, "partitions": ["eu"]}):
+        is_error(await admin.post(f"/runs/{run_id}/widen", json=wrong), 400, "invalid_request")
+
+
+async def test_a_backfill_is_capped_anew(connect: Connect, admin: httpx.AsyncClient) -> None:
+    await define(admin)
+    run_id = (await admin.post("/runs", json=BACKFILL)).json()["run_id"]
+    for limit in (2, None):
+        answer = (await admin.post(f"/runs/{run_id}/cap", json={"max_active_runs": limit})).json()
+        assert answer["max_active_runs"] == limit
+        assert (await admin.get(f"/runs/{run_id}")).json()["max_active_runs"] == limit
+    for wrong in ({}, {"max_active_runs": 0}, {"max_active_runs": "2"}):
+        is_error(await admin.post(f"/runs/{run_id}/cap", json=wrong), 400, "invalid_request")
+    is_error(await connect("client").post(f"{BASE}/runs/{run_id}/cap", json={"max_active_runs": 1}), 403, "forbidden")
+
+
+async def test_a_backfill_tells_how_far_it_is_and_a_run_does_not(admin: httpx.AsyncClient) -> None:
+    await define(admin)
+    run_id = (await admin.post("/runs", json=BACKFILL)).json()["run_id"]
+    run = (await admin.get(f"/runs/{run_id}")).json()
+    assert (run["progress"], run["eta"], run["windows_per_s"]) == (0.0, None, None)
+    assert "progress" not in (await admin.get(f"/runs/{run['windows'][0]['run_id']}")).json()
 
 
 async def test_a_dry_run_plans_and_stores_nothing(admin: httpx.AsyncClient, gateway: FakeGateway) -> None:
@@ -682,6 +779,29 @@ async def test_logs_of_a_task_by_attempt(admin: httpx.AsyncClient, gateway: Fake
     assert (await admin.get(path, params={"attempt": 2})).json() == {"items": [second]}
     for bad in ("0", "x", "-1", "1.5"):
         is_error(await admin.get(path, params={"attempt": bad}), 400, "invalid_request")
+
+
+async def test_instances_of_a_mapped_task_by_page_and_state(admin: httpx.AsyncClient, gateway: FakeGateway) -> None:
+    run_id = await start(admin)
+    letters = {
+        "extract": "r",
+        "extract[]": "4",
+        "extract[0]": "d",
+        "extract[2]": "f",
+        "extract[3]": "t",
+        "extract[9]": "d",
+    }
+    gateway.letters["default", run_id] = letters
+    path = f"/runs/{run_id}/tasks/extract/instances"
+    first = (await admin.get(path, params={"limit": 2})).json()
+    assert (first["state"], first["total"], first["counts"]) == ("running", 4, {"done": 1, "pending": 1, "failed": 2})
+    assert first["items"][1] == {"map_index": 1, "task": "extract[1]", "state": "pending"}
+    second = (await admin.get(path, params={"limit": 2, "cursor": first["next_cursor"]})).json()
+    assert ([each["map_index"] for each in second["items"]], second["next_cursor"]) == ([2, 3], None)
+    failed = (await admin.get(path, params={"state": "failed"})).json()
+    assert [each["task"] for each in failed["items"]] == ["extract[2]", "extract[3]"]
+    for bad in ({"state": "odd"}, {"limit": 0}, {"cursor": "zzz"}):
+        is_error(await admin.get(path, params=bad), 400, "invalid_request")
 
 
 # -- events

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,8 +13,18 @@ import pytest
 from actors.clock import Clock
 from orchestrator import codec
 from orchestrator import events as e
-from orchestrator.definition import Definition, TaskSpec, Window
-from orchestrator.errors import Conflict, Invalid, JournalUnavailable, NotFound, OrchestratorError, Unavailable
+from orchestrator.control import LimitUsage
+from orchestrator.definition import Definition, LimitUse, TaskSpec, Window
+from orchestrator.errors import (
+    ActorUnreachable,
+    Conflict,
+    Invalid,
+    JournalUnavailable,
+    NotFound,
+    OrchestratorError,
+    Unavailable,
+)
+from orchestrator.limits import LIMITS, Limit, Rate
 from orchestrator.ports import Append, Command, CommandReply, StoredReply
 from orchestrator.views import Idempotency, Trigger, Triggered, WorkerView
 from serve_app import gateway as gateways
@@ -41,6 +52,7 @@ class Stage:
         self.commands: list[tuple[str, Command]] = []
         self.reply = CommandReply(state="cancelled", attempts=1)
         self.hangs = False
+        self.journal: MemoryJournal
 
     async def command(self, owner: str, run_id: str, command: bytes) -> bytes:
         if self.hangs:
@@ -61,7 +73,24 @@ class Stage:
         return not self.hangs
 
     async def load(self) -> dict[str, int]:
-        return {"workers": 1}
+        return {"workers": 1, "plain_waiting": 2, "pool_waiting|gpu": 3}
+
+    async def gateway_exists(self) -> bool:
+        return True
+
+    async def gateway(self, ward: str, _request: bytes, _patience_s: float = 5.0) -> bytes:
+        raise ActorUnreachable(ward, "it is not here")
+
+    async def set_limit(self, change: bytes) -> None:
+        key, limit = codec.decode_limit_change(change)
+        await self.journal.put_records(LIMITS, {key: None if limit is None else codec.encode_limit(limit)})
+
+    async def limit_usage(self) -> bytes:
+        if self.hangs:
+            raise ActorUnreachable("scheduler", "it hangs")
+        return codec.encode_usage(
+            [LimitUsage("l/t/one", 2, 5), LimitUsage("l/other/one", 9, 9), LimitUsage("d/t/d", 1, 0)]
+        )
 
 
 class World:
@@ -70,6 +99,7 @@ class World:
     def __init__(self) -> None:
         self.journal = MemoryJournal()
         self.stage = Stage()
+        self.stage.journal = self.journal
         self.gateway = Gateway(self.journal, self.stage, SetClock(), windows_max=1000, dags_max=3)
 
     async def define(self, **changes: Any) -> None:
@@ -307,6 +337,36 @@ async def test_a_manual_plan_hash_is_a_precondition_too(world: World) -> None:
         await world.trigger(**day, plan_hash="sha256:0")
 
 
+# events
+
+
+async def test_an_event_starts_one_run_with_what_it_says_as_params(world: World) -> None:
+    await world.define()
+    told = [world.trigger(event_id="order-7", params={"n": n}) for n in range(20)]
+    found = await asyncio.gather(*told)
+    assert len({each.run_id for each in found}) == 1
+    assert [each.existing for each in found].count(False) == 1
+    await world.end(found[0].run_id)
+    late = await world.trigger(event_id="order-7", idem=key("k"))
+    assert (late.run_id, late.state, late.existing) == (found[0].run_id, "succeeded", True)
+    view = await world.gateway.run("t", late.run_id)
+    assert (view.window, view.run_type) == (None, "manual")
+    created = codec.decode_events(world.journal.runs[late.run_id].events[0].events, e.SCHEMA)[0]
+    assert isinstance(created, e.RunCreated)
+    assert list(created.params) == ["n"]
+
+
+async def test_an_event_is_neither_a_window_nor_an_event_of_another_dag(world: World) -> None:
+    await world.define()
+    await world.define(dag_id="other")
+    name = "2025-10-01"
+    one = await world.trigger(event_id=name)
+    window = await world.trigger(start=name, end=name)
+    other = await world.gateway.trigger("t", Trigger(dag_id="other", event_id=name), None)
+    assert len({one.run_id, window.run_id, other.run_id}) == 3
+    assert (await world.backfill(name, name)).counts is not None
+
+
 # backfills
 
 
@@ -448,6 +508,26 @@ async def test_output_is_found_by_the_attempts_there_were(world: World) -> None:
     assert [c.attempt for c in await world.gateway.logs("t", run, "extract", 2)] == [2]
     with pytest.raises(NotFound):
         await world.gateway.logs("t", run, "nope", None)
+
+
+async def test_instances_are_asked_for_by_their_map_and_known_by_their_ids(world: World) -> None:
+    work = TaskSpec(id="work", expand={"item": [1, 2]})
+    definition = Definition(dag_id="mapped", owner="o", tasks=(work, TaskSpec(id="plain")))
+    await world.gateway.define_dag("t", definition, keep_tasks=False, expect=None, idem=None)
+    run = (await world.gateway.trigger("t", Trigger(dag_id="mapped"), None)).run_id
+    owner = await Owner(world.journal).start()
+    tasks = (("work", "r"), ("work[]", "2"), ("work[1]", "d"))
+    await owner.commit(Append(run_id=run, expected=1, count=0, tasks=tasks))
+    assert (await world.gateway.run("t", run)).tasks == {"work": "running", "plain": "pending"}
+    ask = partial(world.gateway.map_instances, "t", run, states=None, cursor=None, limit=10)
+    found = await ask("work")
+    assert [(each.task, each.state) for each in found.items] == [("work[0]", "pending"), ("work[1]", "succeeded")]
+    assert await world.gateway.logs("t", run, "work[1]", 1) == []
+    for task, error in (("plain", Invalid), ("work[1]", Invalid), ("plain[0]", NotFound), ("none", NotFound)):
+        with pytest.raises(error):
+            await ask(task)
+    with pytest.raises(NotFound):
+        await world.gateway.map_instances("u", run, "work", states=None, cursor=None, limit=10)
 
 
 async def test_nothing_follows_a_run_that_ended_and_was_read(world: World) -> None:
@@ -597,3 +677,68 @@ async def test_a_request_is_not_held_up_when_the_journal_cannot_tell(world: Worl
     world.journal.failing = [False]
     assert await world.gateway.live_runs.ask_leave("k", 1, 60.0) == 0
     assert await world.gateway.live_runs.ask_leave("k", 1, 60.0) > 0
+
+
+async def test_limits_are_what_is_defined_and_what_is_in_use() -> None:
+    world = World()
+    book = world.gateway.limit_book
+    await book.set_limit("t", "two", Limit(3, Rate(10, 60.0)))
+    assert [(v.name, v.kind, v.defined, v.max_running, v.running, v.waiting) for v in await book.limits("t")] == [
+        ("one", "limit", False, None, 2, 5),
+        ("two", "limit", True, 3, 0, 0),
+        ("d", "dag", True, None, 1, 0),
+    ]
+    world.stage.hangs = True
+    assert [view.name for view in await book.limits("t")] == ["two"], "what is defined, though nobody says what runs"
+    await book.delete_limit("t", "two")
+    assert await book.limits("t") == []
+
+
+async def test_a_limit_out_of_bounds_or_of_another_tenant_is_refused() -> None:
+    book = World().gateway.limit_book
+    with pytest.raises(Invalid):
+        await book.set_limit("t", "one", Limit(-1))
+    with pytest.raises(Invalid):
+        await book.set_limit("t", "one", Limit(rate=Rate(0)))
+    await book.set_limit("t", "one", Limit(1))
+    with pytest.raises(NotFound):
+        await book.limit("other", "one")
+    with pytest.raises(NotFound):
+        await book.delete_limit("other", "one")
+
+
+async def test_metrics_tell_limits_and_pools() -> None:
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in await World().gateway.metrics()
+        for sample in family.samples
+    }
+    assert samples["limit_running", "t", "one"] == 2
+    assert samples["limit_waiting", "t", "one"] == 5
+    assert samples["limit_running", "t", "dag:d"] == 1
+    assert (samples["pool_queue_length", "default"], samples["pool_queue_length", "gpu"]) == (2, 3)
+
+
+async def test_a_ready_task_tells_what_it_waits_for() -> None:
+    world = World()
+    tasks = (
+        TaskSpec(id="a"),
+        TaskSpec(id="b", pool="gpu", limits=(LimitUse("one"),)),
+        TaskSpec(id="c", depends_on=("a",)),
+    )
+    await world.define(tasks=tasks, max_active_tasks=1)
+    run_id = (await world.trigger()).run_id
+    book = world.gateway.limit_book
+    await book.set_limit("t", "one", Limit(2))
+    assert await book.waiting("t", run_id) == [], "it has not started"
+    owner = await Owner(world.journal).start()
+    started = codec.encode_events([e.RunStarted(NOW, 1)])
+    step = Append(run_id=run_id, expected=1, count=1, events=started, state="running", attempts=1)
+    assert await owner.commit(step) == ["ok"]
+    told = {view.task: view.reasons for view in await book.waiting("t", run_id)}
+    assert set(told) == {"a", "b"}
+    assert told["b"][0] == "pool gpu has no workers"
+    assert "limit one: 2 of 2 in use" in told["b"]
+    assert told["a"][-1] == "a worker slot of pool default"
+    with pytest.raises(NotFound):
+        await book.waiting("other", run_id)

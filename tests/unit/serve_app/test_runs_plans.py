@@ -109,6 +109,11 @@ async def test_nodes_have_rules_branches_and_teardowns(client: httpx.AsyncClient
     assert (down.depends_on, down.teardown_of, down.on_failure_fail_run) == (("up",), ("up",), True)
 
 
+async def test_a_node_undoes_another_one(client: httpx.AsyncClient, live_runs: FakeLiveRuns) -> None:
+    _, refund = await tasks(client, live_runs, {"id": "pay"}, {"id": "refund", "compensates": "pay"})
+    assert (refund.depends_on, refund.compensates) == (("pay",), "pay")
+
+
 async def test_a_node_says_what_its_task_is(client: httpx.AsyncClient, live_runs: FakeLiveRuns) -> None:
     given = {
         "id": "a", "type": "core.sleep", "params": {"seconds": 1}, "retries": 20, "retry_delay_s": 90, "timeout_s": 5,
@@ -196,7 +201,10 @@ async def test_a_cycle_is_told_by_its_path(client: httpx.AsyncClient, names: str
     ({"nodes": nodes("a", params=[])}, ["/nodes/0/params must be a valid dictionary"]),
     ({"nodes": nodes("a", params={"n": 2**64})}, ["/nodes/0/params/n does not fit in 64 bits"]),
     ({"nodes": nodes("a", type="core.nope")},
-     ["/nodes/0/type unknown type 'core.nope'; the core types are core.noop, core.echo, core.sleep, core.fail"]),
+     ["/nodes/0/type unknown type 'core.nope'; the core types are core.noop, core.echo, core.sleep, core.fail, "
+      "core.approval, core.signal, core.wait"]),
+    ({"nodes": [{"id": "a", "type": "core.signal", "params": {"name": "go"}}]},
+     ["/nodes/0/type is for DAGs: nobody could reach it in this run"]),
     ({"nodes": [*nodes("a"), *nodes("b", type="core.sleep", params={"seconds": -1})]},
      ["/nodes/1/params/seconds must be a number from 0 to 3600"]),
     ({"nodes": nodes("a", type="core.sleep")},

@@ -8,7 +8,7 @@ import pytest
 from orchestrator import codec
 from orchestrator.errors import ActorUnreachable
 from orchestrator.ports import TENANT_SHARES
-from orchestrator.views import TenantShare, Waiting
+from orchestrator.views import TenantShare
 from serve_app.shares import TenantShares
 from tests.fakes_journal import MemoryJournal
 from tests.unit.serve_app.conftest import BASE, Connect
@@ -26,9 +26,6 @@ class Scheduler:
         if self.away:
             raise ActorUnreachable("scheduler", "away")
 
-    async def explain(self, run_id: str) -> bytes:
-        return codec.encode_waiting(Waiting(run_id, "place", "backfill", 3, 16, 16))
-
 
 async def test_a_weight_is_durable_also_when_the_scheduler_does_not_answer() -> None:
     journal, scheduler = MemoryJournal(), Scheduler()
@@ -40,11 +37,6 @@ async def test_a_weight_is_durable_also_when_the_scheduler_does_not_answer() -> 
     await shares.put("a", 1)
     assert await journal.records(TENANT_SHARES) == {"b": codec.encode_share(3)}
     assert scheduler.told == 3
-
-
-async def test_what_a_run_waits_for_is_what_the_scheduler_says() -> None:
-    shares = TenantShares(MemoryJournal(), Scheduler())  # type: ignore[arg-type]
-    assert await shares.waiting("run_1") == Waiting("run_1", "place", "backfill", 3, 16, 16)
 
 
 async def test_weights_are_set_and_listed(admin: httpx.AsyncClient) -> None:
@@ -69,9 +61,8 @@ async def test_only_an_admin_sees_and_sets_weights(connect: Connect) -> None:
     assert (await client.post(f"{BASE}/shares", json={"tenant": "a", "weight": 2})).status_code == 403
 
 
-async def test_a_run_says_what_it_waits_for_to_its_tenant_alone(admin: httpx.AsyncClient, connect: Connect) -> None:
-    await admin.post("/dags", json={"dag_id": "d", "owner": "o", "tasks": [{"id": "a"}]})
-    run_id = (await admin.post("/runs", json={"dag_id": "d"})).json()["run_id"]
-    answer = (await admin.get(f"/runs/{run_id}/waiting")).json()
-    assert (answer["run_id"], answer["waiting_for"], answer["max_active_runs"]) == (run_id, "place", 16)
-    assert (await admin.get("/runs/run_none/waiting")).status_code == 404
+async def test_a_run_says_what_it_waits_for_to_its_tenant_alone(admin: httpx.AsyncClient) -> None:
+    answer = (await admin.get("/runs/run_1/waiting")).json()
+    assert (answer["waiting_for"], answer["run_class"], answer["share"]) == ("slot", "manual", 0.5)
+    assert answer["items"][0]["reasons"] == ["pool gpu has no workers", "a worker slot of pool gpu"]
+    assert (await admin.get("/runs/none/waiting")).status_code == 404

@@ -1,0 +1,200 @@
+"""Ready tasks with needs of all runs a RunActor hosts, and which of them make the next batch for a seat with that need.
+
+A run keeps its own (`aside.py`); here is who has some, per need, in the order in which runs get a turn: by shares of
+tenant, class and DAG (`orchestrator/shares.py`), then one after another. A seat runs tasks of its need only, since its
+permits are for those. A need has a tree of its own, which is made when a second DAG comes along: the scheduler, which
+sees all that is served in a pool, decides who gets seats, and this is only about one seat's next task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from actors.crew import BATCH_MAX, TARGET_S, Seat
+from actors.hosted import HostedRun
+from orchestrator import run as runs
+from orchestrator.messages import Need
+from orchestrator.shares import Path, Shares
+
+#: seconds that a task counts for at least: what it costs to hand it over
+TASK_S = 1e-4
+
+#: hears which tasks of a run go, and how long they are expected to take
+Take = Callable[[HostedRun, list[int], float], None]
+
+
+def cost_s(expected_s: float, tasks: int) -> float:
+    """What tasks are charged when they are handed over."""
+    return max(expected_s, tasks * TASK_S)
+
+
+class _Queue:
+    """Runs that have ready tasks with one need."""
+
+    __slots__ = ("_new_shares", "counts", "runs", "shares", "sizes")
+
+    def __init__(self, new_shares: Callable[[], Shares]) -> None:
+        self._new_shares = new_shares
+        #: there is one as soon as there was more than one leaf
+        self.shares: Shares | None = None
+        #: leaf of the tree of shares -> runs in their order
+        self.runs: dict[Path, dict[str, HostedRun]] = {}
+        #: leaf -> tasks
+        self.counts: dict[Path, int] = {}
+        #: run -> its tasks
+        self.sizes: dict[str, int] = {}
+
+    def set(self, hosted: HostedRun, size: int) -> None:
+        """The run has so many."""
+        run_id, leaf = hosted.run.run_id, hosted.leaf
+        count = self.counts.get(leaf, 0) + size - self.sizes.pop(run_id, 0)
+        if count:
+            self.counts[leaf] = count
+        else:
+            self.counts.pop(leaf, None)
+        if size:
+            self.sizes[run_id] = size
+            if leaf not in self.runs:
+                self._arrive(hosted, leaf)
+            self.runs.setdefault(leaf, {}).setdefault(run_id, hosted)
+        elif leaf in self.runs and self.runs[leaf].pop(run_id, None) is not None and not self.runs[leaf]:
+            del self.runs[leaf]
+            if self.shares is not None:
+                self.shares.leave(leaf)
+
+    def _arrive(self, hosted: HostedRun, leaf: Path) -> None:
+        if self.shares is None:
+            if not self.runs:
+                return
+            self.shares = self._new_shares()
+            for other, waiting in self.runs.items():
+                self.shares.weigh(other, next(iter(waiting.values())).run.compiled.definition.weight)
+                self.shares.arrive(other)
+        self.shares.weigh(leaf, hosted.run.compiled.definition.weight)
+        self.shares.arrive(leaf)
+
+    def first(self) -> HostedRun | None:
+        """Whose turn it is."""
+        if not self.runs:
+            return None
+        leaf = self.shares.next() if self.shares is not None else None
+        return next(iter(self.runs[leaf or next(iter(self.runs))].values()))
+
+    def to_the_end(self, hosted: HostedRun) -> None:
+        """It had its turn."""
+        waiting = self.runs.get(hosted.leaf, {})
+        if waiting.pop(hosted.run.run_id, None) is not None:
+            waiting[hosted.run.run_id] = hosted
+
+
+class BoundWork:
+    """Who has ready tasks with which need."""
+
+    def __init__(self, new_shares: Callable[[], Shares] = Shares) -> None:
+        self._new_shares = new_shares
+        self._queues: dict[Need, _Queue] = {}
+        #: run -> needs it is queued for
+        self._where: dict[str, set[Need]] = {}
+        #: needs of which the demand may have changed since somebody last cleared this
+        self.changed: dict[Need, None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._queues)
+
+    def look(self, hosted: HostedRun) -> None:
+        """The run changed."""
+        run = hosted.run
+        aside = run.aside
+        if aside is None:
+            return
+        if not runs.going(run):
+            self.drop(run.run_id)
+            return
+        where = self._where.get(run.run_id)
+        for need in aside.changed if where is not None else aside.waited_for():
+            self._set(need, hosted, aside.count(need))
+        aside.changed.clear()
+
+    def drop(self, run_id: str) -> None:
+        """The run is not here any more, or does not go on for now."""
+        for need in self._where.pop(run_id, ()):
+            queue = self._queues[need]
+            for waiting in list(queue.runs.values()):
+                if run_id in waiting:
+                    queue.set(waiting[run_id], 0)
+            self._noticed(need, queue)
+
+    def demand(self, need: Need) -> dict[Path, int]:
+        """leaf of the tree of shares -> ready tasks with that need."""
+        queue = self._queues.get(need)
+        return dict(queue.counts) if queue is not None else {}
+
+    def shares(self, need: Need) -> Shares | None:
+        """Who shares the seats of that need; None while one DAG has them to itself."""
+        queue = self._queues.get(need)
+        return queue.shares if queue is not None else None
+
+    def trees(self) -> Iterator[tuple[str, Shares]]:
+        """Pool and tree of every need that has one."""
+        return ((need.pool, queue.shares) for need, queue in self._queues.items() if queue.shares is not None)
+
+    def needs(self) -> list[Need]:
+        """Needs with which tasks wait."""
+        return list(self._queues)
+
+    def share(self, seat: Seat, seats: list[Seat]) -> int:
+        """How many tasks the seat gets at most, so that each of its kind gets some."""
+        queue = self._queues.get(seat.need) if seat.need is not None else None
+        if queue is None:
+            return 0
+        alike = sum(other.need == seat.need for other in seats)
+        share = min(BATCH_MAX, -(-sum(queue.counts.values()) // alike))
+        return share if seat.starts is None else min(share, seat.starts)
+
+    def fill(self, seat: Seat, limit: int, takes_s: Callable[[HostedRun, int], float], take: Take) -> None:
+        """Hand tasks with the seat's need to it, up to `limit`, and as many as last TARGET_S."""
+        need = seat.need
+        assert need is not None, "a seat for plain tasks"
+        size, expected_s = 0, 0.0
+        while size < limit and (queue := self._queues.get(need)) is not None and (hosted := queue.first()) is not None:
+            aside = hosted.run.aside
+            assert aside is not None, "queued without anything aside"
+            positions: list[int] = []
+            took_s = 0.0
+            full = False
+            while size < limit and (position := aside.peek(need)) is not None:
+                seconds = takes_s(hosted, position)
+                if full := bool(size) and expected_s + seconds > TARGET_S:
+                    break
+                taken = runs.take_bound(hosted.run, need, 1)
+                positions += taken
+                size += len(taken)
+                expected_s += seconds * len(taken)
+                took_s += seconds * len(taken)
+            self.look(hosted)
+            if positions:
+                take(hosted, positions, took_s)
+                if queue.shares is not None:
+                    queue.shares.charge(hosted.leaf, cost_s(took_s, len(positions)))
+                if (queue := self._queues.get(need)) is not None:
+                    queue.to_the_end(hosted)
+            if full:
+                return
+
+    def _set(self, need: Need, hosted: HostedRun, size: int) -> None:
+        queue = self._queues.get(need)
+        if queue is None:
+            if not size:
+                return
+            queue = self._queues[need] = _Queue(self._new_shares)
+        queue.set(hosted, size)
+        where = self._where.setdefault(hosted.run.run_id, set())
+        (where.add if size else where.discard)(need)
+        if not where:
+            del self._where[hosted.run.run_id]
+        self._noticed(need, queue)
+
+    def _noticed(self, need: Need, queue: _Queue) -> None:
+        self.changed[need] = None
+        if not queue.counts:
+            del self._queues[need]

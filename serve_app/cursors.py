@@ -1,0 +1,27 @@
+"""Cursors of lists: where the next page begins, as text that means nothing to callers."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+from orchestrator.errors import Invalid
+
+
+def cursor_of(name: str) -> str:
+    """A cursor behind the object of that name; opaque to callers."""
+    return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
+
+
+def name_of(cursor: str | None, form: re.Pattern[str]) -> str:
+    """The name a cursor was made of; "" for none. Raises Invalid."""
+    if cursor is None:
+        return ""
+    try:
+        name = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+    except (binascii.Error, UnicodeError, ValueError):
+        name = ""
+    if not form.fullmatch(name) or cursor_of(name) != cursor:
+        raise Invalid("not a cursor of this list", (("cursor", "not a cursor of this list"),))
+    return name
