@@ -75,6 +75,11 @@ class ReadyRuns:
         #: of those, the priority of the first ready task as they were lined up (less than nothing is high)
         self._heads: dict[str, int] = {}
         self._queues: dict[Path, AgedQueue] = {}
+        #: the only leaf that has such runs, which `shares` are not told of, and what it weighs; None = there are more
+        self._alone: Path | None = None
+        self._weight = 1
+        #: an empty queue for the next leaf
+        self._spare: AgedQueue | None = None
         #: runs whose tasks are Kubernetes Jobs
         self._outside: dict[str, HostedRun] = {}
         #: ready tasks with needs
@@ -111,9 +116,7 @@ class ReadyRuns:
     def _put(self, hosted: HostedRun, leaf: Path) -> None:
         queue = self._queues.get(leaf)
         if queue is None:
-            queue = self._queues[leaf] = AgedQueue()
-            self._shares.weigh(leaf, hosted.run.compiled.definition.weight)
-            self._shares.arrive(leaf)
+            queue = self._open(leaf, hosted.run.compiled.definition.weight)
         head = self._heads[hosted.run.run_id] = hosted.run.ready[0][0]
         queue.put(hosted.run.run_id, -head, self._monotonic())
         self._waiting[hosted.run.run_id] = hosted
@@ -123,7 +126,29 @@ class ReadyRuns:
         queue = self._queues[leaf]
         queue.drop(run_id)
         if not queue:
-            del self._queues[leaf]
+            self._close(leaf)
+
+    def _open(self, leaf: Path, weight: int) -> AgedQueue:
+        """A leaf has runs. One that is alone, like that of a chain from step to step, is nobody's rival."""
+        queue = AgedQueue() if self._spare is None else self._spare
+        self._spare = None
+        if not self._queues:
+            self._alone, self._weight = leaf, weight
+        else:
+            if self._alone is not None:
+                self._shares.weigh(self._alone, self._weight)
+                self._shares.arrive(self._alone)
+                self._alone = None
+            self._shares.weigh(leaf, weight)
+            self._shares.arrive(leaf)
+        self._queues[leaf] = queue
+        return queue
+
+    def _close(self, leaf: Path) -> None:
+        self._spare = self._queues.pop(leaf)
+        if leaf == self._alone:
+            self._alone = None
+        else:
             self._shares.leave(leaf)
 
     def demand(self) -> dict[Path, int]:
@@ -194,7 +219,7 @@ class ReadyRuns:
     def _fill(
         self, crew: Crew, sending: Sending, limit: int, begin: Callable[[HostedRun, runs.Begin], None]
     ) -> Sending:
-        while sending.size < limit and not sending.full and (leaf := self._shares.next()) is not None:
+        while sending.size < limit and not sending.full and (leaf := self._alone or self._shares.next()):
             before = sending.size, sending.expected_s
             self._fill_from(leaf, crew, sending, limit, begin)
             if sending.size == before[0]:  # its next task would make the batch too long

@@ -24,10 +24,11 @@ COUNT_S = 1.0
 
 @dataclass(slots=True)
 class _Flight:
-    """A batch at a worker. `parts` of its time are each leaf's; `paid` are seconds charged so far."""
+    """A batch at a worker. Its time is split as its `costs` are; `paid` are seconds charged so far."""
 
     need: Need | None
-    parts: dict[Path, float]
+    costs: dict[Path, float]
+    expected_s: float
     paid: float
     sent_s: float
 
@@ -55,12 +56,14 @@ class SlotTime:
 
     def sent(self, sending: Sending, number: int, now_s: float) -> None:
         """That batch left."""
-        costs = sending.costs
-        expected_s = sum(costs.values())
-        parts = dict.fromkeys(costs, 1.0) if len(costs) == 1 else {leaf: c / expected_s for leaf, c in costs.items()}
-        flight = _Flight(sending.seat.need, parts, expected_s if sending.charged else 0.0, now_s)
-        self._flights.setdefault(sending.seat.worker, {})[number] = flight
+        expected_s = sum(sending.costs.values())
+        flight = _Flight(sending.seat.need, sending.costs, expected_s, 0.0, now_s)
+        flights = self._flights.get(sending.seat.worker)
+        if flights is None:
+            flights = self._flights[sending.seat.worker] = {}
+        flights[number] = flight
         if sending.charged:
+            flight.paid = expected_s
             self._note(flight, expected_s)
 
     def kept(self, sending: Sending) -> None:
@@ -76,15 +79,16 @@ class SlotTime:
 
     def ended(self, worker: str, number: int, now_s: float) -> None:
         """The batch is over."""
-        flight = self._flights.get(worker, {}).pop(number, None)
+        flights = self._flights.get(worker)
+        flight = flights.pop(number, None) if flights is not None else None
         if flight is None:
             return
         took = max(0.0, now_s - max(flight.sent_s, self._free_s.get(worker, 0.0)))
         self._free_s[worker] = now_s
         if self.competing or flight.paid:
             self._pay(flight, took - flight.paid)
-        for (tenant, kind, _), part in flight.parts.items():
-            self._uncounted[tenant, kind] = self._uncounted.get((tenant, kind), 0.0) + took * part
+        for (tenant, kind, _), cost in flight.costs.items():
+            self._uncounted[tenant, kind] = self._uncounted.get((tenant, kind), 0.0) + took * cost / flight.expected_s
 
     def gone(self, worker: str, now_s: float) -> None:
         """The worker is gone, and its batches with it."""
@@ -147,11 +151,11 @@ class SlotTime:
 
     def _pay(self, flight: _Flight, seconds: float) -> None:
         flight.paid += seconds
-        self._charge(flight.need, {leaf: seconds * part for leaf, part in flight.parts.items()})
+        self._charge(flight.need, {leaf: seconds * cost / flight.expected_s for leaf, cost in flight.costs.items()})
         self._note(flight, seconds)
 
     def _note(self, flight: _Flight, seconds: float) -> None:
         pool = DEFAULT_POOL if flight.need is None else flight.need.pool
-        for leaf, part in flight.parts.items():
+        for leaf, cost in flight.costs.items():
             where = (pool, *leaf)
-            self._untold[where] = self._untold.get(where, 0.0) + seconds * part
+            self._untold[where] = self._untold.get(where, 0.0) + seconds * cost / flight.expected_s

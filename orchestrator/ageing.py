@@ -46,7 +46,13 @@ class AgedQueue:
         since = known[2] if known is not None else now_s
         self._number += 1
         order = since - priority * POINT_S
+        if not self._heap:  # whoever is alone needs no place in a line
+            for other, (its_order, number, _, _) in self._waiting.items():
+                heapq.heappush(self._heap, (its_order, number, other))
         self._waiting[who] = (order, self._number, since, priority)
+        if len(self._waiting) == 1:
+            self._heap.clear()
+            return
         heapq.heappush(self._heap, (order, self._number, who))
         if len(self._heap) > 4 * len(self._waiting) + 16:
             self._heap = [(order, number, who) for who, (order, number, _, _) in self._waiting.items()]
@@ -58,6 +64,8 @@ class AgedQueue:
 
     def first(self) -> str:
         """Who is next. Raises KeyError when nobody waits."""
+        if len(self._waiting) == 1:
+            return next(iter(self._waiting))
         while self._heap:
             _, number, who = self._heap[0]
             known = self._waiting.get(who)

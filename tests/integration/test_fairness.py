@@ -1,6 +1,6 @@
 """A backfill of 500 windows beside three tenants, on real Ray: shares of slot time, and how soon a run starts.
 
-Tasks sleep for 50 ms on 16 worker slots. Tenant `default` weighs 1 and has the backfill, and a run by hand four times
+Tasks sleep for 25 ms on 4 worker slots. Tenant `default` weighs 1 and has the backfill, and a run by hand four times
 a second, which stands in for a cron; `beta` weighs 2, `gamma` weighs 1, and both have more to do than gets done. The
 figures are printed (`pytest -s`).
 """
@@ -24,7 +24,7 @@ from tests.dags_api import Api, answered, task
 from tests.live import Server, serving
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-TAKES_S, WORKERS, WINDOWS = 0.05, 16, 500
+TAKES_S, WORKERS, WINDOWS = 0.025, 4, 500
 WEIGHTS = {"default": 1, "beta": 2, "gamma": 1}
 IDLE_S, LOADED_S, EVERY_S = 10.0, 14.0, 0.25
 _SLOT_TIME = re.compile(r'^orchestrator_slot_seconds_total\{class="(\w+)",tenant="(\w+)"\} (\S+)$', re.M)
@@ -46,7 +46,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, st
 @pytest.fixture(scope="module")
 def server(tokens: tuple[Path, dict[str, str]]) -> Iterator[Server]:
     """A server of our own: its weights are changed, and it has many workers."""
-    environ = {"ORCHESTRATOR_TOKENS_FILE": str(tokens[0])}
+    environ = {"ORCHESTRATOR_TOKENS_FILE": str(tokens[0]), "ORCHESTRATOR_RUN_ACTORS_MAX": "1"}
     with serving(("--workers", str(WORKERS)), environ=environ) as started:
         yield started
 
@@ -73,20 +73,21 @@ def test_tenants_get_their_weights_and_a_run_starts_soon_beside_a_backfill(
         other.trigger("wide")
     backfill = api.trigger("filled", run_type="backfill", start="2020-01-01", end="2021-05-14", max_active_runs=32)
     time.sleep(3.0)
-    before = slot_time(server)
+    before, since_s = slot_time(server), time.monotonic()
     loaded_s = start_delays(api, LOADED_S)
     used = {key: seconds - before.get(key, 0.0) for key, seconds in slot_time(server).items()}
+    took_s = time.monotonic() - since_s
     states = [window["state"] for window in api.runs(parent_run_id=backfill["run_id"])]
     assert len(states) == WINDOWS
 
     total = sum(used.values())
     parts = {t: sum(s for (_, tenant), s in used.items() if tenant == t) / total for t in WEIGHTS}
     done = states.count("success")
-    print(f"\nslot time {total:.1f} s, parts {parts}, windows done {done}")
+    print(f"\nslot time {total:.1f} of {WORKERS * took_s:.1f} s, parts {parts}, windows done {done}")
     for name, delays in (("idle", idle_s), ("loaded", loaded_s)):
         print(f"{name}: start delay median {median(delays) * 1e3:.1f} ms, p95 {p95(delays) * 1e3:.1f} ms")
     assert done < WINDOWS, "nothing was left to compete with"
-    assert done > 100, "the backfill goes on"
+    assert done > 50, "the backfill goes on"
     for tenant, weight in WEIGHTS.items():
         assert parts[tenant] == pytest.approx(weight / sum(WEIGHTS.values()), rel=0.1), parts
     # tasks are not interrupted: on two cores the wait for a slot counts for more than all that an idle system does
