@@ -40,7 +40,7 @@ from collections.abc import Collection, Iterable, Mapping
 Path = tuple[str, ...]
 
 #: by how much a parent may be ahead of its share while a child that wakes goes first, per server
-BORROW = 0.25
+BORROW = 1.0
 #: idle nodes a parent keeps besides those with work
 IDLE_KEPT = 64
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.bids import Bids
-from orchestrator.shares import Path, Shares
+from orchestrator.shares import BORROW, Path, Shares
 
 DEFAULT_POOL = "default"
 #: seconds a RunActor may hold its only slot while another one has none
@@ -221,6 +221,9 @@ class Slots:
         if not free:
             return out
         held = Counter(slot.holder for slot in self.slots.values() if slot.holder)
+        for pool, count in Counter(slot.pool for slot in self.slots.values()).items():
+            if pool in wanted:
+                self._bids[pool].shares.borrow = BORROW * count
         for slot in free:
             bid = self._next(self._bids[slot.pool], held, takes)
             if bid is not None:

@@ -396,3 +396,29 @@ def test_a_window_that_goes_on_after_its_paused_backfill_has_ended_is_a_run_like
     made.unshape("b1")
     made.enqueue(queued("r2", "b1"))
     assert [run.run_id for run in made.admit()] == ["r1", "r2"]
+
+
+def test_what_was_served_in_one_pool_does_not_count_in_another() -> None:
+    made, ahead, behind = slots(1), ("t", "manual", "d"), ("u", "manual", "d")
+    made.add("g0", "gpu", "i1")
+    made.served("A", {("default", *ahead): 5.0, ("gpu", *behind): 5.0})
+    for pool, holder in (("default", "{}"), ("gpu", "{}\nneed")):
+        made.demand(holder.format("A"), {ahead: 9}, pool)
+        made.demand(holder.format("B"), {behind: 9}, pool)
+    made.served("A", {("default", *ahead): 5.0, ("gpu", *behind): 5.0})
+    assert {grant.worker: grant.holder for grant in made.grants(0.0)} == {"w0": "B", "g0": "A\nneed"}
+
+
+def test_tenants_share_the_slots_of_a_pool_by_weight_whoever_bids_for_them() -> None:
+    made, leaves = Slots({(1, "manual"): 4.0}), [("t", "manual", "d"), ("u", "manual", "d")]
+    made.weigh(("u",), 3.0)
+    made.add("g0", "gpu", "i1")
+    turns = ""
+    for _ in range(40):
+        for leaf in leaves:
+            made.demand(f"A\n{leaf[0]}", {leaf: 9}, "gpu")
+        [grant] = made.grants(0.0)
+        turns += grant.holder[-1]
+        made.served("A", {("gpu", *(grant.leaf or ())): 0.1})
+        made.release(grant.holder, grant.worker, grant.lease)
+    assert turns.count("u") == 30
