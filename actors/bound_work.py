@@ -1,54 +1,88 @@
 """Ready tasks with needs of all runs a RunActor hosts, and which of them make the next batch for a seat with that need.
 
-A run keeps its own (`aside.py`); here is who has some, per need, in the order in which runs get a turn: by rank, then
-one after another. A seat runs tasks of its need only, since its permits are for those.
+A run keeps its own (`aside.py`); here is who has some, per need, in the order in which runs get a turn: by shares of
+tenant, class and DAG (`orchestrator/shares.py`), then one after another. A seat runs tasks of its need only, since its
+permits are for those. A need has a tree of its own, which is made when a second DAG comes along: the scheduler, which
+sees all that is served in a pool, decides who gets seats, and this is only about one seat's next task.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from actors.crew import BATCH_MAX, TARGET_S, Seat
 from actors.hosted import HostedRun
 from orchestrator import run as runs
 from orchestrator.messages import Need
+from orchestrator.shares import Path, Shares
+
+#: seconds that a task counts for at least: what it costs to hand it over
+TASK_S = 1e-4
 
 #: hears which tasks of a run go, and how long they are expected to take
 Take = Callable[[HostedRun, list[int], float], None]
 
 
+def cost_s(expected_s: float, tasks: int) -> float:
+    """What tasks are charged when they are handed over."""
+    return max(expected_s, tasks * TASK_S)
+
+
 class _Queue:
     """Runs that have ready tasks with one need."""
 
-    __slots__ = ("counts", "runs", "sizes")
+    __slots__ = ("_new_shares", "counts", "runs", "shares", "sizes")
 
-    def __init__(self) -> None:
-        #: rank -> runs in their order
-        self.runs: dict[int, dict[str, HostedRun]] = {}
-        #: rank -> tasks
-        self.counts: dict[int, int] = {}
+    def __init__(self, new_shares: Callable[[], Shares]) -> None:
+        self._new_shares = new_shares
+        #: there is one as soon as there was more than one leaf
+        self.shares: Shares | None = None
+        #: leaf of the tree of shares -> runs in their order
+        self.runs: dict[Path, dict[str, HostedRun]] = {}
+        #: leaf -> tasks
+        self.counts: dict[Path, int] = {}
         #: run -> its tasks
         self.sizes: dict[str, int] = {}
 
     def set(self, hosted: HostedRun, size: int) -> None:
         """The run has so many."""
-        run_id, rank = hosted.run.run_id, hosted.rank or 0
-        self.counts[rank] = self.counts.get(rank, 0) + size - self.sizes.pop(run_id, 0)
-        if not self.counts[rank]:
-            del self.counts[rank]
+        run_id, leaf = hosted.run.run_id, hosted.leaf
+        count = self.counts.get(leaf, 0) + size - self.sizes.pop(run_id, 0)
+        if count:
+            self.counts[leaf] = count
+        else:
+            self.counts.pop(leaf, None)
         if size:
             self.sizes[run_id] = size
-            self.runs.setdefault(rank, {}).setdefault(run_id, hosted)
-        elif rank in self.runs and self.runs[rank].pop(run_id, None) is not None and not self.runs[rank]:
-            del self.runs[rank]
+            if leaf not in self.runs:
+                self._arrive(hosted, leaf)
+            self.runs.setdefault(leaf, {}).setdefault(run_id, hosted)
+        elif leaf in self.runs and self.runs[leaf].pop(run_id, None) is not None and not self.runs[leaf]:
+            del self.runs[leaf]
+            if self.shares is not None:
+                self.shares.leave(leaf)
+
+    def _arrive(self, hosted: HostedRun, leaf: Path) -> None:
+        if self.shares is None:
+            if not self.runs:
+                return
+            self.shares = self._new_shares()
+            for other, waiting in self.runs.items():
+                self.shares.weigh(other, next(iter(waiting.values())).run.compiled.definition.weight)
+                self.shares.arrive(other)
+        self.shares.weigh(leaf, hosted.run.compiled.definition.weight)
+        self.shares.arrive(leaf)
 
     def first(self) -> HostedRun | None:
         """Whose turn it is."""
-        return next(iter(self.runs[min(self.runs)].values())) if self.runs else None
+        if not self.runs:
+            return None
+        leaf = self.shares.next() if self.shares is not None else None
+        return next(iter(self.runs[leaf or next(iter(self.runs))].values()))
 
     def to_the_end(self, hosted: HostedRun) -> None:
         """It had its turn."""
-        waiting = self.runs.get(hosted.rank or 0, {})
+        waiting = self.runs.get(hosted.leaf, {})
         if waiting.pop(hosted.run.run_id, None) is not None:
             waiting[hosted.run.run_id] = hosted
 
@@ -56,7 +90,8 @@ class _Queue:
 class BoundWork:
     """Who has ready tasks with which need."""
 
-    def __init__(self) -> None:
+    def __init__(self, new_shares: Callable[[], Shares] = Shares) -> None:
+        self._new_shares = new_shares
         self._queues: dict[Need, _Queue] = {}
         #: run -> needs it is queued for
         self._where: dict[str, set[Need]] = {}
@@ -89,10 +124,19 @@ class BoundWork:
                     queue.set(waiting[run_id], 0)
             self._noticed(need, queue)
 
-    def demand(self, need: Need) -> dict[int, int]:
-        """rank -> ready tasks with that need."""
+    def demand(self, need: Need) -> dict[Path, int]:
+        """leaf of the tree of shares -> ready tasks with that need."""
         queue = self._queues.get(need)
         return dict(queue.counts) if queue is not None else {}
+
+    def shares(self, need: Need) -> Shares | None:
+        """Who shares the seats of that need; None while one DAG has them to itself."""
+        queue = self._queues.get(need)
+        return queue.shares if queue is not None else None
+
+    def trees(self) -> Iterator[tuple[str, Shares]]:
+        """Pool and tree of every need that has one."""
+        return ((need.pool, queue.shares) for need, queue in self._queues.items() if queue.shares is not None)
 
     def needs(self) -> list[Need]:
         """Needs with which tasks wait."""
@@ -130,6 +174,8 @@ class BoundWork:
             self.look(hosted)
             if positions:
                 take(hosted, positions, took_s)
+                if queue.shares is not None:
+                    queue.shares.charge(hosted.leaf, cost_s(took_s, len(positions)))
                 if (queue := self._queues.get(need)) is not None:
                     queue.to_the_end(hosted)
             if full:
@@ -140,7 +186,7 @@ class BoundWork:
         if queue is None:
             if not size:
                 return
-            queue = self._queues[need] = _Queue()
+            queue = self._queues[need] = _Queue(self._new_shares)
         queue.set(hosted, size)
         where = self._where.setdefault(hosted.run.run_id, set())
         (where.add if size else where.discard)(need)

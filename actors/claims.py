@@ -23,6 +23,7 @@ from orchestrator import codec
 from orchestrator.control import Binding, Claims
 from orchestrator.errors import Unavailable
 from orchestrator.messages import Need
+from orchestrator.shares import Path
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Claimant:
         self.active = False
         self._wanted = asyncio.Event()
         self._number = 0
-        self._told: dict[Need, dict[int, int]] = {}
+        self._told: dict[Need, dict[Path, int]] = {}
         self._pending: dict[Need, None] = {}
         #: everything is to be told
         self._anew = False
@@ -84,7 +85,7 @@ class Claimant:
         """A new scheduler wants to know everything; grants of a former one are void from now on."""
         self._scheduler = max(self._scheduler, scheduler)
         claims = self._all()
-        self._told = dict(claims.demand)
+        self._told = {need: dict(by_leaf) for need, by_leaf in claims.demand}
         self._pending.clear()
         return codec.encode_control(claims)
 
@@ -122,7 +123,7 @@ class Claimant:
 
     def _is_news(self, need: Need) -> bool:
         told, demand = self._told.get(need, {}), self._work.demand(need)
-        return bool(demand) != bool(told) or any(n > told.get(rank, 0) for rank, n in demand.items())
+        return bool(demand) != bool(told) or any(n > told.get(leaf, 0) for leaf, n in demand.items())
 
     # ── telling ──
 
@@ -153,24 +154,24 @@ class Claimant:
     def _note_told(self, claims: Claims, anew: bool) -> None:
         if anew:
             self._told = {}
-        for need, ranks in claims.demand:
+        for need, by_leaf in claims.demand:
             if need in self._pending:
                 continue  # granted meanwhile: it is told again anyway
-            if ranks:
-                self._told[need] = ranks
+            if by_leaf:
+                self._told[need] = dict(by_leaf)
             else:
                 self._told.pop(need, None)
         self.look()  # turns have passed meanwhile
 
     def _news(self) -> Claims:
         self._number += 1
-        demand = tuple((need, self._work.demand(need)) for need in self._pending)
+        demand = tuple((need, tuple(self._work.demand(need).items())) for need in self._pending)
         told = (tuple(self._begun), tuple(self._released), tuple(self._lost))
         return Claims(self._actor, self._epoch, self._number, demand, False, *told)
 
     def _all(self) -> Claims:
         self._number += 1
-        demand = tuple((need, self._work.demand(need)) for need in self._work.needs())
+        demand = tuple((need, tuple(self._work.demand(need).items())) for need in self._work.needs())
         told = (tuple(self._begun), tuple(self._released), tuple(self._lost))
         held, quiet_s = self._crew.bound(), _now() - self._metered_s
         return Claims(self._actor, self._epoch, self._number, demand, True, *told, held=held, quiet_s=quiet_s)

@@ -229,8 +229,8 @@ class Crew:
 
     # ── sending ──
 
-    def send(self, seat: Seat, contexts: Iterable[RunContext], tasks: list[Assignment], expected_s: float) -> None:
-        """Send a batch; its attempts are durable as started."""
+    def send(self, seat: Seat, contexts: Iterable[RunContext], tasks: list[Assignment], expected_s: float) -> int:
+        """Send a batch; its attempts are durable as started. Its number."""
         self._number += 1
         open_ = {(t.run_id, t.task, t.attempt): Limit(t.timeout_s, t.heartbeat_timeout_s) for t in tasks}
         batch = _batch(self._number, open_, expected_s)
@@ -238,13 +238,14 @@ class Crew:
         seat.batches[batch.number] = batch
         if seat.need is not None and self.seats.get(seat.worker) is not seat:
             self._lost(seat)  # lost since the batch was composed, and with it the permits
-            return
+            return batch.number
         acks = tuple(self._acks.pop(seat.worker, ()))
         exchange = Exchange(self._owner, self._epoch, batch.number, tuple(contexts), tuple(tasks), acks)
         if seat.need is not None:
             exchange = bound_exchange(exchange, seat.need)
         self._spawn(self._exchange(seat, batch, codec.encode_exchange(exchange)))
         self._look_again(seat, batch, expected_s + PATIENCE_S if behind or len(tasks) > 1 else self._next_look_s(batch))
+        return batch.number
 
     def collect(
         self, worker: str, incarnation: str, lease: int, keys: dict[Key, Limit], need: Need | None = None

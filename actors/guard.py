@@ -28,12 +28,12 @@ from actors.clock import Clock
 from actors.peers import Peers, WorkerGone
 from orchestrator import codec
 from orchestrator.control import Binding, Bound, Claims, LimitUsage
-from orchestrator.dispatch import Grant, Slots, Yield
 from orchestrator.errors import Unavailable
 from orchestrator.leases import Lease
 from orchestrator.limits import Limit
 from orchestrator.needs import dag_key
 from orchestrator.permits import Permits
+from orchestrator.slots import Grant, Slots, Yield
 
 _log = logging.getLogger(__name__)
 
@@ -146,10 +146,10 @@ class Guard:
     def _take_demand(self, claims: Claims, now_s: float) -> None:
         demand = dict(claims.demand)
         if claims.whole:
-            demand = {need: {} for need in self.permits.claimed_by(claims.actor)} | demand
-        for need, ranks in demand.items():
-            label = self.permits.demand(claims.actor, need, ranks, now_s)
-            if not ranks:
+            demand = {need: () for need in self.permits.claimed_by(claims.actor)} | demand
+        for need, by_leaf in demand.items():
+            label = self.permits.demand(claims.actor, need, dict(by_leaf), now_s)
+            if not by_leaf:
                 self._slots.demand(label, {})
             elif need.keys and not self._opening:
                 self._opening = True
@@ -227,7 +227,7 @@ class Guard:
         pools = {slot.pool for slot in self._slots.slots.values() if not slot.draining}
         claims = self.permits.offers(now_s, pools)
         for claim in claims:
-            self._slots.demand(claim.label, dict(claim.ranks), claim.need.pool)
+            self._slots.demand(claim.label, claim.leaves, claim.need.pool)
         return bool(claims)
 
     def takes(self, now_s: float) -> Callable[[str], bool] | None:
@@ -238,7 +238,7 @@ class Guard:
         """Was it for tasks with a need? Then their RunActor will be told."""
         if "\n" not in grant.holder:
             return False
-        lease = self.permits.bind(grant.holder, grant.worker, grant.incarnation, grant.lease, now_s)
+        lease = self.permits.bind(grant, now_s)
         starts = lease.tokens if lease.metered else None
         bound = Bound(lease.worker, lease.incarnation, lease.number, lease.need, starts)
         self._boxes.setdefault(lease.holder, _Box()).grants.append(bound)

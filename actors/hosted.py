@@ -17,10 +17,11 @@ from orchestrator import events as e
 from orchestrator import run as runs
 from orchestrator.backfill import Backfill
 from orchestrator.calls import Return, backfill_of
-from orchestrator.dispatch import rank_of
+from orchestrator.dispatch import class_of
 from orchestrator.errors import Conflict
 from orchestrator.ports import TASK_LETTERS, Append, Produced, StoredReply
 from orchestrator.run import ENDED, Run, RunState
+from orchestrator.shares import Path
 from orchestrator.task import TaskState
 from orchestrator.webhook import Notice
 
@@ -93,8 +94,8 @@ class HostedRun:
         "counts",
         "idem",
         "idle_since_s",
+        "leaf",
         "notices",
-        "rank",
         "run",
         "sla_missed",
         "sla_ms",
@@ -103,8 +104,8 @@ class HostedRun:
 
     def __init__(self, run: Run, sla_ms: int | None = None, claimed: bool = False) -> None:
         self.run = run
-        #: its turn among the runs that want worker slots; None = its tasks are Kubernetes Jobs
-        self.rank = None if run.kubernetes else rank_of(backfill_of(run))
+        #: where it stands in the tree of shares
+        self.leaf: Path = (run.tenant, class_of(run.run_type, backfill_of(run)), run.dag_id)
         #: this actor owns it, as the journal says
         self.claimed = claimed
         #: this actor is to own it, whether or not anything else changes

@@ -1,6 +1,8 @@
 """Ready tasks of all runs a RunActor hosts, and which of them make the next batch for a worker.
 
-Runs take turns within their rank: windows of backfills come after everything else. A batch is filled until
+Whose turn it is says the tree of shares (tenant, class, DAG; `orchestrator/shares.py`), by seconds of slot time; within
+a DAG runs take turns by the priority of their first ready task, with ageing (`orchestrator/ageing.py`). A turn is what
+one batch takes of one DAG. A batch is filled until
 it is expected to last TARGET_S, or has its share of what is ready, so that every free seat gets some.
 
 Tasks of a run in Kubernetes want no seat: they leave as they become ready, JOBS_MAX a turn.
@@ -12,13 +14,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from actors.bound_work import BoundWork
+from actors.bound_work import BoundWork, cost_s
 from actors.crew import BATCH_MAX, TARGET_S, Crew, Seat
 from actors.hosted import HostedRun
 from actors.names import KUBERNETES
 from orchestrator import mapped, waits
 from orchestrator import run as runs
+from orchestrator.ageing import AgedQueue
 from orchestrator.messages import Assignment, RunContext, Value
+from orchestrator.shares import BORROW, Path, Shares
 
 #: seconds a task of these types takes, known beforehand
 _INSTANT = {"core.noop": 1e-5, "core.echo": 1e-5}
@@ -36,6 +40,9 @@ class Sending:
     runs: dict[str, HostedRun] = field(default_factory=dict)
     #: run id -> positions of its tasks
     positions: dict[str, list[int]] = field(default_factory=dict)
+    #: leaf of the tree of shares -> seconds it is expected to take, and whether it was charged for them
+    costs: dict[Path, float] = field(default_factory=dict)
+    charged: bool = True
     expected_s: float = 0.0
     size: int = 0
 
@@ -46,19 +53,42 @@ class Sending:
 
 
 class ReadyRuns:
-    """Runs with ready tasks, by rank, in the order in which they get a turn."""
+    """Runs with ready tasks, and who gets the next turn.
 
-    def __init__(self) -> None:
-        self._waiting: dict[int, dict[str, HostedRun]] = {0: {}, 1: {}}
+    `shares` are for plain tasks, and `new_shares` makes some for one need. `monotonic` tells seconds. Nobody is charged
+    while one DAG has everything to itself here, and does not compete with what other RunActors host (`competing`): what
+    is used then is nobody's debt.
+    """
+
+    def __init__(
+        self,
+        shares: Shares,
+        monotonic: Callable[[], float],
+        competing: Callable[[], bool],
+        new_shares: Callable[[], Shares] = Shares,
+    ) -> None:
+        self._shares = shares
+        self._competing = competing
+        self._monotonic = monotonic
+        #: runs that want seats, and per leaf in which order
+        self._waiting: dict[str, HostedRun] = {}
+        #: of those, the priority of the first ready task as they were lined up (less than nothing is high)
+        self._heads: dict[str, int] = {}
+        self._queues: dict[Path, AgedQueue] = {}
+        #: the only leaf that has such runs, which `shares` are not told of, and what it weighs; None = there are more
+        self._alone: Path | None = None
+        self._weight = 1
+        #: an empty queue for the next leaf
+        self._spare: AgedQueue | None = None
         #: runs whose tasks are Kubernetes Jobs
         self._outside: dict[str, HostedRun] = {}
         #: ready tasks with needs
-        self.bound = BoundWork()
+        self.bound = BoundWork(new_shares)
         #: runs with tasks whose results may be known
         self.curious: dict[str, HostedRun] = {}
 
     def __bool__(self) -> bool:
-        return any(self._waiting.values())
+        return bool(self._waiting)
 
     def look(self, hosted: HostedRun) -> None:
         """The run changed: it has ready tasks now, or has none."""
@@ -67,32 +97,83 @@ class ReadyRuns:
             self.bound.look(hosted)
         if run.lookups is not None and run.lookups.wanted and runs.going(run):
             self.curious[run.run_id] = hosted
-        waiting = self._outside if hosted.rank is None else self._waiting[hosted.rank]
-        if run.ready and runs.going(run):
-            waiting.setdefault(run.run_id, hosted)
-        else:
-            waiting.pop(run.run_id, None)
+        wants = bool(run.ready) and runs.going(run)
+        if run.kubernetes:
+            if wants:
+                self._outside.setdefault(run.run_id, hosted)
+            else:
+                self._outside.pop(run.run_id, None)
+        elif wants:
+            if self._waiting.get(run.run_id) is not hosted or self._heads[run.run_id] != run.ready[0][0]:
+                self._put(hosted, hosted.leaf)
+        elif run.run_id in self._waiting:
+            self._take_off(run.run_id, hosted.leaf)
 
     def drop(self, run_id: str) -> None:
         """The run is not here any more."""
         self._outside.pop(run_id, None)
         self.curious.pop(run_id, None)
         self.bound.drop(run_id)
-        for waiting in self._waiting.values():
-            waiting.pop(run_id, None)
+        hosted = self._waiting.get(run_id)
+        if hosted is not None:
+            self._take_off(run_id, hosted.leaf)
 
-    def demand(self) -> dict[int, int]:
-        """rank -> ready tasks that want a seat."""
-        counts = {rank: sum(len(h.run.ready) for h in waiting.values()) for rank, waiting in self._waiting.items()}
-        return {rank: n for rank, n in counts.items() if n}
+    def _put(self, hosted: HostedRun, leaf: Path) -> None:
+        queue = self._queues.get(leaf)
+        if queue is None:
+            queue = self._open(leaf, hosted.run.compiled.definition.weight)
+        head = self._heads[hosted.run.run_id] = hosted.run.ready[0][0]
+        queue.put(hosted.run.run_id, -head, self._monotonic())
+        self._waiting[hosted.run.run_id] = hosted
+
+    def _take_off(self, run_id: str, leaf: Path) -> None:
+        del self._waiting[run_id], self._heads[run_id]
+        queue = self._queues[leaf]
+        queue.drop(run_id)
+        if not queue:
+            self._close(leaf)
+
+    def _open(self, leaf: Path, weight: int) -> AgedQueue:
+        """A leaf has runs. One that is alone, like that of a chain from step to step, is nobody's rival."""
+        queue = AgedQueue() if self._spare is None else self._spare
+        self._spare = None
+        if not self._queues:
+            self._alone, self._weight = leaf, weight
+        else:
+            if self._alone is not None:
+                self._shares.weigh(self._alone, self._weight)
+                self._shares.arrive(self._alone)
+                self._alone = None
+            self._shares.weigh(leaf, weight)
+            self._shares.arrive(leaf)
+        self._queues[leaf] = queue
+        return queue
+
+    def _close(self, leaf: Path) -> None:
+        self._spare = self._queues.pop(leaf)
+        if leaf == self._alone:
+            self._alone = None
+        else:
+            self._shares.leave(leaf)
+
+    def demand(self) -> dict[Path, int]:
+        """leaf -> ready tasks that want a seat."""
+        counts: dict[Path, int] = {}
+        for hosted in self._waiting.values():
+            counts[hosted.leaf] = counts.get(hosted.leaf, 0) + len(hosted.run.ready)
+        return counts
 
     def compose(self, crew: Crew, begin: Callable[[HostedRun, runs.Begin], None]) -> list[Sending]:
         """A batch for each seat with room, as long as there are ready tasks; `begin` marks them as started."""
         seats = crew.with_room() if self else []
-        share = -(-sum(self.demand().values()) // len(seats)) if seats else 0
+        if not seats:
+            return []
+        self._shares.borrow = BORROW * len(crew.seats)
+        charged = self._shares.contended or self._competing()
+        share = -(-sum(len(hosted.run.ready) for hosted in self._waiting.values()) // len(seats))
         out = []
         for seat in seats:
-            sending = self._fill(crew, Sending(seat), min(share, BATCH_MAX), begin)
+            sending = self._fill(crew, Sending(seat, charged=charged), min(share, BATCH_MAX), begin)
             if not sending.size:
                 break
             out.append(sending)
@@ -106,9 +187,10 @@ class ReadyRuns:
     ) -> list[Sending]:
         """The same for seats with permits; `begun` hears of leases that came with a number of starts."""
         out = []
+        charged = self._shares.contended or self._competing()
         seats = crew.bound_with_room()
         for seat in seats:
-            sending = Sending(seat)
+            sending = Sending(seat, charged=charged)
             limit = self.bound.share(seat, seats)
             self.bound.fill(seat, limit, partial(_seconds, crew), partial(_add, sending, begin))
             if sending.size:
@@ -142,17 +224,35 @@ class ReadyRuns:
     def _fill(
         self, crew: Crew, sending: Sending, limit: int, begin: Callable[[HostedRun, runs.Begin], None]
     ) -> Sending:
-        for waiting in self._waiting.values():
-            for run_id in list(waiting):
-                if sending.size >= limit or sending.full:
-                    return sending
-                hosted = waiting.pop(run_id)
-                positions = _take(crew, hosted, sending, limit)
-                if positions:
-                    sending.runs[run_id], sending.positions[run_id] = hosted, positions
-                    begin(hosted, runs.Begin(tuple(positions), sending.seat.worker, sending.seat.incarnation))
-                self.look(hosted)
+        while sending.size < limit and not sending.full and (leaf := self._alone or self._shares.next()):
+            before = sending.size, sending.expected_s
+            self._fill_from(leaf, crew, sending, limit, begin)
+            if sending.size == before[0]:  # its next task would make the batch too long
+                break
+            cost = cost_s(sending.expected_s - before[1], sending.size - before[0])
+            sending.costs[leaf] = sending.costs.get(leaf, 0.0) + cost
+            if sending.charged:
+                self._shares.charge(leaf, cost)
         return sending
+
+    def _fill_from(
+        self, leaf: Path, crew: Crew, sending: Sending, limit: int, begin: Callable[[HostedRun, runs.Begin], None]
+    ) -> None:
+        """Let the runs of one DAG have their turns, as long as there is room: each at most once."""
+        for _ in range(len(self._queues[leaf])):
+            if sending.size >= limit or sending.full or leaf not in self._queues:
+                return
+            run_id = self._queues[leaf].first()
+            hosted = self._waiting[run_id]
+            positions = _take(crew, hosted, sending, limit)
+            if not positions:
+                return
+            sending.runs[run_id] = hosted
+            sending.positions.setdefault(run_id, []).extend(positions)
+            self._heads[run_id] = 1  # no priority: `look` lines it up anew
+            self._queues[leaf].drop(run_id)  # it has had its turn: if it still waits, it does from now on
+            begin(hosted, runs.Begin(tuple(positions), sending.seat.worker, sending.seat.incarnation))
+            self.look(hosted)
 
 
 def assignments(sending: Sending, owner: str) -> tuple[list[RunContext], list[Assignment]]:
@@ -226,4 +326,5 @@ def _add(
     sending.positions.setdefault(run_id, []).extend(positions)
     sending.size += len(positions)
     sending.expected_s += seconds
+    sending.costs[hosted.leaf] = sending.costs.get(hosted.leaf, 0.0) + cost_s(seconds, len(positions))
     begin(hosted, runs.Begin(tuple(positions), sending.seat.worker, sending.seat.incarnation))

@@ -62,13 +62,15 @@ from actors.peers import Peers, WorkerGone
 from actors.readiness import ReadyRuns, Sending, assignments
 from actors.reading import Reader
 from actors.result_cache import Recalled, ResultCache
-from actors.settings import Settings
+from actors.settings import Settings, class_weights
+from actors.slot_time import TELL_S, SlotTime
 from actors.standing import Reporter
 from actors.window_cancel import WindowCanceller
 from orchestrator import backfill as backfills
 from orchestrator import codec, errors, plan_run, wait_decisions
 from orchestrator import run as runs
-from orchestrator.control import Admission
+from orchestrator.control import Admission, Hosting
+from orchestrator.dispatch import WAKES
 from orchestrator.messages import Need, Report
 from orchestrator.ports import (
     TRIGGERS,
@@ -87,6 +89,7 @@ from orchestrator.ports import (
     inbox,
 )
 from orchestrator.run import RunState
+from orchestrator.shares import Shares
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -144,9 +147,15 @@ class RunActor(Living):
         self._told_parked = 0
         #: numbers of admissions that the journal refused
         self._declined: dict[int, None] = {}
-        self._ready = ReadyRuns()
+        #: tenant -> weight, of those that have one
+        self._weights: dict[str, float] = {}
+        self._shares = self._new_shares()
+        self._ready = ReadyRuns(self._shares, clock.monotonic, lambda: self._slot_time.competing, self._new_shares)
+        self._slot_time = SlotTime(self._shares, self._ready.bound)
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._reporter = Reporter(name, peers, self._ready.demand, self._held, lambda: len(self._hosted))
+        self._reporter = Reporter(
+            name, peers, self._ready.demand, self._held, lambda: len(self._hosted), self._slot_time
+        )
         self._claims = Claimant(name, peers, self._ready.bound)
         self._crew: Crew
         self._jobs: KubernetesSeat
@@ -166,6 +175,7 @@ class RunActor(Living):
                 self._reporter.released([(worker, lease)])
         if hosting.grants:
             self._reporter.granted()
+        self._take_shares(hosting)
         for worker, lease in hosting.yields:
             self._crew.give_up(worker, lease)
         for admission in hosting.admissions:
@@ -182,6 +192,30 @@ class RunActor(Living):
         """A new scheduler takes stock; its epoch in, everything about tasks with needs out."""
         await self._recovered.wait()
         return self._claims.stock(codec.decode_epoch(blob))
+
+    def _take_shares(self, hosting: Hosting) -> None:
+        for tenant, weight in hosting.weights or ():
+            self._weights[tenant] = weight
+            for shares in (self._shares, *(tree for _, tree in self._ready.bound.trees())):
+                shares.weigh((tenant,), weight)
+        if hosting.leads is not None:
+            if hosting.leads and not self._slot_time.competing:
+                self._spawn(self._tell_shares())
+            self._slot_time.take_leads(dict(hosting.leads), self._clock.monotonic())
+
+    def _new_shares(self) -> Shares:
+        shares = Shares(class_weights(self._settings), WAKES)
+        for tenant, weight in self._weights.items():
+            shares.weigh((tenant,), weight)
+        return shares
+
+    async def _tell_shares(self) -> None:
+        """While leaves compete, tell the scheduler what each was served here."""
+        await asyncio.sleep(TELL_S)
+        while self._slot_time.competing:
+            self._slot_time.accrue(self._clock.monotonic())
+            self._reporter.share()
+            await asyncio.sleep(TELL_S)
 
     async def command(self, blob: bytes) -> bytes:
         """A client's Command; answers a CommandReply once its effect is durable."""
@@ -567,6 +601,8 @@ class RunActor(Living):
 
     def _handle_ended(self, turn: _Turn, message: Ended) -> None:
         unreported = self._crew.settle(message)
+        if message.batch is not None:
+            self._slot_time.ended(message.worker, message.batch, self._clock.monotonic())
         for report in message.settled.reports:
             self._settle(turn, report)
         for run_id, task, attempt in message.settled.untouched:
@@ -582,6 +618,7 @@ class RunActor(Living):
 
     def _handle_gone(self, turn: _Turn, message: Gone) -> None:
         self._reporter.lost(message.worker, message.incarnation)
+        self._slot_time.gone(message.worker, self._clock.monotonic())
         if message.need is not None:
             self._claims.gone(message)
         elif message.lease:
@@ -626,7 +663,10 @@ class RunActor(Living):
                 turn=self._turn,
                 appends=tuple(appends),
                 cursor=self._cursor,
-                counts=tuple(count for hosted in dirty if isinstance(hosted, HostedRun) for count in hosted.counts),
+                counts=(
+                    *(count for hosted in dirty if isinstance(hosted, HostedRun) for count in hosted.counts),
+                    *self._slot_time.counts(self._clock.monotonic()),
+                ),
                 mail=tuple(mail for it in dirty if it.notices or it.updates for mail in self._mail_of(it)),
             )
             results = await self.insist(lambda: self._journal.commit(commit))
@@ -667,7 +707,10 @@ class RunActor(Living):
                 if begun.run.compiled.cached:
                     self._cache.begin(begun, sending.positions[run_id])
             if sending.runs:
-                self._crew.send(sending.seat, *assignments(sending, self.name), sending.expected_s)
+                number = self._crew.send(sending.seat, *assignments(sending, self.name), sending.expected_s)
+                self._slot_time.sent(sending, number, self._clock.monotonic())
+            else:
+                self._slot_time.kept(sending)
         for hosted_run, positions in turn.jobs:
             if hosted_run.run.run_id not in failed:
                 self._jobs.order(hosted_run.run, positions)

@@ -27,15 +27,16 @@ from actors.living import Living
 from actors.names import SCHEDULER, SUPERVISOR, is_own_actor, own_actor_name
 from actors.peers import Peers, WorkerGone
 from actors.replaced import ReplacedRuns
-from actors.settings import Settings
+from actors.settings import Settings, class_weights
 from actors.timekeeper import Timekeeper
 from orchestrator import codec, errors
 from orchestrator.control import Admission, Hosting, Roster, Standing
+from orchestrator.dispatch import CLASSES, WAKES, Queued
 from orchestrator.dispatch import Admission as Admissions
-from orchestrator.dispatch import Queued, Slot, Slots, rank_of
 from orchestrator.limits import LIMITS
 from orchestrator.ports import (
     SCHED,
+    TENANT_SHARES,
     TERMINAL,
     BackfillShaped,
     Commit,
@@ -47,6 +48,9 @@ from orchestrator.ports import (
     SchedItem,
     Wake,
 )
+from orchestrator.shares import Path
+from orchestrator.slots import Slot, Slots
+from orchestrator.views import RunWaiting
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -76,6 +80,16 @@ class _Host:
     grants: list[tuple[str, str, int]] = field(default_factory=list)
     yields: list[tuple[str, int]] = field(default_factory=list)
     sending: bool = False
+    #: it is to be told how everybody stands, and the weights of tenants
+    leads_due: bool = False
+    weights_due: bool = True
+    #: was told that leaves compete
+    competing: bool = False
+
+    @property
+    def due(self) -> bool:
+        """Is there anything to tell it?"""
+        return bool(self.admissions or self.grants or self.yields or self.leads_due)
 
 
 class SchedulerActor(Living):
@@ -87,8 +101,11 @@ class SchedulerActor(Living):
         self._peers = peers
         self._clock = clock
         self._settings = settings
-        self._admissions = Admissions()
-        self._slots = Slots()
+        weights = class_weights(settings)
+        self._admissions = Admissions({name: weight for (_, name), weight in weights.items()})
+        self._slots = Slots(weights, WAKES)
+        #: tenant -> weight, of those that have one
+        self._weights: dict[str, float] = {}
         self._hosts: dict[str, _Host] = {}
         self._guard = Guard(
             peers, clock, self._slots, self._spawn, lambda: self._wake.set(), lambda: self._hosts, lambda: self._workers
@@ -164,6 +181,29 @@ class SchedulerActor(Living):
         """worker -> idle | busy | draining | draining_busy, as JSON."""
         return codec.encode_states({s.worker: _word(s) for s in self._slots.slots.values()})
 
+    async def take_weights(self, _blob: bytes) -> bytes:
+        """Weights of tenants have changed: read them again."""
+        await self._ready.wait()
+        self._take_weights(await self._journal.records(TENANT_SHARES))
+        self._wake.set()
+        return b""
+
+    async def explain(self, blob: bytes) -> bytes:
+        """What a run waits for, a views.RunWaiting as JSON."""
+        await self._ready.wait()
+        return codec.encode_waiting(self._explain(blob.decode()))
+
+    def _explain(self, run_id: str) -> RunWaiting:
+        waits = self._admissions.waiting(run_id)
+        if waits is not None:
+            run, ahead, active, limit, paused = waits
+            return RunWaiting(run_id, "place", run.lane[0], ahead, active, limit, paused)
+        leaf = self._admissions.leaf(run_id)
+        if leaf is None:
+            return RunWaiting(run_id)
+        share = round(self._slots.share(leaf), 4)
+        return RunWaiting(run_id, "slot" if self._slots.wanted(leaf) else None, leaf[1], share=share)
+
     async def load(self, _blob: bytes) -> bytes:
         """How much waits, as JSON: for gauges."""
         return codec.encode_load(
@@ -173,9 +213,15 @@ class SchedulerActor(Living):
                 "waiting_tasks": self._slots.waiting + self._guard.permits.parked,
                 "plain_waiting": self._slots.waiting + self._guard.permits.parked - sum(self._guard.waiting().values()),
                 "workers": len(self._slots.slots),
+                "oldest_s": self._oldest_s(),
             }
             | {f"pool_waiting|{pool}": n for pool, n in self._guard.waiting().items()}
         )
+
+    def _oldest_s(self) -> int:
+        """Seconds since the run was created, or found, that waits for admission longest."""
+        since = self._admissions.oldest
+        return 0 if since is None else int(self._clock.monotonic() - since)
 
     # ── life ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -188,6 +234,7 @@ class SchedulerActor(Living):
         cursor = await self.insist(lambda: self._journal.position(SCHED))
         if not await self._fetch_roster():
             self._spawn(self._fetch_roster_later())
+        self._take_weights(await self.insist(lambda: self._journal.records(TENANT_SHARES)))
         await self._rebuild()
         await self.insist(lambda: self._read_wakes(kept))
         self._cursor = await self.insist(partial(self._read_on, cursor))  # news that are old already admit nothing
@@ -263,7 +310,7 @@ class SchedulerActor(Living):
         cap = backfill.max_active_runs if backfill else None
         dag = _dag_key(row.tenant, row.dag_id)
         scheduled = row.run_type == "scheduled" and not row.watchers
-        return Queued(row.run_id, dag, parent, rank_of(parent), cap, self._next_place(), row.version, scheduled)
+        return Queued(row.run_id, dag, parent, cap, self._next_place(), row.version, scheduled, self._clock.monotonic())
 
     def _next_place(self) -> int:
         self._order += 1
@@ -309,6 +356,7 @@ class SchedulerActor(Living):
                 note = Commit(owner=SCHEDULER, epoch=self._epoch, turn=turn, cursor=behind)
                 await self.insist(partial(self._journal.commit, note))
             behind = self._cursor
+            self._take_weights(await self.insist(lambda: self._journal.records(TENANT_SHARES)))  # the word may be lost
 
     async def _read_sched(self, gatherer: Gatherer) -> None:
         while True:
@@ -356,11 +404,11 @@ class SchedulerActor(Living):
                 run_id,
                 dag,
                 item.parent or None,
-                rank_of(item.parent),
                 limit,
                 self._next_place(),
                 since,
                 scheduled=item.run_type == "scheduled" and not item.parent,
+                queued_s=self._clock.monotonic(),
             )
             self._unplace(run_id)
             self._waiting[run_id] = queued
@@ -376,9 +424,7 @@ class SchedulerActor(Living):
             await self._know_dag(item.tenant, item.dag_id)
             dag = _dag_key(item.tenant, item.dag_id)
             scheduled = item.run_type == "scheduled"
-            self._admissions.occupy(
-                Queued(item.run_id, dag, item.parent or None, rank_of(item.parent), scheduled=scheduled)
-            )
+            self._admissions.occupy(Queued(item.run_id, dag, item.parent or None, scheduled=scheduled))
             self._unplace(item.run_id)
             if item.owner:
                 self._place(item.run_id, item.owner)
@@ -392,6 +438,8 @@ class SchedulerActor(Living):
             return
         definition = codec.decode_definition(row.definition)
         self._admissions.configure(key, definition.max_active_runs, row.paused, definition.overlap != "allow")
+        for name in CLASSES:
+            self._slots.weigh((tenant, name, dag_id), definition.weight)
         self._guard.define_dag(tenant, dag_id, definition.max_active_tasks)
         if definition.isolation == "dedicated":
             self._dedicated.add(key)
@@ -422,10 +470,14 @@ class SchedulerActor(Living):
                 self._unplace(run_id)
                 self._admissions.requeue(run_id, queued)
         self._slots.demand(host.name, dict(standing.demand))
+        if standing.served:
+            self._slots.served(host.name, dict(standing.served))
+            host.leads_due = True
 
     def _host_was_replaced(self, host: _Host, epoch: int) -> None:
         """Its memory is gone: leases are void, and what it was told but had not committed is told again."""
         host.epoch = epoch
+        host.competing, host.weights_due = False, True
         host.grants.clear()
         host.yields.clear()
         self._slots.forget(host.name)
@@ -499,8 +551,10 @@ class SchedulerActor(Living):
                 self._hosts[ask.holder].yields.append((ask.worker, ask.lease))
         self._guard.ask_back(now_s)
         self._guard.send()
+        competing = self._slots.contended(now_s)
         for host in self._hosts.values():
-            if (host.admissions or host.grants or host.yields) and not host.sending:
+            host.leads_due |= bool(host.standing or host.epoch) and host.competing != competing
+            if host.due and not host.sending:
                 host.sending = True
                 self._spawn(self._send(host))
 
@@ -517,32 +571,59 @@ class SchedulerActor(Living):
             if h.admissions and not self._slots.held(h.name) and not self._slots.wants(h.name)
         ]
         for host in hosts:
-            self._slots.demand(host.name, {0: 1})
-        self._grant(now_s)
-        for host in hosts:
-            self._slots.demand(host.name, {})
+            grant = self._slots.spare(host.name, now_s)
+            if grant is None:
+                return
+            host.grants.append((grant.worker, grant.incarnation, grant.lease))
 
     async def _send(self, host: _Host) -> None:
         """Tell a RunActor all there is, until there is no more; what could not be told is told again."""
         if not host.standing and not host.epoch:
             await self._supervise("ensure", host.name)
-        while host.admissions or host.grants or host.yields:
+        while host.due:
             admissions = [a for a in host.admissions if a.only_host or self._given.get(a.run_id) == a]
             grants, yields = host.grants, host.yields
             host.admissions, host.grants, host.yields = [], [], []
-            message = Hosting(self._epoch, tuple(admissions), tuple(grants), tuple(yields))
+            shares = self._shares_for(host)
+            message = Hosting(self._epoch, tuple(admissions), tuple(grants), tuple(yields), *shares)
             try:
                 await self._peers.tell(host.name, "host", codec.encode_control(message))
             except errors.Unavailable as unavailable:
                 _log.warning("%s", unavailable)
                 host.admissions[:0] = [a for a in admissions if a not in host.admissions]
                 host.yields[:0] = yields
+                host.leads_due |= shares[0] is not None
+                host.weights_due |= shares[1] is not None
                 for worker, _, lease in grants:
                     self._slots.release(host.name, worker, lease)
                 if not host.standing:
                     await self._supervise("ensure", host.name)
                 await asyncio.sleep(0.2)
         host.sending = False
+
+    def _take_weights(self, records: Mapping[str, bytes]) -> None:
+        """Whoever has no record any more weighs 1 again."""
+        weights = {tenant: codec.decode_share(record) for tenant, record in records.items()}
+        if weights == self._weights:
+            return
+        self._weights = dict.fromkeys(self._weights, 1.0) | weights
+        for tenant, weight in self._weights.items():
+            self._slots.weigh((tenant,), weight)
+        for host in self._hosts.values():
+            host.weights_due = host.leads_due = True
+
+    def _shares_for(
+        self, host: _Host
+    ) -> tuple[tuple[tuple[Path, float], ...] | None, tuple[tuple[str, float], ...] | None]:
+        """How everybody stands, and the weights of tenants; None = it need not be told."""
+        leads = weights = None
+        if host.leads_due:
+            host.competing = self._slots.contended(self._clock.monotonic())
+            leads = tuple(self._slots.leads().items()) if host.competing else ()
+        if host.weights_due and self._weights:
+            weights = tuple(self._weights.items())
+        host.leads_due = host.weights_due = False
+        return leads, weights
 
     def _supervise(self, method: str, actor: str) -> Coroutine[Any, Any, None]:
         """Have the supervisor start or end an actor that is there for one run; asked again when it matters."""

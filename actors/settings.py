@@ -58,6 +58,11 @@ class Settings:
     workers: int = _setting(0, "ORCHESTRATOR_WORKERS")
     api_replicas: int = _setting(1, "ORCHESTRATOR_API_REPLICAS")
 
+    # -- shares of worker slots among the classes of a tenant's runs
+    share_scheduled: float = _setting(4.0, "ORCHESTRATOR_SHARE_SCHEDULED")
+    share_manual: float = _setting(4.0, "ORCHESTRATOR_SHARE_MANUAL")
+    share_backfill: float = _setting(1.0, "ORCHESTRATOR_SHARE_BACKFILL")
+
     # -- spans
     passivate_after_s: float = _setting(300.0, "ORCHESTRATOR_PASSIVATE_AFTER_S")
     cancel_grace_s: float = _setting(5.0, "ORCHESTRATOR_CANCEL_GRACE_S")
@@ -254,6 +259,7 @@ def read_settings(environ: Mapping[str, str], **given: Any) -> Settings:
     """
     values = _from_environ(environ) | {name: value for name, value in given.items() if value is not None}
     settings = Settings(**values)
+    class_weights(settings)
     given_paths: dict[str, Any] = {name: _absolute(path) for name in _OPTIONAL_PATHS if (path := values.get(name))}
     return dataclasses.replace(
         settings,
@@ -263,6 +269,20 @@ def read_settings(environ: Mapping[str, str], **given: Any) -> Settings:
         **given_paths,
         journal_url=settings.journal_url or settings.redis_url,
     )
+
+
+def class_weights(settings: Settings) -> dict[tuple[int, str], float]:
+    """Weights of the classes, whose names are on the second level of `Shares`. Raises Invalid for one out of range."""
+    weights = {
+        (1, "scheduled"): settings.share_scheduled,
+        (1, "manual"): settings.share_manual,
+        (1, "backfill"): settings.share_backfill,
+    }
+    for (_, name), weight in weights.items():
+        if not 0.01 <= weight <= 100:
+            variable = f"ORCHESTRATOR_SHARE_{name.upper()}"
+            raise Invalid(f"{variable}={weight}: a number from 0.01 to 100 expected", ((variable, "is out of range"),))
+    return weights
 
 
 #: files and folders that need not be given

@@ -211,6 +211,14 @@ class RayControlPlane:
         """What waits, as the scheduler sees it."""
         return codec.decode_load(await self._peers.ask(SCHEDULER, "load", b""))
 
+    async def weights_changed(self) -> None:
+        """The scheduler has read the tenants' weights again."""
+        await self._peers.ask(SCHEDULER, "take_weights", b"")
+
+    async def explain(self, run_id: str) -> bytes:
+        """What the run waits for, says the scheduler."""
+        return await self._peers.ask(SCHEDULER, "explain", run_id.encode())
+
     async def set_limit(self, change: bytes) -> None:
         """The scheduler has it, and so has the journal."""
         await self._peers.ask(SCHEDULER, "set_limit", change)

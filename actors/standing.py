@@ -1,6 +1,7 @@
 """What a RunActor tells the scheduler: one Standing at a time, and nothing twice that was understood.
 
-Demand is absolute and told again when it appears, disappears or grows. Released leases, lost workers and
+Demand is absolute and told again when it appears, disappears or grows; while leaves of the tree of shares compete, what
+each was served is told along with it. Released leases, lost workers and
 refused admissions are kept until a Standing that carries them was delivered.
 """
 
@@ -12,9 +13,11 @@ from collections.abc import Callable
 
 from actors.names import SCHEDULER
 from actors.peers import Peers
+from actors.slot_time import SlotTime
 from orchestrator import codec
 from orchestrator.control import Standing
 from orchestrator.errors import Unavailable
+from orchestrator.shares import Path
 
 _log = logging.getLogger(__name__)
 
@@ -31,21 +34,23 @@ class Reporter:
         self,
         actor: str,
         peers: Peers,
-        demand: Callable[[], dict[int, int]],
+        demand: Callable[[], dict[Path, int]],
         held: Callable[[], Held],
         hosted: Callable[[], int],
+        slot_time: SlotTime,
     ) -> None:
         self._actor = actor
         self._peers = peers
         self._demand = demand
         self._held = held
         self._hosted = hosted
+        self._slot_time = slot_time
         self.epoch = 0
         self._wanted = asyncio.Event()
         self._released: list[tuple[str, int]] = []
         self._lost: list[tuple[str, str]] = []
         self._refused: list[tuple[str, int]] = []
-        self._told: dict[int, int] = {}
+        self._told: dict[Path, int] = {}
         #: what this incarnation took over has not been told yet
         self._introduce = True
 
@@ -69,8 +74,12 @@ class Reporter:
         """A turn is over: is there anything to tell?"""
         demand = self._demand()
         news = bool(self._released or self._lost or self._refused) or bool(demand) != bool(self._told)
-        if news or any(n > self._told.get(rank, 0) for rank, n in demand.items()):
+        if news or any(n > self._told.get(leaf, 0) for leaf, n in demand.items()):
             self._wanted.set()
+
+    def share(self) -> None:
+        """Tell what everybody was served; it is time."""
+        self._wanted.set()
 
     def remind(self) -> None:
         """Tell again what still waits."""
@@ -81,7 +90,7 @@ class Reporter:
         """The whole standing, for a scheduler that asks."""
         self._told = self._demand()
         return codec.encode_control(
-            Standing(self._actor, self.epoch, self._told, hosted=self._hosted(), held=self._held())
+            Standing(self._actor, self.epoch, tuple(self._told.items()), hosted=self._hosted(), held=self._held())
         )
 
     async def run(self) -> None:
@@ -97,8 +106,17 @@ class Reporter:
         self._released, self._lost, self._refused = [], [], []
         demand = self._demand()
         held = self._held() if self._introduce else None
+        served = self._slot_time.take_untold()
         standing = Standing(
-            self._actor, self.epoch, demand, tuple(released), tuple(lost), tuple(refused), self._hosted(), held
+            self._actor,
+            self.epoch,
+            tuple(demand.items()),
+            tuple(released),
+            tuple(lost),
+            tuple(refused),
+            self._hosted(),
+            held,
+            served,
         )
         try:
             await self._peers.tell(SCHEDULER, "standing", codec.encode_control(standing))
@@ -108,5 +126,6 @@ class Reporter:
         except Unavailable as unavailable:
             _log.warning("%s", unavailable)
             self._released[:0], self._lost[:0], self._refused[:0] = released, lost, refused
+            self._slot_time.keep_untold(served)
             self._wanted.set()
             await asyncio.sleep(AGAIN_S)

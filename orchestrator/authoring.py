@@ -142,6 +142,7 @@ class DagOptions(TypedDict, total=False):
     #: what a backfill without dates is over: values, or lists of them by name whose product it is
     partitions: list[str] | dict[str, list[str]]
     max_active_runs: int
+    weight: int
     max_active_tasks: int | None
     #: DAGs whose success starts a run of this one: of all of them since the last such run, or of any
     after: Sequence[str]

@@ -22,6 +22,7 @@ from orchestrator import messages as m
 from orchestrator import pipeline_messages as pm
 from orchestrator import ports as p
 from orchestrator import remote as r
+from orchestrator import views as v
 from orchestrator import webhook as w
 from orchestrator import webhook_messages as wm
 from orchestrator.blueprint import Blueprint, Outcome, Published, Visit
@@ -316,6 +317,8 @@ def decode_roster(data: bytes) -> c.Roster:
 
 
 _states = msgspec.json.Decoder(dict[str, str])
+_waiting = msgspec.json.Decoder(v.RunWaiting)
+_share = msgspec.json.Decoder(dict[str, float])
 _load = msgspec.json.Decoder(dict[str, int])
 _scale = msgspec.json.Decoder(tuple[str, int])
 
@@ -342,6 +345,23 @@ def decode_supervision(data: bytes) -> tuple[int, str]:
 
 def encode_states(states: Mapping[str, str]) -> bytes:
     return _json.encode(states)
+
+
+def encode_share(weight: float) -> bytes:
+    """A tenant's weight, as its record holds it."""
+    return _json.encode({"weight": weight})
+
+
+def decode_share(data: bytes) -> float:
+    return _read(_share, data)["weight"]
+
+
+def encode_waiting(waiting: v.RunWaiting) -> bytes:
+    return _json.encode(waiting)
+
+
+def decode_waiting(data: bytes) -> v.RunWaiting:
+    return _read(_waiting, data)
 
 
 def encode_load(load: Mapping[str, int]) -> bytes:

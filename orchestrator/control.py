@@ -17,6 +17,7 @@ from __future__ import annotations
 import msgspec
 
 from orchestrator.messages import Need
+from orchestrator.shares import Path
 
 
 class Admission(msgspec.Struct, frozen=True, array_like=True):
@@ -43,6 +44,11 @@ class Hosting(msgspec.Struct, frozen=True, array_like=True):
     grants: tuple[tuple[str, str, int], ...] = ()
     #: (worker, lease)
     yields: tuple[tuple[str, int], ...] = ()
+    #: pool and node of its tree of shares -> how far it is ahead, seen over all RunActors; empty = nobody competes;
+    #: None = as told before
+    leads: tuple[tuple[Path, float], ...] | None = None
+    #: tenant -> weight, of those that have one; None = as told before
+    weights: tuple[tuple[str, float], ...] | None = None
 
 
 class Standing(msgspec.Struct, frozen=True, array_like=True):
@@ -51,8 +57,8 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
     actor: str
     #: incarnation of the RunActor
     epoch: int
-    #: rank -> ready tasks that wait for a slot
-    demand: dict[int, int]
+    #: leaf of the tree of shares -> ready tasks that wait for a slot
+    demand: tuple[tuple[Path, int], ...] = ()
     #: (worker, lease)
     released: tuple[tuple[str, int], ...] = ()
     #: (worker, incarnation) that died while this actor used it
@@ -63,6 +69,8 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
     hosted: int = 0
     #: every lease it holds, (worker, lease); only in answer to a new scheduler
     held: tuple[tuple[str, int], ...] | None = None
+    #: pool and leaf -> seconds of slot time since the last Standing; only while leaves compete
+    served: tuple[tuple[Path, float], ...] = ()
 
 
 class Roster(msgspec.Struct, frozen=True, array_like=True):
@@ -94,8 +102,8 @@ class Claims(msgspec.Struct, frozen=True, array_like=True):
     epoch: int
     #: grows with each that this incarnation sends; demand of an older one is old
     number: int
-    #: need -> rank -> ready tasks that wait; nothing under a need: none does
-    demand: tuple[tuple[Need, dict[int, int]], ...] = ()
+    #: need -> leaf of the tree of shares -> ready tasks that wait; nothing under a need: none does
+    demand: tuple[tuple[Need, tuple[tuple[Path, int], ...]], ...] = ()
     #: nothing else waits
     whole: bool = False
     #: (worker, lease, tasks that were started on it of those that might); none more will

@@ -202,6 +202,8 @@ class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
     end_at: str | None = None
     #: a fire is late by a share of this, always the same for the same fire, and never by as much as until the next one
     jitter_s: float = 0.0
+    #: its part of what its class shares among DAGs (`shares.py`)
+    weight: int = 1
     on_sla_miss: tuple[SlaAction, ...] = MARK
     #: a run that is not admitted for so long ends as timed out; None = it waits
     queue_timeout_s: float | None = None

@@ -15,13 +15,14 @@ import msgspec
 from orchestrator.control import Bound
 from orchestrator.limits import Limit, Rate
 from orchestrator.messages import Need
+from orchestrator.shares import Path
 
 _encode = msgspec.json.Encoder().encode
 
 #: holder, worker, number
 LeaseKey = tuple[str, str, int]
-#: rank, pool, permits wanted of the key
-Lane = tuple[int, str, int]
+#: leaf of the tree of shares, pool, permits wanted of the key
+Lane = tuple[Path, str, int]
 
 
 @dataclass(slots=True, eq=False)
@@ -32,15 +33,15 @@ class Claim:
     holder: str
     need: Need
     since_s: float
-    #: rank -> tasks that wait
-    ranks: dict[int, int] = field(default_factory=dict)
+    #: leaf of the tree of shares -> tasks that wait
+    leaves: dict[Path, int] = field(default_factory=dict)
     #: key and lane it waits in; None = it is offered
     parked: tuple[str, Lane] | None = None
 
     @property
     def waiting(self) -> int:
         """Tasks that wait."""
-        return sum(self.ranks.values())
+        return sum(self.leaves.values())
 
 
 @dataclass(slots=True, eq=False)

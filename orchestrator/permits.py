@@ -19,13 +19,14 @@ Between two starts on one token lie at least `per_s`, so any span of `per_s` see
 under a rate comes with a number of starts and serves one batch. In a new scheduler all tokens were used when the last
 RunActor may have started something by leave of the former one: they say so when they are heard.
 
-**Order.** Claims wait under the first key that they miss, in lanes: by rank, then as they came; what frees permits
-offers them to the first ones of each lane, and `Slots` decides among those offered. A holder that has had a lease for
-QUANTUM_S gives it back after its batch while others wait for its key. So a claim for one permit waits at most for
-those of its lane before it, a quantum and a task each. A claim for several permits could be overtaken for ever; one
-that has waited PATIENCE_S has what comes free of its keys set aside for it (while its pool has workers), so it waits
-PATIENCE_S, and for the tasks that run by then, and so for each such claim before it. Until then no permit is idle
-while a task could use it (I9).
+**Order.** Claims wait under the first key that they miss, in lanes: one for each leaf of the tree of shares (a claim
+for several leaves is in the lane of the first by name), and in a lane as they came. What frees permits offers them to
+the first ones of each lane, and `Slots` decides among those offered, by the shares in their pool. A holder that has had
+a lease for QUANTUM_S gives it back after its batch while others wait for its key. So a claim for one permit waits at
+most for those of its lane before it, a quantum and a task each. A claim for several permits could be overtaken for
+ever; one that has waited PATIENCE_S has what comes free of its keys set aside for it (while its pool has workers), so
+it waits PATIENCE_S, and for the tasks that run by then, and so for each such claim before it. Until then no permit is
+idle while a task could use it (I9).
 
 Lowered limits: nothing is killed, leases above the ceiling start nothing more, and none is granted until enough are
 back. A key without a definition is counted and not limited.
@@ -37,10 +38,11 @@ import math
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from orchestrator.dispatch import QUANTUM_S
 from orchestrator.leases import Claim, Lease, LeaseKey, Meter, Use, label_of
 from orchestrator.limits import NO_LIMIT, Limit
 from orchestrator.messages import Need
+from orchestrator.shares import Path
+from orchestrator.slots import QUANTUM_S, Grant
 
 #: seconds after which a claim for several permits has them set aside
 PATIENCE_S = 10.0
@@ -147,11 +149,11 @@ class Permits:
 
     # ── claims ──
 
-    def demand(self, holder: str, need: Need, ranks: dict[int, int], now_s: float) -> str:
-        """The holder has so many tasks with that need that wait for a slot, by rank. The claim's label."""
+    def demand(self, holder: str, need: Need, leaves: dict[Path, int], now_s: float) -> str:
+        """The holder has so many tasks with that need that wait for a slot, by leaf. The claim's label."""
         label = label_of(holder, need)
         claim = self.claims.get(label)
-        if not ranks:
+        if not leaves:
             if claim is not None:
                 self._drop(claim, now_s)
             return label
@@ -159,8 +161,8 @@ class Permits:
             claim = self.claims[label] = Claim(label, holder, need, now_s)
             if len(need.keys) > 1 or any(slots > 1 for _, slots in need.keys):
                 self._greedy[label] = claim
-        moved = bool(claim.ranks) and min(claim.ranks) != min(ranks)
-        claim.ranks = dict(ranks)
+        moved = bool(claim.leaves) and min(claim.leaves) != min(leaves)
+        claim.leaves = dict(leaves)
         if claim.parked is None or moved:
             self._unpark(claim)
             self._fresh[label] = claim
@@ -258,7 +260,7 @@ class Permits:
         return missing is not None
 
     def _park(self, claim: Claim, key: str) -> None:
-        lane = (min(claim.ranks, default=0), claim.need.pool, dict(claim.need.keys)[key])
+        lane = (min(claim.leaves), claim.need.pool, dict(claim.need.keys)[key])
         use = self.uses[key]
         use.lanes.setdefault(lane, {})[claim.label] = claim
         use.waiting += 1
@@ -310,27 +312,28 @@ class Permits:
         self._taken.setdefault(label, []).append((claim, starts))
         return True
 
-    def bind(self, label: str, worker: str, incarnation: str, number: int, now_s: float) -> Lease:
+    def bind(self, grant: Grant, now_s: float) -> Lease:
         """What was taken goes with this lease of a slot. Raises KeyError for a plain bidder."""
+        label = grant.holder
         claim, starts = self._taken[label].pop(0)
         if not self._taken[label]:
             del self._taken[label]
-        lease = Lease(label, claim.holder, claim.need, worker, incarnation, number, now_s)
+        lease = Lease(label, claim.holder, claim.need, grant.worker, grant.incarnation, grant.lease, now_s)
         lease.metered, lease.tokens = starts is not None, starts or 0
         self._enter(lease, now_s)
         self._unreserve(claim)
         if self.claims.get(label) is claim:
-            self._count_down(claim, now_s)
+            self._count_down(claim, grant.leaf, now_s)
         return lease
 
-    def _count_down(self, claim: Claim, now_s: float) -> None:
+    def _count_down(self, claim: Claim, leaf: Path | None, now_s: float) -> None:
         """One less waits; the others have waited since now."""
-        rank = min(claim.ranks)
-        claim.ranks[rank] -= 1
-        if not claim.ranks[rank]:
-            del claim.ranks[rank]
+        leaf = leaf if leaf in claim.leaves else min(claim.leaves)
+        claim.leaves[leaf] -= 1
+        if not claim.leaves[leaf]:
+            del claim.leaves[leaf]
         claim.since_s = now_s
-        if not claim.ranks:
+        if not claim.leaves:
             self._drop(claim, now_s)
         elif self._greedy.pop(claim.label, None) is not None:
             self._greedy[claim.label] = claim

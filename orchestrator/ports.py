@@ -68,6 +68,8 @@ GATHERED = "gathered"
 #: streams one can `tail`, besides `inbox(actor)`
 SCHED = "sched"
 FEED = "feed"
+#: kind of the records that hold tenants' weights (`codec.encode_share`), by tenant
+TENANT_SHARES = "tenant_shares"
 
 
 def inbox(actor: str) -> str:
@@ -1075,7 +1077,15 @@ class ControlPlane(Protocol):
         ...
 
     async def load(self) -> dict[str, int]:
-        """What waits: queued_runs, active_runs, waiting_tasks, workers, `pool_waiting|<pool>`."""
+        """What waits: queued_runs, active_runs, waiting_tasks, workers, oldest_s, `pool_waiting|<pool>`."""
+        ...
+
+    async def weights_changed(self) -> None:
+        """The scheduler has read the tenants' weights again."""
+        ...
+
+    async def explain(self, run_id: str) -> bytes:
+        """What the run waits for, says the scheduler: a views.RunWaiting as JSON."""
         ...
 
     async def set_limit(self, change: bytes) -> None:

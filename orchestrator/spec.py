@@ -2,16 +2,15 @@
 
     body ──JSON we can keep?──▶ pydantic ──▶ supported? ──▶ types, schedule, graph ──▶ Definition
 
-All three ways in end in `parse_dag`, so a bound holds everywhere or nowhere. Whatever is wrong raises
-`Invalid`, never another exception; its details name each field by its path in the body. The shape is
-section 1 of the dags contract, with these additive keys: of a DAG `isolation`, `run_timeout_s`, `partitions` and those
-of its schedule (`calendar`, `start_at`, `end_at`, `jitter_s`; `overlap` also takes `cancel_previous`); of a
-task `inputs`, `retry_cap_s`, `trigger_rule`, `branch`, `teardown_of`, `on_failure_fail_run`, `compensates`
-(docs/graphs.md tells them), `expand`, `max_active`, `tolerated_failures` (docs/mapping.md), those of deadlines
-(docs/deadlines.md), told by docs/limits.md `pool` and `limits` of a task and `max_active_tasks` of a DAG, by
-docs/caching.md `cache_ttl_s` with what goes with it, and by docs/triggers.md `after`, `after_rule`, `consumes` and
-`on_event` of a DAG and `produces` of a task.
-Unknown keys are ignored.
+All three ways in end in `parse_dag`, so a bound holds everywhere or nowhere. Whatever is wrong raises `Invalid`, never
+another exception; its details name each field by its path in the body. The shape is section 1 of the dags contract,
+with these additive keys: of a DAG `isolation`, `run_timeout_s`, `weight`, `partitions` and those of its schedule
+(`calendar`, `start_at`, `end_at`, `jitter_s`; `overlap` also takes `cancel_previous`); of a task `inputs`,
+`retry_cap_s`, `trigger_rule`, `branch`, `teardown_of`, `on_failure_fail_run`, `compensates` (docs/graphs.md tells
+them), `expand`, `max_active`, `tolerated_failures` (docs/mapping.md), those of deadlines (docs/deadlines.md), told by
+docs/limits.md `pool` and `limits` of a task and `max_active_tasks` of a DAG, by docs/caching.md `cache_ttl_s` with
+what goes with it, and by docs/triggers.md `after`, `after_rule`, `consumes` and `on_event` of a DAG and `produces` of
+a task. Unknown keys are ignored.
 
 pydantic is imported here and in no other module of the core.
 """
@@ -211,6 +210,8 @@ class DagBody(BaseModel):
     consumes: list[Asset] = Field(default_factory=list, max_length=100)
     #: name of events that start a run each
     on_event: EventName | None = None
+    #: its part of what its class shares among DAGs (docs/fairness.md)
+    weight: int = Field(default=1, ge=1, le=100)
 
 
 def parse_dag(body: object) -> tuple[Definition, bool]:
@@ -276,6 +277,7 @@ def to_json(definition: Definition) -> dict[str, Any]:
         "jitter_s",
         "after_rule",
         "on_event",
+        "weight",
     ):
         if getattr(definition, key) != getattr(plain, key):
             body[key] = getattr(definition, key)
@@ -364,6 +366,7 @@ def _definition(dag: DagBody) -> Definition:
         calendar=_calendar(dag.calendar),
         start_at=instant_text(parse_instant(dag.start_at, "start_at")) if dag.start_at is not None else None,
         end_at=instant_text(parse_instant(dag.end_at, "end_at")) if dag.end_at is not None else None,
+        weight=dag.weight,
     )
     if dag.partitions is not None:
         made = msgspec.structs.replace(made, partitions=partitions.parse(dag.partitions))

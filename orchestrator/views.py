@@ -431,6 +431,32 @@ class LogChunk(msgspec.Struct, frozen=True):
     truncated: bool = False
 
 
+class TenantShare(msgspec.Struct, frozen=True):
+    """A tenant's weight in the shares of worker slots."""
+
+    tenant: str
+    weight: float
+
+
+class RunWaiting(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a run waits for, as the scheduler sees it now; `tasks` as the limits do."""
+
+    run_id: str
+    #: place (among its DAG's active runs) | slot (of a worker) | None: for neither
+    waiting_for: str | None = None
+    #: scheduled | manual | backfill
+    run_class: str | None = None
+    #: runs that start before it in its lane; places its DAG has taken, and has
+    ahead: int | None = None
+    active_runs: int | None = None
+    max_active_runs: int | None = None
+    paused: bool = False
+    #: what its DAG gets of all slots while everybody who wants some now goes on to
+    share: float | None = None
+    #: ready tasks that have not started, each with its reasons
+    tasks: tuple[WaitingView, ...] = ()
+
+
 class LiveRunWanted(msgspec.Struct, frozen=True, kw_only=True):
     """A request for a run of the runs surface, already validated in form."""
 

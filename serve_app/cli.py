@@ -41,6 +41,7 @@ for _group, _name in (
     (commands.runs, "runs"),
     (waiting_commands.approvals, "approvals"),
     (commands.workers, "workers"),
+    (commands.shares, "shares"),
     (limit_commands.limits, "limits"),
     (starter_commands.assets, "assets"),
     (plan_commands.plans, "plan"),

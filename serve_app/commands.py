@@ -42,6 +42,7 @@ starting = group("Start runs.")
 dags = group("DAG definitions.")
 runs = group("Runs and backfills.")
 workers = group("Worker slots of the cluster.")
+shares = group("Weights of tenants in the shares of worker slots.")
 
 
 # ------------------------------------------------------------------ DAGs
@@ -497,6 +498,35 @@ def _changed(answer: Json) -> str:
     task = f" {answer['task']}" if answer.get("task") else ""
     paused = ", paused" if answer.get("paused") else ""
     return f"{answer['run_id']}{task} {screen.shown(answer['state'])}{paused}"
+
+
+# ------------------------------------------------------------------ shares
+
+
+@command(shares, "list")
+def shares_list(session: Session) -> None:
+    """List the weights of tenants; those that are not listed weigh 1."""
+    with session.api() as api:
+        answer = api.get("/shares")
+    if session.as_json:
+        screen.print_json(answer)
+        return
+    screen.print_table(("tenant", "weight"), ([each["tenant"], each["weight"]] for each in answer["items"]))
+
+
+@command(shares, "set")
+def shares_set(
+    session: Session,
+    tenant: Annotated[str, typer.Argument(metavar="TENANT")],
+    weight: Annotated[int, typer.Argument(metavar="WEIGHT", min=1)],
+) -> None:
+    """Give a tenant a weight in the shares of worker slots."""
+    with session.api() as api:
+        answer = api.post("/shares", {"tenant": tenant, "weight": weight})
+    if session.as_json:
+        screen.print_json(answer)
+    else:
+        screen.print_line(f"{answer['tenant']} weighs {answer['weight']}")
 
 
 # ------------------------------------------------------------------ workers

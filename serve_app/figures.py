@@ -6,6 +6,7 @@
     task_cache_hits_total|<dag>, task_cache_misses_total|<dag>
     triggered_runs_total|<dag>                          runs that started because of other DAGs or of assets
     schedule_fires_dropped_total|<dag>|<reason>
+    slot_time_ms|<tenant>|<class>
     pipeline_jobs_lost_total|@ci, pipeline_jobs_retried_total|@ci
     orchestrator_jobs_total|<blueprint>, orchestrator_jobs_failed_total|<blueprint>
     orchestrator_job_duration_seconds|le|<bound>, |sum_ms, |count
@@ -32,6 +33,7 @@ _GAUGES = (
     ("orchestrator_active_workers", "Worker slots that take work", "workers"),
     ("orchestrator_queued_runs", "Runs that wait for admission", "queued_runs"),
     ("orchestrator_active_runs", "Runs that were admitted and have not ended", "active_runs"),
+    ("orchestrator_oldest_queued_run_seconds", "How long the run waits for admission that waits longest", "oldest_s"),
 )
 #: the same of the gateway, with its names in the gateway's answer; where both have a gauge their values add up
 _OUTSIDE = (
@@ -58,6 +60,7 @@ def families(
         _plain("task_cache_misses", "Tasks that were computed although they are cached", counters),
         _plain("triggered_runs", "Runs that started because of other DAGs or of assets", counters),
         _dropped(counters),
+        _slot_time(counters),
         _plain("pipeline_jobs_lost", "CI jobs that were queued again because their runner was lost", counters),
         _plain("pipeline_jobs_retried", "CI jobs that were queued again because they failed", counters),
         _plain("orchestrator_jobs", "Jobs of blueprints that began", counters, "blueprint"),
@@ -115,6 +118,16 @@ def _dropped(counters: Mapping[str, int]) -> Metric:
     for key, n in sorted(counters.items()):
         if key.startswith("schedule_fires_dropped_total|"):
             family.add_metric(key.split("|")[1:], n)
+    return family
+
+
+def _slot_time(counters: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(
+        "orchestrator_slot_seconds", "Time of worker slots that runs have used", labels=("tenant", "class")
+    )
+    for key, ms in sorted(counters.items()):
+        if key.startswith("slot_time_ms|"):
+            family.add_metric(key.split("|")[1:], ms / 1000)
     return family
 
 

@@ -56,6 +56,7 @@ from orchestrator.views import (
     Plan,
     RunChanged,
     RunView,
+    TenantShare,
     Trigger,
     Triggered,
     Widening,
@@ -77,6 +78,7 @@ from serve_app.live_runs import LiveRuns
 from serve_app.pipelines import Pipelines
 from serve_app.ports import Expect, Observation
 from serve_app.run_stream import run_frames
+from serve_app.shares import TenantShares
 from serve_app.starters import Starters, would_start_itself
 from serve_app.steps import TRIES
 from serve_app.triggers import Triggers
@@ -144,6 +146,7 @@ class Gateway:
             if settings.secret_key
             else None
         )
+        self._shares = TenantShares(journal, control)
         #: the jobs surface's part
         self.jobs = Jobs(
             journal,
@@ -516,6 +519,16 @@ class Gateway:
         if not found:
             raise NotFound("worker", worker_id)
         return found[0]
+
+    @within(DEADLINE_S)
+    async def shares(self) -> list[TenantShare]:
+        """Weights of tenants that were given one."""
+        return await self._shares.all()
+
+    @within(DEADLINE_S)
+    async def set_share(self, tenant: str, weight: float) -> TenantShare:
+        """The tenant weighs that much, durably."""
+        return await self._shares.put(tenant, weight)
 
     async def health(self) -> Mapping[str, object]:
         """What answers."""

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from orchestrator import codec
 from orchestrator.control import LimitUsage
 from orchestrator.errors import NotFound, OrchestratorError
 from orchestrator.limits import LIMITS, NO_LIMIT, Limit, check
 from orchestrator.needs import dag_key, limit_key
 from orchestrator.ports import ControlPlane, Journal
-from orchestrator.views import LimitView, WaitingView
+from orchestrator.views import LimitView, RunWaiting
 from serve_app.deadlines import DEADLINE_S, within
 
 
@@ -68,12 +70,20 @@ class LimitBook:
         await self._control.set_limit(codec.encode_limit_change(limit_key(tenant, name), None))
 
     @within(DEADLINE_S)
-    async def waiting(self, tenant: str, run_id: str) -> list[WaitingView]:
-        """Ready tasks of a run, and what each waits for. Raises NotFound."""
+    async def waiting(self, tenant: str, run_id: str) -> RunWaiting:
+        """What a run waits for: a place or a share of slots, and each ready task for which limits. Raises NotFound."""
         from serve_app.ready_tasks import waiting_tasks  # what folds runs is not needed before somebody asks
 
         usage = {use.key: use for use in await self.usage()}
-        return await waiting_tasks(self._journal, self._control, usage, tenant, run_id)
+        tasks = await waiting_tasks(self._journal, self._control, usage, tenant, run_id)
+        return msgspec.structs.replace(await self._explain(run_id), tasks=tuple(tasks))
+
+    async def _explain(self, run_id: str) -> RunWaiting:
+        """What the scheduler says; nothing when it does not answer."""
+        try:
+            return codec.decode_waiting(await self._control.explain(run_id))
+        except OrchestratorError:
+            return RunWaiting(run_id)
 
     async def usage(self) -> Iterable[LimitUsage]:
         """Nothing when the scheduler does not answer: what is defined can be seen all the same."""

@@ -44,11 +44,12 @@ from orchestrator.views import (
     PublishedView,
     RunChanged,
     RunView,
+    RunWaiting,
     SignalSent,
+    TenantShare,
     Trigger,
     Triggered,
     Uncached,
-    WaitingView,
     Widening,
     Wider,
     WorkerView,
@@ -99,8 +100,8 @@ class Limits(Protocol):
     async def delete_limit(self, tenant: str, name: str) -> None:
         """There is no such limit any more. Raises NotFound."""
 
-    async def waiting(self, tenant: str, run_id: str) -> list[WaitingView]:
-        """Ready tasks of a run, and what each waits for. Raises NotFound."""
+    async def waiting(self, tenant: str, run_id: str) -> RunWaiting:
+        """What a run waits for: a place, a slot, and of each ready task, what for. Raises NotFound."""
 
 
 class Caches(Protocol):
@@ -247,6 +248,12 @@ class Gateway(Protocol):
 
     async def drain_worker(self, worker_id: str) -> WorkerView:
         """The worker finishes what it has and gets nothing more."""
+
+    async def shares(self) -> list[TenantShare]:
+        """Weights of tenants that were given one, by tenant; all others weigh 1."""
+
+    async def set_share(self, tenant: str, weight: float) -> TenantShare:
+        """The tenant weighs that much, durably."""
 
     async def health(self) -> Mapping[str, object]:
         """What answers: `journal`, `ray`, …"""

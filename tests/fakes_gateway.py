@@ -35,6 +35,7 @@ from orchestrator.views import (
     RunChanged,
     RunView,
     SignalSent,
+    TenantShare,
     Trigger,
     Triggered,
     Uncached,
@@ -97,6 +98,7 @@ class FakeGateway:
     _runs: dict[tuple[str, str], RunView] = field(default_factory=dict)
     _by_window: dict[tuple[str, str, str], str] = field(default_factory=dict)
     _stored: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
     _limits: dict[tuple[str, str], Limit] = field(default_factory=dict)
     _workers: dict[str, WorkerView] = field(
         default_factory=lambda: {"worker-default-0": WorkerView("worker-default-0", "default", "idle", "n1", 42)}
@@ -334,6 +336,15 @@ class FakeGateway:
             raise NotFound("worker", worker_id)
         self._workers[worker_id] = replace(self._workers[worker_id], state="draining")
         return self._workers[worker_id]
+
+    async def shares(self) -> list[TenantShare]:
+        self._check()
+        return [TenantShare(tenant, weight) for tenant, weight in sorted(self.weights.items())]
+
+    async def set_share(self, tenant: str, weight: float) -> TenantShare:
+        await self._pass_gate()
+        self.weights[tenant] = weight
+        return TenantShare(tenant, weight)
 
     @property
     def cache(self) -> FakeGateway:

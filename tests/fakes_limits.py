@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from orchestrator.errors import NotFound
 from orchestrator.limits import Limit
-from orchestrator.views import LimitView, WaitingView
+from orchestrator.views import LimitView, RunWaiting, WaitingView
 
 
 class FakeLimits:
@@ -37,11 +37,12 @@ class FakeLimits:
         await self.limit(tenant, name)
         del self.defined[tenant, name]
 
-    async def waiting(self, tenant: str, run_id: str) -> list[WaitingView]:
+    async def waiting(self, tenant: str, run_id: str) -> RunWaiting:
         self._check()
         if not run_id.startswith("run_"):
             raise NotFound("run", run_id)
-        return [WaitingView("extract", "gpu", ("pool gpu has no workers", "a worker slot of pool gpu"))]
+        tasks = (WaitingView("extract", "gpu", ("pool gpu has no workers", "a worker slot of pool gpu")),)
+        return RunWaiting(run_id, "slot", "manual", share=0.5, tasks=tasks)
 
 
 def _view(name: str, limit: Limit) -> LimitView:

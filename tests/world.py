@@ -147,11 +147,11 @@ class World:
             raise WorldFailed(self._story(self.watcher.failures[0]))
         return self
 
-    def play_with(self, course: Callable[[World], Awaitable[T]]) -> T:
-        """Another course with the same cast, one worker, tasks that take 0.1 s, and fair weather."""
+    def play_with(self, course: Callable[[World], Awaitable[T]], mischief: Mischief | None = None) -> T:
+        """Another course with the same cast, one worker, fair weather, and tasks that take 0.1 s unless told."""
         asyncio.set_event_loop(self.loop)
         del self.workers[1:]
-        self.character.mischief = Mischief(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, (0.1,))
+        self.character.mischief = mischief or Mischief(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, (0.1,))
         try:
             return self.loop.run_until_complete(self._staged(course))
         finally:

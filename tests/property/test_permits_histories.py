@@ -14,20 +14,20 @@ from random import Random
 import pytest
 
 from orchestrator.control import Bound
-from orchestrator.dispatch import Slots
 from orchestrator.leases import Lease, label_of
 from orchestrator.limits import Limit, Rate
 from orchestrator.messages import Need
 from orchestrator.permits import PATIENCE_S, Permits
+from orchestrator.slots import Slots
 
 HISTORIES = 300
 MANY = int(os.environ.get("PERMITS_MANY", "10000"))
-#: what additions of floats may be off by
-ROUNDING_S = 1e-9
 STEPS = 60
 KEYS = ("l/t/a", "l/t/b", "l/t/c", "d/t/d")
 POOLS = ("default", "gpu")
 HOLDERS = ("run-actor-0", "run-actor-1", "run-actor-2")
+#: two of them serve one tenant, and the third another one
+LEAVES = {holder: ("tu"[n // 2], "manual", "d") for n, holder in enumerate(HOLDERS)}
 
 
 @dataclass
@@ -100,7 +100,7 @@ class World:
                 runs.yielding = False
             self.slots.adopt(lease.label, worker, runs.number, self.now_s)
         for (holder, need), n in self.waiting.items():
-            self.permits.demand(holder, need, {0: n}, self.now_s)
+            self.permits.demand(holder, need, {LEAVES[holder]: n}, self.now_s)
         self.permits.opened = True
 
     def lease(self, worker: str) -> Lease:
@@ -114,7 +114,7 @@ class World:
         """Tasks are ready."""
         key = self.rng.choice(HOLDERS), self.rng.choice(self.needs)
         self.waiting[key] = self.waiting.get(key, 0) + self.rng.randint(1, 3)
-        self.permits.demand(*key, {0: self.waiting[key]}, self.now_s)
+        self.permits.demand(*key, {LEAVES[key[0]]: self.waiting[key]}, self.now_s)
 
     def go(self) -> None:
         """Tasks are cancelled."""
@@ -132,7 +132,7 @@ class World:
         key = runs.holder, runs.need
         if not runs.orphan and not runs.yielding and runs.starts is None and self.waiting.get(key):
             self.take(key)
-            self.permits.demand(*key, {0: n} if (n := self.waiting.get(key, 0)) else {}, self.now_s)
+            self.permits.demand(*key, {LEAVES[key[0]]: n} if (n := self.waiting.get(key, 0)) else {}, self.now_s)
             self.start(worker, runs)
             return
         label = label_of(*key)
@@ -186,7 +186,7 @@ class World:
         self.grant()
         while claims := self.permits.offers(self.now_s, set(self.workers.values())):
             for claim in claims:
-                self.slots.demand(claim.label, dict(claim.ranks), claim.need.pool)
+                self.slots.demand(claim.label, claim.leaves, claim.need.pool)
             self.grant()
         asked = [(ask.worker, ask.lease) for ask in self.slots.yields(self.now_s)]
         asked += [(lease.worker, lease.number) for lease in self.permits.yields(self.now_s)]
@@ -196,7 +196,7 @@ class World:
 
     def grant(self) -> None:
         grants = self.slots.grants(self.now_s, lambda label: self.permits.take(label, self.now_s))
-        leases = [self.permits.bind(g.holder, g.worker, g.incarnation, g.lease, self.now_s) for g in grants]
+        leases = [self.permits.bind(grant, self.now_s) for grant in grants]
         for lease in leases:
             self.granted(lease)
 
@@ -216,7 +216,7 @@ class World:
         if lease.metered:
             self.permits.begun(lease, 1, self.now_s)
         n = self.waiting.get(key, 0)
-        self.permits.demand(*key, {0: n} if n else {}, self.now_s)
+        self.permits.demand(*key, {LEAVES[key[0]]: n} if n else {}, self.now_s)
 
     def take(self, key: tuple[str, Need]) -> None:
         self.waiting[key] -= 1
@@ -228,7 +228,7 @@ class World:
             rate, starts = self.limits[key].rate, self.started.setdefault(key, [])
             starts.append(self.now_s)
             if rate is not None:
-                recent = [at for at in starts if at > self.now_s - rate.per_s + ROUNDING_S]
+                recent = [at for at in starts if at + rate.per_s > self.now_s]
                 assert len(recent) <= rate.count, f"I7 {key}: {len(recent)} starts in {rate.per_s} s, at {worker}"
 
     # ── what must be so ──

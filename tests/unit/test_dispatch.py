@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from orchestrator.dispatch import QUANTUM_S, Admission, Grant, Queued, Slots, Yield, rank_of
+from orchestrator.dispatch import WAKES, Admission, Queued
+from orchestrator.slots import QUANTUM_S, Grant, Slots, Yield
+
+MANUAL, BACKFILL = ("t", "manual", "d"), ("t", "backfill", "d")
 
 
 def queued(run_id: str, parent: str | None = None, *, dag: str = "d", limit: int | None = None) -> Queued:
-    return Queued(run_id, dag, parent, rank_of(parent), limit)
+    return Queued(run_id, dag, parent, limit)
 
 
 def admission(limit: int = 16, *runs: Queued, paused: bool = False) -> Admission:
-    made = Admission()
+    made = Admission({"scheduled": 4, "manual": 4, "backfill": 1})
     made.configure("d", limit, paused)
     for run in runs:
         made.enqueue(run)
@@ -55,13 +58,13 @@ def test_another_dag_has_a_limit_of_its_own() -> None:
 
 
 def scheduled(run_id: str) -> Queued:
-    return Queued(run_id, "d", None, 0, scheduled=True)
+    return Queued(run_id, "d", None, scheduled=True)
 
 
 def test_runs_of_a_schedule_that_must_not_overlap_start_one_by_one_and_others_pass_them() -> None:
     made = admission(16, scheduled("r1"), scheduled("r2"), queued("r3"), scheduled("r4"))
     made.configure("d", 16, False, one_by_one=True)
-    assert ids(made) == ["r1", "r3"]
+    assert ids(made) == ["r3", "r1"]
     made.enqueue(queued("r5"))
     assert ids(made) == ["r5"]
     made.finish("r3")
@@ -94,11 +97,20 @@ def test_runs_of_a_schedule_may_overlap_once_its_dag_says_so() -> None:
     assert ids(made) == ["r2", "r3"]
 
 
-def test_a_backfill_never_takes_the_place_of_another_run() -> None:
-    made = admission(2, queued("r1", "b"), queued("r2", "b"), queued("r8"), queued("r9"))
-    assert ids(made) == ["r8", "r9"]
-    made.finish("r8")
+def test_a_backfill_gets_its_share_of_the_places_and_no_more() -> None:
+    made = admission(1, *(queued(f"b{n}", "b") for n in range(9)), *(queued(f"m{n}") for n in range(9)))
+    started = ids(made)
+    while len(started) < 10:
+        made.finish(started[-1])
+        started += ids(made)
+    assert "".join(run[0] for run in started) == "mbmmmmbmmm"
+
+
+def test_backfills_of_one_dag_take_turns() -> None:
+    made = admission(1, queued("r1", "b"), queued("r2", "b"), queued("r3", "c"))
     assert ids(made) == ["r1"]
+    made.finish("r1")
+    assert ids(made) == ["r3"]
 
 
 def test_a_backfill_keeps_within_its_own_limit_too() -> None:
@@ -158,8 +170,8 @@ def test_what_is_told_twice_counts_once() -> None:
 # ── slots ──
 
 
-def slots(workers: int = 1) -> Slots:
-    made = Slots()
+def slots(workers: int = 1, made: Slots | None = None) -> Slots:
+    made = made or Slots()
     for n in range(workers):
         made.add(f"w{n}", "default", "i1")
     return made
@@ -171,32 +183,56 @@ def holders(made: Slots) -> list[str | None]:
 
 def test_a_free_slot_is_leased_to_who_has_ready_tasks() -> None:
     made = slots(2)
-    made.demand("A", {0: 1})
+    made.demand("A", {MANUAL: 1})
     assert made.grants(0.0) == [Grant("A", "w0", "i1", 1)]
     assert (holders(made), made.waiting, made.wants("A")) == (["A", None], 0, False)
 
 
 def test_no_slot_is_idle_while_tasks_wait() -> None:
     made = slots(3)
-    made.demand("A", {0: 5})
-    made.demand("B", {1: 1})
+    made.demand("A", {MANUAL: 5})
+    made.demand("B", {BACKFILL: 1})
     made.grants(0.0)
     assert None not in holders(made)
 
 
-def test_a_lower_rank_goes_first_then_who_has_less() -> None:
-    made = slots(3)
-    made.demand("A", {1: 9})
-    made.demand("B", {0: 1})
-    made.demand("C", {1: 9})
+def test_who_wakes_goes_first_then_who_has_less() -> None:
+    made = slots(3, Slots(wakes=WAKES))
+    made.demand("A", {BACKFILL: 9})
+    made.demand("B", {MANUAL: 1})
+    made.demand("C", {BACKFILL: 9})
     assert [grant.holder for grant in made.grants(0.0)] == ["B", "A", "C"]
+
+
+def test_slots_go_to_the_leaf_that_was_served_least_wherever_it_waits() -> None:
+    made = slots(1)
+    made.demand("A", {("t", "manual", "d"): 9})
+    made.demand("B", {("u", "manual", "d"): 9})
+    made.served("A", {("default", "t", "manual", "d"): 3.0, ("default", "u", "manual", "d"): 5.0})
+    assert [grant.holder for grant in made.grants(0.0)] == ["A"]
+
+
+def test_a_holder_that_serves_only_who_is_ahead_gives_a_slot_to_who_is_behind() -> None:
+    made, ahead, behind = slots(3), ("t", "manual", "d"), ("u", "manual", "d")
+    made.demand("A", {ahead: 9})
+    made.grants(0.0)
+    made.demand("B", {behind: 9})
+    made.release("A", "w2", 3)
+    made.served("A", {("default", *ahead): 0.1})
+    [mine] = made.grants(0.0)
+    assert mine.holder == "B"
+    made.served("A", {("default", *ahead): 2.0})
+    made.served("B", {("default", *behind): 1.0})
+    assert made.yields(QUANTUM_S / 2) == []
+    assert made.yields(QUANTUM_S) == [Yield("A", "w0", 1)]
+    assert made.yields(9.0) == [], "one at a time"
 
 
 def test_a_released_slot_is_free_for_the_next() -> None:
     made = slots()
-    made.demand("A", {0: 1})
+    made.demand("A", {MANUAL: 1})
     [grant] = made.grants(0.0)
-    made.demand("B", {0: 1})
+    made.demand("B", {MANUAL: 1})
     assert made.grants(0.0) == []
     made.release("A", "w0", grant.lease)
     assert made.grants(0.0) == [Grant("B", "w0", "i1", 2)]
@@ -204,7 +240,7 @@ def test_a_released_slot_is_free_for_the_next() -> None:
 
 def test_an_old_or_foreign_release_changes_nothing() -> None:
     made = slots()
-    made.demand("A", {0: 1})
+    made.demand("A", {MANUAL: 1})
     made.grants(0.0)
     for holder, lease in (("A", 0), ("A", 2), ("B", 1)):
         made.release(holder, "w0", lease)
@@ -214,18 +250,18 @@ def test_an_old_or_foreign_release_changes_nothing() -> None:
 
 def test_who_has_most_is_asked_to_yield_to_who_has_none() -> None:
     made = slots(2)
-    made.demand("A", {0: 9})
+    made.demand("A", {MANUAL: 9})
     made.grants(0.0)
-    made.demand("B", {0: 1})
+    made.demand("B", {MANUAL: 1})
     assert len(made.yields(0.0)) == 1
     assert made.yields(0.0) == []
 
 
 def test_a_single_lease_is_held_for_a_quantum_before_it_has_to_go() -> None:
     made = slots()
-    made.demand("A", {0: 9})
+    made.demand("A", {MANUAL: 9})
     made.grants(0.0)
-    made.demand("B", {0: 1})
+    made.demand("B", {MANUAL: 1})
     assert made.yields(QUANTUM_S / 2) == []
     assert made.next_review_s(QUANTUM_S / 2) == QUANTUM_S / 2
     assert made.yields(QUANTUM_S) == [Yield("A", "w0", 1)]
@@ -234,9 +270,9 @@ def test_a_single_lease_is_held_for_a_quantum_before_it_has_to_go() -> None:
 
 def test_while_a_slot_is_on_its_way_back_there_is_nothing_to_review() -> None:
     made = slots(2)
-    made.demand("A", {0: 9})
+    made.demand("A", {MANUAL: 9})
     made.grants(0.0)
-    made.demand("B", {0: 1})
+    made.demand("B", {MANUAL: 1})
     assert made.yields(0.0)
     assert made.next_review_s(5.0) is None
 
@@ -244,9 +280,9 @@ def test_while_a_slot_is_on_its_way_back_there_is_nothing_to_review() -> None:
 def test_a_review_that_is_due_finds_a_slot_to_ask_back() -> None:
     for since_s in (0.1, 0.7, 4.225, 1e5 / 3):
         made = slots()
-        made.demand("A", {0: 9})
+        made.demand("A", {MANUAL: 9})
         made.grants(since_s)
-        made.demand("B", {0: 1})
+        made.demand("B", {MANUAL: 1})
         wait_s = made.next_review_s(since_s)
         assert wait_s is not None
         now_s = since_s + wait_s
@@ -256,7 +292,7 @@ def test_a_review_that_is_due_finds_a_slot_to_ask_back() -> None:
 
 def test_nobody_yields_while_nobody_waits() -> None:
     made = slots()
-    made.demand("A", {0: 9})
+    made.demand("A", {MANUAL: 9})
     made.grants(0.0)
     assert made.yields(99.0) == []
     assert made.next_review_s(99.0) is None
@@ -264,18 +300,18 @@ def test_nobody_yields_while_nobody_waits() -> None:
 
 def test_a_draining_slot_is_asked_back_and_given_to_nobody() -> None:
     made = slots(2)
-    made.demand("A", {0: 9})
+    made.demand("A", {MANUAL: 9})
     made.grants(0.0)
     made.drain("w0")
     assert made.yields(0.0) == [Yield("A", "w0", 1)]
     made.release("A", "w0", 1)
-    made.demand("A", {0: 9})
+    made.demand("A", {MANUAL: 9})
     assert made.grants(0.0) == []
 
 
 def test_a_new_incarnation_ends_the_lease_and_the_same_one_does_not() -> None:
     made = slots()
-    made.demand("A", {0: 1})
+    made.demand("A", {MANUAL: 1})
     made.grants(0.0)
     made.add("w0", "default", "i1")
     assert holders(made) == ["A"]
@@ -285,7 +321,7 @@ def test_a_new_incarnation_ends_the_lease_and_the_same_one_does_not() -> None:
 
 def test_a_holder_that_lost_its_memory_has_neither_leases_nor_demand() -> None:
     made = slots(2)
-    made.demand("A", {0: 3})
+    made.demand("A", {MANUAL: 3})
     made.grants(0.0)
     made.forget("A")
     assert (holders(made), made.waiting, made.held("A")) == ([None, None], 0, 0)
@@ -296,7 +332,7 @@ def test_a_lease_of_an_earlier_scheduler_is_taken_over_and_its_number_is_not_use
     made.adopt("A", "w0", 41, 0.0)
     made.adopt("B", "w0", 50, 0.0)
     made.adopt("A", "nowhere", 60, 0.0)
-    made.demand("B", {0: 1})
+    made.demand("B", {MANUAL: 1})
     assert holders(made) == ["A", None]
     assert made.grants(0.0) == [Grant("B", "w1", "i1", 42)]
 
@@ -305,7 +341,7 @@ def test_a_lost_worker_has_no_slot() -> None:
     made = slots()
     made.remove("w0")
     made.remove("w0")
-    made.demand("A", {0: 1})
+    made.demand("A", {MANUAL: 1})
     assert made.grants(0.0) == []
 
 
@@ -313,10 +349,10 @@ def test_however_many_wait_a_holder_keeps_one_lease_for_its_quantum() -> None:
     slots = Slots()
     for worker in ("w0", "w1"):
         slots.add(worker, "default", "i")
-    slots.demand("first", {0: 4})
+    slots.demand("first", {MANUAL: 4})
     assert len(slots.grants(0.0)) == 2
-    slots.demand("second", {1: 1})
-    slots.demand("third", {1: 1})
+    slots.demand("second", {BACKFILL: 1})
+    slots.demand("third", {BACKFILL: 1})
     assert len(slots.yields(0.0)) == 1
     assert slots.yields(QUANTUM_S / 2) == []
     assert len(slots.yields(QUANTUM_S)) == 1
@@ -331,7 +367,7 @@ def test_windows_of_a_paused_backfill_wait_and_others_do_not() -> None:
     made.shape("d", "b1", None, True)
     for run in (queued("r1", "b1"), queued("r2", "b2"), queued("r3")):
         made.enqueue(run)
-    assert [run.run_id for run in made.admit()] == ["r3", "r2"]
+    assert sorted(run.run_id for run in made.admit()) == ["r2", "r3"]
     made.shape("d", "b1", None, False)
     assert [run.run_id for run in made.admit()] == ["r1"]
 
@@ -360,3 +396,29 @@ def test_a_window_that_goes_on_after_its_paused_backfill_has_ended_is_a_run_like
     made.unshape("b1")
     made.enqueue(queued("r2", "b1"))
     assert [run.run_id for run in made.admit()] == ["r1", "r2"]
+
+
+def test_what_was_served_in_one_pool_does_not_count_in_another() -> None:
+    made, ahead, behind = slots(1), ("t", "manual", "d"), ("u", "manual", "d")
+    made.add("g0", "gpu", "i1")
+    made.served("A", {("default", *ahead): 5.0, ("gpu", *behind): 5.0})
+    for pool, holder in (("default", "{}"), ("gpu", "{}\nneed")):
+        made.demand(holder.format("A"), {ahead: 9}, pool)
+        made.demand(holder.format("B"), {behind: 9}, pool)
+    made.served("A", {("default", *ahead): 5.0, ("gpu", *behind): 5.0})
+    assert {grant.worker: grant.holder for grant in made.grants(0.0)} == {"w0": "B", "g0": "A\nneed"}
+
+
+def test_tenants_share_the_slots_of_a_pool_by_weight_whoever_bids_for_them() -> None:
+    made, leaves = Slots({(1, "manual"): 4.0}), [("t", "manual", "d"), ("u", "manual", "d")]
+    made.weigh(("u",), 3.0)
+    made.add("g0", "gpu", "i1")
+    turns = ""
+    for _ in range(40):
+        for leaf in leaves:
+            made.demand(f"A\n{leaf[0]}", {leaf: 9}, "gpu")
+        [grant] = made.grants(0.0)
+        turns += grant.holder[-1]
+        made.served("A", {("gpu", *(grant.leaf or ())): 0.1})
+        made.release(grant.holder, grant.worker, grant.lease)
+    assert turns.count("u") == 30

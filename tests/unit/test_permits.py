@@ -7,9 +7,11 @@ from orchestrator.leases import Lease, label_of
 from orchestrator.limits import Limit, Rate
 from orchestrator.messages import Need
 from orchestrator.permits import STARTS_MAX, Permits
+from orchestrator.slots import Grant
 
 W = "l/t/w"
 NEED = Need("default", ((W, 1),))
+LEAF = ("t", "manual", "d")
 
 
 def a_ledger(limit: Limit | None = None, key: str = W) -> Permits:
@@ -22,14 +24,14 @@ def a_ledger(limit: Limit | None = None, key: str = W) -> Permits:
 
 def bid(permits: Permits, holder: str, need: Need = NEED, n: int = 1, now_s: float = 0.0) -> bool:
     """It has tasks, and a slot is there: does it get its permits?"""
-    label = permits.demand(holder, need, {0: n}, now_s)
+    label = permits.demand(holder, need, {LEAF: n}, now_s)
     permits.offers(now_s, {"default"})
     return permits.take(label, now_s)
 
 
 def lease(permits: Permits, holder: str, number: int, need: Need = NEED, now_s: float = 0.0, n: int = 1) -> Lease:
     assert bid(permits, holder, need, n, now_s)
-    return permits.bind(label_of(holder, need), f"worker-{number}", "i", number, now_s)
+    return permits.bind(Grant(label_of(holder, need), f"worker-{number}", "i", number), now_s)
 
 
 def release(permits: Permits, worker: str, number: int, now_s: float) -> bool:
@@ -127,8 +129,8 @@ def test_a_new_ledger_begins_with_all_starts_used() -> None:
 
 def test_nothing_with_a_key_is_granted_before_everybody_was_heard() -> None:
     permits = Permits()
-    permits.demand("a", NEED, {0: 1}, 0.0)
-    permits.demand("a", Need("gpu"), {0: 1}, 0.0)
+    permits.demand("a", NEED, {LEAF: 1}, 0.0)
+    permits.demand("a", Need("gpu"), {LEAF: 1}, 0.0)
     assert [claim.need for claim in permits.offers(0.0, {"default"})] == [Need("gpu")]
     assert not permits.take(label_of("a", NEED), 0.0)
     permits.adopt(Lease.of("b", Bound("worker-1", "i", 7, NEED), 0.0), 0.0)
@@ -153,7 +155,7 @@ def test_a_ghost_keeps_its_permits_until_it_is_laid() -> None:
 def test_whoever_has_had_a_permit_for_a_quantum_gives_it_back_when_another_one_waits() -> None:
     permits = a_ledger(Limit(1))
     lease(permits, "a", 1)
-    permits.demand("a", NEED, {0: 5}, 0.0)
+    permits.demand("a", NEED, {LEAF: 5}, 0.0)
     permits.offers(0.0, {"default"})
     assert permits.yields(1.0) == [], "only its own tasks wait"
     assert not bid(permits, "b")

@@ -77,6 +77,7 @@ def test_every_key_arrives() -> None:
         description="Ü",
         tags=["x"],
         isolation="dedicated",
+        weight=3,
         unknown={"is": "ignored"},
     )
     second = TaskSpec(
@@ -102,6 +103,7 @@ def test_every_key_arrives() -> None:
         description="Ü",
         tags=("x",),
         isolation="dedicated",
+        weight=3,
     )
 
 
@@ -189,6 +191,7 @@ def test_equal_meanings_hash_equally() -> None:
         (dag(a_task(retry_delay_s=-1)), "tasks/0/retry_delay_s", "must be greater than or equal to 0"),
         (dag(a_task(timeout_s=0.5)), "tasks/0/timeout_s", "must be greater than or equal to 1"),
         (dag(a_task(timeout_s=True)), "tasks/0/timeout_s", "must be a valid number"),
+        (dag(a_task(), weight=0), "weight", "must be greater than or equal to 1"),
         (dag(a_task(priority=101)), "tasks/0/priority", "must be less than or equal to 100"),
         (dag(a_task(params=[])), "tasks/0/params", "must be a valid dictionary"),
         (dag(a_task(type="core.noop", entrypoint="a:b")), "tasks/0", "give type or entrypoint, not both"),

@@ -108,6 +108,8 @@ def operations() -> dict[str, Json]:
             Kind.NOT_FOUND,
         ),
         "task_logs": _get((_run_id(), _task(), _attempt()), m.DagsLogList, Kind.INVALID, Kind.NOT_FOUND),
+        "list_shares": _get((), m.DagsShareList),
+        "set_share": _post((), m.DagsShare, m.DagsShare, problems=(Kind.INVALID,)),
         "decide": _post((_run_id(), _task()), w.DagsDecision, m.DagsTaskChanged, problems=_OF_COMMANDS),
         "signal": _post(
             (_run_id(), _path("name", parse.SIGNAL_NAME, "data_ready")),

@@ -309,6 +309,17 @@ class Handlers:
             frame.wire = sse.frame(frame.seq, frame.kind, words.event(frame))
         return frame.wire
 
+    # -- shares
+
+    async def list_shares(self, _: Request, __: Principal) -> Response:
+        """List the weights of tenants"""
+        return _answer({"items": [words.share(each) for each in await self._gateway.shares()]})
+
+    async def set_share(self, request: Request, _: Principal) -> Response:
+        """Set the weight of a tenant"""
+        tenant, weight = parse.share(await self._json(request))
+        return _answer(words.share(await unhindered(self._gateway.set_share(tenant, weight))))
+
     # -- workers
 
     async def list_workers(self, _: Request, __: Principal) -> Response:
@@ -332,7 +343,7 @@ class Handlers:
     async def waiting_tasks(self, request: Request, principal: Principal) -> Response:
         """List ready tasks of a run that have not started, and what they wait for"""
         found = await self._gateway.limit_book.waiting(principal.tenant, _path_id(request, "run", "run_id"))
-        return _answer({"items": [words.waiting(each) for each in found]})
+        return _answer(words.run_waiting(found))
 
     async def list_limits(self, _: Request, principal: Principal) -> Response:
         """List limits on tasks that run, and what is in use of them"""

@@ -528,6 +528,19 @@ class DagsScale(BaseModel):
     n: int = Field(ge=0, le=parse.MOST_WORKERS)
 
 
+class DagsShare(BaseModel):
+    """A tenant's weight in the shares of worker slots; tenants that are not listed weigh 1."""
+
+    tenant: str = Field(min_length=1, max_length=100, pattern=NO_NUL)
+    weight: int = Field(ge=1, le=parse.MOST_WEIGHT)
+
+
+class DagsShareList(BaseModel):
+    """Tenants that were given a weight."""
+
+    items: list[DagsShare]
+
+
 class DagsWorker(BaseModel):
     """One worker slot."""
 
@@ -586,9 +599,19 @@ class DagsWaiting(BaseModel):
 
 
 class DagsWaitingList(BaseModel):
-    """Ready tasks that have not started."""
+    """What a run waits for: its place, its share of slots, and what its ready tasks have not started for."""
 
     items: list[DagsWaiting]
+    run_id: str
+    waiting_for: Literal["place", "slot"] | None = Field(
+        description="a place among its DAG's active runs; a worker slot"
+    )
+    run_class: Literal["scheduled", "manual", "backfill"] | None
+    ahead: int | None = Field(description="runs that start before it in its lane")
+    active_runs: int | None
+    max_active_runs: int | None
+    paused: bool
+    share: float | None = Field(description="of all slots, what its DAG gets while all who want some now go on to")
 
 
 class DagsLimitDeleted(BaseModel):
@@ -727,6 +750,7 @@ BODIES: dict[type[BaseModel], dict[str, dict[str, Any]]] = {
             "n": 5,
         }
     },
+    DagsShare: {"twice the share": {"tenant": "acme", "weight": 2}},
     DagsScale: {"four slots": {"pool": "default", "n": 4}},
     DagsLimit: {"three at a time, ten a minute": {"max_running": 3, "rate": {"count": 10, "per_s": 60}}},
     DagsReason: {"with a reason": {"reason": "upstream is down"}},

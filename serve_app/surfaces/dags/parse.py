@@ -38,6 +38,7 @@ EVENT_ID = r"[A-Za-z0-9_.:~@+=-]{1,200}"
 
 MOST_RUNS_IN_BATCH = 10_000
 MOST_WORKERS = 512
+MOST_WEIGHT = 1000
 #: ticks of a preview
 MOST_TICKS = 200
 TICKS = 10
@@ -283,6 +284,15 @@ def scale(body: object) -> tuple[str, int]:
     n = fields.whole("n", 0, MOST_WORKERS, required=True)
     fields.check()
     return pool or "default", n or 0
+
+
+def share(body: object) -> tuple[str, int]:
+    """Tenant and weight of POST /shares."""
+    fields = Fields(body)
+    tenant = fields.text("tenant", required=True, shortest=1, longest=100)
+    weight = fields.whole("weight", 1, MOST_WEIGHT, required=True)
+    fields.check()
+    return tenant or "", weight or 1
 
 
 def limit(body: object) -> Limit:

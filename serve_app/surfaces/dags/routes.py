@@ -66,6 +66,8 @@ ENDPOINTS = (
     ("POST", "/runs/{run_id}/tasks/{task}/skip", "client", "skip_task"),
     ("GET", "/runs/{run_id}/tasks/{task}/instances", "client", "map_instances"),
     ("GET", "/runs/{run_id}/tasks/{task}/logs", "client", "task_logs"),
+    ("GET", "/shares", "admin", "list_shares"),
+    ("POST", "/shares", "admin", "set_share"),
     ("POST", "/runs/{run_id}/tasks/{task}/decision", "client", "decide"),
     ("POST", "/runs/{run_id}/signals/{name}", "client", "signal"),
     ("GET", "/runs/{run_id}/query", "client", "queries"),

@@ -40,7 +40,9 @@ from orchestrator.views import (
     PublishedView,
     RunChanged,
     RunView,
+    RunWaiting,
     SignalSent,
+    TenantShare,
     Triggered,
     Uncached,
     WaitingView,
@@ -319,6 +321,26 @@ def published(view: PublishedView, run_id: str) -> Json:
 def log(chunk: LogChunk) -> Json:
     """Output of one attempt."""
     return {"task": chunk.task, "attempt": chunk.attempt, "text": chunk.text, "truncated": chunk.truncated}
+
+
+def share(view: TenantShare) -> Json:
+    """A tenant's weight."""
+    return {"tenant": view.tenant, "weight": int(view.weight)}
+
+
+def run_waiting(view: RunWaiting) -> Json:
+    """What a run waits for."""
+    return {
+        "items": [waiting(each) for each in view.tasks],
+        "run_id": view.run_id,
+        "waiting_for": view.waiting_for,
+        "run_class": view.run_class,
+        "ahead": view.ahead,
+        "active_runs": view.active_runs,
+        "max_active_runs": view.max_active_runs,
+        "paused": view.paused,
+        "share": view.share,
+    }
 
 
 def worker(view: WorkerView) -> Json:

@@ -16,12 +16,13 @@ from actors.guard import Guard
 from actors.settings import Settings
 from orchestrator import codec
 from orchestrator.control import Binding, Bound, Claims
-from orchestrator.dispatch import Slots
 from orchestrator.limits import Limit
 from orchestrator.messages import Fenced, Need
+from orchestrator.slots import Slots
 
 W = "l/t/w"
 NEED = Need("default", ((W, 1),))
+LEAF = ("t", "manual", "d")
 WORKER = "worker-default-0"
 
 
@@ -49,7 +50,7 @@ async def a_lease(peers: Any) -> Guard:
     guard = Guard(peers, Clock(), slots, spawn, lambda: None, lambda: ("a",), lambda: (WORKER,))
     guard.begin(1, {W: codec.encode_limit(Limit(1))})
     guard.permits.opened = guard._opening = True
-    guard.take_claims(Claims("a", 1, 1, ((NEED, {0: 1}),), whole=True, held=()))
+    guard.take_claims(Claims("a", 1, 1, ((NEED, ((LEAF, 1),)),), whole=True, held=()))
     now_s = Clock().monotonic()
     assert guard.offer(now_s)
     (grant,) = slots.grants(now_s, guard.takes(now_s))

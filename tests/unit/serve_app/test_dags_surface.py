@@ -366,6 +366,7 @@ async def test_a_failing_gateway_is_told_without_its_reasons(
         "/runs": {"dag_id": "x"},
         "/runs/batch": {"runs": [{"dag_id": "x"}]},
         "/workers/scale": {"n": 1},
+        "/shares": {"tenant": "t", "weight": 2},
         "/runs/run_9/tasks/extract/decision": {"choice": "approve"},
         "/runs/run_9/widen": {"to": "2025-10-09", "dry_run": True},
         "/runs/run_9/cap": {"max_active_runs": 1},

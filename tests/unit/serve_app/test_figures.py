@@ -45,6 +45,11 @@ def test_jobs_that_were_queued_again_are_told_by_their_reason() -> None:
     assert 'pipeline_jobs_retried_total{dag="@ci"} 3.0' in lines
 
 
+def test_slot_time_is_told_in_seconds_by_tenant_and_class() -> None:
+    lines = text({"slot_time_ms|t|backfill": 1500})
+    assert 'orchestrator_slot_seconds_total{class="backfill",tenant="t"} 1.5' in lines
+
+
 def test_requests_of_all_replicas_add_up() -> None:
     counters: dict[str, int] = {}
     for seconds in (0.004, 0.004, 0.2, 9.0):

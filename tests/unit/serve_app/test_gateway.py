@@ -26,7 +26,7 @@ from orchestrator.errors import (
 )
 from orchestrator.limits import LIMITS, Limit, Rate
 from orchestrator.ports import Append, Command, CommandReply, StoredReply
-from orchestrator.views import Idempotency, Trigger, Triggered, WorkerView
+from orchestrator.views import Idempotency, RunWaiting, Trigger, Triggered, WorkerView
 from serve_app import gateway as gateways
 from serve_app.gateway import Gateway
 from tests.conformance.journal_builders import Owner
@@ -84,6 +84,11 @@ class Stage:
     async def set_limit(self, change: bytes) -> None:
         key, limit = codec.decode_limit_change(change)
         await self.journal.put_records(LIMITS, {key: None if limit is None else codec.encode_limit(limit)})
+
+    async def explain(self, run_id: str) -> bytes:
+        if self.hangs:
+            raise ActorUnreachable("scheduler", "it hangs")
+        return codec.encode_waiting(RunWaiting(run_id, "slot", "manual", share=0.25))
 
     async def limit_usage(self) -> bytes:
         if self.hangs:
@@ -730,15 +735,17 @@ async def test_a_ready_task_tells_what_it_waits_for() -> None:
     run_id = (await world.trigger()).run_id
     book = world.gateway.limit_book
     await book.set_limit("t", "one", Limit(2))
-    assert await book.waiting("t", run_id) == [], "it has not started"
+    told = await book.waiting("t", run_id)
+    assert told.tasks == (), "it has not started"
+    assert (told.waiting_for, told.share) == ("slot", 0.25), "as the scheduler says"
     owner = await Owner(world.journal).start()
     started = codec.encode_events([e.RunStarted(NOW, 1)])
     step = Append(run_id=run_id, expected=1, count=1, events=started, state="running", attempts=1)
     assert await owner.commit(step) == ["ok"]
-    told = {view.task: view.reasons for view in await book.waiting("t", run_id)}
-    assert set(told) == {"a", "b"}
-    assert told["b"][0] == "pool gpu has no workers"
-    assert "limit one: 2 of 2 in use" in told["b"]
-    assert told["a"][-1] == "a worker slot of pool default"
+    reasons = {view.task: view.reasons for view in (await book.waiting("t", run_id)).tasks}
+    assert set(reasons) == {"a", "b"}
+    assert reasons["b"][0] == "pool gpu has no workers"
+    assert "limit one: 2 of 2 in use" in reasons["b"]
+    assert reasons["a"][-1] == "a worker slot of pool default"
     with pytest.raises(NotFound):
         await book.waiting("other", run_id)

@@ -257,6 +257,7 @@ def test_an_instance_whose_actor_does_not_come_back_has_crashed() -> None:
     async def course(world: World) -> None:
         world.character.mischief.takes_s = (600.0,)
         instance_id = await started(world, CHAIN)
+        await asyncio.sleep(1.0)  # it has told the scheduler of its incarnation, which would start it otherwise
         world.wire.processes.pop(f"orchestrator:{instance_id}").end()
         view = await of(world).instance(TENANT, instance_id)
         assert (view.status, view.alive) == ("running", False)

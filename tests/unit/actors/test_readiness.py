@@ -1,0 +1,119 @@
+"""Whose tasks make the next batch: one DAG alone costs nothing, several share by weight, with needs or without."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+
+from actors.crew import Seat
+from actors.hosted import HostedRun
+from actors.readiness import ReadyRuns
+from orchestrator import events as e
+from orchestrator import run as runs
+from orchestrator.messages import Need
+from orchestrator.shares import Shares
+from tests.builders import AT, a_dag, a_task, created, versions
+
+
+class OneSeat:
+    """The part of a crew that is asked: one seat that is always free, and tasks of 15 ms."""
+
+    def __init__(self, need: Need | None = None) -> None:
+        self.seat = Seat("w", "i", 1, need=need)
+        self.seats = {"w": self.seat}
+
+    def with_room(self) -> list[Seat]:
+        return [self.seat]
+
+    bound_with_room = with_room
+
+    def takes_s(self, _kind: str) -> float:
+        return 0.015
+
+    def seen(self) -> None:
+        """Nobody asks."""
+
+
+def hosted(tenant: str, dag_id: str = "d", tasks: int = 60, **changes: object) -> HostedRun:
+    """A run that has begun."""
+    definition = a_dag(*(a_task(f"t{n}", type="core.sleep") for n in range(tasks)), dag_id=dag_id, **changes)
+    history = [created(f"run_{tenant}_{dag_id}", tenant=tenant, dag_id=dag_id), e.RunStarted(AT, 1)]
+    return HostedRun(runs.fold(history, versions(definition)))
+
+
+def begin(run: HostedRun, wanted: runs.Begin) -> None:
+    run.step(wanted, AT + timedelta(seconds=1))
+
+
+class Stage:
+    """Runs of a RunActor, and what was composed."""
+
+    def __init__(self, *waiting: HostedRun, need: Need | None = None, competing: bool = False) -> None:
+        self.shares, self.crew = Shares(), OneSeat(need)
+        self.ready = ReadyRuns(self.shares, lambda: 0.0, lambda: competing)
+        for run in waiting:
+            self.ready.look(run)
+
+    def turns(self, number: int) -> Counter[str]:
+        """tenant/DAG -> tasks in the next batches, of one seat, one after another."""
+        out: Counter[str] = Counter()
+        for _ in range(number):
+            made = self.ready.compose(self.crew, begin)  # type: ignore[arg-type]  # the part of it that is asked
+            if self.crew.seat.need is not None:
+                made += self.ready.compose_bound(self.crew, begin, lambda *_: None)  # type: ignore[arg-type]
+            for sending in made:
+                for run_id, positions in sending.positions.items():
+                    out[run_id] += len(positions)
+        return out
+
+
+def test_a_dag_that_is_alone_is_charged_nothing_and_has_no_rivals() -> None:
+    stage = Stage(hosted("a"))
+    assert stage.turns(9) == {"run_a_d": 9}
+    assert not stage.shares.contended
+    assert ("a", "manual", "d") not in stage.shares
+    assert stage.shares.leads() == {}
+
+
+def test_a_dag_that_is_alone_here_is_charged_while_others_compete_elsewhere() -> None:
+    stage = Stage(hosted("a"), competing=True)
+    stage.turns(1)
+    assert stage.shares.lead(("a",), ("b",)) == 0.0, "who has been alone is not ahead of who comes"
+    late = hosted("b")
+    stage.ready.look(late)
+    stage.turns(1)
+    assert stage.shares.contended
+
+
+def test_dags_of_a_tenant_share_by_weight() -> None:
+    assert Stage(hosted("a", "x"), hosted("a", "y", weight=3)).turns(40) == {"run_a_x": 10, "run_a_y": 30}
+
+
+def test_tenants_share_what_tasks_with_one_need_get() -> None:
+    need = Need("gpu")
+    tasks = tuple(a_task(f"t{n}", type="core.sleep", pool="gpu") for n in range(60))
+
+    def run(tenant: str) -> HostedRun:
+        history = [created(f"run_{tenant}_d", tenant=tenant), e.RunStarted(AT, 1)]
+        return HostedRun(runs.fold(history, versions(a_dag(*tasks))))
+
+    stage = Stage(run("a"), run("b"), need=need)
+    assert stage.turns(20) == {"run_a_d": 10, "run_b_d": 10}
+    tree = stage.ready.bound.shares(need)
+    assert tree is not None
+    tree.charge(("a", "manual", "d"), 0.15)
+    assert stage.turns(10) == {"run_b_d": 10}, "what was served elsewhere counts"
+    assert stage.ready.demand() == {}, "none of them is plain"
+
+
+def test_the_second_dag_that_comes_finds_the_first_in_line() -> None:
+    first = hosted("a")
+    stage = Stage(first)
+    stage.turns(5)
+    stage.ready.look(hosted("b"))
+    assert stage.turns(20) == {"run_a_d": 10, "run_b_d": 10}
+    stage.ready.drop("run_b_d")
+    stage.ready.drop("run_a_d")
+    assert not stage.ready
+    stage.ready.look(hosted("c"))
+    assert stage.turns(3) == {"run_c_d": 3}
