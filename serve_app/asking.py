@@ -2,7 +2,8 @@
 
 A run that waits for admission belongs to nobody: a command on it may reach one actor in the moment in which the
 scheduler gives the run to another one. The first then answers `moved`, and has done nothing. An owner that died may
-have done it or not, so only what may be done twice is asked again.
+have done it or not, so only what may be done twice is asked again. A cancel may have ended the owner itself, an actor
+of that one run: then the run tells that it was done.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _REPEATABLE = frozenset({"cancel", "cap", "pause", "resume", "shut_down", "signa
 async def ask(journal: Journal, control: ControlPlane, owner: str, command: Command) -> CommandReply:
     """The effect of `command` is durable. Raises what the owner refused with; the caller keeps the deadline."""
     while True:
+        lost = False
         try:
             reply = codec.decode_command_reply(
                 await control.command(owner, command.run_id, codec.encode_command(command))
@@ -31,11 +33,14 @@ async def ask(journal: Journal, control: ControlPlane, owner: str, command: Comm
         except ActorUnreachable:
             if command.kind not in _REPEATABLE and command.idem is None:
                 raise
+            lost = True
         else:
             if reply.refused != "moved":
                 return _taken(command, reply)
         await asyncio.sleep(PAUSE_S)
         row = await journal.summary(command.run_id)
+        if lost and command.kind == "cancel" and row is not None and row.state == "cancelled":
+            return CommandReply(state=row.state, attempts=row.attempts)  # an actor of its own has ended with the run
         owner = row.owner if row and row.owner else owner
 
 

@@ -84,6 +84,16 @@ def test_followers_start_because_of_others(live: Server, api: Api) -> None:
     assert live.cli("assets", "list").stdout.count("shop://") == 2
 
 
+def test_caching_computes_what_is_not_known(live: Server, api: Api) -> None:
+    told = [line.rsplit(",", 1)[0] for line in run(live, "caching").splitlines() if "success" in line]
+    assert told == [
+        "eu: success, table computed",
+        "eu: success, table cached",
+        "asia: success, table computed",
+        "eu: success, table computed",
+    ]
+
+
 def test_limits_lets_three_queries_run_at_a_time(live: Server, api: Api) -> None:
     assert "success: at most 3 of 12 ran at a time" in run(live, "limits")
 

@@ -77,3 +77,13 @@ async def test_a_refusal_is_told(word: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         await asked(stage)
     assert len(stage.asked) == 1
+
+
+async def test_a_cancel_whose_answer_is_lost_with_the_actor_of_its_run_is_told_by_the_run() -> None:
+    journal = MemoryJournal()
+    owner = await Owner(journal).start()
+    [run] = await create(journal, new_run())
+    await owner.commit(append(run, 1, state="cancelled"))
+    for kind, told in (("cancel", "cancelled"), ("pause", "done by nobody")):
+        stage: Any = Stage([DEAD, CommandReply(state="done by nobody")])
+        assert (await ask(journal, stage, "", Command(kind=kind, run_id=run))).state == told
