@@ -1,6 +1,6 @@
 """A large backfill beside a cron and three tenants, in virtual time with the real shells.
 
-Tasks take 25 to 35 ms on 64 worker slots, or 24 in the small course; messages and the journal take their time, too
+Tasks take 25 to 35 ms on 64 worker slots, or 24 where they have limits; messages and the journal take their time, too
 (`world_wire.py`). Tenant `a` weighs 1 and has the backfill, a cron of every minute, and ten runs by hand a second;
 `b` weighs 2 and `c` weighs 1, and both have more ready tasks than they can ever get done.
 
@@ -49,7 +49,7 @@ class Course:
     limited: bool = False
 
 
-SMALL = Course(windows=2_000, workers=24, idle_s=6.0, settle_s=2.0, loaded_s=5.0)
+SMALL = Course(windows=4_000, workers=64, idle_s=6.0, settle_s=2.0, loaded_s=5.0)
 LIMITED = Course(windows=2_000, workers=24, idle_s=6.0, settle_s=2.0, loaded_s=8.0, limited=True)
 LARGE = Course(windows=10_000, workers=64, idle_s=70.0, settle_s=5.0, loaded_s=12.0)
 

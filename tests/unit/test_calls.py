@@ -97,19 +97,19 @@ def test_so_many_runs_wait_for_each_other_and_not_more(depth: int, state: str) -
     assert story.start().run.state == state
 
 
-def test_what_a_window_of_a_backfill_calls_ranks_with_the_backfill() -> None:
-    def rank(run: Run) -> int | None:
-        return HostedRun(run).rank
+def test_what_a_window_of_a_backfill_calls_is_of_its_class() -> None:
+    def class_of(run: Run) -> str:
+        return HostedRun(run).leaf[1]
 
     story = Story(a_call())
-    assert rank(story.run) == 0
+    assert class_of(story.run) == "manual"
     story.run.parent = "run_b"
     call = called(story.start())
-    assert (call.backfill, rank(story.run)) == ("run_b", 1)
+    assert (call.backfill, class_of(story.run)) == ("run_b", "backfill")
     below = Story(a_call())
     below.run.called_by = e.CalledBy("run_1", "call", 1, call.chain, call.backfill)
     below.run.dag_id = "middle"
-    assert (rank(below.run), called(below.start(), "call").backfill) == (1, "run_b")
+    assert (class_of(below.run), called(below.start(), "call").backfill) == ("backfill", "run_b")
 
 
 # ── its end ──
