@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from actors import run_counts
 from orchestrator import backfill as backfills
 from orchestrator import codec, deadlines, mapped, plan_run, run_decisions, run_notice, wait_decisions
 from orchestrator import events as e
@@ -40,6 +41,8 @@ _AFTER_EVENT = {
 
 #: an attempt that runs may have to stop because of these
 _STOPS = frozenset({e.TaskCancelled, e.TaskSkipped, e.TaskMarked, e.TaskFailed})
+#: what ends a wait
+_AFTER_WAIT = frozenset({e.TaskSucceeded, e.TaskFailed, e.TaskSkipped, e.TaskCancelled})
 #: somebody outside may want to be told of these
 _NEWS = frozenset({*run_notice.ENDS, e.SlaMissed})
 
@@ -80,6 +83,7 @@ class HostedRun:
         "run",
         "sla_missed",
         "sla_ms",
+        "waited",
     )
 
     def __init__(self, run: Run, sla_ms: int | None = None, claimed: bool = False) -> None:
@@ -112,6 +116,8 @@ class HostedRun:
         self.sla_missed: list[str] = []
         self.counts: list[tuple[str, int]] = []
         self.notices: list[Notice] = []
+        #: task whose wait has ended -> what it waited for, and for how many seconds
+        self.waited: dict[str, tuple[str, float]] = {}
         self._before = (self.run.state, self.run.attempts)
         self._version = self.run.version
 
@@ -129,6 +135,11 @@ class HostedRun:
     def stays(self) -> bool:
         """Does it live here? A run that has ended, or waits for admission, belongs to nobody."""
         return self.claimed and not self.ended
+
+    @property
+    def happened(self) -> run_counts.Happened:
+        """Everything since the last commit, for the metrics."""
+        return self.run, self._events, self.waited
 
     def step(self, command: plan_run.Command | wait_decisions.Command, now: datetime) -> list[runs.Abort]:
         """Decide and apply; what must stop because of it. Raises what `run_decisions.decide` raises."""
@@ -166,7 +177,7 @@ class HostedRun:
                 if abort is not None:
                     aborts.append(abort)
             if run.standby is not None:
-                self._look_at_approval(event)
+                self._look_at_wait(event)
             runs.apply(run, event)
             self._events.append(event)
             letter = _AFTER_EVENT.get(kind)
@@ -183,15 +194,21 @@ class HostedRun:
                 self._letters.clear()
         return aborts
 
-    def _look_at_approval(self, event: e.Event) -> None:
+    def _look_at_wait(self, event: e.Event) -> None:
         """Before it is applied."""
         if isinstance(event, e.TaskWaiting):
             if event.wait.kind == "approval":
                 self.asked[event.task] = None
         elif self.run.standby is not None and (task := getattr(event, "task", None)) is not None:
-            open_ = self.run.standby.open.get(self.run.compiled.graph.index[task])
-            if open_ is not None and open_.wait.kind == "approval":
+            position = self.run.compiled.graph.index[task]
+            open_ = self.run.standby.open.get(position)
+            if open_ is None:
+                return
+            if open_.wait.kind == "approval":
                 self.asked[task] = None
+            since = self.run.tasks[position].started_at
+            if type(event) in _AFTER_WAIT and since is not None:
+                self.waited[task] = (run_counts.kind_of(open_.wait), max(0.0, (event.at - since).total_seconds()))
 
     def _note(self, event: e.Event) -> None:
         """What goes out with the commit of `event`, which was applied last."""
@@ -201,7 +218,7 @@ class HostedRun:
         if isinstance(event, e.SlaMissed) and "mark" in deadlines.actions(self.run, event):
             self.sla_missed.append(event.task or "")
             family = "sla_breaches_total" if event.task is None else "task_sla_breaches_total"
-            self.counts.append((f"{family}|{self.run.dag_id}", 1))
+            self.counts.append((f"{family}|{run_counts.label_of(self.run.dag_id)}", 1))
 
     def append(self) -> Append:
         """Everything since the last commit."""

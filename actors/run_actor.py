@@ -59,6 +59,7 @@ from actors.names import KUBERNETES, SCHEDULER, WEBHOOKS
 from actors.peers import Peers, WorkerGone
 from actors.readiness import ReadyRuns, Sending, assignments
 from actors.reading import Reader
+from actors.run_counts import counts_of
 from actors.settings import Settings
 from actors.standing import Reporter
 from actors.window_cancel import WindowCanceller
@@ -587,7 +588,7 @@ class RunActor(Living):
                 turn=self._turn,
                 appends=tuple(appends),
                 cursor=self._cursor,
-                counts=tuple(count for hosted in dirty if isinstance(hosted, HostedRun) for count in hosted.counts),
+                counts=_counts(dirty),
                 mail=tuple(mail for hosted in dirty if hosted.notices for mail in self._mail_of(hosted)),
             )
             results = await self.insist(lambda: self._journal.commit(commit))
@@ -802,6 +803,13 @@ class RunActor(Living):
         if self._claims.active or self._ready.bound:
             self._claims.released(self._crew.leave_bound())
             self._claims.look()
+
+
+def _counts(dirty: list[Hosted]) -> tuple[tuple[str, int], ...]:
+    """What the turn adds to the metrics."""
+    of_runs = [hosted for hosted in dirty if isinstance(hosted, HostedRun)]
+    counts = counts_of(hosted.happened for hosted in of_runs)
+    return (*counts.items(), *(count for hosted in of_runs for count in hosted.counts))
 
 
 def _is_of(message: Asked, kept: StoredReply | None) -> bool:
