@@ -624,7 +624,9 @@ class RunActor(Living):
             for run_id in failed.keys() & sending.runs.keys():
                 del sending.runs[run_id]
             if sending.runs:
-                self._crew.send(sending.seat, *assignments(sending, self.name), sending.expected_s)
+                self._crew.send(
+                    sending.seat, *assignments(sending, self.name, self._settings.traced), sending.expected_s
+                )
         for hosted_run, positions in turn.jobs:
             if hosted_run.run.run_id not in failed:
                 self._jobs.order(hosted_run.run, positions)

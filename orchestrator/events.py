@@ -94,6 +94,8 @@ class RunCreated(Event, frozen=True, tag="run_created"):
     origin: Origin | None = None
     #: of instances
     plan: Plan | None = None
+    #: W3C trace context of the request that made it (`traces.py`); "" = it came with none
+    traceparent: str = ""
 
 
 class RunStarted(Event, frozen=True, tag="run_started"):

@@ -39,6 +39,10 @@ class RunContext(msgspec.Struct, frozen=True, array_like=True):
     params: dict[str, Any]
     #: as `Window.partition`
     partition: str = ""
+    #: of the request that made it; "" = it came with none
+    traceparent: str = ""
+    #: spans of its attempts go to a collector
+    traced: bool = False
 
 
 class MapPart(msgspec.Struct, frozen=True, array_like=True):

@@ -464,6 +464,7 @@ class Run:
         "tasks",
         "tenant",
         "told_at",
+        "traceparent",
         "undoing",
         "unfolding",
         "values",
@@ -482,6 +483,7 @@ class Run:
         self.params = created.params
         self.parent = created.parent
         self.plan = created.plan
+        self.traceparent = created.traceparent
         self.created_at = created.at
         self.compiled_by_version = compiled_by_version
         #: its tasks run as Kubernetes Jobs
@@ -596,12 +598,12 @@ class Run:
         """`startable`, for who knows the run only."""
         return startable(self, position)
 
-    def context(self, owner: str) -> RunContext:
+    def context(self, owner: str, traced: bool = False) -> RunContext:
         """What a worker is told about the run."""
         of = self.window
         window, partition = ((of.start, of.end) if of.start else None, of.partition) if of else (None, "")
         head = (self.run_id, self.tenant, self.dag_id, self.compiled.version)
-        return RunContext(*head, window, owner, self.params, partition)
+        return RunContext(*head, window, owner, self.params, partition, self.traceparent, traced)
 
 
 # ── apply ─────────────────────────────────────────────────────────────────────────────────────────

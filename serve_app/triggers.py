@@ -106,7 +106,17 @@ class Triggers:
             return error
         now = self._clock.now()
         run_id = self._clock.new_run_id()
-        created = e.RunCreated(now, run_id, tenant, trigger.dag_id, dag.version, "manual", window, trigger.params)
+        created = e.RunCreated(
+            now,
+            run_id,
+            tenant,
+            trigger.dag_id,
+            dag.version,
+            "manual",
+            window,
+            trigger.params,
+            traceparent=trigger.traceparent,
+        )
         again = window is not None and trigger.reprocess != "none"
         version = pinned or dag.version
         return NewRun(
