@@ -13,8 +13,6 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
-
 from actors.attempt_log import running
 from orchestrator.traces import trace_of
 
@@ -31,6 +29,8 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """As `logging.Formatter`."""
+        import orjson
+
         told: dict[str, Any] = {
             "ts": datetime.fromtimestamp(record.created, UTC),
             "level": record.levelname,

@@ -30,6 +30,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from actors import json_logs
 from actors.approval_board import ApprovalBoard
 from actors.claims import Claimant
 from actors.clock import Clock
@@ -565,7 +566,8 @@ class RunActor(Living):
         try:
             self._step(turn, hosted, command)
         except errors.StaleAttempt as stale:
-            _log.info("%s", stale)
+            about = json_logs.about(run_id, stale.task, stale.attempt, hosted.run.traceparent)
+            _log.info("%s", stale, extra=about)
             return None
         turn.commands[run_id].append(command)
         return hosted
@@ -642,6 +644,9 @@ class RunActor(Living):
         if isinstance(hosted, HostedRun) and hosted.asked:
             self._board.show(hosted)
         if not hosted.stays:
+            if isinstance(hosted, HostedRun) and _log.isEnabledFor(logging.INFO):
+                about = json_logs.about(run_id, traceparent=hosted.run.traceparent)
+                _log.info("run %s of %s is %s", run_id, hosted.run.dag_id, hosted.run.state, extra=about)
             self._forget(run_id)
         elif isinstance(hosted, HostedRun):
             self._set_timer(hosted)

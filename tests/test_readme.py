@@ -54,7 +54,7 @@ from tests.jobs_stage import Stage, play
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-GUIDES = ("surfaces", "schedules", "graphs", "mapping", "waiting", "backfills", "triggers", "limits")
+GUIDES = ("surfaces", "schedules", "graphs", "mapping", "waiting", "backfills", "triggers", "limits", "observability")
 GUIDE = "".join((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in GUIDES)
 TEXT = README + GUIDE.replace("](../", "](")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.S | re.M)
