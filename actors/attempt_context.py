@@ -96,6 +96,10 @@ class AttemptContext:
         return self._work.params
 
     @property
+    def traceparent(self) -> str | None:
+        return self._work.traceparent or None
+
+    @property
     def cancelled(self) -> bool:
         return self._work.attempt.reason is not None
 

@@ -117,8 +117,11 @@ class Shipper:
 class AttemptLog:
     """The output of one attempt. Any thread may write."""
 
-    def __init__(self, run_id: str, task: str, attempt: int, shipper: Shipper) -> None:
-        self._key = (run_id, task, attempt)
+    def __init__(self, run_id: str, task: str, attempt: int, shipper: Shipper, traceparent: str = "") -> None:
+        #: run, task, attempt
+        self.key = (run_id, task, attempt)
+        #: the one the run was created with
+        self.traceparent = traceparent
         self._shipper = shipper
         self._lock = threading.Lock()
         #: held while a chunk is on its way, so that chunks keep their order
@@ -153,7 +156,7 @@ class AttemptLog:
             if not chunks:
                 return True
             try:
-                self._shipper.sink.append(*self._key, "".join(chunks))
+                self._shipper.sink.append(*self.key, "".join(chunks))
             except JournalUnavailable:
                 with self._lock:
                     self._pending[:0] = chunks
@@ -167,7 +170,7 @@ class AttemptLog:
             if not self._touched:
                 return
         if not self._shipper.deliver_rest(self):
-            _log.warning("the end of the output of task %s of %s, attempt %d, was lost", self._key[1], *self._key[::2])
+            _log.warning("the end of the output of task %s of %s, attempt %d, was lost", self.key[1], *self.key[::2])
 
 
 _current: ContextVar[AttemptLog | None] = ContextVar("attempt_log", default=None)
@@ -190,7 +193,8 @@ def capturing(log: AttemptLog) -> Iterator[None]:
         sys.stdout, sys.stderr = streams
 
 
-def _here() -> AttemptLog | None:
+def running() -> AttemptLog | None:
+    """Of the attempt that the code here belongs to."""
     log = _current.get()
     if log is None and len(_running) == 1:
         return _running[0]
@@ -213,7 +217,7 @@ class _Tee(io.TextIOBase):
         return "utf-8"
 
     def write(self, text: str, /) -> int:
-        log = _here()
+        log = running()
         if log is None:
             return self.under.write(text)
         log.write(text)
@@ -223,7 +227,7 @@ class _Tee(io.TextIOBase):
         return True
 
     def flush(self) -> None:
-        if _here() is None:
+        if running() is None:
             self.under.flush()
 
     def close(self) -> None:
@@ -258,7 +262,7 @@ class _Handler(logging.Handler):
     """Log records of user code. Ours, and those outside an attempt, go where they go without a handler."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        log = None if record.name.startswith("actors.") else _here()
+        log = None if record.name.startswith("actors.") else running()
         if log is not None:
             log.write(self.format(record) + "\n")
         elif logging.lastResort is not None and record.levelno >= logging.lastResort.level:

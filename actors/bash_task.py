@@ -28,6 +28,7 @@ SECRETS = frozenset(
         "GLOBAL_WORKER_TOKEN",
         "WEBHOOK_SECRET",
         "REDIS_URL",
+        "OTEL_EXPORTER_OTLP_HEADERS",
     }
 )
 
@@ -68,6 +69,9 @@ def environment(work: Work, more: dict[str, Any]) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if name not in SECRETS}
     told = {f"ORCHESTRATOR_{name.upper()}": value for name, value in work.told.items()}
     told |= {"ORCHESTRATOR_TASK_ID": work.assignment.task, "ORCHESTRATOR_ATTEMPT": str(work.assignment.attempt)}
+    inherited.pop("TRACEPARENT", None)  # that of whoever started this server
+    if work.traceparent:
+        told["TRACEPARENT"] = work.traceparent
     given = {name: value if isinstance(value, str) else json.dumps(value) for name, value in more.items()}
     return inherited | told | given
 

@@ -49,7 +49,7 @@ class Executor:
 
     def _run_fully(self, task: Assignment, run: RunContext | None, attempt: LiveAttempt) -> Report:
         started_s = time.perf_counter()
-        log = AttemptLog(task.run_id, task.task, task.attempt, self._shipper)
+        log = AttemptLog(task.run_id, task.task, task.attempt, self._shipper, run.traceparent if run else "")
         value, length, error = Value(), None, None
         try:
             with capturing(log):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from actors import run_counts
 from orchestrator import backfill as backfills
 from orchestrator import caching, codec, deadlines, mapped, plan_run, run_decisions, run_notice, wait_decisions
 from orchestrator import events as e
@@ -43,6 +44,8 @@ _AFTER_EVENT = {
 
 #: an attempt that runs may have to stop because of these
 _STOPS = frozenset({e.TaskCancelled, e.TaskSkipped, e.TaskMarked, e.TaskFailed})
+#: what ends a wait
+_AFTER_WAIT = frozenset({e.TaskSucceeded, e.TaskFailed, e.TaskSkipped, e.TaskCancelled})
 #: somebody outside may want to be told of these
 _NEWS = frozenset({*run_notice.ENDS, e.SlaMissed})
 
@@ -100,6 +103,7 @@ class HostedRun:
         "sla_missed",
         "sla_ms",
         "updates",
+        "waited",
     )
 
     def __init__(self, run: Run, sla_ms: int | None = None, claimed: bool = False) -> None:
@@ -141,6 +145,8 @@ class HostedRun:
         self.notices: list[Notice] = []
         #: of assets, by its tasks
         self.updates: list[Produced] = []
+        #: task whose wait has ended -> what it waited for, and for how many seconds
+        self.waited: dict[str, tuple[str, float]] = {}
         self._before = (self.run.state, self.run.attempts)
         self._version = self.run.version
 
@@ -158,6 +164,11 @@ class HostedRun:
     def stays(self) -> bool:
         """Does it live here? A run that has ended, or waits for admission, belongs to nobody."""
         return self.claimed and not self.ended
+
+    @property
+    def happened(self) -> run_counts.Happened:
+        """Everything since the last commit, for the metrics."""
+        return self.run, self._events, self.waited
 
     def step(self, command: plan_run.Command | wait_decisions.Command, now: datetime) -> list[runs.Abort]:
         """Decide and apply; what must stop because of it. Raises what `run_decisions.decide` raises."""
@@ -217,7 +228,7 @@ class HostedRun:
         return aborts
 
     def _look_at_wait(self, event: e.Event) -> None:
-        """Approvals and calls that are opened or closed, before it is applied."""
+        """Before it is applied: approvals and calls that are opened or closed, and how long waits took."""
         if isinstance(event, e.TaskWaiting):
             if event.wait.kind == "approval":
                 self.asked[event.task] = None
@@ -225,17 +236,23 @@ class HostedRun:
                 self._calls.append((event.task, event.wait.call.run_id))
                 self.calling = True
         elif self.run.standby is not None and (task := getattr(event, "task", None)) is not None:
-            open_ = self.run.standby.open.get(self.run.compiled.graph.index[task])
-            if open_ is not None and open_.wait.kind == "approval":
+            position = self.run.compiled.graph.index[task]
+            open_ = self.run.standby.open.get(position)
+            if open_ is None:
+                return
+            if open_.wait.kind == "approval":
                 self.asked[task] = None
-            elif open_ is not None and open_.wait.call is not None:
+            elif open_.wait.call is not None:
                 self._calls.append((task, ""))
+            since = self.run.tasks[position].started_at
+            if type(event) in _AFTER_WAIT and since is not None:
+                self.waited[task] = (run_counts.kind_of(open_.wait), max(0.0, (event.at - since).total_seconds()))
 
     def _look_at_result(self, event: e.TaskSucceeded) -> None:
         """Others may use it; or it is what another one computed, as the row tells."""
         if event.cached is not None:
             self._letters[caching.mark_of(event.task)] = event.cached.run_id
-            self.counts.append((f"task_cache_hits_total|{self.run.dag_id}", 1))
+            self.counts.append((f"task_cache_hits_total|{run_counts.label_of(self.run.dag_id)}", 1))
             return
         begun = self.begun.pop(event.task, None)
         if begun is not None and begun.attempt == event.attempt:
@@ -251,7 +268,7 @@ class HostedRun:
         if isinstance(event, e.SlaMissed) and "mark" in deadlines.actions(self.run, event):
             self.sla_missed.append(event.task or "")
             family = "sla_breaches_total" if event.task is None else "task_sla_breaches_total"
-            self.counts.append((f"{family}|{self.run.dag_id}", 1))
+            self.counts.append((f"{family}|{run_counts.label_of(self.run.dag_id)}", 1))
 
     def _update_assets(self, event: e.TaskSucceeded) -> None:
         """Who consumes them is told with the commit of `event`."""

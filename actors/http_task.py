@@ -52,10 +52,10 @@ class RequestRefused(PermanentFailure):
 
 def run_http(work: Work) -> object:
     """The JSON or text of the answer; None for an empty one. Raises RequestFailed, PermanentFailure."""
-    return work.wait_for(_request(work.params, work.shop.http))
+    return work.wait_for(_request(work.params, work.shop.http, work.traceparent))
 
 
-async def _request(params: dict[str, Any], http: GuardedHttp) -> object:
+async def _request(params: dict[str, Any], http: GuardedHttp, traceparent: str) -> object:
     import httpx
 
     url = _target(params.get("url"))
@@ -70,6 +70,8 @@ async def _request(params: dict[str, Any], http: GuardedHttp) -> object:
             request = client.build_request(
                 method, url, headers={name: str(value) for name, value in headers.items()}, **_body(params)
             )
+            if traceparent:
+                request.headers.setdefault("traceparent", traceparent)
             response = await client.send(request, stream=True)
             try:
                 data = await _read(response)

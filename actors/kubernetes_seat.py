@@ -69,7 +69,9 @@ class KubernetesSeat:
                 self._answer(Report(*key, "error", error="no Kubernetes cluster is configured", permanent=True))
                 continue
             box = run.compiled.specs[position].container or _PLAIN
-            order = JobOrder(self._owner, self._epoch, run.context(self._owner), task, box.image, box.command)
+            order = JobOrder(
+                self._owner, self._epoch, run.context(self._owner, self._settings.traced), task, box.image, box.command
+            )
             self._open[key] = _Order(key, codec.encode_job_order(order), task.timeout_s)
             self._spawn(self._see_through(self._open[key]))
 

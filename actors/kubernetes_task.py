@@ -23,6 +23,7 @@ from actors.entrypoints import Entrypoints
 from actors.executor import Executor
 from actors.work import NoNotes
 from orchestrator.messages import Assignment, Report, RunContext
+from orchestrator.traces import valid
 
 #: where Kubernetes reads what a container said last
 TERMINATION_LOG = Path("/dev/termination-log")
@@ -42,7 +43,7 @@ def perform(environ: Mapping[str, str], folder: Path) -> Report:
     run_id, name, attempt = environ["ORCH_RUN_ID"], environ["ORCH_TASK_ID"], int(environ["ORCH_ATTEMPT"])
     params = msgspec.Raw(environ["ORCH_PARAMS"].encode())
     task = Assignment(run_id, name, attempt, environ["ORCH_TYPE"], None, params, {}, _ENDLESS_S)
-    run = RunContext(run_id, "", "", 0, None, "", {})
+    run = RunContext(run_id, "", "", 0, None, "", {}, traceparent=valid(environ.get("TRACEPARENT")))
     executor = Executor(
         artifacts=Artifacts(folder),
         entrypoints=Entrypoints(()),

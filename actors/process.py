@@ -6,7 +6,7 @@ import gc
 import logging
 import os
 
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def end() -> None:
@@ -17,5 +17,25 @@ def end() -> None:
 
 def settle() -> None:
     """Log to Ray's files, and let collections pass over what was imported: it stays, and there is a lot of it."""
-    logging.basicConfig(level=os.environ.get("ORCHESTRATOR_LOG_LEVEL", "WARNING"), format=_LOG_FORMAT)
+    log()
     gc.freeze()
+
+
+def log() -> None:
+    """To standard error, which Ray keeps in files: as text, or as JSON where that is asked for."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_formatter())
+    logging.basicConfig(level=os.environ.get("ORCHESTRATOR_LOG_LEVEL", "WARNING"), handlers=[handler])
+
+
+def logs_json() -> bool:
+    """Are log lines to be JSON?"""
+    return os.environ.get("ORCHESTRATOR_LOG_FORMAT", "") == "json"
+
+
+def _formatter() -> logging.Formatter:
+    if not logs_json():
+        return logging.Formatter(_TEXT)
+    from actors.json_logs import JsonFormatter
+
+    return JsonFormatter()

@@ -255,11 +255,11 @@ class ReadyRuns:
             self.look(hosted)
 
 
-def assignments(sending: Sending, owner: str) -> tuple[list[RunContext], list[Assignment]]:
+def assignments(sending: Sending, owner: str, traced: bool) -> tuple[list[RunContext], list[Assignment]]:
     """What the worker is told about the batch; its attempts have begun."""
     contexts, out = [], []
     for run_id, hosted in sending.runs.items():
-        contexts.append(hosted.run.context(owner))
+        contexts.append(hosted.run.context(owner, traced))
         out += [assignment(hosted.run, position) for position in sending.positions[run_id]]
     return contexts, out
 

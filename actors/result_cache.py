@@ -23,6 +23,7 @@ from typing import Any
 
 from actors.clock import Clock
 from actors.hosted import Begun, HostedRun, instant
+from actors.run_counts import label_of
 from orchestrator import aside, caching, codec
 from orchestrator import events as e
 from orchestrator import run as runs
@@ -159,7 +160,7 @@ class ResultCache:
         """Nothing is known of the task that it can use: it waits for a slot like any other."""
         run = hosted.run
         if run.lookups is not None:
-            hosted.counts.append((f"task_cache_misses_total|{run.dag_id}", 1))
+            hosted.counts.append((f"task_cache_misses_total|{label_of(run.dag_id)}", 1))
             run.lookups.known.add(position)
             aside.line_up(run, position)
 

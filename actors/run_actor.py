@@ -30,6 +30,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from actors import json_logs
 from actors.approval_board import ApprovalBoard
 from actors.callees import Callees
 from actors.claims import Claimant
@@ -62,6 +63,7 @@ from actors.peers import Peers, WorkerGone
 from actors.readiness import ReadyRuns, Sending, assignments
 from actors.reading import Reader
 from actors.result_cache import Recalled, ResultCache
+from actors.run_counts import counts_of
 from actors.settings import Settings, class_weights
 from actors.slot_time import TELL_S, SlotTime
 from actors.standing import Reporter
@@ -640,7 +642,8 @@ class RunActor(Living):
         try:
             self._step(turn, hosted, command)
         except errors.StaleAttempt as stale:
-            _log.info("%s", stale)
+            about = json_logs.about(run_id, stale.task, stale.attempt, hosted.run.traceparent)
+            _log.info("%s", stale, extra=about)
             return None
         turn.commands[run_id].append(command)
         return hosted
@@ -663,10 +666,7 @@ class RunActor(Living):
                 turn=self._turn,
                 appends=tuple(appends),
                 cursor=self._cursor,
-                counts=(
-                    *(count for hosted in dirty if isinstance(hosted, HostedRun) for count in hosted.counts),
-                    *self._slot_time.counts(self._clock.monotonic()),
-                ),
+                counts=(*_counts(dirty), *self._slot_time.counts(self._clock.monotonic())),
                 mail=tuple(mail for it in dirty if it.notices or it.updates for mail in self._mail_of(it)),
             )
             results = await self.insist(lambda: self._journal.commit(commit))
@@ -707,7 +707,8 @@ class RunActor(Living):
                 if begun.run.compiled.cached:
                     self._cache.begin(begun, sending.positions[run_id])
             if sending.runs:
-                number = self._crew.send(sending.seat, *assignments(sending, self.name), sending.expected_s)
+                told = assignments(sending, self.name, self._settings.traced)
+                number = self._crew.send(sending.seat, *told, sending.expected_s)
                 self._slot_time.sent(sending, number, self._clock.monotonic())
             else:
                 self._slot_time.kept(sending)
@@ -730,6 +731,9 @@ class RunActor(Living):
         if isinstance(hosted, HostedRun) and hosted.calling:
             self._callees.opened(hosted)
         if not hosted.stays:
+            if isinstance(hosted, HostedRun) and _log.isEnabledFor(logging.INFO):
+                about = json_logs.about(run_id, traceparent=hosted.run.traceparent)
+                _log.info("run %s of %s is %s", run_id, hosted.run.dag_id, hosted.run.state, extra=about)
             self._forget(run_id)
         elif isinstance(hosted, HostedRun):
             self._set_timer(hosted)
@@ -895,6 +899,13 @@ class RunActor(Living):
         if self._claims.active or self._ready.bound:
             self._claims.released(self._crew.leave_bound())
             self._claims.look()
+
+
+def _counts(dirty: list[Hosted]) -> tuple[tuple[str, int], ...]:
+    """What the turn adds to the metrics."""
+    of_runs = [hosted for hosted in dirty if isinstance(hosted, HostedRun)]
+    counts = counts_of(hosted.happened for hosted in of_runs)
+    return (*counts.items(), *(count for hosted in of_runs for count in hosted.counts))
 
 
 def _is_of(message: Asked, kept: StoredReply | None) -> bool:

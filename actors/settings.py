@@ -177,6 +177,10 @@ class Settings:
     #: under which secrets are encrypted; empty = that of `<home>/secret.key`, which `up` fills in
     secret_key: str = _setting("", "ORCHESTRATOR_SECRET_KEY", secret=True)
 
+    # -- who watches
+    #: base URL of a collector that takes OTLP over HTTP (extra `otel`); empty = there are no traces
+    otlp_endpoint: str = _setting("", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
     # -- limits
     max_body_bytes: int = _setting(16 * 1024 * 1024, "ORCHESTRATOR_MAX_BODY_BYTES")
     dags_rate_limit_rps: float = _setting(10.0, "DAGS_RATE_LIMIT_RPS")
@@ -188,6 +192,11 @@ class Settings:
     #: of the runs surface: requests per caller in any span of so long
     rate_limit_max: int = _setting(120, "RATE_LIMIT_MAX", lenient=True)
     rate_limit_window_ms: int = _setting(60_000, "RATE_LIMIT_WINDOW_MS", lenient=True)
+
+    @property
+    def traced(self) -> bool:
+        """Do spans go to a collector?"""
+        return bool(self.otlp_endpoint)
 
     @property
     def embedded(self) -> bool:

@@ -45,7 +45,9 @@ from actors.retention import Retention
 from actors.run_actor import RunActor
 from actors.scheduler_actor import SchedulerActor
 from actors.settings import Settings
+from actors.span_export import open_exporter
 from actors.supervisor import Supervisor
+from actors.tracer import Tracer
 from actors.worker_actor import CONTROL_METHODS, WorkerActor
 from orchestrator import codec
 from orchestrator.errors import ActorUnreachable, Unavailable
@@ -130,6 +132,9 @@ class SupervisorProcess(Supervisor):
         self._retention.start()
         self._cache_sweeper = CacheSweeper(journal, Clock())
         self._cache_sweeper.start()
+        self._tracer = Tracer(journal, open_exporter(made.otlp_endpoint)) if made.traced else None
+        if self._tracer is not None:
+            self._tracer.start()
 
     def __repr__(self) -> str:
         return SUPERVISOR

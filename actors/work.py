@@ -19,7 +19,7 @@ from actors.attempt import LiveAttempt
 from actors.attempt_log import AttemptLog
 from actors.entrypoints import Entrypoints
 from actors.guarded_http import GuardedHttp
-from orchestrator import binding
+from orchestrator import binding, traces
 from orchestrator.errors import ActorUnreachable
 from orchestrator.messages import Assignment, RunContext
 
@@ -128,6 +128,12 @@ class Work:
         part = self.assignment.mapped
         run = self.run
         return binding.facts(run.run_id, run.dag_id, run.window, run.partition, part.index if part else None)
+
+    @property
+    def traceparent(self) -> str:
+        """W3C trace context for what the attempt causes; "" = none."""
+        task, run = self.assignment, self.run
+        return traces.told_to(task.run_id, task.task, task.attempt, run.traceparent, run.traced)
 
     def wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The outcome of `coroutine` on the thread's event loop; cancelled with the attempt."""

@@ -80,6 +80,10 @@ class TaskContext(Protocol):
         """The params of the task, with those of the run."""
 
     @property
+    def traceparent(self) -> str | None:
+        """W3C trace context for what this attempt causes elsewhere; None = nothing is traced, and nobody gave one."""
+
+    @property
     def cancelled(self) -> bool:
         """True once the attempt should end: it was cancelled, or has timed out."""
 

@@ -124,6 +124,8 @@ class RunCreated(Event, frozen=True, tag="run_created"):
     called_by: CalledBy | None = None
     #: of runs that start by themselves, but for schedules
     triggered_by: tuple[Cause, ...] = ()
+    #: W3C trace context of the request that made it (`traces.py`); "" = it came with none
+    traceparent: str = ""
 
 
 class RunStarted(Event, frozen=True, tag="run_started"):

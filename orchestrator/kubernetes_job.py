@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from orchestrator import binding
+from orchestrator import binding, traces
 from orchestrator.errors import PermanentFailure
 from orchestrator.messages import JobOrder
 
@@ -94,8 +94,9 @@ def job_of(order: JobOrder, default_image: str) -> Json:
 
 
 def _environment(order: JobOrder) -> dict[str, str]:
-    task = order.task
-    return {
+    task, run = order.task, order.run
+    traceparent = traces.told_to(task.run_id, task.task, task.attempt, run.traceparent, run.traced)
+    return ({"TRACEPARENT": traceparent} if traceparent else {}) | {
         "ORCH_RUN_ID": task.run_id,
         "ORCH_TASK_ID": task.task,
         "ORCH_ATTEMPT": str(task.attempt),

@@ -56,6 +56,10 @@ class RunContext(msgspec.Struct, frozen=True, array_like=True):
     partition: str = ""
     #: empty = a person, a schedule or a backfill
     triggered_by: tuple[Cause, ...] = ()
+    #: of the request that made it; "" = it came with none
+    traceparent: str = ""
+    #: spans of its attempts go to a collector
+    traced: bool = False
 
 
 class MapPart(msgspec.Struct, frozen=True, array_like=True):

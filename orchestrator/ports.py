@@ -57,6 +57,9 @@ SLAS_SHOWN = 100
 #: bounds of the run latency histogram, seconds
 LATENCY_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 
+#: fields of `metrics`; further ones that name another DAG or blueprint count under this name instead
+METRICS_MAX, METRICS_OTHER = 30_000, "other"
+
 #: what the window key of a run that an event started begins with; its id follows
 EVENT = "!"
 
@@ -966,7 +969,10 @@ class Journal(Protocol):
         """For an answer that no single step stands for; the first one under a key stays."""
         ...
 
-    async def metrics(self) -> dict[str, int]: ...
+    async def metrics(self) -> dict[str, int]:
+        """Metric field -> sum of its increments; about METRICS_MAX at most, however many DAGs there are."""
+        ...
+
     async def count(self, counts: Sequence[tuple[str, int]]) -> None:
         """Add to metrics; may be lost or doubled by a crash."""
         ...

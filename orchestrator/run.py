@@ -484,6 +484,7 @@ class Run:
         "tasks",
         "tenant",
         "told_at",
+        "traceparent",
         "triggered_by",
         "undoing",
         "unfolding",
@@ -505,6 +506,7 @@ class Run:
         self.called_by = created.called_by
         self.plan = created.plan
         self.triggered_by = created.triggered_by
+        self.traceparent = created.traceparent
         self.created_at = created.at
         self.compiled_by_version = compiled_by_version
         #: its tasks run as Kubernetes Jobs
@@ -623,12 +625,12 @@ class Run:
         """`startable`, for who knows the run only."""
         return startable(self, position)
 
-    def context(self, owner: str) -> RunContext:
+    def context(self, owner: str, traced: bool = False) -> RunContext:
         """What a worker is told about the run."""
         of = self.window
         window, partition = ((of.start, of.end) if of.start else None, of.partition) if of else (None, "")
         head = (self.run_id, self.tenant, self.dag_id, self.compiled.version)
-        return RunContext(*head, window, owner, self.params, partition, self.triggered_by)
+        return RunContext(*head, window, owner, self.params, partition, self.triggered_by, self.traceparent, traced)
 
 
 # ── apply ─────────────────────────────────────────────────────────────────────────────────────────

@@ -278,6 +278,8 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True):
     reprocess: str = "none"
     #: a restart keeps the version the run was pinned to, instead of the DAG's current one
     pinned_version: bool = False
+    #: of a manual run: the trace that it belongs to (`traces.py`)
+    traceparent: str = ""
 
 
 class Widening(msgspec.Struct, frozen=True, kw_only=True):
@@ -470,6 +472,8 @@ class LiveRunWanted(msgspec.Struct, frozen=True, kw_only=True):
     dag_id: str | None = None
     #: an inline plan: its tasks, checked; None and no `dag_id` = a run that its caller drives by checkpoints
     tasks: tuple[TaskSpec, ...] | None = None
+    #: the trace that it belongs to (`traces.py`)
+    traceparent: str = ""
 
 
 class LiveRunCreated(msgspec.Struct, frozen=True):
@@ -515,6 +519,8 @@ class InstanceWanted(msgspec.Struct, frozen=True, kw_only=True):
     #: 0 = unlimited
     max_iterations: int = 50
     max_retries: int = 2
+    #: the trace that it belongs to (`traces.py`)
+    traceparent: str = ""
 
 
 class InstanceView(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,7 +35,9 @@ from starlette.types import ASGIApp
 
 from actors.clock import Clock as SystemClock
 from actors.hosted import milliseconds
+from actors.process import log, logs_json
 from actors.settings import Settings
+from actors.span_export import Exporter, open_exporter
 from actors.token_files import read_clients, read_worker_tokens
 from orchestrator.errors import OrchestratorError
 from serve_app.access_log import AccessLog
@@ -49,6 +51,7 @@ from serve_app.origins import Cors, is_under
 from serve_app.outside_ports import Jobs, Pipelines
 from serve_app.ports import Clock, Gateway, Instances, LiveRuns
 from serve_app.problems import STATUS, Kind, NoSuchPath, WrongMethod, problem_of
+from serve_app.request_traces import Spans
 from serve_app.route_group import RouteGroup
 from serve_app.surfaces.dags import DagsSurface
 from serve_app.surfaces.instances import InstancesSurface
@@ -101,10 +104,11 @@ def build_app(
     jobs: Jobs | None = None,
     clients: Clients | None = None,
     draining: asyncio.Event | None = None,
+    exporter: Exporter | None = None,
 ) -> ASGIApp:
     """The whole application over `gateway`, with the surfaces whose ports are given.
 
-    Streams and sockets end in good order once `draining` is set.
+    Streams and sockets end in good order once `draining` is set. Spans of requests go to `exporter`.
     """
     observations = Observations(gateway.count_http)
     access_log = AccessLog(Path(options.home, "logs", "access.log")) if options.access_log else None
@@ -113,10 +117,11 @@ def build_app(
         gateway, tokens, options, clock, draining, live_runs, instances, pipelines, jobs, clients or Clients()
     )
     shared = _shared(gateway, tokens, options, clock, observations)
-    noted = (observations,) if access_log is None else (observations, access_log)
+    spans = None if exporter is None else Spans(exporter)
+    noted = tuple(each for each in (observations, access_log, spans) if each is not None)
     app = _routed(surfaces, shared, _lifespan(draining, noted))
     credentialed = tuple(prefix for each in surfaces if each.credentialed for prefix in each.prefixes)
-    return Front(Cors(app, options.cors_origins, credentialed), clock, observations.add, access_log)
+    return Front(Cors(app, options.cors_origins, credentialed), clock, observations.add, access_log, spans)
 
 
 def describe() -> dict[str, Any]:
@@ -203,6 +208,8 @@ class Api:
         self._clients = Clients(Agreement(**each) for each in agreements)
         self._worker_tokens = KeptTokens(**worker_tokens)
         self._gateway: JournalGateway | None = None
+        if logs_json():
+            log()
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         from serve_app.gateway import open_gateway
@@ -210,6 +217,7 @@ class Api:
         self._gateway = await open_gateway(self._settings, self._worker_tokens)
         options = ServerOptions.from_settings(self._settings)
         gateway, clock = self._gateway, SystemClock()
+        exporter = open_exporter(self._settings.otlp_endpoint) if self._settings.traced else None
         return build_app(
             gateway,
             self._tokens,
@@ -221,6 +229,7 @@ class Api:
             jobs=gateway.jobs,
             clients=self._clients,
             draining=gateway.draining,
+            exporter=exporter,
         )
 
     async def check_health(self) -> None:
@@ -242,7 +251,11 @@ def deployment(
         graceful_shutdown_timeout_s=5,
         health_check_period_s=5,
         ray_actor_options={"num_cpus": 0},
-        logging_config={"enable_access_log": False, "log_level": "WARNING"},
+        logging_config={
+            "enable_access_log": False,
+            "log_level": "WARNING",
+            "encoding": "JSON" if logs_json() else "TEXT",
+        },
     )
     bound: Application = decorate(serve.ingress()(Api)).bind(
         settings.to_dict(),
@@ -288,7 +301,7 @@ def _controller_exists() -> bool:
     return True
 
 
-def _lifespan(draining: asyncio.Event, noted: Sequence[Observations | AccessLog]) -> Callable[[FastAPI], Any]:
+def _lifespan(draining: asyncio.Event, noted: Sequence[Observations | AccessLog | Spans]) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         flushing = [asyncio.create_task(each.keep_flushing()) for each in noted]

@@ -10,6 +10,7 @@
     pipeline_jobs_lost_total|@ci, pipeline_jobs_retried_total|@ci
     orchestrator_jobs_total|<blueprint>, orchestrator_jobs_failed_total|<blueprint>
     orchestrator_job_duration_seconds|le|<bound>, |sum_ms, |count
+    orchestrator_*                                      of tasks, maps and waits: see actors/run_counts.py
     http|<method>|<route>|<status>|le|<bound>, |sum_us, |count
 
 A bucket holds the observations that no smaller one holds; Prometheus wants them summed up.
@@ -24,6 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from orchestrator.ports import LATENCY_BOUNDS
+from orchestrator.views import WorkerView
 from serve_app.ports import Observation
 
 HTTP_BOUNDS = (0.005, 0.01, 0.05, 0.1, 0.3, 0.5, 1, 2, 5)
@@ -43,23 +45,45 @@ _OUTSIDE = (
     ("orchestrator_open_polls", "Remote workers that wait for a task", "open_polls"),
     ("orchestrator_live_jobs", "Jobs of blueprints that have not ended", "jobs"),
 )
+#: counters of runs' tasks, without the first part of their names: what they say, their labels
+_TASK_COUNTERS = (
+    ("tasks", "Tasks, and instances of mapped ones, that came to an end", ("dag", "state")),
+    ("task_retries", "Attempts after which the task starts again", ("dag", "reason")),
+    ("maps", "Maps that unfolded", ("dag",)),
+    ("map_instances", "Instances that maps unfolded into", ("dag",)),
+    ("task_waits", "Waits without a worker that began", ("dag", "kind")),
+    ("signals", "Signals that runs received", ("dag",)),
+    ("votes", "Votes on approvals that counted", ("dag",)),
+    ("run_compensations", "Runs that began to compensate", ("dag",)),
+)
+_TASK_HISTOGRAMS = (
+    ("task_duration_seconds", "Start to end of an attempt", "dag"),
+    ("task_wait_seconds", "Begin to end of a wait without a worker", "kind"),
+)
 #: the state label is a run's `state` as the dags surface shows it
 _STATE_LABELS = {"succeeded": "success", "timed_out": "failed", "quarantined": "failed"}
 
 
 def families(
-    counters: Mapping[str, int], load: Mapping[str, int] | None, outside: Mapping[str, int] | None = None
+    counters: Mapping[str, int],
+    load: Mapping[str, int] | None,
+    outside: Mapping[str, int] | None = None,
+    workers: Sequence[WorkerView] | None = None,
 ) -> list[Metric]:
-    """Everything there is; `load` is what the scheduler says of now, `outside` the gateway; None = it could not say."""
+    """Everything there is; `load` is what the scheduler says of now, `outside` the gateway, `workers` the supervisor.
+
+    None = it could not say.
+    """
     found: list[Metric] = [
         _runs(counters),
         _histogram("run_latency_seconds", "Created to finished", ("dag",), LATENCY_BOUNDS, counters),
+        *_of_tasks(counters),
         _plain("sla_breaches", "Runs that were not over at their deadline", counters),
         _plain("task_sla_breaches", "Tasks that were not over at their deadline", counters),
         _plain("task_cache_hits", "Tasks that had the result of an equal one", counters),
         _plain("task_cache_misses", "Tasks that were computed although they are cached", counters),
         _plain("triggered_runs", "Runs that started because of other DAGs or of assets", counters),
-        _dropped(counters),
+        _counted("schedule_fires_dropped", "Fires that started no run", ("dag", "reason"), counters),
         _slot_time(counters),
         _plain("pipeline_jobs_lost", "CI jobs that were queued again because their runner was lost", counters),
         _plain("pipeline_jobs_retried", "CI jobs that were queued again because they failed", counters),
@@ -74,7 +98,14 @@ def families(
             {f"http_request_duration_seconds{f[4:]}": n for f, n in counters.items() if f.startswith("http|")},
         ),
     ]
-    return [*found, *_gauges(load, outside)]
+    return [*found, *_gauges(load, outside), *([] if workers is None else [_slots(workers)])]
+
+
+def _slots(workers: Sequence[WorkerView]) -> Metric:
+    family = GaugeMetricFamily("orchestrator_workers", "Worker slots, by what they are at", labels=("pool", "state"))
+    for labels, n in sorted(Counter((worker.pool, worker.state) for worker in workers).items()):
+        family.add_metric(labels, n)
+    return family
 
 
 def _gauges(load: Mapping[str, int] | None, outside: Mapping[str, int] | None) -> Iterator[Metric]:
@@ -113,12 +144,12 @@ def _runs(counters: Mapping[str, int]) -> Metric:
     return family
 
 
-def _dropped(counters: Mapping[str, int]) -> Metric:
-    family = CounterMetricFamily("schedule_fires_dropped", "Fires that started no run", labels=("dag", "reason"))
-    for key, n in sorted(counters.items()):
-        if key.startswith("schedule_fires_dropped_total|"):
-            family.add_metric(key.split("|")[1:], n)
-    return family
+def _of_tasks(counters: Mapping[str, int]) -> Iterator[Metric]:
+    """What `actors/run_counts.py` counts."""
+    for name, text, labels in _TASK_COUNTERS:
+        yield _counted(f"orchestrator_{name}", text, labels, counters)
+    for name, text, label in _TASK_HISTOGRAMS:
+        yield _histogram(f"orchestrator_{name}", text, (label,), LATENCY_BOUNDS, counters)
 
 
 def _slot_time(counters: Mapping[str, int]) -> Metric:
@@ -132,10 +163,14 @@ def _slot_time(counters: Mapping[str, int]) -> Metric:
 
 
 def _plain(name: str, help_text: str, counters: Mapping[str, int], label: str = "dag") -> Metric:
-    family = CounterMetricFamily(name, help_text, labels=(label,))
+    return _counted(name, help_text, (label,), counters)
+
+
+def _counted(name: str, help_text: str, labels: tuple[str, ...], counters: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(name, help_text, labels=labels)
     for key, n in sorted(counters.items()):
         if key.startswith(f"{name}_total|"):
-            family.add_metric((key.split("|")[1],), n)
+            family.add_metric(key.split("|")[1:], n)
     return family
 
 

@@ -15,6 +15,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from prometheus_client.core import Metric
@@ -84,6 +85,8 @@ from serve_app.steps import TRIES
 from serve_app.triggers import Triggers
 from serve_app.waiting import Waiting
 from serve_app.worker_tokens import KeptTokens
+
+T = TypeVar("T")
 
 #: DAGs read at once when a list is filtered
 _DAGS_CHUNK = 200
@@ -551,11 +554,14 @@ class Gateway:
     @within(DEADLINE_S)
     async def metrics(self) -> Iterable[Metric]:
         """Metric families of the whole system."""
-        load, outside, usage = await asyncio.gather(
-            _or_none(self._control.load()), _or_none(self.jobs.figures()), self.limit_book.usage()
+        load, outside, workers, usage = await asyncio.gather(
+            _or_none(self._control.load()),
+            _or_none(self.jobs.figures()),
+            _or_none(self.workers()),
+            self.limit_book.usage(),
         )
         counters = await self._journal.metrics()
-        return [*figures.families(counters, load, outside), *limit_figures.families(usage, load)]
+        return [*figures.families(counters, load, outside, workers), *limit_figures.families(usage, load)]
 
     @within(DEADLINE_S)
     async def count_http(self, observations: Sequence[Observation]) -> None:
@@ -608,7 +614,7 @@ async def open_gateway(settings: Settings, worker_tokens: KeptTokens) -> Gateway
     )
 
 
-async def _or_none(figures: Awaitable[Mapping[str, int]]) -> Mapping[str, int] | None:
+async def _or_none(figures: Awaitable[T]) -> T | None:
     """What somebody says of now; None when that takes longer than a scrape should."""
     try:
         async with asyncio.timeout(_FIGURES_S):

@@ -120,7 +120,7 @@ class Instances:
             version = await self._store_definition(tenant, definition)
             if version is None:
                 continue
-            created = self._new_run(tenant, instance_id, definition.dag_id, version, plan)
+            created = self._new_run(tenant, instance_id, definition.dag_id, version, plan, wanted.traceparent)
             result = await self._creations.create(Creation((created,)))
             if result.status == "ok":
                 await self._journal.beat(instance_id, 0, milliseconds(self._clock.now()))
@@ -155,9 +155,11 @@ class Instances:
         self._book.forget(tenant, definition.dag_id)
         return written.version if written.status == "ok" else None
 
-    def _new_run(self, tenant: str, instance_id: str, dag_id: str, version: int, plan: e.Plan) -> NewRun:
+    def _new_run(
+        self, tenant: str, instance_id: str, dag_id: str, version: int, plan: e.Plan, traceparent: str
+    ) -> NewRun:
         now = self._clock.now()
-        created = e.RunCreated(now, instance_id, tenant, dag_id, version, "manual", plan=plan)
+        created = e.RunCreated(now, instance_id, tenant, dag_id, version, "manual", plan=plan, traceparent=traceparent)
         return NewRun(
             run_id=instance_id,
             tenant=tenant,

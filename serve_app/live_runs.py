@@ -177,7 +177,9 @@ class LiveRuns:
         now = self._clock.now()
         run_id = self._clock.new_run_id().removeprefix("run_")
         origin = e.Origin(wanted.mode, wanted.owner, wanted.metadata or NO_JSON)
-        created = e.RunCreated(now, run_id, tenant, dag_id, version, "manual", origin=origin)
+        created = e.RunCreated(
+            now, run_id, tenant, dag_id, version, "manual", origin=origin, traceparent=wanted.traceparent
+        )
         return NewRun(
             run_id=run_id,
             tenant=tenant,

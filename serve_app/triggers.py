@@ -111,7 +111,17 @@ class Triggers:
             return error
         now = self._clock.now()
         run_id = self._clock.new_run_id()
-        created = e.RunCreated(now, run_id, tenant, trigger.dag_id, dag.version, "manual", window, trigger.params)
+        created = e.RunCreated(
+            now,
+            run_id,
+            tenant,
+            trigger.dag_id,
+            dag.version,
+            "manual",
+            window,
+            trigger.params,
+            traceparent=trigger.traceparent,
+        )
         if trigger.causes:
             created = msgspec.structs.replace(created, triggered_by=trigger.causes)
         again = window is not None and trigger.reprocess != "none"

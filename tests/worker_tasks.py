@@ -295,3 +295,7 @@ class TooWarm(ValueError):
 
 def raise_too_warm() -> None:
     raise TooWarm("41 degrees")
+
+
+def traceparent() -> str | None:
+    return current().traceparent

@@ -6,6 +6,9 @@
 local call = redis.call
 local SCHEMA = ARGV[2]
 local SCHED_LENGTH, FEED_LENGTH = 20000, 20000
+-- fields of `metrics`, and what stands in them where others name a DAG
+local METRICS_MAX = 30000
+local OF_NOBODY = { le = true, sum_ms = true, sum_us = true, count = true }
 local REPLY_TTL_MS = 86400000
 local CHUNK, SLAS_SHOWN = 1000, 100
 local TERMINAL = { succeeded = true, failed = true, cancelled = true, timed_out = true, quarantined = true }
@@ -370,11 +373,30 @@ local function flush_scored()
   end
 end
 
+-- under which name a metric is counted: once there are very many, new DAGs and blueprints have one in common
+local function counted(field)
+  local first = string.match(field, '^[^|]*|([^|]*)')
+  if string.sub(field, 1, 5) == 'http|' or not first or OF_NOBODY[first] or call('HEXISTS', 'metrics', field) == 1 then
+    return field
+  end
+  return (string.gsub(field, '|[^|]*', '|other', 1))
+end
+
+-- of: metric field -> increment
+local function count_all(of)
+  local full = call('HLEN', 'metrics') >= METRICS_MAX
+  for field, n in pairs(of) do
+    if n ~= 0 then call('HINCRBY', 'metrics', full and counted(field) or field, n) end
+  end
+end
+
 local function flush_deltas()
   for key, of in pairs(deltas) do
-    for field, delta in pairs(of) do
-      if delta ~= 0 and call('HINCRBY', key, field, delta) == 0 and key ~= 'metrics' then
-        call('HDEL', key, field)
+    if key == 'metrics' then
+      count_all(of)
+    else
+      for field, delta in pairs(of) do
+        if delta ~= 0 and call('HINCRBY', key, field, delta) == 0 then call('HDEL', key, field) end
       end
     end
   end

@@ -11,6 +11,7 @@ import pytest
 from orchestrator import codec, ports
 from orchestrator.errors import Broken, Fenced
 from orchestrator.ports import (
+    METRICS_MAX,
     Creation,
     DagChanged,
     Fire,
@@ -1022,6 +1023,16 @@ class JournalSuite:
         dag = await journal.dag("t", "d")
         assert dag is not None
         assert dag.run_counts == {"succeeded": 2, "failed": 1}
+
+    async def test_metrics_of_very_many_dags_are_counted_under_one_name(self, journal: Journal) -> None:
+        await journal.count([(f"runs_total|d{n}|failed", 1) for n in range(METRICS_MAX)])
+        owner = await Owner(journal).start()
+        failed = (("runs_total|new|failed", 2), ("runs_total|newer|failed", 3), ("runs_total|d7|failed", 4))
+        await owner.commit(counts=(*failed, ("jobs|count", 1)))
+        await journal.count([("runs_total|newest|failed", 5), ("http|GET|/health|200|count", 1)])
+        found = await journal.metrics()
+        assert (found["runs_total|other|failed"], found["runs_total|d7|failed"]) == (10, 5)
+        assert (found["jobs|count"], found["http|GET|/health|200|count"], len(found)) == (1, 1, METRICS_MAX + 3)
 
     # recovery
 

@@ -27,6 +27,7 @@ from serve_app.auth import Principal
 from serve_app.options import ServerOptions
 from serve_app.ports import Clock, Gateway
 from serve_app.problems import problem_of
+from serve_app.request_traces import traceparent_of
 from serve_app.requests import idempotency, json_body, optional_json_body, unhindered, whole_number
 from serve_app.surfaces.dags import paging, parse, words
 from serve_app.surfaces.dags.answers import answer as _answer
@@ -153,7 +154,7 @@ class Handlers:
         if wanted.dry_run:
             return _answer(words.plan(await self._gateway.plan(principal.tenant, wanted.trigger)))
         idem = idempotency(request, principal.tenant, body)
-        done = await unhindered(self._gateway.trigger(principal.tenant, wanted.trigger, idem))
+        done = await unhindered(self._gateway.trigger(principal.tenant, _traced(wanted.trigger, request), idem))
         return _answer(words.triggered(done), replayed=done.replayed)
 
     async def trigger_by_event(self, request: Request, principal: Principal) -> Response:
@@ -162,14 +163,14 @@ class Handlers:
         dag_id = _path_id(request, "dag", "dag_id")
         trigger = parse.event_request(dag_id, request.path_params["event_id"], body)
         idem = idempotency(request, principal.tenant, body)
-        done = await unhindered(self._gateway.trigger(principal.tenant, trigger, idem))
+        done = await unhindered(self._gateway.trigger(principal.tenant, _traced(trigger, request), idem))
         return _answer(words.triggered(done) | {"duplicate": done.existing}, replayed=done.replayed)
 
     async def trigger_batch(self, request: Request, principal: Principal) -> Response:
         """Trigger many manual runs in one durable step"""
         body = await self._json(request)
         entries = parse.batch_request(body)
-        triggers = [each for each in entries if isinstance(each, Trigger)]
+        triggers = [_traced(each, request) for each in entries if isinstance(each, Trigger)]
         idem = idempotency(request, principal.tenant, body)
         work = self._gateway.trigger_many(principal.tenant, triggers, idem)
         answers, replayed = await unhindered(work)
@@ -399,3 +400,8 @@ def _batch_item(outcome: Triggered | Exception) -> words.Json:
         return {"run_id": outcome.run_id, "state": words.RUN_WORDS[outcome.state]}
     problem = problem_of(outcome)
     return {"error": words.ERROR_CODES[problem.kind], "message": problem.message}
+
+
+def _traced(trigger: Trigger, request: Request) -> Trigger:
+    """The same, as part of the request's trace."""
+    return msgspec.structs.replace(trigger, traceparent=traceparent_of(request))

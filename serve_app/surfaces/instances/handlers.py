@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import msgspec
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,6 +21,7 @@ from serve_app import sse
 from serve_app.auth import Principal
 from serve_app.options import ServerOptions
 from serve_app.ports import Clock, Instances
+from serve_app.request_traces import traceparent_of
 from serve_app.requests import unhindered
 from serve_app.surfaces.instances import models as m
 from serve_app.surfaces.instances import parse, streams, words
@@ -58,7 +60,8 @@ class Handlers:
     async def start_orchestrator(self, request: Request, principal: Principal) -> Response:
         """Start an instance that works through a plan"""
         body = await self._body(request, m.StartOrchestratorRequest)
-        view = await unhindered(self._instances.start(principal.tenant, parse.wanted(body)))
+        wanted = msgspec.structs.replace(parse.wanted(body), traceparent=traceparent_of(request))
+        view = await unhindered(self._instances.start(principal.tenant, wanted))
         return _answer(words.instance(view, self._clock.now()), 201)
 
     # -- commands

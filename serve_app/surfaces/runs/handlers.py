@@ -26,6 +26,7 @@ from serve_app.limits import Occupancy
 from serve_app.options import ServerOptions
 from serve_app.ports import Clock, Gateway, LiveRuns
 from serve_app.problems import BodyTooLarge, TooManyRequests
+from serve_app.request_traces import traceparent_of
 from serve_app.requests import raw_body, unhindered
 from serve_app.surfaces.runs import inline_plan, parse, words
 
@@ -62,7 +63,14 @@ class Handlers:
             return _answer(await self._plan(principal, asked.dag_id, tasks))
         if mode == "k8s":
             await self._check_kubernetes(principal, asked, tasks)
-        wanted = LiveRunWanted(mode=mode, owner=owner, metadata=asked.metadata, dag_id=asked.dag_id, tasks=tasks)
+        wanted = LiveRunWanted(
+            mode=mode,
+            owner=owner,
+            metadata=asked.metadata,
+            dag_id=asked.dag_id,
+            tasks=tasks,
+            traceparent=traceparent_of(request),
+        )
         created = await unhindered(self._live_runs.create(principal.tenant, wanted, idem))
         return _answer({"runId": created.run_id}, 201, replayed=created.replayed)
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.messages import RunContext
+from orchestrator.traces import span_of_attempt
 from tests.worker_builders import RUN, Bench, InThread, task
 
 
@@ -27,6 +29,7 @@ class Answers(BaseHTTPRequestHandler):
                 "method": self.command,
                 "body": body,
                 "x": self.headers.get("X-Test"),
+                "trace": self.headers.get("traceparent"),
                 "type": self.headers.get("Content-Type"),
             }
             self.answer(200, json.dumps(told), "application/json")
@@ -88,7 +91,7 @@ def http(url: str, **params: Any) -> Any:
 
 
 def test_json_becomes_the_value(bench: Bench, base: str) -> None:
-    assert bench.value(http(f"{base}/echo")) == {"method": "GET", "body": "", "x": None, "type": None}
+    assert bench.value(http(f"{base}/echo")) == {"method": "GET", "body": "", "x": None, "trace": None, "type": None}
 
 
 def test_method_headers_and_body_are_sent(bench: Bench, base: str) -> None:
@@ -96,6 +99,18 @@ def test_method_headers_and_body_are_sent(bench: Bench, base: str) -> None:
     assert (told["method"], told["x"], told["type"]) == ("POST", "5", "application/json")
     assert json.loads(told["body"]) == {"a": 1}
     assert bench.value(http(f"{base}/echo", method="PUT", body="plain"))["body"] == "plain"
+
+
+def test_the_trace_is_passed_on_unless_the_task_gives_one(
+    bench: Bench, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    monkeypatch.setattr(
+        "tests.worker_builders.RunContext", lambda *facts: RunContext(*facts, traceparent=given, traced=True)
+    )
+    passed_on = f"00-0af7651916cd43dd8448eb211c80319c-{span_of_attempt(RUN, 'h', 1)}-01"
+    assert bench.value(http(f"{base}/echo"))["trace"] == passed_on
+    assert bench.value(http(f"{base}/echo", headers={"traceparent": "mine"}))["trace"] == "mine"
 
 
 @pytest.mark.parametrize(("path", "value"), [("/liar", "not json"), ("/empty", None), ("/status/201", "why it is so")])
