@@ -13,7 +13,7 @@ it or nothing. What `Journal` answers has been fsynced when the server runs `app
     tk:<id>      hash task -> letter; a task that is not there is pending
     dag:<t>:<d>  hash   dagv:<t>:<d>  hash version -> JSON   dags:<t>  zset   rc:<t>:<d>  hash run state -> runs
                  (next_fire: where its schedule stands; due: when that fire happens; fired; dropped|<reason>,
-                 dropped_at, dropped_why: fires that started nothing)
+                 dropped_at, dropped_why: fires that started nothing; archived: windows that left for an archive)
     live:<t>:<d> set of runs that fires made and that have not ended   replaced  set of those a later fire replaced
     alone:<t>    hash definition -> the run of it that was created last with `alone`
     beats        set of instances   beat:<id>  hash: pid at (epoch ms) kept (version that the plan's files tell)
@@ -28,6 +28,7 @@ it or nothing. What `Journal` answers has been fsynced when the server runs `app
     sched, feed  streams       timers, cron   zsets by epoch ms   queued, active  sets   metrics  hash
     quota:<key>  creations counted
     ended        zset by epoch ms, of runs with all their history; neither backfills nor held runs
+    ended|backfill  the same of backfills   released  set of backfills that are archived, which windows still name
     idem:<key>   fingerprint, newline, reply; for 24 h          log:<run>:<task>:<attempt>  list, written by workers
     rec:<kind>   hash key -> record      ln:<run>  list of lines
     rate:<key>   list of the instants (epoch ms, of the server) of its last requests; for one window
@@ -134,7 +135,10 @@ class Journal:
         self._beat = Script("beat")
         self._beats = Script("beats")
         self._keep = Script("keep")
-        self._erase = Script("erase")
+        self._erase = Script("erasing", "erase")
+        self._release = Script("erasing", "release")
+        self._disband = Script("disband")
+        self._restore = Script("restore")
         self._ended_before = Script("ended_before")
         self._remove_history = Script("remove_history")
         self._put_records = Script("put_records")
@@ -283,8 +287,27 @@ class Journal:
     async def erase(self, run_ids: Sequence[str]) -> int:
         return sum([int(await self._run(self._erase, codec.pack(chunk))) for chunk in _chunks(run_ids, _LOAD_CHUNK)])
 
-    async def ended_before(self, instant_ms: int, limit: int) -> list[RunRow]:
-        return [_row(row) for row in await self._run(self._ended_before, codec.pack([instant_ms, limit]))]
+    async def ended_before(self, instant_ms: int, limit: int, skip: int = 0) -> list[RunRow]:
+        return await self._ended("ended", instant_ms, limit, skip)
+
+    async def backfills_ended_before(self, instant_ms: int, limit: int, skip: int = 0) -> list[RunRow]:
+        return await self._ended("ended|backfill", instant_ms, limit, skip)
+
+    async def _ended(self, index: str, instant_ms: int, limit: int, skip: int) -> list[RunRow]:
+        return [_row(row) for row in await self._run(self._ended_before, codec.pack([instant_ms, limit, skip, index]))]
+
+    async def release(self, versions: Mapping[str, int]) -> set[str]:
+        gone: set[str] = set()
+        for chunk in _chunks(list(versions.items()), _LOAD_CHUNK):
+            gone.update(_text(run_id) for run_id in await self._run(self._release, codec.pack(chunk)))
+        return gone
+
+    async def disband(self, limit: int) -> int:
+        return int(await self._run(self._disband, codec.pack(limit)))
+
+    async def restore(self, shelved: Sequence[tuple[History, Mapping[str, str]]]) -> int:
+        chunks = _chunks(shelved, _LOAD_CHUNK)
+        return sum([int(await self._run(self._restore, codec.pack_shelved(chunk))) for chunk in chunks])
 
     async def remove_history(self, run_id: str, version: int, event: bytes) -> bool:
         return bool(await self._run(self._remove_history, codec.pack([run_id, version, event.decode()])))
@@ -522,6 +545,7 @@ def _dag_row(tenant: str, found: Sequence[Any]) -> DagRow:
         dropped={_text(k[len(b"dropped|") :]): int(n) for k, n in dag.items() if k.startswith(b"dropped|")},
         dropped_ms=_number(dag.get(b"dropped_at")),
         dropped_why=_text(dag.get(b"dropped_why")),
+        archived=int(dag.get(b"archived", 0)),
     )
 
 

@@ -1,4 +1,4 @@
--- list of Creation {runs, idem, quota {key, most}} -> msgpack list of {status, {{run_id, state, how}, …}, reply}
+-- list of Creation {runs, idem, quota {key, most}, archived {{tenant, dag_id, count}, …}} -> msgpack list of {status, {{run_id, state, how}, …}, reply}
 
 local versions, answers = {}, {}
 local QUOTA_TTL_MS = 40 * 86400000
@@ -22,6 +22,11 @@ local function creation(c)
   end
   for _, n in ipairs(c[1]) do
     if not holds(n, versions) then
+      return { 'changed', {}, '' }
+    end
+  end
+  for _, seen in ipairs(c[4]) do
+    if moved_on(seen[1], seen[2], seen[3]) then
       return { 'changed', {}, '' }
     end
   end

@@ -11,6 +11,7 @@ import pytest
 from actors.journal import Journal as RedisJournal
 from orchestrator.errors import JournalUnavailable
 from orchestrator.ports import Creation, Journal, RunFilter
+from tests.conformance.archive_suite import ArchiveSuite
 from tests.conformance.held_suite import HeldSuite
 from tests.conformance.journal_builders import Owner, append, create, new_run, put
 from tests.conformance.journal_suite import JournalSuite
@@ -43,7 +44,7 @@ async def connected(server: Server) -> AsyncIterator[RedisJournal]:
         await journal.close()
 
 
-class TestInMemory(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite):
+class TestInMemory(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, ArchiveSuite):
     @pytest.fixture
     def journal(self) -> Journal:
         return MemoryJournal()
@@ -61,7 +62,7 @@ class TestInMemory(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite):
         assert [r.status for r in await journal.commit(step)] == ["ok"]
 
 
-class TestValkey(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite):
+class TestValkey(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, ArchiveSuite):
     @pytest.fixture
     async def journal(self, valkey: Server) -> AsyncIterator[Journal]:
         valkey.flush()
@@ -103,7 +104,7 @@ class TestValkey(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite):
 
 if redis_binary():
 
-    class TestRedis(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite):
+    class TestRedis(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, ArchiveSuite):
         @pytest.fixture
         async def journal(self, redis_server: Server) -> AsyncIterator[Journal]:
             redis_server.flush()
