@@ -1007,6 +1007,10 @@ class ControlPlane(Protocol):
         """JSON array of control.LimitUsage."""
         ...
 
+    async def wake_archiver(self) -> None:
+        """It looks for sweeps that are wanted (`archive.RECORDS`)."""
+        ...
+
     async def gateway(self, ward: str, request: bytes, patience_s: float = 5.0) -> bytes:
         """A request to the gateway's `jobs`, `pipelines` or `webhooks`, and its answer; it is started if need be."""
         ...

@@ -52,6 +52,7 @@ class Stage:
         self.commands: list[tuple[str, Command]] = []
         self.reply = CommandReply(state="cancelled", attempts=1)
         self.hangs = False
+        self.woken = 0
         self.journal: MemoryJournal
 
     async def command(self, owner: str, run_id: str, command: bytes) -> bytes:
@@ -81,6 +82,9 @@ class Stage:
     async def set_limit(self, change: bytes) -> None:
         key, limit = codec.decode_limit_change(change)
         await self.journal.put_records(LIMITS, {key: None if limit is None else codec.encode_limit(limit)})
+
+    async def wake_archiver(self) -> None:
+        self.woken += 1
 
     async def limit_usage(self) -> bytes:
         if self.hangs:
