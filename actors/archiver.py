@@ -58,6 +58,11 @@ class Archiver:
         """Begin, with what a former life left undone."""
         self._loop = asyncio.get_running_loop().create_task(self._serve())
 
+    def stop(self) -> None:
+        """What is under way is cut off; the next one goes on with it."""
+        if self._loop is not None:
+            self._loop.cancel()
+
     def wake(self) -> None:
         """Somebody left a record."""
         self._wake.set()

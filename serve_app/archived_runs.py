@@ -13,7 +13,7 @@ those of runs that go on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
@@ -25,7 +25,7 @@ from orchestrator import archive, codec
 from orchestrator.archive import RECORDS, Shelved, Sweep
 from orchestrator.errors import ActorUnreachable, Conflict, NotFound
 from orchestrator.narration import Narrator
-from orchestrator.ports import Journal, RunFilter, RunRow
+from orchestrator.ports import ControlPlane, Journal, RunFilter, RunRow
 from orchestrator.views import Frame, Idempotency, LogChunk, MapView, Page, RunView
 from serve_app import map_instances, rendering
 from serve_app.cursors import cursor_of
@@ -47,14 +47,14 @@ class ArchivedRuns:
         book: DagBook,
         store: ArchiveStore,
         clock: Clock,
-        wake: Callable[[], Awaitable[None]],
+        control: ControlPlane,
         url: str = "",
     ) -> None:
         self._journal = journal
         self._book = book
         self._store = store
         self._clock = clock
-        self._wake = wake
+        self._control = control
         #: where segments are written when nobody says
         self._url = url
 
@@ -186,7 +186,7 @@ class ArchivedRuns:
         sweep = Sweep(id=sweep_id, before_ms=epoch_ms(now - older_than), to=to, asked_ms=epoch_ms(now))
         await self._journal.put_records(RECORDS, {sweep_id: archive.encode_sweep(sweep)})
         try:
-            await self._wake()
+            await self._control.wake_archiver()
         except ActorUnreachable:
             pass  # it looks for itself when it is back
         return sweep

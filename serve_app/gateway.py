@@ -119,7 +119,7 @@ class Gateway:
         creations = Creations(journal)
         store = ArchiveStore(settings.home)
         #: runs that left the journal
-        self.archive = ArchivedRuns(journal, self._book, store, clock, control.wake_archiver, settings.archive_url)
+        self.archive = ArchivedRuns(journal, self._book, store, clock, control, settings.archive_url)
         self._triggers = Triggers(journal, self._book, creations, clock, windows_max, self.archive)
         self._hub = Hub(journal)
         #: set once this server is about to go away
