@@ -13,6 +13,8 @@ those of runs that go on.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
@@ -25,10 +27,10 @@ from orchestrator import archive, codec
 from orchestrator.archive import RECORDS, Shelved, Sweep
 from orchestrator.errors import ActorUnreachable, Conflict, NotFound
 from orchestrator.narration import Narrator
-from orchestrator.ports import ControlPlane, Journal, RunFilter, RunRow
+from orchestrator.ports import ControlPlane, Journal, RunFilter, RunPage, RunRow
 from orchestrator.views import Frame, Idempotency, LogChunk, MapView, Page, RunView
 from serve_app import map_instances, rendering
-from serve_app.cursors import cursor_of
+from serve_app.cursors import cursor_of, name_of
 from serve_app.dag_book import DagBook
 from serve_app.steps import epoch_ms
 
@@ -36,6 +38,7 @@ T = TypeVar("T")
 
 #: events told in one chunk of a stream
 _FRAMES = 1000
+_RUN_ID = re.compile(r"run_[0-9A-Za-z]{1,64}")
 
 
 class ArchivedRuns:
@@ -85,9 +88,21 @@ class ArchivedRuns:
             progress=1.0,
         )
 
-    async def runs(self, wanted: RunFilter, after: str | None, limit: int) -> Page[RunView]:
-        """Runs as they were when they left, newest first."""
-        page = await asyncio.to_thread(self._store.page, wanted, after, limit)
+    async def runs(
+        self,
+        tenant: str,
+        *,
+        dag_id: str | None,
+        state: str | None,
+        run_type: str | None,
+        parent_run_id: str | None,
+        cursor: str | None,
+        limit: int,
+    ) -> Page[RunView]:
+        """Runs as they were when they left, newest first. Raises Invalid about the cursor."""
+        wanted = RunFilter(tenant=tenant, dag_id=dag_id, state=state, run_type=run_type, parent=parent_run_id)
+        after = name_of(cursor, _RUN_ID) or None
+        page = await self._ask(lambda: self._store.page(wanted, after, limit), RunPage((), None))
         views = (msgspec.structs.replace(rendering.run_view(row), archived=True) for row in page.rows)
         return Page(tuple(views), cursor_of(page.next_cursor) if page.next_cursor else None)
 
@@ -179,7 +194,7 @@ class ArchivedRuns:
         now = self._clock.now()
         to = self._url if to is None else to
         await asyncio.to_thread(shelf_at, to, self._store.folder)
-        sweep_id = f"{idem.key}:{idem.fingerprint}" if idem else self._clock.new_run_id()
+        sweep_id = _id_of(idem) if idem else self._clock.new_run_id()
         known = await self._journal.record(RECORDS, sweep_id)
         if known is not None:
             return archive.decode_sweep(known)
@@ -198,6 +213,11 @@ class ArchivedRuns:
     async def _ask(self, read: Callable[[], T], nothing: T) -> T:
         """What the store says; without a thread where nothing ever left."""
         return nothing if self._store.empty else await asyncio.to_thread(read)
+
+
+def _id_of(idem: Idempotency) -> str:
+    """The same for the same request."""
+    return hashlib.sha256(f"{idem.key}\n{idem.fingerprint}".encode()).hexdigest()[:16]
 
 
 async def _frames(run: Shelved, after: int) -> AsyncIterator[Sequence[Frame]]:

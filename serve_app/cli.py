@@ -20,6 +20,7 @@ from actors.settings import Settings, read_settings
 from orchestrator.errors import Conflict, Invalid, OrchestratorError
 from serve_app import (
     agent_commands,
+    archive_commands,
     commands,
     job_commands,
     limit_commands,
@@ -35,6 +36,7 @@ app = group("Durable workflows inside a Ray cluster.")
 tokens = group("Access tokens.")
 app.add_typer(commands.starting)
 app.add_typer(agent_commands.agents)
+app.add_typer(archive_commands.archiving)
 for _group, _name in (
     (commands.dags, "dags"),
     (commands.runs, "runs"),

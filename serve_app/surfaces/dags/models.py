@@ -377,6 +377,7 @@ class DagsRunSummary(BaseModel):
     finished_at: Instant | None
     parent_run_id: str | None
     error: str | None
+    archived: bool | None = Field(None, description="true: it is in the archive, as it was when it left")
     sla_missed: bool | None = None
     tasks_sla_missed: list[str] | None = Field(None, description="tasks that missed their SLA, at most the first 100")
     timed_out: TimedOut | None = Field(None, description="of a run that took too long: what did")

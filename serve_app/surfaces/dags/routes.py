@@ -27,6 +27,7 @@ from serve_app.problems import Kind, TooManyRequests, Unauthenticated, problem_o
 from serve_app.requests import identity_of
 from serve_app.surfaces.dags import docs, words
 from serve_app.surfaces.dags.answers import JSON, require
+from serve_app.surfaces.dags.archive_handlers import ArchiveHandlers
 from serve_app.surfaces.dags.handlers import Handlers
 from serve_app.surfaces.dags.waiting_handlers import WaitingHandlers
 
@@ -74,6 +75,8 @@ ENDPOINTS = (
     ("GET", "/limits/{name}", "client", "get_limit"),
     ("PUT", "/limits/{name}", "admin", "set_limit"),
     ("DELETE", "/limits/{name}", "admin", "delete_limit"),
+    ("POST", "/archive", "admin", "sweep_archive"),
+    ("GET", "/archive", "admin", "list_sweeps"),
 )
 
 _log = logging.getLogger(__name__)
@@ -90,6 +93,7 @@ class DagsSurface:
     ) -> None:
         self._handlers = Handlers(gateway, options, clock, draining)
         self._waiting = WaitingHandlers(gateway.waiting, options)
+        self._archive = ArchiveHandlers(gateway.archive, options)
         self._tokens = tokens
         self._limit = f"{options.rate_limit_rps:g} requests per second per tenant"
         self._clock = clock
@@ -117,7 +121,8 @@ class DagsSurface:
         return _with_allowance(_problem(request, error), self._buckets.untouched)
 
     def _route(self, method: str, path: str, scope: str, name: str, described: words.Json) -> PlainRoute:
-        handler: Handler = getattr(self._waiting, name, None) or getattr(self._handlers, name)
+        of = next(each for each in (self._waiting, self._archive, self._handlers) if hasattr(each, name))
+        handler: Handler = getattr(of, name)
         return PlainRoute(
             BASE + path,
             self._guarded(handler, scope),
