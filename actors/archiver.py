@@ -11,6 +11,7 @@ before. Two sweeps at a time do no harm either, so nothing is locked.
 Who wants a sweep leaves a record (`archive.Sweep`), then wakes this: a sweep that a crash cut off goes on at the next
 start. The same record tells how far it is. With `archive_after_days` one is made every SWEEP_S by itself. Windows leave
 in small steps with a breath in between, for every step makes those plan again who plan windows of that DAG just then.
+At last old news go: both streams of them are bounded by entries, which may each tell of a thousand runs.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ BATCH = 250
 BACKFILLS = 5
 #: windows that forget their backfill in one step
 DISBANDED = 500
+#: news of runs are worth nothing after this: who reads them waits for them, and who starts reads the rows first
+NEWS_MS = 3_600_000
 
 _log = logging.getLogger(__name__)
 
@@ -112,6 +115,7 @@ class Archiver:
             await errand.tell()
             await errand.backfills()
             await errand.runs()
+            await self._journal.trim_news(NEWS_MS)
             return await errand.tell("done")
         except Unavailable:
             raise

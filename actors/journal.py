@@ -54,6 +54,7 @@ from orchestrator.events import SCHEMA
 from orchestrator.ports import (
     FEED,
     PARTING,
+    SCHED,
     BackfillResult,
     Beat,
     ChildRow,
@@ -363,6 +364,12 @@ class Journal:
     async def trim(self, stream: str, cursor: str) -> None:
         milliseconds, _, sequence = cursor.partition("-")
         await self._ask("XTRIM", stream, "MINID", f"{milliseconds}-{int(sequence) + 1}")
+
+    async def trim_news(self, age_ms: int) -> None:
+        seconds, microseconds = await self._ask("TIME")
+        oldest_ms = int(seconds) * 1000 + int(microseconds) // 1000 - age_ms
+        for stream in (SCHED, FEED):
+            await self._ask("XTRIM", stream, "MINID", str(oldest_ms))
 
     async def part(self) -> None:
         await self._ask("XADD", FEED, "*", "e", codec.encode_items([PARTING]))

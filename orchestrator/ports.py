@@ -854,6 +854,10 @@ class Journal(Protocol):
         """Forget entries up to and including `cursor`."""
         ...
 
+    async def trim_news(self, age_ms: int) -> None:
+        """Forget entries of `sched` and `feed` that are older than that, by the journal's own clock."""
+        ...
+
     async def part(self) -> None:
         """Tells readers of the feed that this server is about to go away: `PARTING`."""
         ...

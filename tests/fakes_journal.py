@@ -380,6 +380,10 @@ class MemoryJournal:
         last = int(cursor.partition("-")[0])
         self.streams[stream] = [entry for entry in self.streams[stream] if entry[0] > last]
 
+    async def trim_news(self, age_ms: int) -> None:
+        if age_ms <= 0:  # how old an entry is nobody knows here
+            self._step(lambda: self.streams.update({p.SCHED: [], p.FEED: []}))
+
     async def part(self) -> None:
         self._step(lambda: self._write(p.FEED, codec.encode_items([p.PARTING])))
 

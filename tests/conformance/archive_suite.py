@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from orchestrator.ports import TERMINAL, Creation, Journal, RunFilter
+from orchestrator.ports import FEED, SCHED, TERMINAL, Creation, Journal, RunFilter
 from tests.conformance.held_suite import held, hold
 from tests.conformance.journal_builders import (
     NOW_MS,
@@ -122,6 +122,16 @@ class ArchiveSuite:
         assert now > seen
         found = await journal.create_runs([Creation((late,), archived=(("t", "d", now),))])
         assert [(r.status, r.runs[0].how) for r in found] == [("ok", "created")]
+
+    async def test_old_news_go_and_later_ones_come(self, journal: Journal) -> None:
+        await create(journal, new_run())
+        for age_ms, left in ((3_600_000, True), (-1000, False)):
+            await journal.trim_news(age_ms)
+            for stream in (SCHED, FEED):
+                assert bool(await journal.tail(stream, "0-0", 0)) == left
+        cursor = await journal.position(FEED)
+        await create(journal, new_run())
+        assert len(await journal.tail(FEED, cursor, 0)) == 1
 
     async def test_windows_go_after_the_backfill_that_counts_them(self, journal: Journal) -> None:
         owner = await Owner(journal).start()

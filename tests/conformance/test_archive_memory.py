@@ -32,6 +32,12 @@ _EVENTS = codec.encode_events(
 )
 
 
+@pytest.fixture(autouse=True)
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runs are older than news of them are kept."""
+    monkeypatch.setattr("actors.archiver.NEWS_MS", -1000)
+
+
 @pytest.fixture
 def server() -> Iterator[Server]:
     server = Server(valkey_binary())
