@@ -20,7 +20,6 @@ import gzip
 import hashlib
 import importlib
 import os
-import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -47,7 +46,7 @@ CREATE INDEX IF NOT EXISTS children ON runs (parent, run_id) WHERE parent != '';
 """
 #: values in one query
 _CHUNK = 500
-_BUSY_S = 10.0
+_BUSY_S = 4.0
 
 _row = msgspec.json.Decoder(RunRow).decode
 _encode = msgspec.json.Encoder().encode
@@ -164,6 +163,8 @@ class ArchiveStore:
         if not make and self.empty:
             yield None
             return
+        import sqlite3  # who never archived anything need not have it in memory
+
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with closing(sqlite3.connect(self._index, timeout=_BUSY_S)) as index:
