@@ -153,8 +153,7 @@ async def test_memory_comes_back_when_a_hundred_thousand_runs_leave(
 ) -> None:
     start, full, after = await check(server, tmp_path, 100_000)
     record_property("memory_bytes", (start, full, after))
-    print(
-        f"{start:,} bytes at the start, {full:,} with 100,000 runs, {after:,} after; {resident_bytes(server):,} resident"
-    )
+    figures = f"{start:,} bytes at the start, {full:,} with 100,000 runs, {after:,} after"
+    print(f"{figures}; {resident_bytes(server):,} resident")
     assert full > 10 * start
     assert after <= 1.2 * start
