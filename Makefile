@@ -25,7 +25,8 @@ demo: $(STAMP)
 	$(BIN)/python examples/demo.py
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m 'not slow and not chaos'
+	$(BIN)/python -m pytest -m 'not slow and not chaos and not ray' -n auto
+	$(BIN)/python -m pytest -m 'ray and not slow and not chaos'
 
 test-chaos: $(STAMP)
 	$(BIN)/python -m pytest -m 'chaos and not slow'

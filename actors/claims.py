@@ -52,12 +52,15 @@ class Claimant:
         self._begun: list[tuple[str, int, int]] = []
         self._released: list[tuple[str, int]] = []
         self._lost: list[tuple[str, int]] = []
+        #: when this incarnation may last have started a task under a rate: it, or the one before it
+        self._metered_s = 0.0
 
     def start(self, epoch: int, scheduler: int, crew: Crew) -> None:
         """This incarnation begins; `scheduler` is the newest scheduler that the journal knows."""
         self._epoch, self._scheduler, self._crew = epoch, scheduler, crew
         # what a former incarnation had is over, unless it is told now
         self._anew = True
+        self._metered_s = _now()
         self._wanted.set()
 
     # ── what the scheduler says ──
@@ -90,6 +93,7 @@ class Claimant:
     def begun(self, worker: str, lease: int, starts: int) -> None:
         """So many tasks started on a lease that came with a number of starts; none more will."""
         self._begun.append((worker, lease, starts))
+        self._metered_s = _now()
 
     def gone(self, gone: Gone) -> None:
         """A seat for tasks with a need was lost with its worker, or with its answers."""
@@ -168,4 +172,9 @@ class Claimant:
         self._number += 1
         demand = tuple((need, self._work.demand(need)) for need in self._work.needs())
         told = (tuple(self._begun), tuple(self._released), tuple(self._lost))
-        return Claims(self._actor, self._epoch, self._number, demand, True, *told, held=self._crew.bound())
+        held, quiet_s = self._crew.bound(), _now() - self._metered_s
+        return Claims(self._actor, self._epoch, self._number, demand, True, *told, held=held, quiet_s=quiet_s)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -129,18 +129,22 @@ class Crew:
 
     # ── seats ──
 
-    def seat(self, worker: str, incarnation: str, lease: int) -> None:
-        """A lease was granted."""
+    def seat(self, worker: str, incarnation: str, lease: int) -> bool:
+        """A lease was granted. False: permits are still in use on that seat, so it is void."""
         known = self.seats.get(worker)
-        if known is not None and lease < known.lease:  # a grant that comes late, or for the second time
-            return
+        if (known is not None and lease < known.lease) or lease <= self._over.get(worker, -1):
+            return True  # a grant that comes late, or for the second time
         if known is not None and known.incarnation == incarnation:
+            if known.need is not None:  # a scheduler that had not heard of it yet
+                self._over[worker] = lease
+                return False
             known.yielding = known.yielding and known.lease == lease
-            known.lease, known.need = lease, None
-            return
+            known.lease = lease
+            return True
         if known is not None:  # replaced before we heard of its death
             self._lost(known)
         self.seats[worker] = Seat(worker, incarnation, lease)
+        return True
 
     def bind(self, grant: Bound) -> bool:
         """A lease for tasks with one need was granted. False: it came late, or the seat is taken, so it is void."""

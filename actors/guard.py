@@ -84,11 +84,13 @@ class Guard:
         self._numbers: dict[str, int] = {}
         self._boxes: dict[str, _Box] = {}
         self._opening = False
+        #: when somebody may have started a task under a rate by leave of a former scheduler
+        self._metered_s = 0.0
 
     def begin(self, epoch: int, limits: Mapping[str, bytes]) -> None:
         """An earlier scheduler may have granted until now."""
         now_s = self._clock.monotonic()
-        self._epoch = epoch
+        self._epoch, self._metered_s = epoch, now_s
         self.permits.begin(now_s)
         for key, record in limits.items():
             self.permits.define(key, codec.decode_limit(record), now_s)
@@ -127,6 +129,7 @@ class Guard:
                 self._spawn(self._take_stock_of(actor))
                 return
             self._take_over(claims, claims.epoch > known, now_s)
+            self._metered_s = max(self._metered_s, now_s - claims.quiet_s)
         for worker, number, starts in claims.begun:
             if (lease := self.permits.find(actor, worker, number)) is not None:
                 self.permits.begun(lease, starts, now_s)
@@ -284,7 +287,7 @@ class Guard:
         """Hear everybody; then keys may be granted."""
         await asyncio.gather(*(self._take_stock_of(name) for name in list(self._hosts())))
         await asyncio.gather(*(self._inspect(worker) for worker in list(self._workers())))
-        self.permits.opened = True
+        self.permits.open(self._metered_s, self._clock.monotonic())
         self._wake()
 
     async def _take_stock_of(self, name: str) -> None:

@@ -193,6 +193,8 @@ def _take(crew: Crew, hosted: HostedRun, sending: Sending, limit: int) -> list[i
             sending.expected_s = max(sending.expected_s, TARGET_S)
             break
         taken = runs.take_ready(run, 1)
+        if taken == out[-1:]:
+            continue  # it was offered twice
         out += taken
         sending.size += len(taken)
         sending.expected_s += seconds * len(taken)

@@ -156,7 +156,8 @@ class RunActor(Living):
         await self._recovered.wait()
         hosting = codec.decode_hosting(blob)
         for worker, incarnation, lease in hosting.grants:
-            self._crew.seat(worker, incarnation, lease)
+            if not self._crew.seat(worker, incarnation, lease):
+                self._reporter.released([(worker, lease)])
         if hosting.grants:
             self._reporter.granted()
         for worker, lease in hosting.yields:

@@ -179,7 +179,10 @@ def _observe(backfill: Backfill, command: Observe, now: datetime) -> list[e.Even
         counts = count(tallies, backfill.skipped)
         window = backfill.children[child]
         out.append(e.WindowChanged(at=now, window=window, child=child, before=before, after=after, counts=counts))
-    return [*out, *_verdict(state, tallies, now)] if state not in ENDED else out
+    end = _verdict(state, tallies, now) if state not in ENDED else []
+    if end and state is RunState.QUEUED and any(tallies.values()):  # its windows ran before it was looked at
+        out.append(e.RunStarted(at=now, attempt=backfill.attempts + 1))
+    return [*out, *end]
 
 
 def _verdict(state: RunState, tallies: Mapping[str, int], now: datetime) -> list[e.Event]:

@@ -106,6 +106,8 @@ class Claims(msgspec.Struct, frozen=True, array_like=True):
     lost: tuple[tuple[str, int], ...] = ()
     #: everything it has; None = not told now
     held: tuple[Bound, ...] | None = None
+    #: seconds since it may last have started a task under a rate, told with `held`
+    quiet_s: float = 0.0
 
 
 class Binding(msgspec.Struct, frozen=True, array_like=True):

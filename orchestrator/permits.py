@@ -16,7 +16,8 @@ until everybody was heard (`opened`).
 
 **Rates.** `count` tokens; each is away from the moment it is granted until `per_s` after its start was reported.
 Between two starts on one token lie at least `per_s`, so any span of `per_s` sees at most `count` starts. A lease
-under a rate comes with a number of starts and serves one batch. A new scheduler begins with all tokens just used.
+under a rate comes with a number of starts and serves one batch. In a new scheduler all tokens were used when the last
+RunActor may have started something by leave of the former one: they say so when they are heard.
 
 **Order.** Claims wait under the first key that they miss, in lanes: by rank, then as they came; what frees permits
 offers them to the first ones of each lane, and `Slots` decides among those offered. A holder that has had a lease for
@@ -55,7 +56,7 @@ class Permits:
     def __init__(self) -> None:
         #: everybody was heard: keys may be granted
         self.opened = False
-        #: when this ledger began: tokens count as used then
+        #: when a former ledger may have allowed something last: tokens count as used then
         self._since_s = -math.inf
         self._limits: dict[str, Limit] = {}
         #: prefix of a key -> limit
@@ -85,6 +86,15 @@ class Permits:
     def begin(self, now_s: float) -> None:
         """An earlier ledger may have granted until now."""
         self._since_s = now_s
+
+    def open(self, since_s: float, now_s: float) -> None:
+        """Everybody was heard; by leave of an earlier ledger something may have started until `since_s`."""
+        self.opened = True
+        if since_s > self._since_s:
+            self._since_s = since_s
+            for key in list(self._metered):
+                self.uses[key].meter = None
+                self._redefine(key, now_s)
 
     def define(self, key: str, limit: Limit | None, now_s: float) -> None:
         """What is allowed under a key, or a pattern, from now on; None = no definition."""

@@ -220,7 +220,7 @@ def apply(task: Task, event: e.Event) -> None:
             task.losses += event.lost
             task.failures += not event.lost
         case e.TaskSuspended():
-            task.due = event.until
+            task.due = max(event.until, event.at)  # who told too late that it sleeps waits for a worker from then on
         case e.TaskWaiting():
             task.attempt = event.attempt
             task.started_at = event.at

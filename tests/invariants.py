@@ -324,12 +324,8 @@ class History:
         return {above for above in self._above(name) if self._above(above) & set(setups)}
 
     def _advancing(self) -> list[str]:
-        """States of the tasks that are neither teardowns nor compensations."""
-        return [
-            state
-            for name, state in self.tasks.items()
-            if not self.specs[name].teardown_of and self.specs[name].compensates is None
-        ]
+        """States of the tasks that are neither teardowns nor compensations; instances of maps do not count."""
+        return [state for name, state in self.tasks.items() if not name.endswith("]") and not self._cleans_up(name)]
 
     def _undone(self, name: str) -> bool:
         """Is there something that this compensation undoes?"""
@@ -451,6 +447,7 @@ class History:
             case e.TaskSucceeded() | e.TaskFailed() if before == "waiting":
                 self._check_wait_ends(event, where)
                 self.tasks[name] = _AFTER_RESULT[type(event)]
+                self.done[name] = self.version
                 self.accepted[name, event.attempt] = 1
                 if isinstance(event, e.TaskFailed) and event.timed_out:
                     self.tasks[name] = "timed_out"

@@ -76,7 +76,7 @@ def _mapped(draw: st.DrawFn, tasks: list[TaskSpec]) -> list[TaskSpec]:
     """The same with some of them mapped, over what one of their dependencies returns or over what is known."""
     out = []
     for task in tasks:
-        if task.branch or task.teardown_of or draw(st.integers(0, 2)) == 0:
+        if task.branch or task.teardown_of or task.compensates or draw(st.integers(0, 2)) == 0:
             out.append(task)
             continue
         known = [["a", {"b": 1}], [], {"$param": "p", "default": [1, 2, 3]}]

@@ -501,7 +501,8 @@ def _with_maps(rng: Random, tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]
         return tasks
     out = []
     for task in tasks:
-        if not (task.branch or task.teardown_of or task.type in WAITING_TYPES) and rng.random() < 0.5:
+        plain = not (task.branch or task.teardown_of or task.compensates or task.type in WAITING_TYPES)
+        if plain and rng.random() < 0.5:
             source: object = rng.choice([*task.depends_on, *task.depends_on, ["x", "y"], [], {"$param": "none"}])
             if any(other.id == source and other.branch for other in tasks):
                 source = ["x"]

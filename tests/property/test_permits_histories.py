@@ -22,6 +22,8 @@ from orchestrator.permits import PATIENCE_S, Permits
 
 HISTORIES = 300
 MANY = int(os.environ.get("PERMITS_MANY", "10000"))
+#: what additions of floats may be off by
+ROUNDING_S = 1e-9
 STEPS = 60
 KEYS = ("l/t/a", "l/t/b", "l/t/c", "d/t/d")
 POOLS = ("default", "gpu")
@@ -181,21 +183,22 @@ class World:
     # ── decisions, as the scheduler makes them ──
 
     def decide(self) -> None:
-        while True:
-            claims = self.permits.offers(self.now_s, set(self.workers.values()))
+        self.grant()
+        while claims := self.permits.offers(self.now_s, set(self.workers.values())):
             for claim in claims:
                 self.slots.demand(claim.label, dict(claim.ranks), claim.need.pool)
-            grants = self.slots.grants(self.now_s, lambda label: self.permits.take(label, self.now_s))
-            leases = [self.permits.bind(g.holder, g.worker, g.incarnation, g.lease, self.now_s) for g in grants]
-            for lease in leases:
-                self.granted(lease)
-            if not claims and not grants:
-                break
+            self.grant()
         asked = [(ask.worker, ask.lease) for ask in self.slots.yields(self.now_s)]
         asked += [(lease.worker, lease.number) for lease in self.permits.yields(self.now_s)]
         for worker, number in asked:
             if worker in self.running and self.running[worker].number == number:
                 self.running[worker].yielding = True
+
+    def grant(self) -> None:
+        grants = self.slots.grants(self.now_s, lambda label: self.permits.take(label, self.now_s))
+        leases = [self.permits.bind(g.holder, g.worker, g.incarnation, g.lease, self.now_s) for g in grants]
+        for lease in leases:
+            self.granted(lease)
 
     def granted(self, lease: Lease) -> None:
         self.grants += 1
@@ -225,7 +228,7 @@ class World:
             rate, starts = self.limits[key].rate, self.started.setdefault(key, [])
             starts.append(self.now_s)
             if rate is not None:
-                recent = [at for at in starts if at > self.now_s - rate.per_s]
+                recent = [at for at in starts if at > self.now_s - rate.per_s + ROUNDING_S]
                 assert len(recent) <= rate.count, f"I7 {key}: {len(recent)} starts in {rate.per_s} s, at {worker}"
 
     # ── what must be so ──

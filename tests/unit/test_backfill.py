@@ -5,10 +5,21 @@ from __future__ import annotations
 import pytest
 
 from orchestrator import events as e
-from orchestrator.backfill import TRANSITIONS, CancelAll, CancelWindow, Observe, PauseAll, Recap, ResumeAll, count, owed
+from orchestrator.backfill import (
+    TRANSITIONS,
+    CancelAll,
+    CancelWindow,
+    Observe,
+    PauseAll,
+    Recap,
+    ResumeAll,
+    apply,
+    count,
+    owed,
+)
 from orchestrator.errors import Conflict
 from orchestrator.run import ENDED, RunState
-from tests.builders import Watch
+from tests.builders import AT, Watch
 from tests.invariants import check_backfill, check_replayed_backfill
 
 S = RunState
@@ -131,6 +142,16 @@ def test_a_window_that_goes_on_makes_the_backfill_go_on() -> None:
     assert (watch.state, watch.backfill.attempts) == (S.RUNNING, 2)
     watch.see(c1="succeeded")
     assert checked(watch).state is S.SUCCEEDED
+
+
+def test_a_restarted_backfill_whose_windows_have_ended_before_anybody_looked_has_started() -> None:
+    watch = Watch(2)
+    watch.see(c1="succeeded", c2="failed")
+    again = e.RunRestarted(AT, 1)
+    apply(watch.backfill, again)
+    watch.events.append(again)
+    assert watch.see(c2="failed") == ["run_started", "run_failed"]
+    assert checked(watch).backfill.attempts == 2
 
 
 def test_every_window_counts_once() -> None:

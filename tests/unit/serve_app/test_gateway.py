@@ -76,6 +76,9 @@ class Stage:
     async def load(self) -> dict[str, int]:
         return {"workers": 1, "plain_waiting": 2, "pool_waiting|gpu": 3}
 
+    async def gateway_exists(self) -> bool:
+        return True
+
     async def gateway(self, ward: str, _request: bytes, _patience_s: float = 5.0) -> bytes:
         raise ActorUnreachable(ward, "it is not here")
 
