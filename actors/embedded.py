@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from actors.clock import Clock
 from orchestrator.errors import JournalUnavailable
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 #: sun_path holds 104 bytes on macOS, 108 on Linux, with a closing zero
 _SOCKET_PATH_MAX_BYTES = 100
 _POLL_S = 0.005
+#: growth of the append-only file since its last rewrite, after which it is rewritten
+_REWRITE_PERCENTAGE = 100
 
 _CONF = """\
 bind 127.0.0.1
@@ -61,7 +63,7 @@ appendfsync always
 no-appendfsync-on-rewrite no
 aof-load-truncated yes
 aof-use-rdb-preamble yes
-auto-aof-rewrite-percentage 100
+auto-aof-rewrite-percentage {rewrite_percentage}
 auto-aof-rewrite-min-size 64mb
 
 maxmemory-policy noeviction
@@ -130,6 +132,40 @@ def server_pid(home: Path | str) -> int | None:
         return None
 
 
+@contextmanager
+def unreplaced(home: Path | str) -> Iterator[None]:
+    """Files of the journal only grow within the block: nothing starts or stops the server, and it rewrites none.
+
+    A caller that is killed in here leaves rewrites off until the next such block, or start. Raises JournalUnavailable.
+    """
+    import redis
+
+    folder = Path(home, "valkey")
+    with _locked(folder / "starting.lock"):
+        address = _read_address(folder)
+        if not _holds_lock(folder) or address is None:
+            yield
+            return
+        try:
+            with _client(address) as client:
+                client.config_set("auto-aof-rewrite-percentage", 0)
+                try:
+                    _await_rewrite(client)
+                    yield
+                finally:
+                    client.config_set("auto-aof-rewrite-percentage", _REWRITE_PERCENTAGE)
+        except redis.RedisError as error:
+            raise JournalUnavailable(str(error)) from error
+
+
+def _await_rewrite(client: Redis) -> None:
+    while True:
+        told: Any = client.info("persistence")
+        if not told["aof_rewrite_in_progress"] and not told["aof_rewrite_scheduled"]:
+            return
+        time.sleep(_POLL_S * 10)
+
+
 def binary() -> Path:
     """The server's executable. Raises JournalUnavailable on a platform without one."""
     try:
@@ -164,7 +200,9 @@ def _launch(folder: Path, known: ServerAddress | None) -> ServerAddress:
     """Start the server at its known address, or at a new one; does not wait for it to answer."""
     address = _usable_address(folder, known)
     _write_private(folder / "server.json", json.dumps(asdict(address)))
-    _write_private(folder / "valkey.conf", _CONF.format(folder=folder, **asdict(address)))
+    _write_private(
+        folder / "valkey.conf", _CONF.format(folder=folder, rewrite_percentage=_REWRITE_PERCENTAGE, **asdict(address))
+    )
     alive = os.open(folder / "alive.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(alive, fcntl.LOCK_EX)  # waits for no more than somebody's `_holds_lock`

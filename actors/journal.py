@@ -15,7 +15,7 @@ it or nothing. What `Journal` answers has been fsynced when the server runs `app
     calls:<id>   hash task -> run that it calls, or called last
     dag:<t>:<d>  hash   dagv:<t>:<d>  hash version -> JSON   dags:<t>  zset   rc:<t>:<d>  hash run state -> runs
                  (next_fire: where its schedule stands; due: when that fire happens; fired; dropped|<reason>,
-                 dropped_at, dropped_why: fires that started nothing)
+                 dropped_at, dropped_why: fires that started nothing; archived: windows that left for an archive)
                  (follows, makes: what starts runs of it, and the assets that its tasks update, apart by spaces)
     fol:<t>:<s>  set of DAGs that a source (after/<d>, asset/<asset>, event/<name>) starts
     mk:<t>:<asset>  set of DAGs that update it   assets:<t> set of assets that DAGs name
@@ -34,6 +34,7 @@ it or nothing. What `Journal` answers has been fsynced when the server runs `app
     sched, feed  streams       timers, cron   zsets by epoch ms   queued, active  sets   metrics  hash
     quota:<key>  creations counted
     ended        zset by epoch ms, of runs with all their history; neither backfills nor held runs
+    ended|backfill  the same of backfills   released  set of backfills that are archived, which windows still name
     idem:<key>   fingerprint, newline, reply; for 24 h          log:<run>:<task>:<attempt>  list, written by workers
     rec:<kind>   hash key -> record      ln:<run>  list of lines
     rate:<key>   list of the instants (epoch ms, of the server) of its last requests; for one window
@@ -59,6 +60,7 @@ from orchestrator.events import SCHEMA
 from orchestrator.ports import (
     FEED,
     PARTING,
+    SCHED,
     BackfillResult,
     Beat,
     ChildRow,
@@ -143,7 +145,10 @@ class Journal:
         self._beat = Script("beat")
         self._beats = Script("beats")
         self._keep = Script("keep")
-        self._erase = Script("erase")
+        self._erase = Script("erasing", "erase")
+        self._release = Script("erasing", "release")
+        self._disband = Script("disband")
+        self._restore = Script("restore")
         self._ended_before = Script("ended_before")
         self._remove_history = Script("remove_history")
         self._put_records = Script("put_records")
@@ -309,8 +314,27 @@ class Journal:
     async def erase(self, run_ids: Sequence[str]) -> int:
         return sum([int(await self._run(self._erase, codec.pack(chunk))) for chunk in _chunks(run_ids, _LOAD_CHUNK)])
 
-    async def ended_before(self, instant_ms: int, limit: int) -> list[RunRow]:
-        return [_row(row) for row in await self._run(self._ended_before, codec.pack([instant_ms, limit]))]
+    async def ended_before(self, instant_ms: int, limit: int, skip: int = 0) -> list[RunRow]:
+        return await self._ended("ended", instant_ms, limit, skip)
+
+    async def backfills_ended_before(self, instant_ms: int, limit: int, skip: int = 0) -> list[RunRow]:
+        return await self._ended("ended|backfill", instant_ms, limit, skip)
+
+    async def _ended(self, index: str, instant_ms: int, limit: int, skip: int) -> list[RunRow]:
+        return [_row(row) for row in await self._run(self._ended_before, codec.pack([instant_ms, limit, skip, index]))]
+
+    async def release(self, versions: Mapping[str, int]) -> set[str]:
+        gone: set[str] = set()
+        for chunk in _chunks(list(versions.items()), _LOAD_CHUNK):
+            gone.update(_text(run_id) for run_id in await self._run(self._release, codec.pack(chunk)))
+        return gone
+
+    async def disband(self, limit: int) -> int:
+        return int(await self._run(self._disband, codec.pack(limit)))
+
+    async def restore(self, shelved: Sequence[tuple[History, Mapping[str, str]]]) -> int:
+        chunks = _chunks(shelved, _LOAD_CHUNK)
+        return sum([int(await self._run(self._restore, codec.pack_shelved(chunk))) for chunk in chunks])
 
     async def remove_history(self, run_id: str, version: int, event: bytes) -> bool:
         return bool(await self._run(self._remove_history, codec.pack([run_id, version, event.decode()])))
@@ -366,6 +390,12 @@ class Journal:
     async def trim(self, stream: str, cursor: str) -> None:
         milliseconds, _, sequence = cursor.partition("-")
         await self._ask("XTRIM", stream, "MINID", f"{milliseconds}-{int(sequence) + 1}")
+
+    async def trim_news(self, age_ms: int) -> None:
+        seconds, microseconds = await self._ask("TIME")
+        oldest_ms = int(seconds) * 1000 + int(microseconds) // 1000 - age_ms
+        for stream in (SCHED, FEED):
+            await self._ask("XTRIM", stream, "MINID", str(oldest_ms))
 
     async def part(self) -> None:
         await self._ask("XADD", FEED, "*", "e", codec.encode_items([PARTING]))
@@ -558,6 +588,7 @@ def _dag_row(tenant: str, found: Sequence[Any]) -> DagRow:
         dropped={_text(k[len(b"dropped|") :]): int(n) for k, n in dag.items() if k.startswith(b"dropped|")},
         dropped_ms=_number(dag.get(b"dropped_at")),
         dropped_why=_text(dag.get(b"dropped_why")),
+        archived=int(dag.get(b"archived", 0)),
     )
 
 

@@ -78,6 +78,12 @@ class Settings:
     #: the events of a run are kept for so long after its end; 0 = for ever
     history_retention_days: float = _setting(180.0, "ORCHESTRATOR_HISTORY_RETENTION_DAYS")
 
+    # -- the archive of runs that have ended (`actors/archiver.py`)
+    #: a run leaves for it by itself so long after its end; 0 = only when asked
+    archive_after_days: float = _setting(0.0, "ORCHESTRATOR_ARCHIVE_AFTER_DAYS")
+    #: folder or fsspec URL of its segments; empty = `<home>/archive/segments`
+    archive_url: str = _setting("", "ORCHESTRATOR_ARCHIVE_URL")
+
     # -- the Kubernetes cluster for runs whose tasks are Jobs (`actors/kubernetes_config.py`)
     #: plain address of its API, such as that of `kubectl proxy`; empty = as kubeconfig or the pod's service account say
     k8s_api_url: str = _setting("", "ORCHESTRATOR_K8S_API_URL")

@@ -18,6 +18,7 @@ import ray
 from ray.exceptions import RayError
 
 from actors import embedded, process
+from actors.archiver import Archiver
 from actors.attempt_log import RedisLogSink
 from actors.batched import Batched
 from actors.cache_sweeper import CacheSweeper
@@ -135,6 +136,12 @@ class SupervisorProcess(Supervisor):
         self._tracer = Tracer(journal, open_exporter(made.otlp_endpoint)) if made.traced else None
         if self._tracer is not None:
             self._tracer.start()
+        self._archiver = Archiver(journal, Clock(), made)
+        self._archiver.start()
+
+    async def wake_archiver(self, _blob: bytes) -> None:
+        """Somebody wants runs to leave for the archive."""
+        self._archiver.wake()
 
     def __repr__(self) -> str:
         return SUPERVISOR
@@ -231,6 +238,10 @@ class RayControlPlane:
     async def limit_usage(self) -> bytes:
         """JSON array of control.LimitUsage."""
         return await self._peers.ask(SCHEDULER, "limit_usage", b"")
+
+    async def wake_archiver(self) -> None:
+        """It looks for sweeps that are wanted."""
+        await self._peers.tell(SUPERVISOR, "wake_archiver", b"")
 
     async def gateway(self, ward: str, request: bytes, patience_s: float = 5.0) -> bytes:
         """A request to a part of the gateway, and its answer; those with little patience go together."""

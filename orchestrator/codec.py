@@ -500,7 +500,9 @@ def pack_commit(commit: p.Commit) -> bytes:
 
 
 def pack_creations(creations: Sequence[p.Creation]) -> bytes:
-    return pack([([_new_run(n) for n in c.runs], _stored(c.idem), _quota(c.quota), c.once) for c in creations])
+    return pack(
+        [([_new_run(n) for n in c.runs], _stored(c.idem), _quota(c.quota), c.once, c.archived) for c in creations]
+    )
 
 
 def pack_backfill(backfill: p.NewBackfill) -> bytes:
@@ -532,6 +534,7 @@ def pack_backfill(backfill: p.NewBackfill) -> bytes:
             b.widens,
             b.widens_key,
             b.in_front,
+            b.archived,
         )
     )
 
@@ -581,6 +584,32 @@ def pack_records(kind: str, records: Mapping[str, bytes | None]) -> bytes:
 
 def pack_lines(run_id: str, lines: Sequence[bytes]) -> bytes:
     return pack((run_id, [line.decode() for line in lines]))
+
+
+def pack_shelved(shelved: Sequence[tuple[p.History, Mapping[str, str]]]) -> bytes:
+    """Runs as `restore.lua` reads them."""
+    return pack(
+        [
+            (
+                history.row.run_id,
+                [part for pair in _row_fields(history.row).items() for part in pair],
+                [(batch.last_version, str(batch.schema), batch.events.decode()) for batch in history.batches],
+                [part for pair in tasks.items() for part in pair],
+            )
+            for history, tasks in shelved
+        ]
+    )
+
+
+def _row_fields(row: p.RunRow) -> dict[str, str]:
+    """The hash behind a row that has ended, as `ledger.lua` writes it."""
+    given: dict[str, str | int | None] = {
+        **{"v": row.version, "st": row.state, "t": row.tenant, "d": row.dag_id, "dv": row.dag_version},
+        **{"rt": row.run_type, "wk": row.window_key, "par": row.parent, "at": row.attempts or None},
+        **{"cr": row.created_ms, "sa": row.started_ms, "fi": row.finished_ms, "sla": row.sla_ms, "err": row.error},
+        **{"hr": row.removed or None, "sm": "".join(f"{name}|" for name in row.sla_missed)},
+    }
+    return {name: str(value) for name, value in given.items() if value not in (None, "")} | {"wb": ""}
 
 
 def pack_paused(tenant: str, dag_id: str, paused: bool, now_ms: int, idem: p.StoredReply | None) -> bytes:

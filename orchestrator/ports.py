@@ -257,6 +257,8 @@ class Creation(msgspec.Struct, frozen=True):
     #: tenant and name of what happens once, however late it is told again: then nothing is created, and the answer is
     #: `told`, with the runs that were
     once: tuple[str, str] | None = None
+    #: (tenant, dag_id, `DagRow.archived`) of DAGs whose archive was looked at; another number now is `changed`
+    archived: tuple[tuple[str, str, int], ...] = ()
 
 
 class CreatedRun(msgspec.Struct, frozen=True, array_like=True):
@@ -334,6 +336,8 @@ class NewBackfill(msgspec.Struct, frozen=True, kw_only=True):
     #: so many of `windows` come before those that it has
     in_front: int = 0
     idem: StoredReply | None = None
+    #: `DagRow.archived` when this was planned; another number now is `changed`
+    archived: int = 0
 
 
 class BackfillResult(msgspec.Struct, frozen=True):
@@ -406,6 +410,8 @@ class DagRow(msgspec.Struct, frozen=True):
     #: the latest of them, and why
     dropped_ms: int | None = None
     dropped_why: str = ""
+    #: grows with each run of a window that leaves for an archive; 0 = none ever did
+    archived: int = 0
 
 
 class DroppedFires(msgspec.Struct, frozen=True, array_like=True):
@@ -875,8 +881,33 @@ class Journal(Protocol):
         """
         ...
 
-    async def ended_before(self, instant_ms: int, limit: int) -> list[RunRow]:
-        """Runs that ended before then and have all their history, the first first; no backfills, no held runs."""
+    async def ended_before(self, instant_ms: int, limit: int, skip: int = 0) -> list[RunRow]:
+        """Runs that ended before then and have all their history, the first first; no backfills, no held runs.
+
+        The first `skip` of them are left out.
+        """
+        ...
+
+    async def backfills_ended_before(self, instant_ms: int, limit: int, skip: int = 0) -> list[RunRow]:
+        """Backfills that ended before then, the first first."""
+        ...
+
+    # what an archive keeps (actors/archiver.py)
+    async def release(self, versions: Mapping[str, int]) -> set[str]:
+        """Nothing is kept here of these runs, windows among it, as far as they are at that version; those that went.
+
+        Only runs and backfills of DAGs that have ended; not one that a backfill which is here counts or keeps.
+        """
+        ...
+
+    async def disband(self, limit: int) -> int:
+        """Windows no longer name a backfill that was released, `limit` of them; how many such backfills there are."""
+        ...
+
+    async def restore(self, shelved: Sequence[tuple[History, Mapping[str, str]]]) -> int:
+        """Runs with their `tasks` are here as they were; how many. One that is here, or whose window has another run
+        by now, is left alone.
+        """
         ...
 
     async def remove_history(self, run_id: str, version: int, event: bytes) -> bool:
@@ -936,6 +967,10 @@ class Journal(Protocol):
 
     async def trim(self, stream: str, cursor: str) -> None:
         """Forget entries up to and including `cursor`."""
+        ...
+
+    async def trim_news(self, age_ms: int) -> None:
+        """Forget entries of `sched` and `feed` that are older than that, by the journal's own clock."""
         ...
 
     async def part(self) -> None:
@@ -1100,6 +1135,10 @@ class ControlPlane(Protocol):
 
     async def limit_usage(self) -> bytes:
         """JSON array of control.LimitUsage."""
+        ...
+
+    async def wake_archiver(self) -> None:
+        """It looks for sweeps that are wanted (`archive.RECORDS`)."""
         ...
 
     async def gateway(self, ward: str, request: bytes, patience_s: float = 5.0) -> bytes:

@@ -218,6 +218,8 @@ class RunView(msgspec.Struct, frozen=True):
     waiting_for: dict[str, WaitView] = msgspec.field(default_factory=dict)
     #: task -> the run that computed its result, of those that use one; empty in lists
     cached: dict[str, str] = msgspec.field(default_factory=dict)
+    #: it is in the archive, as it was when it left
+    archived: bool = False
     #: windows at a time; None = as many as the DAG allows
     max_active_runs: int | None = None
     #: share of the windows that are over, 0 to 1; None in lists

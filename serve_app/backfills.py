@@ -30,6 +30,7 @@ from orchestrator.definition import Definition, Window
 from orchestrator.errors import Conflict, Invalid, NotFound, Unavailable
 from orchestrator.ports import TERMINAL, BackfillResult, Journal, NewBackfill, NewWindow, RunRow
 from orchestrator.views import Idempotency, Plan, PlannedWindow, Trigger, Triggered, Widening, Wider
+from serve_app.archived_runs import ArchivedRuns
 from serve_app.asking import KEY_REUSED
 from serve_app.dag_book import CurrentDag, DagBook
 from serve_app.rendering import counts_view
@@ -61,7 +62,8 @@ class _More:
 class Backfills:
     """Plans, creates and widens."""
 
-    def __init__(self, journal: Journal, book: DagBook, clock: Clock, windows_max: int) -> None:
+    def __init__(self, journal: Journal, book: DagBook, clock: Clock, windows_max: int, archive: ArchivedRuns) -> None:
+        self._archive = archive
         self._journal = journal
         self._book = book
         self._clock = clock
@@ -73,7 +75,10 @@ class Backfills:
             dag = await self._book.fresh(tenant, trigger.dag_id)
             span = await self._span(dag.definition, trigger)
             existing = await self._journal.backfill_by_window(tenant, trigger.dag_id, span.key)
+            if existing is None and (former := await self._archived(tenant, dag, trigger, span)):
+                return former
             step = await self._backfill_step(tenant, dag, trigger, span, existing, idem)
+            await self._bring_windows(step)
             result = await self._journal.create_backfill(step)
             if result.status == "conflict":
                 raise Conflict(KEY_REUSED)
@@ -97,7 +102,8 @@ class Backfills:
             if chosen:
                 _check_plan(trigger, plan)
             made = await asyncio.to_thread(self._new_windows, tenant, dag, trigger, plan.windows, rows, run_id)
-            step = await self._widening_step(row, dag.version, more, plan, made, widening.reprocess, idem)
+            step = await self._widening_step(row, dag, more, plan, made, widening.reprocess, idem)
+            await self._bring_windows(step)
             result = await self._journal.create_backfill(step)
             match result.status:
                 case "conflict":
@@ -116,6 +122,26 @@ class Backfills:
         if row.state in TERMINAL or row.state == "cancelling":
             raise Conflict(f"run {run_id} is already {row.state}")
         return (await self._plan_of(tenant, dag, trigger, [*more.front, *more.back], run_id))[0]
+
+    # what left for the archive
+
+    async def _archived(self, tenant: str, dag: CurrentDag, trigger: Trigger, span: _Span) -> Triggered | None:
+        """The answer to a backfill that is in the archive, and is to stay as it was. Raises Conflict about its plan."""
+        former = await self._archive.backfill(tenant, trigger.dag_id, span.key) if dag.archived else None
+        if former is None or trigger.reprocess != "none":
+            return None
+        if trigger.plan_hash not in (None, former.row.plan_hash):
+            plan, _ = await self._planned(tenant, dag, trigger, span, None)
+            _check_plan(trigger, plan)
+        return _triggered_backfill(
+            trigger, BackfillResult("existing", former.row.run_id, former.row.state, former.counts)
+        )
+
+    async def _bring_windows(self, step: NewBackfill) -> None:
+        """Runs that the step needs are in the journal. What leaves after `dag.archived` was read refuses the step."""
+        keys = [window.window_key for window in step.windows if window.action != "create"]
+        if step.archived and keys:
+            await self._archive.bring_windows(step.tenant, step.dag_id, keys)
 
     # what it is over
 
@@ -196,7 +222,7 @@ class Backfills:
     async def _widening_step(
         self,
         row: RunRow,
-        version: int,
+        dag: CurrentDag,
         more: _More,
         plan: Plan,
         made: tuple[NewWindow, ...],
@@ -218,7 +244,8 @@ class Backfills:
             run_id=row.run_id,
             tenant=row.tenant,
             dag_id=row.dag_id,
-            dag_version=version,
+            dag_version=dag.version,
+            archived=dag.archived,
             window_key=more.span.key,
             created_ms=epoch_ms(now),
             event=codec.encode_events([event]),
@@ -272,7 +299,9 @@ class Backfills:
     async def _plan_of(
         self, tenant: str, dag: CurrentDag, trigger: Trigger, chosen: Sequence[Window], widens: str = ""
     ) -> tuple[Plan, Mapping[str, RunRow]]:
-        rows = await self._journal.by_window(tenant, trigger.dag_id, [window.key() for window in chosen])
+        keys = [window.key() for window in chosen]
+        windows_of = self._archive.windows if dag.archived else self._journal.by_window
+        rows = await windows_of(tenant, trigger.dag_id, keys)
         known = existing_runs(rows)
         plan = await asyncio.to_thread(planning.plan, dag.definition, dag.version, trigger, chosen, known, widens)
         return plan, rows
@@ -317,6 +346,7 @@ class Backfills:
             tenant=tenant,
             dag_id=trigger.dag_id,
             dag_version=dag.version,
+            archived=dag.archived,
             window_key=span.key,
             created_ms=epoch_ms(now),
             event=codec.encode_events([created]),

@@ -20,6 +20,8 @@ from actors.settings import Settings, read_settings
 from orchestrator.errors import Conflict, Invalid, OrchestratorError
 from serve_app import (
     agent_commands,
+    archive_commands,
+    backup_commands,
     commands,
     job_commands,
     limit_commands,
@@ -36,6 +38,8 @@ app = group("Durable workflows inside a Ray cluster.")
 tokens = group("Access tokens.")
 app.add_typer(commands.starting)
 app.add_typer(agent_commands.agents)
+app.add_typer(archive_commands.archiving)
+app.add_typer(backup_commands.backups)
 for _group, _name in (
     (commands.dags, "dags"),
     (commands.runs, "runs"),

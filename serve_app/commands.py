@@ -303,11 +303,13 @@ def runs_list(
     state: Annotated[str | None, typer.Option(help="queued, running, success, failed or cancelled")] = None,
     run_type: Annotated[str | None, typer.Option("--type", help="manual, backfill or scheduled")] = None,
     parent: Annotated[str | None, typer.Option(help="Runs of this backfill.")] = None,
+    archived: Annotated[bool, typer.Option("--archived", help="Runs that left for the archive.")] = False,
     limit: Limit = 50,
 ) -> None:
     """List runs, newest first."""
+    filters = {"dag_id": dag, "state": state, "run_type": run_type, "parent_run_id": parent}
     with session.api() as api:
-        items = api.items("/runs", limit, dag_id=dag, state=state, run_type=run_type, parent_run_id=parent)
+        items = api.items("/runs", limit, **filters, archived="true" if archived else None)
     if session.as_json:
         screen.print_json({"items": items})
         return

@@ -27,6 +27,8 @@ class CurrentDag:
 
     definition: Definition
     version: int
+    #: as `DagRow.archived`
+    archived: int = 0
 
 
 class DagBook:
@@ -47,7 +49,7 @@ class DagBook:
         row = await self._journal.dag(tenant, dag_id)
         if row is None:
             raise NotFound("DAG", dag_id)
-        found = CurrentDag(codec.decode_definition(row.definition), row.version)
+        found = CurrentDag(codec.decode_definition(row.definition), row.version, row.archived)
         self._current.put((tenant, dag_id), found)
         return found
 

@@ -20,6 +20,7 @@ from typing import TypeVar
 import msgspec
 from prometheus_client.core import Metric
 
+from actors.archive_store import ArchiveStore
 from actors.blueprint_book import BlueprintBook
 from actors.clock import Clock
 from actors.lua_sandbox import LuaSandbox
@@ -65,6 +66,7 @@ from orchestrator.views import (
     WorkerView,
 )
 from serve_app import call_cycles, figures, limit_figures, map_instances, rendering
+from serve_app.archived_runs import ArchivedRuns
 from serve_app.asking import KEY_REUSED, ask, shown
 from serve_app.cache_book import CacheBook
 from serve_app.creations import Creations
@@ -123,7 +125,10 @@ class Gateway:
         self._dags_max = dags_max
         self._book = DagBook(journal)
         creations = Creations(journal)
-        self._triggers = Triggers(journal, self._book, creations, clock, windows_max)
+        store = ArchiveStore(settings.home)
+        #: runs that left the journal
+        self.archive = ArchivedRuns(journal, self._book, store, clock, control, settings.archive_url)
+        self._triggers = Triggers(journal, self._book, creations, clock, windows_max, self.archive)
         self._hub = Hub(journal)
         #: set once this server is about to go away
         self.draining = self._hub.draining
@@ -138,9 +143,9 @@ class Gateway:
         self.cache = CacheBook(journal, self._book, clock)
         #: what starts runs of several DAGs: events and assets
         self.starters = Starters(journal, self._triggers, creations)
-        store = PlanStore(Path(settings.plans_root))
+        plans = PlanStore(Path(settings.plans_root))
         #: the instances surface's part
-        self.instances = Instances(journal, control, self._book, creations, self._hub, store, clock, settings)
+        self.instances = Instances(journal, control, self._book, creations, self._hub, plans, clock, settings)
         #: the pipelines surface's part
         self.pipelines = (
             Pipelines(
@@ -289,7 +294,9 @@ class Gateway:
     async def run(self, tenant: str, run_id: str) -> RunView:
         """One run with its tasks and windows. Raises NotFound."""
         found = await self._journal.look(run_id)
-        row, letters = shown(found[0] if found else None, tenant, run_id), found[1] if found else {}
+        if found is None:
+            return await self.archive.run(tenant, run_id)
+        row, letters = shown(found[0], tenant, run_id), found[1]
         definition = await self._book.version(row.tenant, row.dag_id, row.dag_version)
         names = [task.id for task in definition.tasks]
         view = rendering.run_view(row)
@@ -402,7 +409,7 @@ class Gateway:
     @within(DEADLINE_S)
     async def _command(self, tenant: str, command: Command) -> RunChanged:
         kind, run_id, task, idem = command.kind, command.run_id, command.task, command.idem
-        row = await self._row(tenant, run_id)
+        row = await self._row_here(tenant, run_id)
         if idem is not None and (kept := await self._journal.stored_reply(idem.key)) is not None:
             if kept.fingerprint != idem.fingerprint:
                 raise Conflict(KEY_REUSED)
@@ -457,12 +464,14 @@ class Gateway:
     ) -> MapView:
         """A mapped task and a page of its instances. Raises NotFound; Invalid when it is not mapped."""
         found = await self._journal.look(run_id)
-        row = shown(found[0] if found else None, tenant, run_id)
+        if found is None:
+            return await self.archive.instances(tenant, run_id, task, states, int(cursor or -1), limit)
+        row = shown(found[0], tenant, run_id)
         await self._check_task(row, task)
         map_instances.check_mapped(await self._book.version(row.tenant, row.dag_id, row.dag_version), task)
         if row.run_type == "backfill":
             raise Invalid("the instances of a backfill are those of its windows", (("run_id", "is a backfill"),))
-        return map_instances.view(run_id, task, found[1] if found else {}, states, int(cursor or -1), limit)
+        return map_instances.view(run_id, task, found[1], states, int(cursor or -1), limit)
 
     # streams and logs
 
@@ -472,10 +481,13 @@ class Gateway:
 
         Raises NotFound, and HistoryGone when some are no longer kept; who has had none yet begins with what there is.
         """
-        row = await self._row(tenant, run_id)
+        found = await self._journal.summary(run_id)
+        row = shown(found, tenant, run_id) if found else (await self.archive.found(tenant, run_id)).row
         through = max(0, row.removed - 1)
         if (after or 0) < through and (after or row.version == row.removed):
             raise HistoryGone(run_id, through)
+        if found is None:
+            return await self.archive.frames(tenant, run_id, after)
         begin = max(row.removed, min(after or 0, row.version))
         if after is not None and begin == row.version and row.state in TERMINAL:
             return None
@@ -484,11 +496,14 @@ class Gateway:
     @within(DEADLINE_S)
     async def logs(self, tenant: str, run_id: str, task: str, attempt: int | None) -> list[LogChunk]:
         """Captured output, oldest attempt first. Raises NotFound."""
-        row = await self._row(tenant, run_id)
-        await self._check_task(row, task)
+        found = await self._journal.summary(run_id)
+        if found is None:
+            return await self.archive.logs(tenant, run_id, task, attempt)
+        await self._check_task(shown(found, tenant, run_id), task)
         attempts = [attempt] if attempt is not None else await self._attempts(run_id, task)
         outputs = await asyncio.gather(*(self._journal.log(run_id, task, n) for n in attempts))
-        return [_log(task, n, chunks) for n, chunks in zip(attempts, outputs, strict=True) if chunks]
+        chunks = [_log(task, n, chunks) for n, chunks in zip(attempts, outputs, strict=True) if chunks]
+        return await self.archive.with_former(tenant, run_id, task, attempts, chunks)
 
     async def _attempts(self, run_id: str, task: str) -> list[int]:
         found: set[int] = set()
@@ -581,7 +596,13 @@ class Gateway:
             return False
 
     async def _row(self, tenant: str, run_id: str) -> RunRow:
-        return shown(await self._journal.summary(run_id), tenant, run_id)
+        found = await self._journal.summary(run_id)
+        return shown(found, tenant, run_id) if found else (await self.archive.found(tenant, run_id)).row
+
+    async def _row_here(self, tenant: str, run_id: str) -> RunRow:
+        """The row of a run that a command is about: one that left comes back."""
+        found = await self._journal.summary(run_id)
+        return shown(found, tenant, run_id) if found else await self.archive.bring_back(tenant, run_id)
 
     async def _key_is_free(self, idem: Idempotency | None) -> bool:
         """A repetition meets the version it made itself; the journal answers it whatever it expects."""

@@ -8,12 +8,13 @@ foreign objects are NotFound. `idem` carries the caller's idempotency key, if it
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 from prometheus_client.core import Metric
 
+from orchestrator.archive import Sweep
 from orchestrator.definition import Definition
 from orchestrator.errors import OrchestratorError
 from orchestrator.limits import Limit
@@ -126,12 +127,42 @@ class Starters(Protocol):
         """One of them. Raises NotFound."""
 
 
+class Archive(Protocol):
+    """Runs that ended long ago and left the journal."""
+
+    async def runs(
+        self,
+        tenant: str,
+        *,
+        dag_id: str | None,
+        state: str | None,
+        run_type: str | None,
+        parent_run_id: str | None,
+        cursor: str | None,
+        limit: int,
+    ) -> Page[RunView]:
+        """As `Gateway.runs`, of those that are in the archive, as they were when they left."""
+
+    async def sweep(self, older_than: timedelta, to: str | None, idem: Idempotency | None) -> Sweep:
+        """What ended longer ago leaves, durably wanted; asked again under the same key, how far that is.
+
+        Raises Invalid about `to`.
+        """
+
+    async def sweeps(self) -> list[Sweep]:
+        """Those that go on, and those that ended last; the latest first."""
+
+
 class Gateway(Protocol):
     """Commands in, views and streams out."""
 
     @property
     def cache(self) -> Caches:
         """Results of tasks that are used again."""
+
+    @property
+    def archive(self) -> Archive:
+        """Runs that left the journal."""
 
     @property
     def waiting(self) -> Waiting:

@@ -48,7 +48,7 @@ class Starters:
         for _ in range(TRIES):
             dags = await self._journal.followers(tenant, awaited.event(name))
             wanted = [Trigger(dag_id=each, params=dict(payload), causes=(cause,)) for each in dags]
-            made = [await self._triggers.new_run(tenant, trigger) for trigger in wanted]
+            made = [await self._triggers.new_run(tenant, trigger, {}) for trigger in wanted]  # they have no windows
             if any(isinstance(run, OrchestratorError) for run in made):
                 raise next(run for run in made if isinstance(run, OrchestratorError))
             runs = tuple(run for run in made if not isinstance(run, OrchestratorError))

@@ -23,6 +23,7 @@ from orchestrator.definition import Definition, Window
 from orchestrator.errors import Conflict, Invalid, NotFound, OrchestratorError, Unavailable
 from orchestrator.ports import EVENT, CreatedRun, Creation, Journal, NewRun
 from orchestrator.views import Idempotency, Plan, Trigger, Triggered
+from serve_app.archived_runs import ArchivedRuns
 from serve_app.asking import KEY_REUSED
 from serve_app.backfills import Backfills
 from serve_app.creations import Creations
@@ -33,13 +34,22 @@ from serve_app.steps import TRIES, deadline_ms, epoch_ms, existing_runs, plan_ch
 class Triggers:
     """Plans and creates."""
 
-    def __init__(self, journal: Journal, book: DagBook, creations: Creations, clock: Clock, windows_max: int) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        book: DagBook,
+        creations: Creations,
+        clock: Clock,
+        windows_max: int,
+        archive: ArchivedRuns,
+    ) -> None:
         self._journal = journal
         self._book = book
         self._clock = clock
         self._creations = creations
         #: the other half
-        self.backfills = Backfills(journal, book, clock, windows_max)
+        self.backfills = Backfills(journal, book, clock, windows_max, archive)
+        self._archive = archive
 
     async def trigger(self, tenant: str, trigger: Trigger, idem: Idempotency | None) -> Triggered:
         """A run, or the one that stands for the window. Raises Invalid, NotFound, Conflict."""
@@ -57,13 +67,16 @@ class Triggers:
     ) -> tuple[list[Triggered | OrchestratorError], bool]:
         """Manual runs in one durable step; a bad one fails alone."""
         for _ in range(TRIES):
-            made = [await self.new_run(tenant, trigger) for trigger in triggers]
+            #: what was looked at in the archive, and when
+            seen: dict[str, int] = {}
+            made = [await self.new_run(tenant, trigger, seen) for trigger in triggers]
             runs = tuple(run for run in made if isinstance(run, NewRun))
             errors = {n: run for n, run in enumerate(made) if isinstance(run, OrchestratorError)}
             if not runs:
                 return [errors[n] for n in range(len(triggers))], False
             note = codec.encode_refusals(errors)
-            result = await self._creations.create(Creation(runs, stored(idem, note)))
+            archived = tuple((tenant, dag_id, count) for dag_id, count in seen.items())
+            result = await self._creations.create(Creation(runs, stored(idem, note), archived=archived))
             if result.status == "conflict":
                 raise Conflict(KEY_REUSED)
             if result.status != "changed":
@@ -87,7 +100,9 @@ class Triggers:
         return await self._plan_of(tenant, dag, trigger, [] if window is None else [window])
 
     async def _plan_of(self, tenant: str, dag: CurrentDag, trigger: Trigger, chosen: list[Window]) -> Plan:
-        rows = await self._journal.by_window(tenant, trigger.dag_id, [window.key() for window in chosen])
+        keys = [window.key() for window in chosen]
+        windows_of = self._archive.windows if dag.archived else self._journal.by_window
+        rows = await windows_of(tenant, trigger.dag_id, keys)
         return planning.plan(dag.definition, dag.version, trigger, chosen, existing_runs(rows))
 
     async def _check_manual_plan(self, tenant: str, trigger: Trigger) -> None:
@@ -101,11 +116,13 @@ class Triggers:
 
     # manual runs
 
-    async def new_run(self, tenant: str, trigger: Trigger) -> NewRun | OrchestratorError:
-        """The run that the trigger wants, to be created; or why there is none."""
+    async def new_run(self, tenant: str, trigger: Trigger, seen: dict[str, int]) -> NewRun | OrchestratorError:
+        """The run that the trigger wants, to be created; or why there is none. `seen`: archives that were looked at."""
         try:
             dag = await self._book.current(tenant, trigger.dag_id)
             window = _window(dag.definition, trigger)
+            key = EVENT + trigger.event_id if trigger.event_id else window.key() if window else ""
+            await self._look_up(tenant, trigger.dag_id, key, dag.archived, seen)
             pinned = await self._pinned(tenant, trigger, window)
         except (Invalid, NotFound, Conflict) as error:
             return error
@@ -134,7 +151,7 @@ class Triggers:
             run_type="manual",
             created_ms=epoch_ms(now),
             event=codec.encode_events([created]),
-            window_key=EVENT + trigger.event_id if trigger.event_id else window.key() if window else "",
+            window_key=key,
             sla_ms=deadline_ms(dag.definition, now),
             wake_ms=wake_ms(dag.definition, epoch_ms(now)),
             reprocess=trigger.reprocess if again else "none",
@@ -143,6 +160,13 @@ class Triggers:
             pinned_version=pinned if again else 0,
             because=codec.encode_causes(trigger.causes) if trigger.causes else b"",
         )
+
+    async def _look_up(self, tenant: str, dag_id: str, key: str, archived: int, seen: dict[str, int]) -> None:
+        """The run of that window is in the journal, if it is in the archive; `seen` holds what was true before."""
+        if key:
+            seen.setdefault(dag_id, archived)
+        if key and archived:
+            await self._archive.bring_windows(tenant, dag_id, [key])
 
     async def _pinned(self, tenant: str, trigger: Trigger, window: Window | None) -> int:
         """The version a restart keeps; 0 = none, or the request does not ask for it."""

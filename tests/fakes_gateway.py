@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 
 from orchestrator import partitions, schedule, windows
 from orchestrator import plan as planning
+from orchestrator.archive import Sweep
 from orchestrator.definition import Definition, Window, content_hash
 from orchestrator.errors import Conflict, Invalid, NotFound, OrchestratorError
 from orchestrator.events import Counts
@@ -46,6 +47,7 @@ from orchestrator.views import (
 )
 from serve_app import map_instances
 from serve_app.ports import Expect, Observation
+from tests.fakes_archive import FakeArchive
 from tests.fakes_limits import FakeLimits
 from tests.fakes_starters import FakeStarters
 
@@ -100,9 +102,15 @@ class FakeGateway:
     _stored: dict[str, tuple[str, Any]] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
     _limits: dict[tuple[str, str], Limit] = field(default_factory=dict)
+    sweeps: list[Sweep] = field(default_factory=list)
     _workers: dict[str, WorkerView] = field(
         default_factory=lambda: {"worker-default-0": WorkerView("worker-default-0", "default", "idle", "n1", 42)}
     )
+
+    @property
+    def archive(self) -> FakeArchive:
+        """Runs that left."""
+        return FakeArchive(self._check, self._runs, self.sweeps)
 
     @property
     def waiting(self) -> FakeWaiting:
@@ -220,7 +228,8 @@ class FakeGateway:
         wanted = [
             replace(run, tasks={}, windows=None)
             for run in self.runs_of(tenant)
-            if dag_id in (None, run.dag_id)
+            if not run.archived
+            and dag_id in (None, run.dag_id)
             and state in (None, run.state)
             and run_type in (None, run.run_type)
             and parent_run_id in (None, run.parent_run_id)

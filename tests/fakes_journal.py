@@ -94,6 +94,7 @@ class _Dag:
     dropped: dict[str, int] = field(default_factory=dict)
     dropped_ms: int | None = None
     dropped_why: str = ""
+    archived: int = 0
     definitions: dict[int, bytes] = field(default_factory=dict)
     follows: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()
@@ -114,6 +115,8 @@ class MemoryJournal:
         self.runs: dict[str, _Run] = {}
         self.dag_rows: dict[tuple[str, str], _Dag] = {}
         self.run_counts: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
+        #: backfills that an archive has and that windows still name
+        self.released: dict[str, _Run] = {}
         self.documents: dict[str, dict[str, bytes]] = defaultdict(dict)
         self.owners: dict[str, _Owner] = defaultdict(_Owner)
         self.by_window_key: dict[tuple[str, str, str], str] = {}
@@ -307,10 +310,28 @@ class MemoryJournal:
     async def erase(self, run_ids: Sequence[str]) -> int:
         return self._step(lambda: sum(self._erase(run_id) for run_id in run_ids))
 
-    async def ended_before(self, instant_ms: int, limit: int) -> list[p.RunRow]:
-        ended = [(run.ended_ms, run_id) for run_id, run in self.runs.items() if run.ended_ms is not None]
-        ids = [run_id for at_ms, run_id in sorted(ended) if at_ms < instant_ms]
-        return self._step(lambda: [self.runs[run_id].row() for run_id in ids[:limit]])
+    async def ended_before(self, instant_ms: int, limit: int, skip: int = 0) -> list[p.RunRow]:
+        return self._step(lambda: self._ended(instant_ms, backfills=False)[skip : skip + limit])
+
+    async def backfills_ended_before(self, instant_ms: int, limit: int, skip: int = 0) -> list[p.RunRow]:
+        return self._step(lambda: self._ended(instant_ms, backfills=True)[skip : skip + limit])
+
+    def _ended(self, instant_ms: int, *, backfills: bool) -> list[p.RunRow]:
+        ended = [
+            (run.ended_ms, run_id)
+            for run_id, run in self.runs.items()
+            if run.ended_ms is not None and (run.run_type == "backfill") == backfills
+        ]
+        return [self.runs[run_id].row() for at_ms, run_id in sorted(ended) if at_ms < instant_ms]
+
+    async def release(self, versions: Mapping[str, int]) -> set[str]:
+        return self._step(lambda: {run_id for run_id, version in versions.items() if self._release(run_id, version)})
+
+    async def disband(self, limit: int) -> int:
+        return self._step(lambda: self._disband(limit))
+
+    async def restore(self, shelved: Sequence[tuple[p.History, Mapping[str, str]]]) -> int:
+        return self._step(lambda: sum(self._restore(history, tasks) for history, tasks in shelved))
 
     async def remove_history(self, run_id: str, version: int, event: bytes) -> bool:
         return self._step(lambda: self._remove_history(run_id, version, event))
@@ -389,6 +410,10 @@ class MemoryJournal:
         last = int(cursor.partition("-")[0])
         self.streams[stream] = [entry for entry in self.streams[stream] if entry[0] > last]
 
+    async def trim_news(self, age_ms: int) -> None:
+        if age_ms <= 0:  # how old an entry is nobody knows here
+            self._step(lambda: self.streams.update({p.SCHED: [], p.FEED: []}))
+
     async def part(self) -> None:
         self._step(lambda: self._write(p.FEED, codec.encode_items([p.PARTING])))
 
@@ -448,6 +473,8 @@ class MemoryJournal:
         inboxes, self._born = self._born, {}
         woken: list[p.SchedItem] = []
         for news in self._told:
+            if news.run_id in self.released:
+                continue
             owner = self.runs[news.run_id].owner
             wake = p.Wake(news.run_id, "window")
             if owner:
@@ -587,7 +614,7 @@ class MemoryJournal:
             self.timers.pop(("sla", run.run_id), None)
             if run.run_type != "backfill":
                 self._measure(run, after, finished_ms or run.created_ms)
-            if run.passes:
+            if not run.holder:
                 run.ended_ms = finished_ms or run.created_ms
             return True
         run.ended_ms = None
@@ -624,7 +651,7 @@ class MemoryJournal:
             if caller and caller.state not in p.TERMINAL:
                 self._told.append(p.WindowNews(caller.run_id, run.run_id, run.window_key, before, after, run.version))
         for watcher in run.watchers:
-            counts = self.runs[watcher].counts
+            counts = (self.runs.get(watcher) or self.released[watcher]).counts
             _add(counts, before, -1)
             _add(counts, after, 1)
             if watcher != quiet:
@@ -633,7 +660,7 @@ class MemoryJournal:
     def _set_tasks(self, run: _Run, letters: dict[str, str]) -> None:
         for task, letter in letters.items():
             for watcher in run.watchers if not task.endswith("]") else ():  # nobody asks for instances of all windows
-                counts = self.runs[watcher].task_counts
+                counts = (self.runs.get(watcher) or self.released[watcher]).task_counts
                 _add(counts, (task, run.tasks.get(task, "p")), -1)
                 _add(counts, (task, letter), 1)
                 counts.pop((task, "p"), None)
@@ -688,6 +715,52 @@ class MemoryJournal:
         self._feed.append((run_id, run.version, run.state))
         return True
 
+    def _release(self, run_id: str, version: int) -> bool:
+        run = self.runs.get(run_id)
+        if run is None or run.version != version or run.state not in p.TERMINAL or run.holder or _kind(run.dag_id):
+            return False
+        if run.run_type == "backfill":
+            self.released[run_id] = run
+        elif run.watchers or any(run_id in each.kept for each in self.runs.values()):
+            return False
+        else:
+            _add(self.run_counts[run.tenant, run.dag_id], run.state, -1)
+        by_key = self.backfills_by_key if run.run_type == "backfill" else self.by_window_key
+        if run.window_key:
+            self.dag_rows[run.tenant, run.dag_id].archived += 1
+            for key in [key for key, found in by_key.items() if found == run_id]:
+                del by_key[key]
+        self.logs = {key: chunks for key, chunks in self.logs.items() if key[0] != run_id}
+        del self.runs[run_id]
+        return True
+
+    def _disband(self, limit: int) -> int:
+        if not self.released:
+            return 0
+        backfill, run = next(iter(self.released.items()))
+        for child in run.children[:limit]:
+            if child in self.runs:
+                self.runs[child].watchers = [each for each in self.runs[child].watchers if each != backfill]
+        del run.children[:limit]
+        if not run.children:
+            del self.released[backfill]
+        return len(self.released)
+
+    def _restore(self, history: p.History, tasks: Mapping[str, str]) -> bool:
+        row = history.row
+        key = (row.tenant, row.dag_id, row.window_key)
+        if row.run_id in self.runs or (row.window_key and key in self.by_window_key):
+            return False
+        names = _Run.__dataclass_fields__
+        known = {name: getattr(row, name) for name in row.__struct_fields__ if name in names}
+        ended_ms = None if row.removed else row.finished_ms or row.created_ms
+        changes = {"watchers": [], "events": list(history.batches), "tasks": dict(tasks), "ended_ms": ended_ms}
+        self.runs[row.run_id] = _Run(**(known | changes))
+        _add(self.run_counts[row.tenant, row.dag_id], row.state, 1)
+        if row.window_key:
+            self.by_window_key[key] = row.run_id
+        return True
+
     def _erase(self, run_id: str) -> bool:
         run = self.runs.get(run_id)
         if run is None or not (run.holder or (run.state in p.TERMINAL and not run.window_key)):
@@ -709,6 +782,9 @@ class MemoryJournal:
         if n.pinned_version and existing:
             return self.runs[existing].dag_version == n.pinned_version
         return self._version(n.tenant, n.dag_id) == n.dag_version
+
+    def _archived(self, tenant: str, dag_id: str) -> int:
+        return self.dag_rows.get((tenant, dag_id), _Dag()).archived
 
     def _version(self, tenant: str, dag_id: str) -> int:
         return self.dag_rows.get((tenant, dag_id), _Dag()).version
@@ -751,6 +827,8 @@ class MemoryJournal:
         if creation.once in self.told:
             return p.CreationResult("told", self.told[creation.once])
         if not all(self._holds(n) for n in creation.runs):
+            return p.CreationResult("changed")
+        if any(self._archived(tenant, dag_id) != seen for tenant, dag_id, seen in creation.archived):
             return p.CreationResult("changed")
         if any(self._unwanted(n) for n in creation.runs):
             return p.CreationResult("unwanted")
@@ -835,7 +913,7 @@ class MemoryJournal:
         return answer
 
     def _plan_holds(self, b: p.NewBackfill, run: _Run | None) -> bool:
-        if self._version(b.tenant, b.dag_id) != b.dag_version:
+        if self._version(b.tenant, b.dag_id) != b.dag_version or self._archived(b.tenant, b.dag_id) != b.archived:
             return False
         if run and run.children != [w.run_id for w in b.windows]:
             return False
@@ -1022,6 +1100,7 @@ class MemoryJournal:
             dropped=dict(dag.dropped),
             dropped_ms=dag.dropped_ms,
             dropped_why=dag.dropped_why,
+            archived=dag.archived,
         )
 
     # time and replies

@@ -110,6 +110,7 @@ class World:
         #: the plans root
         self.folder = Path(gettempdir(), f"plans-{getpid()}-{seed}")  # a seed makes the same world every time
         self.settings = Settings(
+            home=str(self.folder),
             plans_root=str(self.folder),
             instance_retention_s=3600.0,
             passivate_after_s=self.rng.choice((0.5, 3.0, 300.0)),

@@ -307,5 +307,8 @@ class Control:
             return False
         return True
 
+    async def wake_archiver(self) -> None:
+        """There is none in a world, but for those that a test makes and wakes itself."""
+
     def __getattr__(self, name: str) -> Any:
         raise NotImplementedError(name)

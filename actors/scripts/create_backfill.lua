@@ -1,7 +1,7 @@
 -- NewBackfill -> msgpack {status, run_id, state, counts, reply}
 --
 -- {run_id, tenant, dag_id, dag_version, window_key, created, event, windows, reprocess, plan_hash, require_hash, max_active_runs,
--- backwards, restarts, restarts_version, restart_events, restart_count, idem, widens, widens_key, in_front};
+-- backwards, restarts, restarts_version, restart_events, restart_count, idem, widens, widens_key, in_front, archived};
 -- window {window_key, run_id, action, event, before, dag_version, sla, wake}
 
 local b = cmsgpack.unpack(ARGV[1])
@@ -210,7 +210,7 @@ elseif r then
 elseif again then
   return refusal('changed')
 end
-if version_of({}, t, d) ~= b[4] or (again and not same_windows()) then
+if version_of({}, t, d) ~= b[4] or moved_on(t, d, b[22]) or (again and not same_windows()) then
   return refusal('changed')
 end
 local rows = check()

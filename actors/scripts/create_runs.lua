@@ -1,4 +1,5 @@
--- list of Creation {runs, idem, quota {key, most}, once {tenant, name}} -> msgpack list of {status, {{run_id, state, how}, …}, reply}
+-- list of Creation {runs, idem, quota {key, most}, once {tenant, name}, archived {{tenant, dag_id, count}, â¦}}
+--   -> msgpack list of {status, {{run_id, state, how}, â¦}, reply}
 
 local versions, answers = {}, {}
 local QUOTA_TTL_MS = 40 * 86400000
@@ -27,6 +28,11 @@ local function creation(c)
   end
   for _, n in ipairs(c[1]) do
     if not holds(n, versions) then
+      return { 'changed', {}, '' }
+    end
+  end
+  for _, seen in ipairs(c[5]) do
+    if moved_on(seen[1], seen[2], seen[3]) then
       return { 'changed', {}, '' }
     end
   end

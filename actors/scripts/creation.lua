@@ -8,6 +8,11 @@ local function version_of(versions, t, d)
   return versions[key]
 end
 
+-- whether runs of the DAG's windows may have left for an archive since somebody looked there
+local function moved_on(t, d, seen)
+  return tonumber(call('HGET', 'dag:' .. t .. ':' .. d, 'archived') or '0') ~= seen
+end
+
 -- runs of one kind that are queued now travel in one item, in order
 local groups, order = {}, {}
 local function queue(run, again)

@@ -112,7 +112,11 @@ end
 
 -- when the run ended; false = it has not, or is to be looked at no more
 local function ended(r, at)
-  if passes(r) then put(scored, 'ended', r.id, at) end
+  if passes(r) then
+    put(scored, 'ended', r.id, at)
+  elseif not r.hd then
+    put(scored, 'ended|backfill', r.id, at)
+  end
 end
 
 local function measure(r, state, finished)
@@ -410,6 +414,8 @@ local function flush_news()
     local owner = owners[backfill]
     if owner == nil then
       owner = call('HGET', 'run:' .. backfill, 'own') or ''
+      -- one that an archive has hears nothing any more
+      if owner == '' and call('EXISTS', 'run:' .. backfill) == 0 then woken[backfill] = true end
       owners[backfill] = owner
     end
     if owner ~= '' then

@@ -43,6 +43,7 @@ from orchestrator.client.shapes import (
     DagsRunChanged,
     DagsRunSummary,
     DagsSignalSent,
+    DagsSweepView,
     DagsTaskChanged,
     DagsTriggered,
     DagsUncached,
@@ -200,9 +201,11 @@ def list_runs(
     state: str | None = None,
     run_type: str | None = None,
     parent_run_id: str | None = None,
+    archived: bool = False,
 ) -> Stream[DagsRunSummary]:
-    """Runs, newest first, page by page."""
-    return _pages("/runs", dag_id=dag_id, state=state, run_type=run_type, parent_run_id=parent_run_id)
+    """Runs, newest first, page by page; those that left for the archive, or those that did not."""
+    filters = {"dag_id": dag_id, "state": state, "run_type": run_type, "parent_run_id": parent_run_id}
+    return _pages("/runs", **filters, archived="true" if archived else None)
 
 
 def wait(run_id: str, timeout_s: float | None = None) -> Script[DagsRun]:
@@ -399,6 +402,19 @@ def set_limit(
 def delete_limit(name: str) -> Script[DagsLimitDeleted]:
     """Forget a limit: tasks that name it are only counted."""
     return json_of(Request(method="DELETE", path=path(BASE + "/limits/{}", name)))
+
+
+# -- the archive
+
+
+def sweep_archive(older_than_s: int, to: str | None = None, *, key: str | None = None) -> Script[DagsSweepView]:
+    """Runs that ended longer ago leave for the archive, at an absolute folder or fsspec URL; this does not wait."""
+    return _post("/archive", {"older_than_s": older_than_s} | ({} if to is None else {"to": to}), key)
+
+
+def list_sweeps() -> Script[list[DagsSweepView]]:
+    """What is under way to the archive, and what went there last; the latest first."""
+    return part(get(f"{BASE}/archive"), "items")
 
 
 # -- inside

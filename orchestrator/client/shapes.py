@@ -250,6 +250,8 @@ class DagsRunSummary(TypedDict):
     error: str | None
     #: of one that started by itself
     triggered_by: NotRequired[list[DagsCause] | None]
+    #: True: it is in the archive, as it was when it left
+    archived: NotRequired[bool | None]
     sla_missed: NotRequired[bool | None]
     tasks_sla_missed: NotRequired[list[str] | None]
     timed_out: NotRequired[Literal["run", "queued"] | None]
@@ -433,6 +435,27 @@ class DagsWaiting(TypedDict):
     task: str
     pool: str
     reasons: list[str]
+
+
+class DagsSweepView(TypedDict):
+    """Runs on their way to the archive."""
+
+    sweep_id: str
+    state: Literal["wanted", "running", "done", "failed"]
+    #: what ended before then leaves
+    before: str
+    #: empty: beside the index, in the data directory
+    to: str
+    #: that left so far
+    runs: int
+    backfills: int
+    #: written so far
+    size_bytes: int
+    #: that have to stay: a fire may still be about them, or a backfill counts them
+    left: int
+    error: str | None
+    asked_at: str
+    updated_at: str | None
 
 
 class DagsLimitDeleted(TypedDict):

@@ -11,6 +11,7 @@ import pytest
 from actors.journal import Journal as RedisJournal
 from orchestrator.errors import JournalUnavailable
 from orchestrator.ports import Creation, Journal, RunFilter
+from tests.conformance.archive_suite import ArchiveSuite
 from tests.conformance.calls_suite import CallsSuite
 from tests.conformance.held_suite import HeldSuite
 from tests.conformance.journal_builders import Owner, append, create, new_run, put
@@ -45,7 +46,7 @@ async def connected(server: Server) -> AsyncIterator[RedisJournal]:
         await journal.close()
 
 
-class TestInMemory(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, CallsSuite, TriggersSuite):
+class TestInMemory(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, CallsSuite, TriggersSuite, ArchiveSuite):
     @pytest.fixture
     def journal(self) -> Journal:
         return MemoryJournal()
@@ -63,7 +64,7 @@ class TestInMemory(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, CallsS
         assert [r.status for r in await journal.commit(step)] == ["ok"]
 
 
-class TestValkey(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, CallsSuite, TriggersSuite):
+class TestValkey(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, CallsSuite, TriggersSuite, ArchiveSuite):
     @pytest.fixture
     async def journal(self, valkey: Server) -> AsyncIterator[Journal]:
         valkey.flush()
@@ -105,7 +106,7 @@ class TestValkey(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, CallsSui
 
 if redis_binary():
 
-    class TestRedis(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, CallsSuite, TriggersSuite):
+    class TestRedis(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, CallsSuite, TriggersSuite, ArchiveSuite):
         @pytest.fixture
         async def journal(self, redis_server: Server) -> AsyncIterator[Journal]:
             redis_server.flush()

@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from orchestrator import published, spec
 from serve_app.problems import STATUS, Kind
+from serve_app.surfaces.dags import archive_models as a
 from serve_app.surfaces.dags import models as m
 from serve_app.surfaces.dags import paging, parse, words
 from serve_app.surfaces.dags import starter_models as s
@@ -16,8 +17,8 @@ from serve_app.surfaces.dags import waiting_models as w
 
 Json = dict[str, Any]
 
-_ANSWERS = m.ANSWERS | w.ANSWERS | s.ANSWERS
-_BODIES = m.BODIES | w.BODIES | s.BODIES
+_ANSWERS = m.ANSWERS | w.ANSWERS | s.ANSWERS | a.ANSWERS
+_BODIES = m.BODIES | w.BODIES | s.BODIES | a.BODIES
 
 _PROBLEM_EXAMPLES = {
     Kind.INVALID: "to is before from",
@@ -129,12 +130,14 @@ def operations() -> dict[str, Json]:
         "get_limit": _get((_limit(),), m.DagsLimitView, Kind.NOT_FOUND),
         "set_limit": _post((_limit(),), m.DagsLimit, m.DagsLimitView, problems=(Kind.INVALID, Kind.NOT_FOUND)),
         "delete_limit": _get((_limit(),), m.DagsLimitDeleted, Kind.NOT_FOUND),
+        "sweep_archive": _post((), a.DagsSweep, a.DagsSweepView, problems=_OF_READS),
+        "list_sweeps": _get((), a.DagsSweepList, Kind.NOT_FOUND),
     }
 
 
 def components() -> Json:
     """Schemas and the security scheme that the operations refer to."""
-    every = dict.fromkeys(each for module in (m, s, w) for each in vars(module).values() if _is_model(each))
+    every = dict.fromkeys(each for module in (m, s, w, a) for each in vars(module).values() if _is_model(each))
     template = "#/components/schemas/{model}"
     _, definitions = models_json_schema([(each, "validation") for each in every], ref_template=template)
     scheme = {"type": "http", "scheme": "bearer", "description": "a token with scope client or admin"}
@@ -269,6 +272,7 @@ def _run_filters() -> tuple[Json, ...]:
         _query("state", {"enum": list(parse.RUN_STATES)}),
         _query("run_type", {"enum": list(parse.LISTED_RUN_TYPES)}),
         _query("parent_run_id"),
+        _query("archived", {"enum": list(parse.ARCHIVED)}, "true: runs that left for the archive, and only those"),
     )
 
 

@@ -192,7 +192,8 @@ class Handlers:
     async def _runs(
         self, tenant: str, wanted: parse.RunsQuery, state: str | None, where: parse.PageQuery
     ) -> Page[RunView]:
-        return await self._gateway.runs(
+        runs = self._gateway.archive.runs if wanted.archived else self._gateway.runs
+        return await runs(
             tenant,
             dag_id=wanted.dag_id,
             state=state,

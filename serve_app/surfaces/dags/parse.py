@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -49,6 +49,10 @@ MOST_VERSIONS = 10**15
 #: bytes of the data of a signal, as JSON
 MOST_SIGNAL_BYTES = 65_536
 LONGEST_COMMENT = 1000
+#: seconds: a hundred years
+LONGEST_SPAN_S = 3_155_760_000
+#: where an archive may be
+ARCHIVE_URL = re.compile(r"^(/|[a-z][a-z0-9+.-]*://)[^\x00-\x20]*$")
 
 _OF_SCHEDULES = ("dag_id", "schedule", "timezone", "calendar", "start_at", "end_at", "jitter_s")
 _RUN_TYPES = ("manual", "backfill")
@@ -86,6 +90,7 @@ RUN_STATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "cancelled": ("cancelled", "cancelling"),
     }
 )
+ARCHIVED = MappingProxyType({"true": True, "false": False})
 LISTED_RUN_TYPES = MappingProxyType({each: each for each in ("manual", "backfill", "scheduled")})
 
 
@@ -129,6 +134,8 @@ class RunsQuery:
     states: tuple[str | None, ...]
     run_type: str | None
     parent_run_id: str | None
+    #: of those that left for the archive; else of those that did not
+    archived: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,6 +313,17 @@ def limit(body: object) -> Limit:
     return Limit(most, _rate(rate) if isinstance(rate, dict) else None)
 
 
+def sweep_request(body: object) -> tuple[timedelta, str | None]:
+    """Body of POST /archive: how long ago runs ended that leave, and to where."""
+    fields = Fields(body)
+    older_than_s = fields.whole("older_than_s", 0, LONGEST_SPAN_S, required=True)
+    to = fields.text("to", shortest=1, longest=1000)
+    if to is not None and not ARCHIVE_URL.search(to):
+        fields.wrong("to", "an absolute folder, or a URL such as s3://bucket/folder, expected")
+    fields.check()
+    return timedelta(seconds=older_than_s or 0), to
+
+
 def _rate(body: Mapping[str, object]) -> Rate:
     fields = Fields(body)
     count = fields.whole("count", 1, COUNT_MAX, required=True)
@@ -363,9 +381,12 @@ def runs_query(query: Mapping[str, str]) -> RunsQuery | None:
     dag_id, parent = query.get("dag_id"), query.get("parent_run_id")
     states = word("state", query.get("state"), RUN_STATES)
     run_type = word("run_type", query.get("run_type"), LISTED_RUN_TYPES)
+    archived = word("archived", query.get("archived"), ARCHIVED) or False
     if not _may_exist("dag", dag_id) or not _may_exist("run", parent):
         return None
-    return RunsQuery(dag_id=dag_id, states=states or (None,), run_type=run_type, parent_run_id=parent)
+    return RunsQuery(
+        dag_id=dag_id, states=states or (None,), run_type=run_type, parent_run_id=parent, archived=archived
+    )
 
 
 def preview_query(query: Mapping[str, str]) -> tuple[int, datetime | None]:

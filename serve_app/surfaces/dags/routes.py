@@ -27,6 +27,7 @@ from serve_app.problems import Kind, TooManyRequests, Unauthenticated, problem_o
 from serve_app.requests import identity_of
 from serve_app.surfaces.dags import docs, words
 from serve_app.surfaces.dags.answers import JSON, require
+from serve_app.surfaces.dags.archive_handlers import ArchiveHandlers
 from serve_app.surfaces.dags.handlers import Handlers
 from serve_app.surfaces.dags.starter_handlers import StarterHandlers
 from serve_app.surfaces.dags.waiting_handlers import WaitingHandlers
@@ -81,6 +82,8 @@ ENDPOINTS = (
     ("GET", "/limits/{name}", "client", "get_limit"),
     ("PUT", "/limits/{name}", "admin", "set_limit"),
     ("DELETE", "/limits/{name}", "admin", "delete_limit"),
+    ("POST", "/archive", "admin", "sweep_archive"),
+    ("GET", "/archive", "admin", "list_sweeps"),
 )
 
 _log = logging.getLogger(__name__)
@@ -96,8 +99,12 @@ class DagsSurface:
         self, gateway: Gateway, tokens: Tokens, options: ServerOptions, clock: Clock, draining: asyncio.Event
     ) -> None:
         self._handlers = Handlers(gateway, options, clock, draining)
-        waiting, starters = WaitingHandlers(gateway.waiting, options), StarterHandlers(gateway.starters, options)
-        self._owners = (waiting, starters, self._handlers)
+        self._owners = (
+            WaitingHandlers(gateway.waiting, options),
+            StarterHandlers(gateway.starters, options),
+            ArchiveHandlers(gateway.archive, options),
+            self._handlers,
+        )
         self._tokens = tokens
         self._limit = f"{options.rate_limit_rps:g} requests per second per tenant"
         self._clock = clock

@@ -20,6 +20,7 @@ import msgspec
 import orjson
 
 from orchestrator import partitions, spec
+from orchestrator.archive import Sweep
 from orchestrator.definition import Window
 from orchestrator.events import Counts
 from orchestrator.fires import Tick, Timetable
@@ -220,6 +221,8 @@ def run_in_list(view: RunView) -> Json:
     }
     if view.triggered_by:
         body["triggered_by"] = [cause(each) for each in view.triggered_by]
+    if view.archived:
+        body["archived"] = True
     if view.sla_missed:
         body["sla_missed"] = True
     if view.tasks_sla_missed:
@@ -367,6 +370,23 @@ def limit(view: LimitView) -> Json:
     }
 
 
+def sweep(view: Sweep) -> Json:
+    """Runs on their way to the archive."""
+    return {
+        "sweep_id": view.id,
+        "state": view.state,
+        "before": _instant_of_ms(view.before_ms),
+        "to": view.to,
+        "runs": view.runs,
+        "backfills": view.backfills,
+        "size_bytes": view.size_bytes,
+        "left": view.left,
+        "error": view.error or None,
+        "asked_at": _instant_of_ms(view.asked_ms),
+        "updated_at": _instant_of_ms(view.updated_ms) if view.updated_ms else None,
+    }
+
+
 def waiting(view: WaitingView) -> Json:
     """A ready task, and what it waits for."""
     return {"task": view.task, "pool": view.pool, "reasons": list(view.reasons)}
@@ -419,6 +439,10 @@ def event(frame: Frame) -> Json:
 def instant(moment: datetime) -> str:
     """RFC 3339, UTC, milliseconds."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _instant_of_ms(at_ms: int) -> str:
+    return instant(datetime.fromtimestamp(at_ms / 1000, UTC))
 
 
 def _tick(tick: Tick) -> Json:

@@ -371,6 +371,7 @@ async def test_a_failing_gateway_is_told_without_its_reasons(
         "/runs/run_9/widen": {"to": "2025-10-09", "dry_run": True},
         "/runs/run_9/cap": {"max_active_runs": 1},
         "/events": {"name": "order.paid", "id": "order-7"},
+        "/archive": {"older_than_s": 0},
     }
     gateway.broken = error
     response = await connect("admin").request(method, BASE + path, json=bodies.get(path, {}))

@@ -52,6 +52,7 @@ class Stage:
         self.commands: list[tuple[str, Command]] = []
         self.reply = CommandReply(state="cancelled", attempts=1)
         self.hangs = False
+        self.woken = 0
         self.journal: MemoryJournal
 
     async def command(self, owner: str, run_id: str, command: bytes) -> bytes:
@@ -89,6 +90,9 @@ class Stage:
         if self.hangs:
             raise ActorUnreachable("scheduler", "it hangs")
         return codec.encode_waiting(RunWaiting(run_id, "slot", "manual", share=0.25))
+
+    async def wake_archiver(self) -> None:
+        self.woken += 1
 
     async def limit_usage(self) -> bytes:
         if self.hangs:

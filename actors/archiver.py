@@ -1,0 +1,234 @@
+"""Gives the journal's memory back: what ended long ago leaves for the archive. In the supervisor's process.
+
+    backfills, then runs that ended before then, BATCH at a time:
+        read ─▶ segment (synced) ─▶ index (committed) ─▶ released from the journal, if still at that version
+
+Each step is durable before the next and may be done twice: a kill before the index is committed leaves a file that
+nobody names; one after it leaves runs in both places, of which the next sweep releases those that are unchanged
+without writing them again. Reads look into the journal first, then into the archive, and what left was in the index
+before. Two sweeps at a time do no harm either, so nothing is locked.
+
+Who wants a sweep leaves a record (`archive.Sweep`), then wakes this: a sweep that a crash cut off goes on at the next
+start. The same record tells how far it is. With `archive_after_days` one is made every SWEEP_S by itself. Windows leave
+in small steps with a breath in between, for every step makes those plan again who plan windows of that DAG just then.
+At last old news go: both streams of them are bounded by entries, which may each tell of a thousand runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+
+import msgspec
+
+from actors.clock import Clock
+from actors.hosted import milliseconds
+from actors.settings import Settings
+from orchestrator import archive, codec
+from orchestrator.archive import RECORDS, Shelved, Sweep
+from orchestrator.errors import OrchestratorError, Unavailable
+from orchestrator.ports import History, Journal, RunRow
+
+#: seconds between two sweeps that nobody asked for, before a failed one is tried again, and between two batches
+SWEEP_S = 3600.0
+AGAIN_S = 10.0
+BREATH_S = 0.05
+#: runs, and backfills, in one segment
+BATCH = 250
+BACKFILLS = 5
+#: windows that forget their backfill in one step
+DISBANDED = 500
+#: news of runs are worth nothing after this: who reads them waits for them, and who starts reads the rows first
+NEWS_MS = 3_600_000
+
+_log = logging.getLogger(__name__)
+
+
+class Archiver:
+    """Sweeps when asked, and by itself when so set. `start` returns at once."""
+
+    def __init__(self, journal: Journal, clock: Clock, settings: Settings) -> None:
+        self._journal = journal
+        self._clock = clock
+        self._settings = settings
+        self._kept = timedelta(days=settings.archive_after_days)
+        self._wake = asyncio.Event()
+        self._loop: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin, with what a former life left undone."""
+        self._loop = asyncio.get_running_loop().create_task(self._serve())
+
+    def stop(self) -> None:
+        """What is under way is cut off; the next one goes on with it."""
+        if self._loop is not None:
+            self._loop.cancel()
+
+    def wake(self) -> None:
+        """Somebody left a record."""
+        self._wake.set()
+
+    async def _serve(self) -> None:
+        while True:
+            self._wake.clear()
+            pause_s = await self._look()
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _look(self) -> float | None:
+        """Work off what is wanted; seconds until the next look, None = when woken."""
+        pause_s = SWEEP_S if self._kept else None
+        try:
+            if self._kept:
+                await self.sweep(self._automatic())
+            while wanted := await self.wanted():
+                await self.sweep(wanted)
+        except Unavailable as error:
+            _log.warning("archiving goes on later: %s", error)
+            return AGAIN_S
+        except Exception:
+            _log.exception("archiving failed")
+        return pause_s
+
+    async def wanted(self) -> Sweep | None:
+        """The first sweep that has not ended, if there is one. Raises JournalUnavailable."""
+        found = archive.sweeps(await self._journal.records(RECORDS))
+        over = [sweep.id for sweep in found if not sweep.open]
+        if len(over) > archive.TOLD:
+            await self._journal.put_records(RECORDS, dict.fromkeys(over[: -archive.TOLD]))
+        return next((sweep for sweep in found if sweep.open), None)
+
+    def _automatic(self) -> Sweep:
+        now = self._clock.now()
+        before_ms, to = milliseconds(now - self._kept), self._settings.archive_url
+        return Sweep(id=archive.AUTOMATIC, before_ms=before_ms, to=to, asked_ms=milliseconds(now))
+
+    async def sweep(self, wanted: Sweep) -> Sweep:
+        """Everything that may leave has left. Raises Unavailable: then it is still wanted; and what refuses `to`."""
+        errand = _Errand(self._journal, self._clock, self._settings, msgspec.structs.replace(wanted, state="running"))
+        try:
+            await errand.tell()
+            await errand.backfills()
+            await errand.runs()
+            await self._journal.trim_news(NEWS_MS)
+            return await errand.tell("done")
+        except Unavailable:
+            raise
+        except Exception as error:
+            await errand.tell("failed", str(error))
+            raise
+
+
+class _Errand:
+    """One sweep under way."""
+
+    def __init__(self, journal: Journal, clock: Clock, settings: Settings, sweep: Sweep) -> None:
+        from actors.archive_store import ArchiveStore  # SQLite is not needed before something leaves
+
+        self._journal = journal
+        self._clock = clock
+        self._store = ArchiveStore(settings.home)
+        self._sweep = msgspec.structs.replace(sweep, left=0)
+
+    async def tell(self, state: str = "running", error: str = "") -> Sweep:
+        """How far it is, for whoever asks."""
+        now_ms = milliseconds(self._clock.now())
+        self._sweep = msgspec.structs.replace(self._sweep, state=state, error=error, updated_ms=now_ms)
+        await self._journal.put_records(RECORDS, {self._sweep.id: archive.encode_sweep(self._sweep)})
+        return self._sweep
+
+    async def backfills(self) -> None:
+        """Backfills leave before their windows, which may leave only then."""
+        stay = 0
+        while rows := await self._journal.backfills_ended_before(self._sweep.before_ms, BACKFILLS, stay):
+            gone = await self._shelve([row for row in rows if archive.may_leave(row, None, self._clock.now())])
+            stay += len(rows) - len(gone)
+            self._add(backfills=len(gone))
+            await self.tell()
+            await asyncio.sleep(BREATH_S)
+        self._add(left=stay)
+        while await self._journal.disband(DISBANDED):  # noqa: ASYNC110 # nobody tells
+            await asyncio.sleep(0)
+
+    async def runs(self) -> None:
+        """Runs leave, windows among them."""
+        stay = 0
+        while rows := await self._journal.ended_before(self._sweep.before_ms, BATCH, stay):
+            gone = await self._shelve(await self._leaving(rows))
+            stay += len(rows) - len(gone)
+            self._add(runs=len(gone))
+            await self.tell()
+            await asyncio.sleep(BREATH_S)
+        self._add(left=stay)
+
+    async def _leaving(self, rows: Sequence[RunRow]) -> list[RunRow]:
+        """Those that no fire can be about, and that no backfill here counts."""
+        names = sorted({(row.tenant, row.dag_id) for row in rows if not row.watchers})
+        found = [await self._journal.dag(*name) for name in names]
+        stands = {name: dag.next_fire_ms if dag else None for name, dag in zip(names, found, strict=True)}
+        now = self._clock.now()
+        return [row for row in rows if not row.watchers and archive.may_leave(row, stands[row.tenant, row.dag_id], now)]
+
+    async def _shelve(self, rows: Sequence[RunRow]) -> set[str]:
+        """They are in the archive; those that are no longer in the journal."""
+        histories = await self._journal.load([row.run_id for row in rows])
+        runs = [run for run in await asyncio.gather(*map(self._whole, histories)) if run is not None]
+        if not runs:
+            return set()
+        size_bytes = await asyncio.to_thread(self._keep, runs)
+        self._add(size_bytes=size_bytes)
+        return await self._journal.release({run.row.run_id: run.row.version for run in runs})
+
+    def _keep(self, runs: Sequence[Shelved]) -> int:
+        """Bytes written: what is there as it is already is not written again."""
+        known = self._store.versions([run.row.run_id for run in runs])
+        new = archive.unwritten(runs, known)
+        former = self._store.read([run.row.run_id for run in new if run.row.run_id in known])
+        merged = [archive.merged(run, former.get(run.row.run_id)) for run in new]
+        return self._store.add(merged, self._sweep.to) if merged else 0
+
+    async def _whole(self, history: History) -> Shelved | None:
+        """The run with all that belongs to it; None when it cannot be read, so it stays."""
+        row = history.row
+        try:
+            logs = await self._logs(history)
+            run = archive.shelved(history, await self._journal.tasks(row.run_id), logs)
+            if row.run_type != "backfill":
+                return run
+            return msgspec.structs.replace(
+                run,
+                children=tuple(await self._journal.children(row.run_id)),
+                counts=await self._journal.child_counts(row.run_id),
+                task_counts=await self._journal.child_tasks(row.run_id),
+            )
+        except OrchestratorError as error:
+            if isinstance(error, Unavailable):
+                raise
+            _log.exception("run %s stays in the journal", row.run_id)
+            return None
+
+    async def _logs(self, history: History) -> dict[str, str]:
+        events = [event for batch in history.batches for event in codec.decode_events(batch.events, batch.schema)]
+        named = {(getattr(event, "task", None), getattr(event, "attempt", None)) for event in events}
+        attempts = sorted((task, attempt) for task, attempt in named if task is not None and attempt is not None)
+        printed = await asyncio.gather(*(self._journal.log(history.row.run_id, *each) for each in attempts))
+        return {
+            archive.log_key(*each): b"".join(chunks).decode("utf-8", "replace")
+            for each, chunks in zip(attempts, printed, strict=True)
+            if chunks
+        }
+
+    def _add(self, runs: int = 0, backfills: int = 0, size_bytes: int = 0, left: int = 0) -> None:
+        sweep = self._sweep
+        self._sweep = msgspec.structs.replace(
+            sweep,
+            runs=sweep.runs + runs,
+            backfills=sweep.backfills + backfills,
+            size_bytes=sweep.size_bytes + size_bytes,
+            left=sweep.left + left,
+        )

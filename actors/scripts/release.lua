@@ -1,0 +1,56 @@
+-- list of {run_id, version} -> list of those that are gone: an archive has them
+--
+-- A backfill goes before its windows: nobody finds it any more, and `disband` takes it from them step by step.
+
+-- "tenant:dag" -> sets of windows that backfills which are here keep as they were
+local keeping = {}
+local function kept_sets(at)
+  if not keeping[at] then
+    keeping[at] = {}
+    for _, backfill in ipairs(call('HVALS', 'bfw:' .. at)) do
+      if call('EXISTS', 'bfk:' .. backfill) == 1 then table.insert(keeping[at], 'bfk:' .. backfill) end
+    end
+  end
+  return keeping[at]
+end
+
+local function kept(r)
+  for _, key in ipairs(kept_sets(r.t .. ':' .. r.d)) do
+    if call('SISMEMBER', key, r.id) == 1 then
+      return true
+    end
+  end
+  return false
+end
+
+local function releasable(r, version)
+  if not r or r.v ~= version or not TERMINAL[r.st] or r.hd or hidden(r.d) then
+    return false
+  end
+  return r.rt == 'backfill' or (r.wb == '' and not (r.wk ~= '' and kept(r)))
+end
+
+local function release(r)
+  local at = r.t .. ':' .. r.d
+  erase(r)
+  if r.wk ~= '' then
+    local key = (r.rt == 'backfill' and 'bfw:' or 'win:') .. at
+    if call('HGET', key, r.wk) == r.id then call('HDEL', key, r.wk) end
+    add('dag:' .. at, 'archived', 1)
+  end
+  if r.rt == 'backfill' then
+    put(scored, 'ended|backfill', r.id, false)
+    add_member('released', r.id)
+  end
+end
+
+local gone = {}
+for _, each in ipairs(cmsgpack.unpack(ARGV[1])) do
+  local r = row(each[1])
+  if releasable(r, each[2]) then
+    release(r)
+    gone[#gone + 1] = r.id
+  end
+end
+flush()
+return gone

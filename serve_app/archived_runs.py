@@ -1,0 +1,234 @@
+"""Runs that left for the archive: shown from there, and brought back to the journal when something is to be done.
+
+    a run that the journal has not ──▶ archive: view, events, output; nothing is brought back
+    a command on it                ──▶ brought back as it was, then carried out
+    a window that is planned       ──▶ its run counts as existing; brought back in the step that needs its row
+
+Everything looks into the journal first: what left is in the index before it is gone there. A backfill does not come
+back, since its windows would all have to: posted again it is answered from here, or with `reprocess` made anew over the
+runs that its windows have; a command on it is refused, and says so. Signals, queries and what a task waits for are
+those of runs that go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+import msgspec
+
+from actors.archive_store import ArchiveStore, shelf_at
+from actors.clock import Clock
+from orchestrator import archive, codec
+from orchestrator.archive import RECORDS, Shelved, Sweep
+from orchestrator.errors import ActorUnreachable, Conflict, NotFound
+from orchestrator.narration import Narrator
+from orchestrator.ports import ControlPlane, Journal, RunFilter, RunPage, RunRow
+from orchestrator.views import Frame, Idempotency, LogChunk, MapView, Page, RunView
+from serve_app import map_instances, rendering
+from serve_app.cursors import cursor_of, name_of
+from serve_app.dag_book import DagBook
+from serve_app.steps import epoch_ms
+
+T = TypeVar("T")
+
+#: events told in one chunk of a stream
+_FRAMES = 1000
+_RUN_ID = re.compile(r"run_[0-9A-Za-z]{1,64}")
+
+
+class ArchivedRuns:
+    """The archive of one data directory, as a replica uses it."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        book: DagBook,
+        store: ArchiveStore,
+        clock: Clock,
+        control: ControlPlane,
+        url: str = "",
+    ) -> None:
+        self._journal = journal
+        self._book = book
+        self._store = store
+        self._clock = clock
+        self._control = control
+        #: where segments are written when nobody says
+        self._url = url
+
+    # what it shows
+
+    async def found(self, tenant: str, run_id: str) -> Shelved:
+        """A run that the journal has not. Raises NotFound."""
+        run = await self._ask(lambda: self._store.run(run_id), None)
+        if run is None or run.row.tenant != tenant:
+            raise NotFound("run", run_id)
+        return run
+
+    async def run(self, tenant: str, run_id: str) -> RunView:
+        """One run with its tasks and windows. Raises NotFound."""
+        run = await self.found(tenant, run_id)
+        definition = await self._book.version(tenant, run.row.dag_id, run.row.dag_version)
+        names = [task.id for task in definition.tasks]
+        view = msgspec.structs.replace(rendering.run_view(run.row), archived=True)
+        if run.row.run_type != "backfill":
+            return msgspec.structs.replace(view, tasks=rendering.task_states(names, run.tasks))
+        counts = rendering.counts_view(run.counts)
+        return msgspec.structs.replace(
+            view,
+            tasks=rendering.backfill_tasks(names, run.task_counts, counts, run.row.state),
+            windows=rendering.window_views(run.children),
+            windows_truncated=len(run.children) > rendering.WINDOWS_SHOWN,
+            counts=counts,
+            progress=1.0,
+        )
+
+    async def runs(
+        self,
+        tenant: str,
+        *,
+        dag_id: str | None,
+        state: str | None,
+        run_type: str | None,
+        parent_run_id: str | None,
+        cursor: str | None,
+        limit: int,
+    ) -> Page[RunView]:
+        """Runs as they were when they left, newest first. Raises Invalid about the cursor."""
+        wanted = RunFilter(tenant=tenant, dag_id=dag_id, state=state, run_type=run_type, parent=parent_run_id)
+        after = name_of(cursor, _RUN_ID) or None
+        page = await self._ask(lambda: self._store.page(wanted, after, limit), RunPage((), None))
+        views = (msgspec.structs.replace(rendering.run_view(row), archived=True) for row in page.rows)
+        return Page(tuple(views), cursor_of(page.next_cursor) if page.next_cursor else None)
+
+    async def frames(self, tenant: str, run_id: str, after: int | None) -> AsyncIterator[Sequence[Frame]] | None:
+        """Events after `after` (None = all), then `end`; None when there are none. Raises NotFound."""
+        run = await self.found(tenant, run_id)
+        begin = max(run.row.removed, min(after or 0, run.row.version))
+        return None if after is not None and begin == run.row.version else _frames(run, begin)
+
+    async def logs(self, tenant: str, run_id: str, task: str, attempt: int | None) -> list[LogChunk]:
+        """Captured output, oldest attempt first. Raises NotFound."""
+        from actors.attempt_log import TRUNCATION_MARK as MARK
+
+        run = await self.found(tenant, run_id)
+        map_instances.check_task(await self._book.version(tenant, run.row.dag_id, run.row.dag_version), task)
+        return [
+            LogChunk(task, number, text.removesuffix(MARK), truncated=text.endswith(MARK))
+            for number, text in run.printed(task)
+            if attempt in (None, number)
+        ]
+
+    async def with_former(
+        self, tenant: str, run_id: str, task: str, attempts: Sequence[int], chunks: list[LogChunk]
+    ) -> list[LogChunk]:
+        """With what attempts printed of which only the archive knows: the run was there, and is back."""
+        told = {chunk.attempt for chunk in chunks}
+        missing = [attempt for attempt in attempts if attempt not in told]
+        if not missing or self._store.empty:
+            return chunks
+        try:
+            former = await self.logs(tenant, run_id, task, None)
+        except NotFound:
+            return chunks
+        return sorted([*chunks, *(each for each in former if each.attempt in missing)], key=lambda each: each.attempt)
+
+    async def instances(
+        self, tenant: str, run_id: str, task: str, states: tuple[str, ...] | None, after: int, limit: int
+    ) -> MapView:
+        """A mapped task and a page of its instances. Raises NotFound; Invalid when it is not mapped."""
+        run = await self.found(tenant, run_id)
+        definition = await self._book.version(tenant, run.row.dag_id, run.row.dag_version)
+        map_instances.check_task(definition, task)
+        map_instances.check_mapped(definition, task)
+        return map_instances.view(run_id, task, run.tasks, states, after, limit)
+
+    # what comes back
+
+    async def bring_back(self, tenant: str, run_id: str) -> RunRow:
+        """The run is in the journal as it was; its row. Raises NotFound, and Conflict for a backfill."""
+        run = await self.found(tenant, run_id)
+        if run.row.run_type == "backfill":
+            raise Conflict(f"backfill {run_id} is in the archive: retry its windows, or post it again with reprocess")
+        await self._journal.restore([(run.history, run.tasks)])
+        row = await self._journal.summary(run_id)
+        if row is None:
+            raise Conflict(f"run {run_id} is in the archive, and its window has another run by now")
+        return row
+
+    async def windows(self, tenant: str, dag_id: str, keys: Sequence[str]) -> dict[str, RunRow]:
+        """Runs that stand for these windows, in the journal or here."""
+        here = await self._journal.by_window(tenant, dag_id, keys)
+        absent = await self._absent(tenant, dag_id, [key for key in keys if key not in here])
+        return {**{run.row.window_key: run.row for run in absent}, **here}
+
+    async def bring_windows(self, tenant: str, dag_id: str, keys: Sequence[str]) -> None:
+        """The runs of these windows are in the journal, as far as they were here."""
+        here = await self._journal.by_window(tenant, dag_id, keys)
+        absent = await self._absent(tenant, dag_id, [key for key in keys if key not in here])
+        if absent:
+            await self._journal.restore([(run.history, run.tasks) for run in absent])
+
+    async def backfill(self, tenant: str, dag_id: str, window_key: str) -> Shelved | None:
+        """The backfill over just that, if it left."""
+        return await self._ask(lambda: self._store.backfill_by_window(tenant, dag_id, window_key), None)
+
+    async def _absent(self, tenant: str, dag_id: str, keys: Sequence[str]) -> list[Shelved]:
+        def read() -> list[Shelved]:
+            return list(self._store.read(self._store.by_window(tenant, dag_id, keys)).values())
+
+        return await self._ask(read, []) if keys else []
+
+    # what sends runs there
+
+    async def sweep(self, older_than: timedelta, to: str | None, idem: Idempotency | None) -> Sweep:
+        """What ended longer ago leaves, durably wanted; asked again under the same key, how far that is.
+
+        Raises Invalid about `to`.
+        """
+        now = self._clock.now()
+        to = self._url if to is None else to
+        await asyncio.to_thread(shelf_at, to, self._store.folder)
+        sweep_id = _id_of(idem) if idem else self._clock.new_run_id()
+        known = await self._journal.record(RECORDS, sweep_id)
+        if known is not None:
+            return archive.decode_sweep(known)
+        sweep = Sweep(id=sweep_id, before_ms=epoch_ms(now - older_than), to=to, asked_ms=epoch_ms(now))
+        await self._journal.put_records(RECORDS, {sweep_id: archive.encode_sweep(sweep)})
+        try:
+            await self._control.wake_archiver()
+        except ActorUnreachable:
+            pass  # it looks for itself when it is back
+        return sweep
+
+    async def sweeps(self) -> list[Sweep]:
+        """Those that go on, and those that ended last; the latest first."""
+        return archive.sweeps(await self._journal.records(RECORDS))[::-1]
+
+    async def _ask(self, read: Callable[[], T], nothing: T) -> T:
+        """What the store says; without a thread where nothing ever left."""
+        return nothing if self._store.empty else await asyncio.to_thread(read)
+
+
+def _id_of(idem: Idempotency) -> str:
+    """The same for the same request."""
+    return hashlib.sha256(f"{idem.key}\n{idem.fingerprint}".encode()).hexdigest()[:16]
+
+
+async def _frames(run: Shelved, after: int) -> AsyncIterator[Sequence[Frame]]:
+    narrator = Narrator(run.row.run_id)
+    chunk: list[Frame] = []
+    for batch in run.batches:
+        for event in codec.decode_events(batch.events, batch.schema):
+            frame = narrator.tell(event)
+            if frame.seq is not None and frame.seq > after:
+                chunk.append(frame)
+        if len(chunk) >= _FRAMES:
+            yield chunk
+            chunk = []
+    yield [*chunk, Frame(None, "end", {"run_id": run.row.run_id, "state": run.row.state})]

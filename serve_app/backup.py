@@ -1,0 +1,147 @@
+"""A copy of a data directory, made while the server goes on, and the way back.
+
+    journal's files ─▶ archive's index ─▶ everything else          into DIR.partial, synced, renamed to DIR
+
+The journal first: what it names (artifacts, segments of the archive, deployed code) was there before it named it, and
+runs that leave for the archive meanwhile are in both. Its append-only file is copied as far as it goes at that moment;
+no rewrite replaces it meanwhile, and a step that is only half in the copy counts as not done when it is loaded. What is
+about the running server only (its pid, its sockets, its logs) is left out, so a copy can be started elsewhere,
+also beside the original: two servers then go on from the same state, and schedules fire in both.
+
+A journal of one's own (`--redis-url`), and an archive at a URL of its own, are kept by whoever keeps them: back the
+journal up first, as that server's manual says. Source: the issue "On a cluster, and watched", item 5.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from actors import embedded
+from actors.clock import Clock
+from orchestrator.errors import Conflict, Invalid, Unavailable
+from serve_app import home as homes
+
+_MANIFEST = "backup.json"
+_JOURNAL = "valkey/appendonlydir"
+_INDEX = "archive/index.sqlite"
+#: of the data directory, what only the running server needs, and what is copied by itself
+_LEFT_OUT = frozenset({"valkey", "logs", "server.json", "server.lock"})
+
+
+def backup(folder: Path, to: Path) -> dict[str, Any]:
+    """`to` holds a copy of the data directory, whole or not at all. Raises Invalid, Conflict, Unavailable."""
+    if not folder.is_dir():
+        raise Invalid(f"{folder} is no data directory")
+    if to.exists():
+        raise Conflict(f"{to} exists; a backup goes into a new folder")
+    if to.absolute().is_relative_to(folder.absolute()):
+        raise Invalid(f"{to} is inside the data directory")
+    partial = to.with_name(to.name + ".partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True, mode=0o700)
+        told = _copied(folder, partial)
+        os.sync()
+        partial.rename(to)
+    except (OSError, sqlite3.Error) as error:
+        raise Unavailable(f"no backup was made: {error}") from error
+    return told
+
+
+def restore(folder: Path, source: Path) -> dict[str, Any]:
+    """The data directory is what it was at the backup. No server may run on it, and it must be new or empty.
+
+    Raises Invalid, Conflict, Unavailable.
+    """
+    told = _manifest(source)
+    if homes.is_claimed(folder) or embedded.is_running(folder):
+        raise Conflict(homes.who_runs(folder, homes.read_server(folder)))
+    if folder.exists() and any(folder.iterdir()):
+        raise Conflict(f"{folder} is not empty; move it away, or restore into a new folder with --data-dir")
+    partial = folder.with_name(folder.name + ".partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(source, partial, symlinks=True)
+        (partial / _MANIFEST).unlink()
+        partial.chmod(0o700)
+        os.sync()
+        if folder.exists():
+            folder.rmdir()
+        partial.rename(folder)
+    except OSError as error:
+        raise Unavailable(f"nothing was restored: {error}") from error
+    return told
+
+
+def _manifest(source: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((source / _MANIFEST).read_bytes())
+    except (OSError, ValueError) as error:
+        raise Invalid(f"{source} is no backup ({error})") from None
+    if not isinstance(found, dict):
+        raise Invalid(f"{source} is no backup")
+    return found
+
+
+def _copied(folder: Path, to: Path) -> dict[str, Any]:
+    journal = folder / _JOURNAL
+    if journal.is_dir():
+        with embedded.unreplaced(folder):
+            _copy_tree(journal, to / _JOURNAL)
+    if (folder / _INDEX).exists():
+        _copy_index(folder / _INDEX, to / _INDEX)
+    for entry in sorted(folder.iterdir()):
+        if entry.name not in _LEFT_OUT:
+            _copy_rest(entry, to / entry.name)
+    told = {
+        "made_at": Clock().now().isoformat(timespec="seconds"),
+        "journal": journal.is_dir(),
+        "files": sum(1 for _ in _files(to)),
+        "size_bytes": sum(path.stat().st_size for path in _files(to)),
+    }
+    (to / _MANIFEST).write_text(json.dumps(told, indent=2) + "\n")
+    return told
+
+
+def _copy_rest(entry: Path, to: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        _copy_tree(entry, to)
+    elif entry.is_file() or entry.is_symlink():
+        _copy_file(str(entry), str(to))
+
+
+def _copy_tree(folder: Path, to: Path) -> None:
+    shutil.copytree(folder, to, symlinks=True, ignore=_unfinished, copy_function=_copy_file, dirs_exist_ok=True)
+
+
+def _unfinished(folder: str, names: list[str]) -> set[str]:
+    """What is being written aside, and the index, which is copied as SQLite does."""
+    index = {name for name in names if name.startswith("index.sqlite")} if Path(folder).name == "archive" else set()
+    return index | {name for name in names if name.endswith(".new")}
+
+
+def _copy_file(source: str, to: str) -> None:
+    try:
+        shutil.copy2(source, to, follow_symlinks=False)
+    except FileNotFoundError:
+        if os.path.lexists(source):
+            raise  # it is the target's folder that is missing
+    # a file that went since the folder was read was finished with
+
+
+def _copy_index(source: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with closing(sqlite3.connect(source)) as index, closing(sqlite3.connect(to)) as copy:
+        index.backup(copy)
+    to.chmod(0o600)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())

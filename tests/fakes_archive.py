@@ -1,0 +1,49 @@
+"""An archive in memory, behind the port of the HTTP layer: what left is what says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+
+from orchestrator.archive import Sweep
+from orchestrator.views import Idempotency, Page, RunView
+
+
+class FakeArchive:
+    """`ports.Archive`."""
+
+    def __init__(self, check: Callable[[], None], runs: Mapping[tuple[str, str], RunView], sweeps: list[Sweep]) -> None:
+        #: raises when the system is to be broken
+        self._check = check
+        #: by tenant and id; those in the archive say so
+        self._runs = runs
+        self._sweeps = sweeps
+
+    async def runs(
+        self,
+        tenant: str,
+        *,
+        dag_id: str | None,
+        state: str | None,
+        run_type: str | None,
+        parent_run_id: str | None,
+        cursor: str | None,
+        limit: int,
+    ) -> Page[RunView]:
+        self._check()
+        found = [view for (owner, _), view in self._runs.items() if owner == tenant and view.archived]
+        wanted = [view for view in found if dag_id in (None, view.dag_id) and state in (None, view.state)]
+        return Page(tuple(sorted(wanted, key=lambda view: view.run_id, reverse=True)[:limit]))
+
+    async def sweep(self, older_than: timedelta, to: str | None, idem: Idempotency | None) -> Sweep:
+        self._check()
+        sweep_id = idem.key if idem else f"sweep-{len(self._sweeps)}"
+        known = [sweep for sweep in self._sweeps if sweep.id == sweep_id]
+        if not known:
+            age_ms = int(older_than.total_seconds() * 1000)
+            self._sweeps.append(Sweep(id=sweep_id, before_ms=2_000_000_000_000 - age_ms, to=to or "", asked_ms=1))
+        return (known or self._sweeps)[-1]
+
+    async def sweeps(self) -> list[Sweep]:
+        self._check()
+        return self._sweeps[::-1]

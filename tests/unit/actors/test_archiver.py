@@ -1,0 +1,485 @@
+"""Runs that leave for the archive, in small worlds: months pass for the archiver alone."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from actors import archiver as archiver_module
+from actors.archive_store import ArchiveStore
+from actors.archiver import Archiver
+from actors.clock import Clock
+from actors.settings import Settings
+from orchestrator import archive
+from orchestrator.archive import RECORDS, Sweep
+from orchestrator.definition import Definition, TaskSpec
+from orchestrator.errors import Conflict, JournalUnavailable, NotFound, Unavailable
+from orchestrator.ports import RunFilter
+from orchestrator.views import Frame, RunView, Trigger
+from serve_app.gateway import Gateway
+from tests.world import World
+from tests.world_clients import TENANT
+
+DAY = "2025-02-01"
+LATER = timedelta(days=31)
+
+
+class LaterClock(Clock):
+    """A clock that is a month ahead."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def now(self) -> datetime:
+        return self._clock.now() + LATER
+
+
+def archiver(world: World, **settings: Any) -> Archiver:
+    return Archiver(world.journal, LaterClock(world.clock), changed(world.settings, settings))
+
+
+def changed(settings: Settings, changes: dict[str, Any]) -> Settings:
+    return Settings.from_dict(settings.to_dict() | changes)
+
+
+def wanted(world: World, **changes: Any) -> Sweep:
+    """Everything that has ended by now."""
+    now = world.clock.now() + timedelta(days=1)
+    return Sweep(**({"id": "one", "before_ms": round(now.timestamp() * 1000), "to": ""} | changes))
+
+
+async def swept(world: World) -> Sweep:
+    return await archiver(world).sweep(wanted(world))
+
+
+async def defined(world: World, **changes: Any) -> Gateway:
+    """A gateway of a world in which DAG `d` is a → b."""
+    tasks = (TaskSpec(id="a", type="core.sleep"), TaskSpec(id="b", type="core.sleep", depends_on=("a",)))
+    await world.clients.define(Definition(**({"dag_id": "d", "owner": "team", "tasks": tasks} | changes)))
+    return world.clients.gateways[0]
+
+
+async def ended(world: World, run_id: str) -> str:
+    async with asyncio.timeout(60.0):
+        while run_id in world.open():  # noqa: ASYNC110 # nobody tells
+            await asyncio.sleep(0.05)
+    return run_id
+
+
+async def a_run(world: World, gateway: Gateway, **given: Any) -> str:
+    """One that has ended."""
+    return await ended(world, (await gateway.trigger(TENANT, Trigger(dag_id="d", **given), None)).run_id)
+
+
+async def a_backfill(world: World, gateway: Gateway, **given: Any) -> str:
+    span = {"run_type": "backfill", "start": DAY, "end": "2025-02-03"}
+    return await a_run(world, gateway, **(span | given))
+
+
+async def streamed(gateway: Gateway, run_id: str, after: int | None) -> list[tuple[int | None, str, Any]]:
+    """Everything until the end of the stream."""
+    found: list[tuple[int | None, str, Any]] = []
+    opened: AsyncIterator[Sequence[Frame]] | None = await gateway.open_events(TENANT, run_id, after)
+    if opened is not None:
+        async for frames in opened:
+            found += [(frame.seq, frame.kind, frame.data) for frame in frames]
+    return found
+
+
+def as_here(view: RunView) -> RunView:
+    assert view.archived
+    return msgspec.structs.replace(view, archived=False, windows_per_s=None, eta=None)
+
+
+def store(world: World) -> ArchiveStore:
+    return ArchiveStore(world.settings.home)
+
+
+def test_a_run_in_the_archive_is_shown_as_before() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        run_id = await a_run(world, gateway)
+        world.journal.logs[run_id, "a", 1] = [b"one ", b"two"]
+        shown, events = await gateway.run(TENANT, run_id), await streamed(gateway, run_id, None)
+        rest, printed = await streamed(gateway, run_id, 2), await gateway.logs(TENANT, run_id, "a", None)
+        sweep = await swept(world)
+        assert (sweep.state, sweep.runs, sweep.left) == ("done", 1, 0)
+        assert sweep.size_bytes > 0
+        assert world.journal.runs == {}
+        assert as_here(await gateway.run(TENANT, run_id)) == shown
+        assert await streamed(gateway, run_id, None) == events
+        assert await streamed(gateway, run_id, 2) == rest
+        assert await gateway.open_events(TENANT, run_id, events[-2][0]) is None
+        assert await gateway.logs(TENANT, run_id, "a", None) == printed
+        assert [chunk.text for chunk in printed] == ["one two"]
+        assert await gateway.logs(TENANT, run_id, "a", 2) == []
+        await gateway.wait(TENANT, run_id, 1.0)
+        assert world.journal.runs == {}, "reading brings nothing back"
+
+    World(0).play_with(course)
+
+
+def test_it_is_nobody_elses() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        run_id = await a_run(world, gateway)
+        await swept(world)
+        for tenant, asked in (("other", run_id), (TENANT, "run_unknown")):
+            for call in (
+                gateway.run(tenant, asked),
+                gateway.open_events(tenant, asked, None),
+                gateway.logs(tenant, asked, "a", None),
+                gateway.retry_run(tenant, asked, None),
+                gateway.map_instances(tenant, asked, "a", states=None, cursor=None, limit=5),
+            ):
+                with pytest.raises(NotFound):
+                    await call
+        with pytest.raises(NotFound):
+            await gateway.logs(TENANT, run_id, "unknown", None)
+
+    World(0).play_with(course)
+
+
+def test_what_goes_on_stays_and_what_ended_later_too() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        run_id = await a_run(world, gateway)
+        early = await archiver(world).sweep(wanted(world, before_ms=1))
+        assert (early.runs, early.left) == (0, 0)
+        assert run_id in world.journal.runs
+        await gateway.pause_dag(TENANT, "d", None, None)
+        queued = (await gateway.trigger(TENANT, Trigger(dag_id="d"), None)).run_id
+        await swept(world)
+        assert list(world.journal.runs) == [queued]
+
+    World(0).play_with(course)
+
+
+def test_a_window_is_not_run_again_because_its_run_left() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        day = {"start": DAY, "end": DAY}
+        run_id = await a_run(world, gateway, **day)
+        event = await a_run(world, gateway, event_id="order-1")
+        await swept(world)
+        assert world.journal.runs == {}
+        plan = await gateway.plan(TENANT, Trigger(dag_id="d", **day))
+        assert [window.action for window in plan.windows] == ["skip"]
+        assert world.journal.runs == {}, "a plan brings nothing back"
+        again = await gateway.trigger(TENANT, Trigger(dag_id="d", **day), None)
+        assert (again.run_id, again.state, again.existing) == (run_id, "succeeded", True)
+        assert (await gateway.trigger(TENANT, Trigger(dag_id="d", event_id="order-1"), None)).run_id == event
+        assert await a_run(world, gateway, reprocess="completed", **day) == run_id
+        shown = await gateway.run(TENANT, run_id)
+        assert (shown.state, shown.attempts, shown.archived) == ("succeeded", 2, False)
+
+    World(0).play_with(course)
+
+
+def test_a_backfill_that_left_is_answered_as_it_was() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        run_id = await a_backfill(world, gateway)
+        shown, events = await gateway.run(TENANT, run_id), await streamed(gateway, run_id, None)
+        sweep = await swept(world)
+        assert (sweep.backfills, sweep.runs, sweep.left) == (1, 3, 0)
+        assert world.journal.runs == world.journal.released == {}
+        assert as_here(await gateway.run(TENANT, run_id)) == msgspec.structs.replace(
+            shown, windows_per_s=None, eta=None
+        )
+        assert await streamed(gateway, run_id, None) == events
+        span = {"dag_id": "d", "run_type": "backfill", "start": DAY, "end": "2025-02-03"}
+        again = await gateway.trigger(TENANT, Trigger(**span), None)
+        assert (again.run_id, again.state, again.counts) == (run_id, "succeeded", shown.counts)
+        with pytest.raises(Conflict, match="plan"):
+            await gateway.trigger(TENANT, Trigger(**span, plan_hash="other"), None)
+        assert world.journal.runs == {}
+        with pytest.raises(Conflict, match="in the archive"):
+            await gateway.retry_run(TENANT, run_id, None)
+
+    World(0).play_with(course)
+
+
+def test_a_wider_backfill_runs_only_windows_that_never_ran() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        await a_backfill(world, gateway)
+        await swept(world)
+        wide = await a_backfill(world, gateway, end="2025-02-05")
+        shown = await gateway.run(TENANT, wide)
+        assert shown.counts is not None
+        assert (shown.counts.total, shown.counts.skipped, shown.counts.succeeded) == (5, 3, 2)
+        assert {run.attempts for run in world.journal.runs.values() if run.run_type == "manual"} == {1}
+        sweep = await swept(world)
+        assert (sweep.backfills, sweep.runs, sweep.left) == (1, 5, 0)
+        assert len(store(world).page(RunFilter(tenant=TENANT), None, 100).rows) == 7
+
+    World(0).play_with(course)
+
+
+def test_a_backfill_is_reprocessed_over_the_runs_that_left() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        former = await a_backfill(world, gateway)
+        windows = [each.run_id for each in (await gateway.run(TENANT, former)).windows or ()]
+        await swept(world)
+        again = await a_backfill(world, gateway, reprocess="completed")
+        assert again != former
+        assert [each.run_id for each in (await gateway.run(TENANT, again)).windows or ()] == windows
+        assert {world.journal.runs[run_id].attempts for run_id in windows} == {2}
+        assert (await gateway.run(TENANT, former)).archived
+
+    World(0).play_with(course)
+
+
+def test_a_run_that_is_retried_comes_back_and_leaves_again_with_all_it_had() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        world.character.mischief.permanent = 1.0
+        run_id = await a_run(world, gateway)
+        world.journal.logs[run_id, "a", 1] = [b"first"]
+        events = await streamed(gateway, run_id, None)
+        await swept(world)
+        world.character.mischief.permanent = 0.0
+        changed = await gateway.retry_run(TENANT, run_id, None)
+        assert changed.state in ("queued", "running")
+        await ended(world, run_id)
+        assert (await gateway.run(TENANT, run_id)).state == "succeeded"
+        world.journal.logs[run_id, "a", 2] = [b"second"]
+        printed = await gateway.logs(TENANT, run_id, "a", None)
+        assert [(chunk.attempt, chunk.text) for chunk in printed] == [(1, "first"), (2, "second")]
+        all_of_it = await streamed(gateway, run_id, None)
+        assert all_of_it[: len(events) - 1] == events[:-1]
+        await swept(world)
+        assert await streamed(gateway, run_id, None) == all_of_it
+        assert await gateway.logs(TENANT, run_id, "a", None) == printed
+
+    World(0).play_with(course)
+
+
+def test_what_came_back_unchanged_leaves_without_being_written_again() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        run_id = await a_run(world, gateway, start=DAY, end=DAY)
+        await swept(world)
+        files = segments(world)
+        await gateway.trigger(TENANT, Trigger(dag_id="d", start=DAY, end=DAY), None)
+        assert run_id in world.journal.runs
+        sweep = await swept(world)
+        assert (sweep.runs, sweep.size_bytes) == (1, 0)
+        assert segments(world) == files
+        assert world.journal.runs == {}
+
+    World(0).play_with(course)
+
+
+def segments(world: World) -> list[Path]:
+    return sorted(Path(world.settings.home, "archive", "segments").iterdir())
+
+
+def test_a_run_in_the_way_of_a_fire_stays() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world, schedule="0 0 * * *")
+        await gateway.pause_dag(TENANT, "d", None, None)
+        await gateway.resume_dag(TENANT, "d", None, None)
+        today = world.clock.now().date().isoformat()
+        kept = await a_run(world, gateway, start=today, end=today)
+        gone = await a_run(world, gateway, start=DAY, end=DAY)
+        sweep = await swept(world)
+        assert kept in world.journal.runs
+        assert gone not in world.journal.runs
+        assert sweep.left == len(world.journal.runs)
+
+    World(0).play_with(course)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("step", range(0, 36, 2))
+def test_a_sweep_that_is_cut_off_anywhere_loses_and_doubles_nothing(step: int, lost: bool) -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        backfill = await a_backfill(world, gateway)
+        alone = [await a_run(world, gateway) for _ in range(2)]
+        windows = [each.run_id for each in (await gateway.run(TENANT, backfill)).windows or ()]
+        everything = {run_id: await streamed(gateway, run_id, None) for run_id in (backfill, *alone, *windows)}
+        await world.journal.put_records(RECORDS, {"one": archive.encode_sweep(wanted(world))})
+        failing, calls = world.journal._step, 0
+
+        def fail(action: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == step + 1:
+                if lost:
+                    failing(action)
+                raise JournalUnavailable("cut off")
+            return failing(action)
+
+        world.journal._step = fail  # type: ignore[method-assign]  # every step of the journal goes through it
+        try:
+            await archiver(world).sweep(wanted(world))
+        except JournalUnavailable:
+            pass
+        world.journal._step = failing  # type: ignore[method-assign]
+        for run_id, events in everything.items():
+            assert await streamed(gateway, run_id, None) == events, "readable at any instant"
+        again = await archiver(world).wanted()
+        if again is not None:
+            await archiver(world).sweep(again)
+        for run_id, events in everything.items():
+            assert (await gateway.run(TENANT, run_id)).archived
+            assert await streamed(gateway, run_id, None) == events
+        assert world.journal.runs == world.journal.released == {}
+        assert len(store(world).page(RunFilter(tenant=TENANT), None, 100).rows) == len(everything)
+        assert await a_backfill(world, gateway) == backfill
+        assert world.journal.runs == {}
+
+    World(0).play_with(course)
+
+
+def test_a_kill_between_segment_and_index_leaves_a_file_that_the_next_sweep_makes_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        run_id = await a_run(world, gateway)
+
+        def killed(*_: Any) -> Any:
+            raise Unavailable("killed")
+
+        with monkeypatch.context() as patched:
+            patched.setattr("actors.archive_store._entries", killed)
+            with pytest.raises(Unavailable):
+                await swept(world)
+        [segment] = segments(world)
+        assert run_id in world.journal.runs
+        await swept(world)
+        assert segments(world) == [segment]
+        assert (await gateway.run(TENANT, run_id)).archived
+        [line] = gzip.decompress(segment.read_bytes()).splitlines()
+        assert archive.decode(line).row.run_id == run_id
+
+    World(0).play_with(course)
+
+
+def test_whoever_plans_while_windows_leave_plans_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its look into the archive and its step, the run of the window leaves."""
+
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        run_id = await a_run(world, gateway, start=DAY, end=DAY)
+        other = await a_run(world, gateway, start="2025-03-01", end="2025-03-01")
+        await archiver(world).sweep(wanted(world))
+        await gateway.trigger(TENANT, Trigger(dag_id="d", start=DAY, end=DAY), None)
+        assert list(world.journal.runs) == [run_id]
+        brought = gateway.archive.bring_windows
+
+        async def then_they_leave(*where: Any) -> None:
+            monkeypatch.undo()
+            await brought(*where)
+            await swept(world)
+
+        for given in ({"run_type": "backfill", "start": DAY, "end": DAY}, {"start": DAY, "end": DAY}):
+            monkeypatch.setattr(gateway.archive, "bring_windows", then_they_leave)
+            await gateway.trigger(TENANT, Trigger(dag_id="d", **given), None)
+            assert {run.run_id for run in world.journal.runs.values() if run.run_type == "manual"} == {run_id}
+            assert {run.attempts for run in world.journal.runs.values() if run.run_type == "manual"} == {1}
+        assert other not in world.journal.runs
+
+    World(0).play_with(course)
+
+
+def test_what_was_wanted_before_a_crash_is_done_at_the_next_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        run_id = await a_run(world, gateway)
+        await world.journal.put_records(RECORDS, {"one": archive.encode_sweep(wanted(world, state="running"))})
+        serving = archiver(world)
+        world.journal.failing = [False]
+        serving.start()
+        await asyncio.sleep(archiver_module.AGAIN_S + 2)
+        assert (await gateway.run(TENANT, run_id)).archived
+        [sweep] = await gateway.archive.sweeps()
+        assert (sweep.state, sweep.runs) == ("done", 1)
+        later = await a_run(world, gateway)
+        await gateway.archive.sweep(timedelta(0), None, None)
+        serving.wake()
+        await asyncio.sleep(1)
+        assert (await gateway.run(TENANT, later)).archived
+        serving.stop()
+
+    World(0).play_with(course)
+
+
+def test_it_sweeps_by_itself_when_so_set() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        old = await a_run(world, gateway)
+        serving = archiver(world, archive_after_days=30.0)
+        serving.start()
+        await asyncio.sleep(1)
+        assert (await gateway.run(TENANT, old)).archived
+        [sweep] = await gateway.archive.sweeps()
+        assert (sweep.id, sweep.state) == (archive.AUTOMATIC, "done")
+        serving.stop()
+
+    World(0).play_with(course)
+
+
+def test_a_place_that_cannot_be_written_fails_the_sweep_and_says_why() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        run_id = await a_run(world, gateway)
+        with pytest.raises(Exception, match="absolute"):
+            await archiver(world).sweep(wanted(world, to="relative"))
+        [sweep] = await gateway.archive.sweeps()
+        assert sweep.state == "failed"
+        assert "absolute" in sweep.error
+        assert run_id in world.journal.runs
+        assert await archiver(world).wanted() is None
+
+    World(0).play_with(course)
+
+
+def test_of_ended_sweeps_the_latest_are_told() -> None:
+    async def course(world: World) -> None:
+        made = [Sweep(id=f"s{n:02d}", before_ms=0, to="", state="done", asked_ms=n) for n in range(archive.TOLD + 3)]
+        await world.journal.put_records(RECORDS, {sweep.id: archive.encode_sweep(sweep) for sweep in made})
+        assert await archiver(world).wanted() is None
+        assert archive.sweeps(await world.journal.records(RECORDS)) == made[3:]
+
+    World(0).play_with(course)
+
+
+@pytest.mark.parametrize(
+    ("start", "next_fire", "leaves"),
+    [
+        ("2025-01-01", None, True),
+        ("2025-03-30", None, False),
+        ("2025-03-29T10:00:00Z", None, True),
+        ("2025-01-01", datetime(2025, 1, 2, tzinfo=UTC), False),
+        ("2025-01-01", datetime(2025, 1, 3, tzinfo=UTC), True),
+        ("2025-03-30", datetime(2026, 1, 3, tzinfo=UTC), False),
+    ],
+)
+def test_a_window_leaves_when_no_fire_can_be_about_it(start: str, next_fire: datetime | None, leaves: bool) -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        run_id = await a_run(world, gateway)
+        row = msgspec.structs.replace(world.journal.runs[run_id].row(), window_key=f"{start}/{start}")
+        at_ms = None if next_fire is None else round(next_fire.timestamp() * 1000)
+        now = datetime(2025, 3, 31, 12, tzinfo=UTC)
+        assert archive.may_leave(row, at_ms, now) == leaves
+        assert archive.may_leave(msgspec.structs.replace(row, run_type="backfill"), at_ms, now)
+        assert archive.may_leave(msgspec.structs.replace(row, window_key=""), at_ms, now)
+        assert archive.may_leave(msgspec.structs.replace(row, window_key="!event"), at_ms, now)
+        assert not archive.may_leave(msgspec.structs.replace(row, dag_id="@run"), at_ms, now)
+
+    World(0).play_with(course)
