@@ -138,7 +138,9 @@ def decide(backfill: Backfill, command: Command, now: datetime) -> list[e.Event]
                 return []
             if backfill.state in ENDED:
                 raise Conflict(f"run {backfill.run_id} is already {backfill.state}")
-            done = [e.RunCancelled(at=now)] if backfill.open == 0 else []
+            # one that is queued may be restarted: what its windows do now is not known before they are looked at
+            over = backfill.open == 0 and (backfill.state is not RunState.QUEUED or not any(backfill.tallies.values()))
+            done = [e.RunCancelled(at=now)] if over else []
             return [e.RunCancelling(at=now), *done]
         case PauseAll():
             if _goes_on(backfill) is RunState.PAUSED:

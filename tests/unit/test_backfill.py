@@ -154,6 +154,20 @@ def test_a_restarted_backfill_whose_windows_have_ended_before_anybody_looked_has
     assert checked(watch).backfill.attempts == 2
 
 
+def test_a_restarted_backfill_that_is_cancelled_waits_for_what_its_windows_do_now() -> None:
+    watch = Watch(2)
+    watch.see(c1="succeeded", c2="failed")
+    again = e.RunRestarted(AT, 1)
+    apply(watch.backfill, again)
+    watch.events.append(again)
+    watch.do(CancelAll())
+    assert watch.state == S.CANCELLING
+    watch.see(c2="running")
+    assert owed(watch.backfill) == [CancelWindow("c2")]
+    watch.see(c2="cancelled")
+    assert checked(watch).state == S.CANCELLED
+
+
 def test_every_window_counts_once() -> None:
     words = ["queued", "running", "paused", "cancelling", "succeeded", "failed", "timed_out", "cancelled"]
     counts = count(dict.fromkeys(words, 1), skipped=2)

@@ -127,6 +127,16 @@ def test_a_new_ledger_begins_with_all_starts_used() -> None:
     assert bid(permits, "a", now_s=110.0)
 
 
+def test_starts_by_leave_of_a_former_ledger_count_until_everybody_was_heard() -> None:
+    permits = Permits()
+    permits.begin(100.0)
+    permits.define(W, Limit(rate=Rate(1, 10.0)), 100.0)
+    permits.adopt(Lease.of("b", Bound("worker-1", "i", 7, NEED, 0), 100.0), 100.0)
+    permits.open(103.0, 105.0)
+    assert not bid(permits, "a", now_s=112.9)
+    assert bid(permits, "a", now_s=113.0)
+
+
 def test_nothing_with_a_key_is_granted_before_everybody_was_heard() -> None:
     permits = Permits()
     permits.demand("a", NEED, {LEAF: 1}, 0.0)

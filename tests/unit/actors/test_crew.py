@@ -11,7 +11,8 @@ from actors.crew import Crew, Ended, Gone
 from actors.peers import WorkerGone
 from actors.settings import Settings
 from orchestrator import codec
-from orchestrator.messages import Assignment, RunContext, Settled
+from orchestrator.control import Bound
+from orchestrator.messages import Assignment, Need, RunContext, Settled
 
 RUN = RunContext("run_1", "t", "d", 1, None, "run-actor-0", {})
 
@@ -114,3 +115,18 @@ async def test_a_worker_is_not_asked_about_attempts_that_need_not_give_signs_of_
     crew.send(crew.seats["w0"], [RUN], [a_task("a")], 0.01)
     await asyncio.sleep(0.1)
     assert not crew.seats["w0"].batches[1].silent_at_s
+
+
+async def test_a_seat_with_permits_is_not_taken_over_by_a_lease_for_plain_tasks() -> None:
+    worker: Any = SilentWorker()
+    crew = Crew("run-actor-0", 1, worker, lambda _: None, Settings())
+    need = Need("default", (("l/t/w", 1),))
+    assert crew.bind(Bound("w0", "i1", 7, need))
+    assert not crew.seat("w0", "i1", 8), "void: its scheduler has to hear of it"
+    assert crew.bound() == (Bound("w0", "i1", 7, need),)
+    crew.seen()
+    assert crew.leave_bound() == [("w0", 7)], "and its permits come back"
+    assert crew.seat("w0", "i1", 8), "the void one, for the second time"
+    assert crew.seats == {}
+    assert crew.seat("w0", "i1", 9)
+    assert crew.seats["w0"].lease == 9
