@@ -642,8 +642,9 @@ class RunActor(Living):
         try:
             self._step(turn, hosted, command)
         except errors.StaleAttempt as stale:
-            about = json_logs.about(run_id, stale.task, stale.attempt, hosted.run.traceparent)
-            _log.info("%s", stale, extra=about)
+            if _log.isEnabledFor(logging.INFO):  # a slow batch is asked for, and then told twice
+                about = json_logs.about(run_id, stale.task, stale.attempt, hosted.run.traceparent)
+                _log.info("%s", stale, extra=about)
             return None
         turn.commands[run_id].append(command)
         return hosted

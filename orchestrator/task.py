@@ -6,13 +6,13 @@
        │
        └──reset── failed | timed_out | upstream_failed | cancelled   (by hand)
 
-    running ââsuspendedâââ¶ suspended ââstartedâââ¶ running       (its code sleeps; between two attempts)
-    pending ââwaitingâââ¶ waiting âââ¶ succeeded | failed | timed_out    (it waits for the world, without a worker)
-    pending ââexpandedâââ¶ running     (a map, which runs as long as an instance of it is open: `mapped.py`)
+    running ──suspended──▶ suspended ──started──▶ running       (its code sleeps; between two attempts)
+    pending ──waiting──▶ waiting ──▶ succeeded | failed | timed_out    (it waits for the world, without a worker)
+    pending ──expanded──▶ running     (a map, which runs as long as an instance of it is open: `mapped.py`)
     pending ──succeeded──▶ succeeded     (the result of an equal task is used: `caching.py`)
 
-    pending | running | retrying | suspended | waiting âââ¶ skipped | cancelled
-    pending | retrying | suspended âââ¶ upstream_failed
+    pending | running | retrying | suspended | waiting ──▶ skipped | cancelled
+    pending | retrying | suspended ──▶ upstream_failed
     pending | running | retrying | suspended | waiting ──failed──▶ timed_out    (too late, see `deadlines.py`)
     succeeded ──reset──▶ pending      (a setup that is needed again; a map of which an instance is retried)
 

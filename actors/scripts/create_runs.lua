@@ -1,5 +1,5 @@
--- list of Creation {runs, idem, quota {key, most}, once {tenant, name}, archived {{tenant, dag_id, count}, â¦}}
---   -> msgpack list of {status, {{run_id, state, how}, â¦}, reply}
+-- list of Creation {runs, idem, quota {key, most}, once {tenant, name}, archived {{tenant, dag_id, count}, …}}
+--   -> msgpack list of {status, {{run_id, state, how}, …}, reply}
 
 local versions, answers = {}, {}
 local QUOTA_TTL_MS = 40 * 86400000
