@@ -195,25 +195,32 @@ class Admission:
         for name in list(entry.lanes):
             self._look(entry, name)
         while entry.active < entry.limit and (turn := entry.shares.next()) is not None:
-            lane = entry.lanes[turn]
-            waiting = self._queued.get(heapq.heappop(lane.heap)[1])
-            if waiting is not None and waiting.scheduled and entry.one_by_one and entry.scheduled:
-                entry.behind.append(waiting)
-            elif waiting is not None:
-                del self._queued[waiting.run_id]
-                self._enter(waiting)
-                entry.shares.charge(turn, 1.0)
-                yield waiting
+            while entry.active < entry.limit and self._may_start(entry, turn):
+                waiting = self._queued.get(heapq.heappop(entry.lanes[turn].heap)[1])
+                if waiting is not None and waiting.scheduled and entry.one_by_one and entry.scheduled:
+                    entry.behind.append(waiting)
+                elif waiting is not None:
+                    del self._queued[waiting.run_id]
+                    self._enter(waiting)
+                    yield waiting
+                    if entry.shares.contended:  # what one lane has to itself is nobody's debt
+                        entry.shares.charge(turn, 1.0)
+                        break
             self._look(entry, turn)
+
+    def _may_start(self, entry: _Dag, name: Path) -> bool:
+        """Has the lane a run, and a place of its own limit?"""
+        lane, shape = entry.lanes[name], self._shapes.get(name[1])
+        limit = lane.limit if shape is None else 0 if shape.paused else shape.limit
+        return bool(lane.heap) and (limit is None or lane.active < limit)
 
     def _look(self, entry: _Dag, name: Path) -> None:
         """Does the lane compete for a place? One that nobody uses is forgotten."""
-        lane, shape = entry.lanes[name], self._shapes.get(name[1])
-        limit = lane.limit if shape is None else 0 if shape.paused else shape.limit
-        if lane.heap and (limit is None or lane.active < limit):
+        if self._may_start(entry, name):
             entry.shares.arrive(name)
             return
         entry.shares.leave(name)
+        lane = entry.lanes[name]
         if not lane.heap and not lane.active:
             del entry.lanes[name]
 
