@@ -7,7 +7,8 @@
 A task *advances* the run when it is neither a compensation nor a teardown, nor an instance of a mapped task. A
 compensation whose task has succeeded is owed; the others are skipped. The order is the reverse of that in which what
 they undo succeeded in the run's own stream, and it is written into the event, so that a replay decides alike.
-`Run.undoing` holds those that have not ended, the next one last: only that may start. A compensation that fails lets
+`Run.undoing` holds those that have not ended, the next one last: only that may start, and only while nothing advances
+the run. A compensation that fails lets
 the next one go on, and is named in the error of the run. Teardowns wait for the compensations of what they enclose
 (`graph.compile_graph`).
 
@@ -46,9 +47,14 @@ _NAMES_MAX = 20
 # ── what a run keeps of it ──
 
 
+def under_way(run: Run) -> bool:
+    """Does it compensate? Not while it goes on because of a person; then it is decided anew."""
+    return bool(run.undoing) and not run.advancing
+
+
 def its_turn(run: Run, position: int) -> bool:
     """Is this the compensation that may start now?"""
-    return bool(run.undoing) and run.undoing[-1] == position
+    return under_way(run) and run.undoing[-1] == position
 
 
 def begin(run: Run, event: e.RunCompensating) -> None:
@@ -63,8 +69,6 @@ def keep(run: Run, position: int, before: TaskState, event: e.Event) -> None:
     ended = (after in TERMINAL) - (before in TERMINAL)
     if run.compiled.advances(position):
         run.advancing -= ended
-        if ended < 0:
-            run.undoing = []
         if position not in run.compiled.undone_by:
             return
         if isinstance(event, e.TaskSucceeded):
@@ -73,7 +77,7 @@ def keep(run: Run, position: int, before: TaskState, event: e.Event) -> None:
             run.completed.pop(position, None)
     elif ended > 0 and position in run.undoing:
         run.undoing.remove(position)
-        if run.undoing and run.tasks[run.undoing[-1]].state is TaskState.PENDING:
+        if under_way(run) and run.tasks[run.undoing[-1]].state is TaskState.PENDING:
             conduct.offer(run, run.undoing[-1])
 
 
@@ -124,7 +128,7 @@ def needed_again(run: Run, changes: Mapping[int, Standing], at: Callable[[int], 
 
 def owed(run: Run) -> list[int]:
     """Compensations that run although the rest of the run is ended, in their order."""
-    if run.undoing:
+    if under_way(run):
         return [i for i in reversed(run.undoing) if run.compiled.runnable[i]]
     open_ = [i for i in run.compiled.undoes if run.tasks[i].state not in TERMINAL and run.compiled.runnable[i]]
     return _in_order(run, (i for i in open_ if run.tasks[run.compiled.undoes[i]].state is TaskState.SUCCEEDED))
@@ -133,7 +137,7 @@ def owed(run: Run) -> list[int]:
 def announced(run: Run, positions: Iterable[int], now: datetime) -> list[e.Event]:
     """They run now, unless that is known already."""
     names = tuple(run.compiled.graph.names[i] for i in positions)
-    return [e.RunCompensating(at=now, tasks=names)] if names and not run.undoing else []
+    return [e.RunCompensating(at=now, tasks=names)] if names and not under_way(run) else []
 
 
 def retried(run: Run, position: int) -> None:

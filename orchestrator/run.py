@@ -851,7 +851,7 @@ def wake(run: Run, now: datetime) -> None:
 def deadline(run: Run) -> datetime | None:
     """When the run exceeds its own limit, or None. What it undoes takes the time that it takes."""
     limit = run.compiled.definition.run_timeout_s
-    if limit is None or run.going_since is None or run.state in ENDED or winds_up(run) or run.undoing:
+    if limit is None or run.going_since is None or run.state in ENDED or winds_up(run) or compensation.under_way(run):
         return None
     return run.going_since + timedelta(seconds=limit)
 

@@ -289,7 +289,7 @@ def _time_out(run: Run, now: datetime) -> list[e.Event]:
     """The same, of a run that takes too long."""
     _must_not_wind_up(run)
     error = f"RunTimedOut: longer than {run.compiled.definition.run_timeout_s} s"
-    if run.undoing:
+    if compensation.under_way(run):
         raise Conflict(f"run {run.run_id} has failed and compensates; that has no limit")
     if owed := _owed(run):
         return [e.RunOverdue(at=now, error=error), *_only(run, owed, now)]

@@ -315,3 +315,19 @@ def test_there_are_not_too_many() -> None:
     pairs = [each for n in range(1001) for each in ({"id": f"a{n}"}, {"id": f"b{n}", "compensates": f"a{n}"})]
     with pytest.raises(Invalid, match="at most 1000 of them may be compensations"):
         parse_dag(body(*pairs))
+
+
+def test_a_retry_that_comes_to_nothing_leaves_what_is_owed() -> None:
+    story = Story(
+        a_task("book"),
+        a_task("pay"),
+        a_task("send", "pay", sla_s=5.0, on_sla_miss=("cancel",)),
+        a_task("unbook", "book", compensates="book"),
+    ).start()
+    story.begin("pay").ok("book").wait(6)
+    story.do(runs.CheckDeadlines())  # send is too late, although its turn has not come
+    story.fail("pay")
+    assert (story.states["send"], story.ready) == ("timed_out", ["unbook"])
+    story.do(runs.RetryTask("send"))
+    assert (checked(story).states["send"], story.ready) == ("upstream_failed", ["unbook"])
+    assert checked(story.ok("unbook")).run.state == "failed"
