@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
@@ -30,7 +29,7 @@ from orchestrator.narration import Narrator
 from orchestrator.ports import ControlPlane, Journal, RunFilter, RunPage, RunRow
 from orchestrator.views import Frame, Idempotency, LogChunk, MapView, Page, RunView
 from serve_app import map_instances, rendering
-from serve_app.cursors import cursor_of, name_of
+from serve_app.cursors import run_of
 from serve_app.dag_book import DagBook
 from serve_app.steps import epoch_ms
 
@@ -38,7 +37,6 @@ T = TypeVar("T")
 
 #: events told in one chunk of a stream
 _FRAMES = 1000
-_RUN_ID = re.compile(r"run_[0-9A-Za-z]{1,64}")
 
 
 class ArchivedRuns:
@@ -101,10 +99,10 @@ class ArchivedRuns:
     ) -> Page[RunView]:
         """Runs as they were when they left, newest first. Raises Invalid about the cursor."""
         wanted = RunFilter(tenant=tenant, dag_id=dag_id, state=state, run_type=run_type, parent=parent_run_id)
-        after = name_of(cursor, _RUN_ID) or None
+        after = run_of(cursor)
         page = await self._ask(lambda: self._store.page(wanted, after, limit), RunPage((), None))
         views = (msgspec.structs.replace(rendering.run_view(row), archived=True) for row in page.rows)
-        return Page(tuple(views), cursor_of(page.next_cursor) if page.next_cursor else None)
+        return Page(tuple(views), page.next_cursor)
 
     async def frames(self, tenant: str, run_id: str, after: int | None) -> AsyncIterator[Sequence[Frame]] | None:
         """Events after `after` (None = all), then `end`; None when there are none. Raises NotFound."""
