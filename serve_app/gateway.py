@@ -30,7 +30,6 @@ from actors.vault import Vault
 from orchestrator import awaited, codec, pace
 from orchestrator import events as e
 from orchestrator.blueprint import Blueprint
-from orchestrator.calls import CALL
 from orchestrator.definition import Definition, content_hash
 from orchestrator.errors import Conflict, HistoryGone, Invalid, NotFound, OrchestratorError, Unavailable
 from orchestrator.ports import (
@@ -48,6 +47,7 @@ from orchestrator.ports import (
     StoredReply,
 )
 from orchestrator.views import (
+    CalledView,
     DagDefined,
     DagView,
     Frame,
@@ -301,8 +301,10 @@ class Gateway:
         view = rendering.run_view(row)
         if row.run_type != "backfill":
             waits = await self.waiting.waits(run_id) if rendering.waits(letters) else {}
-            calls = any(task.type == CALL for task in definition.tasks)
-            children = rendering.called_views(await self._journal.called(run_id)) if calls else {}
+            children: dict[str, CalledView] = {}
+            if rendering.calls(definition):
+                children = rendering.called_views(await self._journal.called(run_id))
+                children = await self.archive.with_children(run_id, definition, children)
             states, cached = rendering.task_states(names, letters), rendering.cached(names, letters)
             return msgspec.structs.replace(view, tasks=states, waiting_for=waits, children=children, cached=cached)
         windows, counted, letters_by_task, recent = await asyncio.gather(
