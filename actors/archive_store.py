@@ -182,7 +182,8 @@ def _entries(runs: Sequence[Shelved], members: Sequence[bytes], segment: int) ->
     for run, member in zip(runs, members, strict=True):
         r = run.row
         where = (segment, start, len(member))
-        yield r.run_id, r.version, r.tenant, r.dag_id, r.window_key, r.run_type, r.state, r.parent, _encode(r), *where
+        window_key = "" if r.caller else r.window_key  # which a run that was called has to itself
+        yield r.run_id, r.version, r.tenant, r.dag_id, window_key, r.run_type, r.state, r.parent, _encode(r), *where
         start += len(member)
 
 

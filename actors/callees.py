@@ -20,7 +20,7 @@ from actors.clock import Clock
 from actors.definitions import Definitions
 from actors.hosted import HostedRun, milliseconds
 from actors.mail import Returned
-from orchestrator import calls, codec
+from orchestrator import calls, codec, traces
 from orchestrator import events as e
 from orchestrator.deadlines import wake_ms
 from orchestrator.definition import Definition
@@ -47,19 +47,25 @@ class Shell(Protocol):
 class _Calling:
     """One attempt that calls."""
 
+    tenant: str
     run_id: str
     task: str
     attempt: int
+    #: for the run that is called
+    traceparent: str
 
 
 class Callees:
     """Of one RunActor."""
 
-    def __init__(self, shell: Shell, journal: Journal, clock: Clock, post: Callable[[Returned], None]) -> None:
+    def __init__(
+        self, shell: Shell, journal: Journal, clock: Clock, post: Callable[[Returned], None], traced: bool
+    ) -> None:
         self._shell = shell
         self._journal = journal
         self._clock = clock
         self._post = post
+        self._traced = traced
         self._definitions = Definitions(journal)
         #: those that are being looked at; True = there is news since
         self._looking: dict[_Calling, bool] = {}
@@ -78,19 +84,23 @@ class Callees:
         """Do what is left to do about every open call of the run."""
         for position, open_ in run.standby.open.items() if run.standby is not None else ():
             if open_.wait.call is not None:
-                key = _Calling(run.run_id, run.compiled.graph.names[position], open_.attempt)
+                key = self._calling(run, run.compiled.graph.names[position], open_.attempt)
                 if key in self._looking:
                     self._looking[key] = True
                     continue
                 self._looking[key] = False
                 self._busy[run.run_id] = self._busy.get(run.run_id, 0) + 1
-                self._shell._spawn(self._look(key, run.tenant, open_.wait.call))
+                self._shell._spawn(self._look(key, open_.wait.call))
 
-    async def _look(self, key: _Calling, tenant: str, call: e.Call) -> None:
+    def _calling(self, run: Run, task: str, attempt: int) -> _Calling:
+        told = traces.told_to(run.run_id, task, attempt, run.traceparent, self._traced)
+        return _Calling(run.tenant, run.run_id, task, attempt, told)
+
+    async def _look(self, key: _Calling, call: e.Call) -> None:
         again = True
         while again:
             self._looking[key] = False
-            returned = await self._outcome(key, tenant, call)
+            returned = await self._outcome(key, call)
             again = self._looking[key] and returned is None
         del self._looking[key]
         self._busy[key.run_id] -= 1
@@ -99,11 +109,11 @@ class Callees:
         if returned is not None:
             self._post(Returned(key.run_id, returned))
 
-    async def _outcome(self, key: _Calling, tenant: str, call: e.Call) -> calls.Return | None:
+    async def _outcome(self, key: _Calling, call: e.Call) -> calls.Return | None:
         """How the call ended; None = it goes on, or nobody waits for it any more."""
         row = await self._shell.insist(lambda: self._journal.summary(call.run_id))
         if row is None:
-            return await self._start(key, tenant, call)
+            return await self._start(key, call)
         if row.state not in TERMINAL:
             return None
         if row.state != "succeeded":
@@ -119,34 +129,35 @@ class Callees:
         lookup = await self._shell.insist(lambda: self._definitions.of(*where))
         return calls.Return(key.task, key.attempt, calls.result_of(lookup(row.dag_version).definition, events))
 
-    async def _start(self, key: _Calling, tenant: str, call: e.Call) -> calls.Return | None:
+    async def _start(self, key: _Calling, call: e.Call) -> calls.Return | None:
         while True:
-            dag = await self._shell.insist(lambda: self._journal.dag(tenant, call.dag_id))
+            dag = await self._shell.insist(lambda: self._journal.dag(key.tenant, call.dag_id))
             if dag is None:
                 return calls.Return(key.task, key.attempt, error=f"NotFound: there is no DAG {call.dag_id}")
-            new = self._new_run(key, tenant, call, dag.version, codec.decode_definition(dag.definition))
+            new = self._new_run(key, call, dag.version, codec.decode_definition(dag.definition))
             creation = Creation((new,))
             [result] = await self._shell.insist(lambda creation=creation: self._journal.create_runs([creation]))  # type: ignore[misc]  # mypy infers no lambda with defaults
             if result.status != "changed":
                 return None  # whoever waits no longer needs no answer
             await asyncio.sleep(AGAIN_S)
 
-    def _new_run(self, key: _Calling, tenant: str, call: e.Call, version: int, definition: Definition) -> NewRun:
+    def _new_run(self, key: _Calling, call: e.Call, version: int, definition: Definition) -> NewRun:
         now = self._clock.now()
         created = e.RunCreated(
             at=now,
             run_id=call.run_id,
-            tenant=tenant,
+            tenant=key.tenant,
             dag_id=call.dag_id,
             dag_version=version,
             run_type="manual",
             window=call.window,
             params=call.params,
             called_by=e.CalledBy(key.run_id, key.task, key.attempt, call.chain, call.backfill),
+            traceparent=key.traceparent,
         )
         return NewRun(
             run_id=call.run_id,
-            tenant=tenant,
+            tenant=key.tenant,
             dag_id=call.dag_id,
             dag_version=version,
             run_type="manual",

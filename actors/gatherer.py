@@ -8,6 +8,9 @@ What happened is in the commit that made it happen, so none is lost. What a DAG 
 place in the stream up to which it was told; the journal writes it in the very step that creates the runs, provided it
 is still as it was read. So whatever dies in between, and however often an entry is read, each fact is consumed once;
 entries are forgotten when everybody concerned has been told. A former scheduler is refused by its epoch.
+
+A window whose run left for the archive gets that run back first, as from every other creator, and then it starts again
+like one that never left.
 """
 
 from __future__ import annotations
@@ -66,8 +69,10 @@ Key = tuple[str, str]
 class Gatherer:
     """Reads facts and starts runs. `run` and `review` never return; both raise Fenced when a newer scheduler exists."""
 
-    def __init__(self, journal: Journal, clock: Clock, scheduler_epoch: int) -> None:
+    def __init__(self, journal: Journal, clock: Clock, scheduler_epoch: int, home: str) -> None:
         self._journal = journal
+        #: of the archive
+        self._home = home
         self._clock = clock
         self._epoch = scheduler_epoch
         #: DAGs for which something waits, or may in a moment
@@ -206,6 +211,7 @@ class Gatherer:
                 continue
             if after.pending == before.pending and not facts and not starts:
                 break
+            await self._bring_back(row, starts)
             step = self._step(row, definition, record, after, starts)
             result = await self._journal.gather(step)
             busy |= set(result.busy)
@@ -217,6 +223,15 @@ class Gatherer:
                 later.clear()
         if not after.pending:
             self._waiting.discard((tenant, dag_id))
+
+    async def _bring_back(self, row: DagRow, starts: Sequence[Start]) -> None:
+        """The runs of their windows are in the journal. What leaves after `row` was read refuses the step."""
+        keys = [start.window_key for start in starts if start.window_key]
+        if row.archived and keys:
+            from actors import archive_store, archived_windows  # SQLite is not needed before something leaves
+
+            store = archive_store.ArchiveStore(self._home)
+            await archived_windows.ArchivedWindows(self._journal, store).bring_back(row.tenant, row.dag_id, keys)
 
     async def _write(self, step: Gather) -> str:
         result = await self._journal.gather(step)
@@ -243,6 +258,7 @@ class Gatherer:
             dag_id=row.dag_id,
             dag_version=row.version,
             paused=row.paused,
+            archived=row.archived,
             runs=tuple(self._new_run(row, definition, start, now) for start in starts),
         )
 

@@ -132,7 +132,7 @@ class RunActor(Living):
         self._windows = WindowCanceller(self, journal, peers)
         self._board = ApprovalBoard(self, journal)
         self._cache = ResultCache(journal, clock, settings.path("artifacts"), self._spawn, self._post)
-        self._callees = Callees(self, journal, clock, self._post)
+        self._callees = Callees(self, journal, clock, self._post, settings.traced)
         self._hosted: dict[str, Hosted] = {}
         #: messages for runs that are being read
         self._parked: dict[str, list[RunMessage]] = {}

@@ -243,7 +243,7 @@ class SchedulerActor(Living):
         self._spawn(self._note_cursor())
         self._spawn(self._replaced.run())
         self._spawn(Timekeeper(self._journal, self._clock, self._epoch, self._settings, self._replaced.look).run())
-        gatherer = Gatherer(self._journal, self._clock, self._epoch)
+        gatherer = Gatherer(self._journal, self._clock, self._epoch, self._settings.home)
         self._spawn(gatherer.run())
         self._spawn(gatherer.review())
         self._spawn(self._read_sched(gatherer))

@@ -8,9 +8,10 @@ those that are in the archive back first, and the journal refuses the step when 
 (`DagRow.archived`). The other way, keeping a small row of each window in the journal, needs no fence but 100 bytes or
 more a window for ever, which is what an archive is to give back.
 
-Two kinds of runs stay: those of which a schedule may still make a fire, for the scheduler knows no archive
-(`may_leave`); and those that a backfill which is in the journal counts or keeps, which the journal sees to. Runs of
-other surfaces (`@…`) are kept for as long as those say. Source: the issue "On a cluster, and watched", item 5.
+Three kinds of runs stay: those of which a schedule may still make a fire, for who makes those knows no archive
+(`may_leave`); and, which the journal sees to, those that a backfill which is in the journal counts or keeps, and those
+that were called by a run that goes on. Runs of other surfaces (`@…`) are kept for as long as those say.
+Source: the issue "On a cluster, and watched", item 5.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def may_leave(row: RunRow, next_fire_ms: int | None, now: datetime) -> bool:
     if row.dag_id.startswith(HIDDEN):
         return False
     window = row.window
-    if row.run_type == "backfill" or window is None or window.partition:
+    if row.run_type == "backfill" or window is None or window.partition or row.caller is not None:
         return True
     first = now if next_fire_ms is None else min(now, datetime.fromtimestamp(next_fire_ms / 1000, UTC))
     return date.fromisoformat(window.start[:10]) + _MARGIN <= first.date()

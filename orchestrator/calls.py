@@ -149,6 +149,17 @@ def _fitting(parts: Iterable[Value], whole: msgspec.Raw) -> Value:
     return Value(whole, None, len(bytes(whole))) if fits else Value()
 
 
+def called_in(history: Iterable[e.Event]) -> dict[str, e.Call]:
+    """What each task called last, since the run was begun anew."""
+    found: dict[str, e.Call] = {}
+    for event in history:
+        if isinstance(event, e.RunRestarted):
+            found.clear()
+        elif isinstance(event, e.TaskWaiting) and event.wait.call is not None:
+            found[event.task] = event.wait.call
+    return found
+
+
 def callees_of(definition: Definition) -> tuple[str, ...]:
     """The DAGs that the definition says it calls."""
     named = (task.params.get("dag_id") for task in definition.tasks if task.type == CALL)

@@ -559,7 +559,7 @@ def pack_gather(gather: p.Gather) -> bytes:
     g = gather
     record = (g.kind, g.key, g.expected.decode(), g.record.decode())
     runs = [_new_run(run) for run in g.runs]
-    return pack((g.scheduler_epoch, *record, g.tenant, g.dag_id, g.dag_version, g.paused, runs))
+    return pack((g.scheduler_epoch, *record, g.tenant, g.dag_id, g.dag_version, g.paused, runs, g.archived))
 
 
 def unpack_gather_result(found: Sequence[Any]) -> p.GatherResult:
@@ -608,6 +608,7 @@ def _row_fields(row: p.RunRow) -> dict[str, str]:
         **{"rt": row.run_type, "wk": row.window_key, "par": row.parent, "at": row.attempts or None},
         **{"cr": row.created_ms, "sa": row.started_ms, "fi": row.finished_ms, "sla": row.sla_ms, "err": row.error},
         **{"hr": row.removed or None, "sm": "".join(f"{name}|" for name in row.sla_missed)},
+        **{"cl": " ".join(row.caller or ()), "by": row.because},
     }
     return {name: str(value) for name, value in given.items() if value not in (None, "")} | {"wb": ""}
 

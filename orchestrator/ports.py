@@ -473,6 +473,9 @@ class Gather(msgspec.Struct, frozen=True, kw_only=True):
     dag_version: int = 0
     paused: bool = False
     runs: tuple[NewRun, ...] = ()
+    #: `DagRow.archived` when their windows were looked for in the archive; another number now is `changed`, if they
+    #: have windows
+    archived: int = 0
 
 
 class GatherResult(msgspec.Struct, frozen=True):

@@ -1,10 +1,12 @@
 """Traces: which trace a run belongs to, and the spans that its events amount to.
 
     request ─▶ run ─▶ task ─▶ attempt ─▶ tool call                 one trace, W3C Trace Context, version 00
+               │              └▶ run that the task calls ─▶ …
                └ from RunCreated to its end                        a run that was restarted has a span for each life
 
-A run that a request made is of the request's trace; any other one, a schedule's or a window's, has a trace of its own,
-whose id follows from the run's. Ids of spans follow from what they stand for (run and life, task and its first attempt,
+A run that a request made is of the request's trace, one that a task called of its caller's; any other one, a schedule's
+or a window's, has a trace of its own, whose id follows from the run's. A task that used a kept result has a span
+without length, and no attempt. Ids of spans follow from what they stand for (run and life, task and its first attempt,
 attempt), so a worker knows the span of its attempt while it runs, and spans that are told twice are the same spans.
 
 Two designs were open. Spans begun and ended by the actors as things happen need a tracer on every task's way, and lose
@@ -149,6 +151,8 @@ class _Reading:
                 self._run.attributes["orchestrator.queued_s"] = (event.at - self._run.start).total_seconds()
             case e.TaskStarted() | e.TaskWaiting() | e.TaskExpanded():
                 self._start(event)
+            case e.TaskSucceeded(cached=e.CachedFrom()):
+                self._use(event, event.cached)
             case e.ToolStarted() if event.task in self._attempts:
                 self._call(event)
             case e.ToolCompleted():
@@ -183,30 +187,44 @@ class _Reading:
         }
         if made.window is not None:
             about["orchestrator.window"] = made.window.key()
-        if made.parent:
-            about["orchestrator.parent_run_id"] = made.parent
+        if parent := made.parent or (made.called_by.run_id if made.called_by is not None else None):
+            about["orchestrator.parent_run_id"] = parent
         span_id = _digits(16, "run", made.run_id, self._life)
         self._run = _Open(span_id, self._trace.parent_id, f"run {made.dag_id}", event.at, about)
 
     def _start(self, event: e.TaskStarted | e.TaskWaiting | e.TaskExpanded) -> None:
         name, run_id = event.task, self._created.run_id
-        mapped, _, _ = name.partition("[")
-        if name not in self._tasks:
-            of = self._tasks.get(mapped) if mapped != name else None
-            parent = of or self._run
-            span_id = _digits(16, "task", run_id, name, event.attempt)
-            about: dict[str, Attribute] = {"orchestrator.run_id": run_id, "orchestrator.task": name}
-            self._tasks[name] = _Open(span_id, parent.span_id if parent else "", f"task {mapped}", event.at, about)
+        task = self._task(name, event.attempt, event.at)
         if isinstance(event, e.TaskExpanded):
-            self._tasks[name].attributes["orchestrator.instances"] = event.count
+            task.attributes["orchestrator.instances"] = event.count
             return
-        about = {"orchestrator.run_id": run_id, "orchestrator.task": name, "orchestrator.attempt": event.attempt}
-        if isinstance(event, e.TaskWaiting):
-            about["orchestrator.wait"] = event.wait.kind
-        else:
+        about: dict[str, Attribute] = {"orchestrator.run_id": run_id, "orchestrator.task": name}
+        about["orchestrator.attempt"] = event.attempt
+        if isinstance(event, e.TaskStarted):
             about["orchestrator.worker"] = event.worker
+        else:
+            about["orchestrator.wait"] = event.wait.kind
+            if event.wait.call is not None:
+                about["orchestrator.called_run_id"] = event.wait.call.run_id
         span_id = span_of_attempt(run_id, name, event.attempt)
-        self._attempts[name] = _Open(span_id, self._tasks[name].span_id, f"attempt {mapped}", event.at, about)
+        self._attempts[name] = _Open(span_id, task.span_id, f"attempt {name.partition('[')[0]}", event.at, about)
+
+    def _task(self, name: str, attempt: int, at: datetime) -> _Open:
+        """The span of a task, which has begun by now."""
+        if name not in self._tasks:
+            mapped, _, _ = name.partition("[")
+            parent = (self._tasks.get(mapped) if mapped != name else None) or self._run
+            span_id = _digits(16, "task", self._created.run_id, name, attempt)
+            about: dict[str, Attribute] = {"orchestrator.run_id": self._created.run_id, "orchestrator.task": name}
+            self._tasks[name] = _Open(span_id, parent.span_id if parent else "", f"task {mapped}", at, about)
+        return self._tasks[name]
+
+    def _use(self, event: e.TaskSucceeded, cached: e.CachedFrom) -> None:
+        """The result of an equal task is that of this one."""
+        about = self._task(event.task, event.attempt, event.at).attributes
+        about["orchestrator.cached"] = True
+        about["orchestrator.cached_from"] = cached.run_id
+        self._end_task(event.task, event.at, _word(event), None)
 
     def _call(self, event: e.ToolStarted) -> None:
         attempt = self._attempts[event.task]

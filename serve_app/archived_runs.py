@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
@@ -22,15 +21,18 @@ from typing import TypeVar
 import msgspec
 
 from actors.archive_store import ArchiveStore, shelf_at
+from actors.archived_windows import ArchivedWindows
 from actors.clock import Clock
 from orchestrator import archive, codec
 from orchestrator.archive import RECORDS, Shelved, Sweep
+from orchestrator.calls import called_in
+from orchestrator.definition import Definition
 from orchestrator.errors import ActorUnreachable, Conflict, NotFound
 from orchestrator.narration import Narrator
-from orchestrator.ports import ControlPlane, Journal, RunFilter, RunPage, RunRow
-from orchestrator.views import Frame, Idempotency, LogChunk, MapView, Page, RunView
+from orchestrator.ports import ControlPlane, EventBatch, Journal, RunFilter, RunPage, RunRow
+from orchestrator.views import CalledView, Frame, Idempotency, LogChunk, MapView, Page, RunView
 from serve_app import map_instances, rendering
-from serve_app.cursors import cursor_of, name_of
+from serve_app.cursors import run_of
 from serve_app.dag_book import DagBook
 from serve_app.steps import epoch_ms
 
@@ -38,7 +40,6 @@ T = TypeVar("T")
 
 #: events told in one chunk of a stream
 _FRAMES = 1000
-_RUN_ID = re.compile(r"run_[0-9A-Za-z]{1,64}")
 
 
 class ArchivedRuns:
@@ -56,6 +57,7 @@ class ArchivedRuns:
         self._journal = journal
         self._book = book
         self._store = store
+        self._windows = ArchivedWindows(journal, store)
         self._clock = clock
         self._control = control
         #: where segments are written when nobody says
@@ -77,7 +79,12 @@ class ArchivedRuns:
         names = [task.id for task in definition.tasks]
         view = msgspec.structs.replace(rendering.run_view(run.row), archived=True)
         if run.row.run_type != "backfill":
-            return msgspec.structs.replace(view, tasks=rendering.task_states(names, run.tasks))
+            return msgspec.structs.replace(
+                view,
+                tasks=rendering.task_states(names, run.tasks),
+                cached=rendering.cached(names, run.tasks),
+                children=await self._called(run.batches) if rendering.calls(definition) else {},
+            )
         counts = rendering.counts_view(run.counts)
         return msgspec.structs.replace(
             view,
@@ -87,6 +94,23 @@ class ArchivedRuns:
             counts=counts,
             progress=1.0,
         )
+
+    async def with_children(
+        self, run_id: str, definition: Definition, here: dict[str, CalledView]
+    ) -> dict[str, CalledView]:
+        """The runs that tasks of a run in the journal called: `here` has those that are there, too."""
+        if self._store.empty or len(here) == rendering.calls(definition):
+            return here
+        histories = await self._journal.load([run_id])
+        return await self._called(histories[0].batches) | here if histories else here
+
+    async def _called(self, batches: Sequence[EventBatch]) -> dict[str, CalledView]:
+        calls = called_in(event for batch in batches for event in codec.decode_events(batch.events, batch.schema))
+        ids = [call.run_id for call in calls.values()]
+        found = {row.run_id: row for row in await asyncio.gather(*map(self._journal.summary, ids)) if row is not None}
+        left = await self._ask(lambda: self._store.read([each for each in ids if each not in found]), {})
+        found |= {run_id: run.row for run_id, run in left.items()}
+        return rendering.called_views({task: found[c.run_id] for task, c in calls.items() if c.run_id in found})
 
     async def runs(
         self,
@@ -101,10 +125,10 @@ class ArchivedRuns:
     ) -> Page[RunView]:
         """Runs as they were when they left, newest first. Raises Invalid about the cursor."""
         wanted = RunFilter(tenant=tenant, dag_id=dag_id, state=state, run_type=run_type, parent=parent_run_id)
-        after = name_of(cursor, _RUN_ID) or None
+        after = run_of(cursor)
         page = await self._ask(lambda: self._store.page(wanted, after, limit), RunPage((), None))
         views = (msgspec.structs.replace(rendering.run_view(row), archived=True) for row in page.rows)
-        return Page(tuple(views), cursor_of(page.next_cursor) if page.next_cursor else None)
+        return Page(tuple(views), page.next_cursor)
 
     async def frames(self, tenant: str, run_id: str, after: int | None) -> AsyncIterator[Sequence[Frame]] | None:
         """Events after `after` (None = all), then `end`; None when there are none. Raises NotFound."""
@@ -164,25 +188,16 @@ class ArchivedRuns:
     async def windows(self, tenant: str, dag_id: str, keys: Sequence[str]) -> dict[str, RunRow]:
         """Runs that stand for these windows, in the journal or here."""
         here = await self._journal.by_window(tenant, dag_id, keys)
-        absent = await self._absent(tenant, dag_id, [key for key in keys if key not in here])
+        absent = await self._windows.runs(tenant, dag_id, [key for key in keys if key not in here])
         return {**{run.row.window_key: run.row for run in absent}, **here}
 
     async def bring_windows(self, tenant: str, dag_id: str, keys: Sequence[str]) -> None:
         """The runs of these windows are in the journal, as far as they were here."""
-        here = await self._journal.by_window(tenant, dag_id, keys)
-        absent = await self._absent(tenant, dag_id, [key for key in keys if key not in here])
-        if absent:
-            await self._journal.restore([(run.history, run.tasks) for run in absent])
+        await self._windows.bring_back(tenant, dag_id, keys)
 
     async def backfill(self, tenant: str, dag_id: str, window_key: str) -> Shelved | None:
         """The backfill over just that, if it left."""
         return await self._ask(lambda: self._store.backfill_by_window(tenant, dag_id, window_key), None)
-
-    async def _absent(self, tenant: str, dag_id: str, keys: Sequence[str]) -> list[Shelved]:
-        def read() -> list[Shelved]:
-            return list(self._store.read(self._store.by_window(tenant, dag_id, keys)).values())
-
-        return await self._ask(read, []) if keys else []
 
     # what sends runs there
 

@@ -30,7 +30,6 @@ from actors.vault import Vault
 from orchestrator import awaited, codec, pace
 from orchestrator import events as e
 from orchestrator.blueprint import Blueprint
-from orchestrator.calls import CALL
 from orchestrator.definition import Definition, content_hash
 from orchestrator.errors import Conflict, HistoryGone, Invalid, NotFound, OrchestratorError, Unavailable
 from orchestrator.ports import (
@@ -48,6 +47,7 @@ from orchestrator.ports import (
     StoredReply,
 )
 from orchestrator.views import (
+    CalledView,
     DagDefined,
     DagView,
     Frame,
@@ -70,7 +70,7 @@ from serve_app.archived_runs import ArchivedRuns
 from serve_app.asking import KEY_REUSED, ask, shown
 from serve_app.cache_book import CacheBook
 from serve_app.creations import Creations
-from serve_app.cursors import cursor_of, name_of
+from serve_app.cursors import cursor_of, name_of, run_of
 from serve_app.dag_book import DagBook
 from serve_app.deadlines import DEADLINE_S, LONG_DEADLINE_S, within
 from serve_app.hub import Follower, Hub
@@ -98,7 +98,6 @@ _WINDOWS_AT_ONCE = 64
 _COMMANDED = {"retry_task": "ftuc", "skip_task": "prefustc", "retry_run": "ftuc"}
 #: seconds that a scrape waits for the figures of an actor
 _FIGURES_S = 2.0
-_RUN_ID = re.compile(r"run_[0-9A-Za-z]{1,64}")
 _DAG_ID = re.compile(r"[A-Za-z0-9_.-]{1,250}")
 
 
@@ -302,8 +301,10 @@ class Gateway:
         view = rendering.run_view(row)
         if row.run_type != "backfill":
             waits = await self.waiting.waits(run_id) if rendering.waits(letters) else {}
-            calls = any(task.type == CALL for task in definition.tasks)
-            children = rendering.called_views(await self._journal.called(run_id)) if calls else {}
+            children: dict[str, CalledView] = {}
+            if rendering.calls(definition):
+                children = rendering.called_views(await self._journal.called(run_id))
+                children = await self.archive.with_children(run_id, definition, children)
             states, cached = rendering.task_states(names, letters), rendering.cached(names, letters)
             return msgspec.structs.replace(view, tasks=states, waiting_for=waits, children=children, cached=cached)
         windows, counted, letters_by_task, recent = await asyncio.gather(
@@ -359,9 +360,8 @@ class Gateway:
     ) -> Page[RunView]:
         """Runs, newest first; `state` is a core word. Raises Invalid about the cursor."""
         wanted = RunFilter(tenant=tenant, dag_id=dag_id, state=state, run_type=run_type, parent=parent_run_id)
-        page = await self._journal.summaries(wanted, name_of(cursor, _RUN_ID) or None, limit)
-        following = cursor_of(page.next_cursor) if page.next_cursor else None
-        return Page(tuple(rendering.run_view(row) for row in page.rows), following)
+        page = await self._journal.summaries(wanted, run_of(cursor), limit)
+        return Page(tuple(rendering.run_view(row) for row in page.rows), page.next_cursor)
 
     async def cancel_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
         """The run ends as cancelled; of a backfill, every window that has not ended. Raises NotFound, Conflict."""

@@ -8,8 +8,9 @@ from typing import cast
 
 from orchestrator import codec
 from orchestrator.caching import mark_of
+from orchestrator.calls import CALL
 from orchestrator.deadlines import reason_of
-from orchestrator.definition import RunType, Window
+from orchestrator.definition import Definition, RunType, Window
 from orchestrator.events import Counts
 from orchestrator.ports import TASK_LETTERS, TASK_STATES, TERMINAL, ChildRow, DagRow, RunRow
 from orchestrator.views import CalledView, DagView, LastDropped, RunView, WindowView
@@ -69,6 +70,11 @@ def run_view(row: RunRow) -> RunView:
         tasks_sla_missed=tuple(filter(None, row.sla_missed)),
         timed_out=reason_of(row.error) if row.state == "timed_out" else None,
     )
+
+
+def calls(definition: Definition) -> int:
+    """How many of its tasks call other DAGs."""
+    return sum(task.type == CALL for task in definition.tasks)
 
 
 def called_views(rows: Mapping[str, RunRow]) -> dict[str, CalledView]:

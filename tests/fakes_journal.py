@@ -721,18 +721,25 @@ class MemoryJournal:
             return False
         if run.run_type == "backfill":
             self.released[run_id] = run
-        elif run.watchers or any(run_id in each.kept for each in self.runs.values()):
+        elif run.watchers or self._awaited(run) or self._keeps(run):
             return False
         else:
             _add(self.run_counts[run.tenant, run.dag_id], run.state, -1)
         by_key = self.backfills_by_key if run.run_type == "backfill" else self.by_window_key
-        if run.window_key:
+        if run.window_key and not run.caller:
             self.dag_rows[run.tenant, run.dag_id].archived += 1
             for key in [key for key, found in by_key.items() if found == run_id]:
                 del by_key[key]
         self.logs = {key: chunks for key, chunks in self.logs.items() if key[0] != run_id}
         del self.runs[run_id]
         return True
+
+    def _keeps(self, run: _Run) -> bool:
+        return not run.caller and any(run.run_id in each.kept for each in self.runs.values())
+
+    def _awaited(self, run: _Run) -> bool:
+        caller = self.runs.get(run.caller[0]) if run.caller else None
+        return caller is not None and caller.state not in p.TERMINAL and run.run_id in caller.calls.values()
 
     def _disband(self, limit: int) -> int:
         if not self.released:
@@ -749,7 +756,8 @@ class MemoryJournal:
     def _restore(self, history: p.History, tasks: Mapping[str, str]) -> bool:
         row = history.row
         key = (row.tenant, row.dag_id, row.window_key)
-        if row.run_id in self.runs or (row.window_key and key in self.by_window_key):
+        windowed = bool(row.window_key) and row.caller is None
+        if row.run_id in self.runs or (windowed and key in self.by_window_key):
             return False
         names = _Run.__dataclass_fields__
         known = {name: getattr(row, name) for name in row.__struct_fields__ if name in names}
@@ -757,7 +765,7 @@ class MemoryJournal:
         changes = {"watchers": [], "events": list(history.batches), "tasks": dict(tasks), "ended_ms": ended_ms}
         self.runs[row.run_id] = _Run(**(known | changes))
         _add(self.run_counts[row.tenant, row.dag_id], row.state, 1)
-        if row.window_key:
+        if windowed:
             self.by_window_key[key] = row.run_id
         return True
 
@@ -1056,6 +1064,8 @@ class MemoryJournal:
         if g.dag_id:
             dag = self.dag_rows.get((g.tenant, g.dag_id), _Dag())
             if dag.version != g.dag_version or dag.paused != g.paused:
+                return p.GatherResult("changed")
+            if dag.archived != g.archived and any(n.window_key for n in g.runs):
                 return p.GatherResult("changed")
         standing = {n.window_key: self.by_window_key.get((g.tenant, g.dag_id, n.window_key)) for n in g.runs}
         going = {key for key, i in standing.items() if i and self.runs[i].state not in {*p.TERMINAL, "queued"}}

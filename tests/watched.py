@@ -55,6 +55,7 @@ TASKS = (
     TaskSpec("pause", "core.wait", ("flaky",), params={"seconds": 2}),
     TaskSpec("go", "core.signal", ("flaky",), params={"name": "go"}),
     TaskSpec("ok", "core.approval", ("go",), params={"prompt": "Well?"}),
+    TaskSpec("call", "core.dag", ("flaky",), params={"dag_id": "below"}),
 )
 
 
@@ -73,7 +74,7 @@ class Watched:
 
 @cache
 def watched() -> Watched:
-    """A run with an attempt that failed, a map, waits of three kinds and a vote; it succeeds."""
+    """A run with an attempt that failed, a map, waits of four kinds and a vote; it succeeds."""
     world = World(0)
     run_id = world.play_with(_course)
     counters = dict(world.journal.counters)
@@ -89,6 +90,7 @@ def scrape(counters: dict[str, int]) -> str:
 
 
 async def _course(world: World) -> str:
+    await world.clients.define(Definition(dag_id="below", owner="team", tasks=(TaskSpec("step", "core.sleep"),)))
     await world.clients.define(Definition(dag_id="d", owner="team", tasks=TASKS))
     gateway = world.clients.gateways[0]
     world.character.mischief.error = 1.0

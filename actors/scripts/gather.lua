@@ -1,4 +1,4 @@
--- Gather {scheduler_epoch, kind, key, expected, record, tenant, dag_id, dag_version, paused, runs}
+-- Gather {scheduler_epoch, kind, key, expected, record, tenant, dag_id, dag_version, paused, runs, archived}
 -- -> {status, msgpack list of {run_id, state, how}, of busy ones their windows}
 
 local g = cmsgpack.unpack(ARGV[1])
@@ -12,6 +12,13 @@ end
 if g[7] ~= '' then
   local dag = call('HMGET', 'dag:' .. g[6] .. ':' .. g[7], 'version', 'paused')
   if tonumber(dag[1] or '0') ~= g[8] or (dag[2] == '1') ~= g[9] then
+    return { 'changed', '' }
+  end
+end
+
+-- the run of one of these windows may have left for an archive since somebody looked there
+for _, run in ipairs(g[10]) do
+  if run[8] ~= '' and moved_on(g[6], g[7], g[11]) then
     return { 'changed', '' }
   end
 end

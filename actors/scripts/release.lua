@@ -1,5 +1,6 @@
 -- list of {run_id, version} -> list of those that are gone: an archive has them
 --
+-- A run that a task called stays until the caller has ended, or calls another: whoever has the caller next reads it.
 -- A backfill goes before its windows: nobody finds it any more, and `disband` takes it from them step by step.
 
 -- "tenant:dag" -> sets of windows that backfills which are here keep as they were
@@ -23,17 +24,29 @@ local function kept(r)
   return false
 end
 
+-- whether the task that called the run may still look how it ended
+local function awaited(r)
+  local caller, task = string.match(r.cl or '', '^(%S+) (.*)$')
+  local st = caller and call('HGET', 'run:' .. caller, 'st')
+  return st and not TERMINAL[st] and call('HGET', 'calls:' .. caller, task) == r.id
+end
+
+-- whether it stands for its window; one that a task called keeps that to itself
+local function windowed(r)
+  return r.wk ~= '' and not r.cl
+end
+
 local function releasable(r, version)
   if not r or r.v ~= version or not TERMINAL[r.st] or r.hd or hidden(r.d) then
     return false
   end
-  return r.rt == 'backfill' or (r.wb == '' and not (r.wk ~= '' and kept(r)))
+  return r.rt == 'backfill' or (r.wb == '' and not (windowed(r) and kept(r)) and not awaited(r))
 end
 
 local function release(r)
   local at = r.t .. ':' .. r.d
   erase(r)
-  if r.wk ~= '' then
+  if windowed(r) then
     local key = (r.rt == 'backfill' and 'bfw:' or 'win:') .. at
     if call('HGET', key, r.wk) == r.id then call('HDEL', key, r.wk) end
     add('dag:' .. at, 'archived', 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from orchestrator.ports import FEED, SCHED, TERMINAL, Creation, Journal, RunFilter
+from tests.conformance.calls_suite import calling, start
 from tests.conformance.held_suite import held, hold
 from tests.conformance.journal_builders import (
     NOW_MS,
@@ -13,10 +14,12 @@ from tests.conformance.journal_builders import (
     create,
     create_windows,
     new_backfill,
+    new_id,
     new_run,
     put,
 )
 from tests.conformance.retention_suite import DAY, KEY, LATER_MS, before, ended, removed, row_of
+from tests.conformance.triggers_suite import gather
 
 OVER = {"state": "succeeded", "finished_ms": NOW_MS, "tasks": (("a", "d"),)}
 
@@ -132,6 +135,62 @@ class ArchiveSuite:
         cursor = await journal.position(FEED)
         await create(journal, new_run())
         assert len(await journal.tail(FEED, cursor, 0)) == 1
+
+    async def test_a_called_run_stays_until_its_caller_has_ended_and_its_window_is_its_own(
+        self, journal: Journal
+    ) -> None:
+        owner = await Owner(journal, "other").start()
+        child = new_id()
+        host, parent = await calling(journal, child)
+        assert await start(journal, parent, child, day=DAY) == "ok"
+        await ended(journal, owner, child)
+        assert await journal.release({child: 4}) == set(), "whoever has the caller next looks how it ended"
+        assert await host.commit(append(parent, 2, state="succeeded", finished_ms=NOW_MS)) == ["ok"]
+        [history], tasks = await journal.load([child]), await journal.tasks(child)
+        assert await journal.release({child: 4}) == {child}
+        assert await archived(journal) == 0, "it stands for no window"
+        [standing] = await create(journal, new_run(DAY))
+        assert await journal.restore([(history, tasks)]) == 1
+        assert (await journal.by_window("t", "d", [KEY]))[KEY].run_id == standing
+        row = await row_of(journal, child)
+        assert (row, row.caller) == (history.row, (parent, "a"))
+
+    async def test_a_called_run_leaves_when_its_caller_calls_another_or_is_gone(self, journal: Journal) -> None:
+        owner = await Owner(journal, "other").start()
+        child, again = new_id(), new_id()
+        host, parent = await calling(journal, child)
+        await start(journal, parent, child)
+        await ended(journal, owner, child)
+        assert await host.commit(append(parent, 2, calls=(("a", again),))) == ["ok"]
+        assert await journal.release({child: 4}) == {child}
+        await start(journal, parent, again)
+        await ended(journal, owner, again)
+        assert await host.commit(append(parent, 3, state="succeeded", finished_ms=NOW_MS)) == ["ok"]
+        assert await journal.release({parent: 4}) == {parent}
+        assert await journal.release({again: 4}) == {again}
+
+    async def test_what_started_a_run_comes_back_with_it(self, journal: Journal) -> None:
+        owner = await Owner(journal).start()
+        [run] = await create(journal, new_run(because=b'[{"kind":"dag","name":"u"}]'))
+        await ended(journal, owner, run)
+        [history] = await journal.load([run])
+        assert history.row.because
+        await journal.release({run: 4})
+        await journal.restore([(history, {})])
+        assert await journal.load([run]) == [history]
+
+    async def test_what_was_told_starts_nothing_over_windows_that_left_meanwhile(self, journal: Journal) -> None:
+        owner, scheduler = await Owner(journal).start(), await Owner(journal, "scheduler").start()
+        [run] = await create(journal, new_run(DAY))
+        seen = await archived(journal)
+        await ended(journal, owner, run)
+        await journal.release({run: 4})
+        late = gather(scheduler, runs=(new_run(DAY, reprocess="completed"),), archived=seen)
+        assert (await journal.gather(late)).status == "changed"
+        alone = gather(scheduler, runs=(new_run(),), archived=seen)
+        assert (await journal.gather(alone)).status == "ok", "a run without a window asks nobody"
+        now = gather(scheduler, key="other", runs=late.runs, archived=await archived(journal))
+        assert [made.how for made in (await journal.gather(now)).runs] == ["created"]
 
     async def test_windows_go_after_the_backfill_that_counts_them(self, journal: Journal) -> None:
         owner = await Owner(journal).start()

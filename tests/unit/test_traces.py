@@ -84,6 +84,36 @@ def test_instances_are_children_of_their_map_and_tools_of_their_attempt() -> Non
     assert run.attributes["orchestrator.queued_s"] == 1.0
 
 
+def test_a_kept_result_is_a_task_without_length_that_says_so_and_has_no_attempt() -> None:
+    source = e.CachedFrom("run_0", "a", 2, AT)
+    history = [
+        created(GIVEN),
+        e.RunStarted(after(1), 1),
+        e.TaskSucceeded(after(2), "a", 1, cached=source),
+        e.TaskExpanded(after(2), "m", 1, 1),
+        e.TaskSucceeded(after(3), "m[0]", 1, cached=source),
+        e.TaskSucceeded(after(3), "m", 1),
+        e.RunSucceeded(after(3)),
+    ]
+    task, instance, mapped, run = traces.spans(history, 0)
+    assert [span.name for span in (task, instance, mapped, run)] == ["task a", "task m", "task m", "run d"]
+    assert (task.start, task.end, task.parent_id) == (after(2), after(2), run.span_id)
+    assert instance.parent_id == mapped.span_id
+    for span in (task, instance):
+        assert (span.attributes["orchestrator.cached"], span.attributes["orchestrator.cached_from"]) == (True, "run_0")
+        assert span.attributes["orchestrator.state"] == "succeeded"
+    assert "orchestrator.cached" not in mapped.attributes
+
+
+def test_the_attempt_that_calls_a_run_and_that_run_name_each_other() -> None:
+    call = e.Wait("run", after(60), call=e.Call("run_2", "child", {}, None, ("d",), ""))
+    history = [created(), e.TaskWaiting(after(1), "a", 1, call), e.TaskSucceeded(after(2), "a", 1)]
+    attempt, _, _ = traces.spans([*history, e.RunSucceeded(after(2))], 0)
+    assert attempt.attributes["orchestrator.called_run_id"] == "run_2"
+    below = [created(called_by=e.CalledBy("run_0", "a", 1, ("d",))), e.RunSucceeded(after(1))]
+    assert traces.spans(below, 0)[0].attributes["orchestrator.parent_run_id"] == "run_0"
+
+
 def test_what_is_open_when_the_run_ends_ends_with_it() -> None:
     history = [created(), e.TaskStarted(after(1), "a", 1, "w"), e.RunTimedOut(after(9), "too late")]
     attempt, task, run = traces.spans(history, 0)

@@ -51,20 +51,23 @@ def labels_by_name() -> dict[str, set[str]]:
 
 def test_tasks_maps_waits_and_votes_of_a_run_are_counted() -> None:
     text = watched().text
-    assert values(text, "orchestrator_tasks_total") == {("d", "succeeded"): 8}, "five tasks, and three instances of one"
+    assert values(text, "orchestrator_tasks_total") == {
+        ("d", "succeeded"): 9,  # six tasks, and three instances of one
+        ("below", "succeeded"): 1,
+    }
     assert values(text, "orchestrator_task_retries_total") == {("d", "error"): 1}
     assert values(text, "orchestrator_maps_total") == {("d",): 1}
     assert values(text, "orchestrator_map_instances_total") == {("d",): 3}
     assert values(text, "orchestrator_signals_total") == values(text, "orchestrator_votes_total") == {("d",): 1}
-    began = {("d", "time"): 1, ("d", "signal"): 1, ("d", "approval"): 1}
+    began = {("d", "time"): 1, ("d", "signal"): 1, ("d", "approval"): 1, ("d", "run"): 1}
     assert values(text, "orchestrator_task_waits_total") == began
     ended = values(text, "orchestrator_task_wait_seconds_count")
-    assert ended == {("time",): 1, ("signal",): 1, ("approval",): 1}, "so none waits"
+    assert ended == {("time",): 1, ("signal",): 1, ("approval",): 1, ("run",): 1}, "so none waits"
 
 
 def test_an_attempt_is_measured_from_its_start_and_waits_are_measured_apart() -> None:
     text = watched().text
-    assert values(text, "orchestrator_task_duration_seconds_count") == {("d",): 5}, "one of them failed"
+    assert values(text, "orchestrator_task_duration_seconds_count") == {("d",): 5, ("below",): 1}, "one of d failed"
     assert 0.5 <= values(text, "orchestrator_task_duration_seconds_sum")["d",] < 0.6
     assert 2.0 <= values(text, "orchestrator_task_wait_seconds_sum")["time",] < 2.1
 

@@ -16,13 +16,14 @@ from actors import archiver as archiver_module
 from actors.archive_store import ArchiveStore
 from actors.archiver import Archiver
 from actors.clock import Clock
+from actors.gatherer import Gatherer
 from actors.settings import Settings
 from orchestrator import archive
 from orchestrator.archive import RECORDS, Sweep
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import Conflict, JournalUnavailable, NotFound, Unavailable
 from orchestrator.ports import RunFilter
-from orchestrator.views import Frame, RunView, Trigger
+from orchestrator.views import CalledView, Frame, RunView, Trigger
 from serve_app.gateway import Gateway
 from tests.world import World
 from tests.world_clients import TENANT
@@ -238,6 +239,180 @@ def test_a_backfill_is_reprocessed_over_the_runs_that_left() -> None:
         assert (await gateway.run(TENANT, former)).archived
 
     World(0).play_with(course)
+
+
+async def follower(world: World, **changes: Any) -> Gateway:
+    """A gateway of a world in which DAG `f` follows `d`, window by window."""
+    gateway = await defined(world)
+    work = (TaskSpec(id="a", type="core.sleep"),)
+    await world.clients.define(Definition("f", "team", tasks=work, after=("d",), **changes))
+    return gateway
+
+
+def runs_of(world: World, dag_id: str) -> list[tuple[str, str, int]]:
+    return [(run.run_id, run.state, run.attempts) for run in world.journal.runs.values() if run.dag_id == dag_id]
+
+
+def test_a_window_that_starts_because_of_another_dag_goes_on_with_the_run_that_left() -> None:
+    async def course(world: World) -> None:
+        gateway = await follower(world)
+        day = {"start": DAY, "end": DAY}
+        await a_run(world, gateway, **day)
+        await asyncio.sleep(10.0)
+        [(run_id, _, _)] = runs_of(world, "f")
+        sweep = await swept(world)
+        assert (sweep.runs, world.journal.runs) == (2, {})
+        await a_run(world, gateway, reprocess="completed", **day)
+        await asyncio.sleep(10.0)
+        assert runs_of(world, "f") == [(run_id, "succeeded", 2)]
+        await swept(world)
+        assert store(world).by_window(TENANT, "f", [f"{DAY}/{DAY}"]) == [run_id]
+
+    World(0).play_with(course)
+
+
+def test_a_window_that_leaves_while_others_start_it_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look into the archive and the step that starts the window, its run leaves."""
+
+    async def course(world: World) -> None:
+        gateway = await follower(world)
+        day = {"start": DAY, "end": DAY}
+        await a_run(world, gateway, **day)
+        await asyncio.sleep(10.0)
+        [(run_id, _, _)] = runs_of(world, "f")
+        before, gathering, met = Gatherer._bring_back, asyncio.Event(), 0
+
+        async def then_it_leaves(self: Gatherer, row: Any, starts: Any) -> None:
+            nonlocal met
+            await before(self, row, starts)
+            if starts and not met:
+                met += 1
+                await swept(world)
+                assert runs_of(world, "f") == []
+                gathering.set()
+
+        monkeypatch.setattr(Gatherer, "_bring_back", then_it_leaves)
+        await a_run(world, gateway, reprocess="completed", **day)
+        await asyncio.wait_for(gathering.wait(), 60.0)
+        await asyncio.sleep(10.0)
+        assert runs_of(world, "f") == [(run_id, "succeeded", 2)]
+
+    World(0).play_with(course)
+
+
+def test_an_archive_that_cannot_be_read_starts_no_second_run_of_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def course(world: World) -> None:
+        gateway = await follower(world)
+        day = {"start": DAY, "end": DAY}
+        await a_run(world, gateway, **day)
+        await asyncio.sleep(10.0)
+        [(run_id, _, _)] = runs_of(world, "f")
+        await archiver(world).sweep(wanted(world))
+        again = await gateway.trigger(TENANT, Trigger(dag_id="d", reprocess="completed", **day), None)
+
+        def unreadable(*_: Any) -> Any:
+            raise Unavailable("the disk is away")
+
+        with monkeypatch.context() as patched:
+            patched.setattr("actors.archive_store.ArchiveStore.by_window", unreadable)
+            await ended(world, again.run_id)
+            await asyncio.sleep(10.0)
+            assert runs_of(world, "f") == []
+        await asyncio.sleep(10.0)
+        assert runs_of(world, "f") == [(run_id, "succeeded", 2)]
+
+    World(0).play_with(course)
+
+
+async def caller(world: World, **below: Any) -> tuple[Gateway, str, str]:
+    """A run that called one of DAG `child`, and the id of that."""
+    work = TaskSpec(id="s", type="core.wait", params={"seconds": 60})
+    await world.clients.define(Definition("child", "team", tasks=(work,)))
+    call = TaskSpec(id="call", type="core.dag", params={"dag_id": "child"})
+    rest = TaskSpec(id="rest", type="core.wait", params={"seconds": 600}, depends_on=("call",))
+    gateway = await defined(world, tasks=(call, rest))
+    run_id = (await gateway.trigger(TENANT, Trigger(dag_id="d", **below), None)).run_id
+    await asyncio.sleep(5.0)
+    return gateway, run_id, (await gateway.run(TENANT, run_id)).children["call"].run_id
+
+
+def test_a_called_run_leaves_after_its_caller_and_both_tell_of_each_other() -> None:
+    async def course(world: World) -> None:
+        gateway, run_id, child = await caller(world, start=DAY, end=DAY)
+        await asyncio.sleep(120.0)
+        assert (await gateway.run(TENANT, child)).state == "succeeded"
+        assert (await swept(world)).runs == 0, "its caller goes on"
+        await asyncio.sleep(600.0)
+        shown = await gateway.run(TENANT, run_id)
+        assert shown.children == {"call": CalledView(child, "child", "succeeded")}
+        below = await gateway.run(TENANT, child)
+        sweep = await swept(world)
+        assert (sweep.runs, sweep.left, world.journal.runs) == (2, 0, {})
+        assert as_here(await gateway.run(TENANT, run_id)) == shown
+        assert as_here(await gateway.run(TENANT, child)) == below
+        assert (below.parent_run_id, below.parent_task) == (run_id, "call")
+
+    World(0).play_with(course)
+
+
+def test_the_window_of_a_called_run_is_nobody_elses_in_the_archive_too() -> None:
+    async def course(world: World) -> None:
+        gateway, run_id, child = await caller(world, start=DAY, end=DAY)
+        await asyncio.sleep(720.0)
+        await swept(world)
+        assert store(world).by_window(TENANT, "child", [f"{DAY}/{DAY}"]) == []
+        own = await gateway.trigger(TENANT, Trigger(dag_id="child", start=DAY, end=DAY), None)
+        assert own.run_id != child, "it stood for the window of its caller only"
+        assert not own.existing
+        with pytest.raises(Conflict):
+            await gateway.retry_run(TENANT, child, None)  # nothing of it failed
+        back = await gateway.run(TENANT, child)
+        assert (back.archived, back.parent_run_id) == (False, run_id)
+        shown = await gateway.run(TENANT, run_id)
+        assert (shown.archived, shown.children) == (True, {"call": CalledView(child, "child", "succeeded")})
+
+    World(0).play_with(course)
+
+
+def test_a_run_that_came_back_tells_of_the_runs_it_called_that_are_still_away() -> None:
+    async def course(world: World) -> None:
+        gateway, run_id, child = await caller(world)
+        await asyncio.sleep(720.0)
+        await swept(world)
+        with pytest.raises(Conflict):
+            await gateway.retry_run(TENANT, run_id, None)
+        back = await gateway.run(TENANT, run_id)
+        assert (back.archived, back.children) == (False, {"call": CalledView(child, "child", "succeeded")})
+        assert (await gateway.run(TENANT, child)).archived
+
+    World(0).play_with(course)
+
+
+def test_runs_of_a_backfill_leave_after_it_however_long_that_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of one that was cancelled, of one that adopted them, and of one that was widened, among them."""
+    monkeypatch.setattr(archiver_module, "DISBANDED", 1)
+
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        first = await a_backfill(world, gateway)
+        adopting = (await gateway.trigger(TENANT, span(end="2025-02-08"), None)).run_id
+        also = (await gateway.trigger(TENANT, span(start="2025-02-02", end="2025-02-08"), None)).run_id
+        await gateway.cancel_run(TENANT, also, None)
+        await ended(world, adopting)
+        await ended(world, also)
+        early = await archiver(world).sweep(wanted(world, before_ms=1))
+        assert (early.backfills, early.runs) == (0, 0)
+        sweep = await swept(world)
+        assert (sweep.backfills, sweep.runs, sweep.left) == (3, 8, 0)
+        assert world.journal.runs == world.journal.released == {}
+        for run_id in (first, adopting, also):
+            assert (await gateway.run(TENANT, run_id)).archived
+
+    World(0).play_with(course)
+
+
+def span(**changes: Any) -> Trigger:
+    return Trigger(**({"dag_id": "d", "run_type": "backfill", "start": DAY, "end": DAY} | changes))
 
 
 def test_a_run_that_is_retried_comes_back_and_leaves_again_with_all_it_had() -> None:

@@ -64,6 +64,8 @@ def test_a_second_run_uses_the_result_of_the_first_without_a_worker_and_says_who
         assert (await gateway.run(TENANT, first)).cached == {}
         counters = world.journal.counters
         assert (counters["task_cache_misses_total|d"], counters["task_cache_hits_total|d"]) == (2, 2)
+        assert counters["orchestrator_tasks_total|d|succeeded"] == 4
+        assert counters["orchestrator_task_duration_seconds|d|count"] == 2, "what took place nowhere took no time"
 
     World(0).play_with(course)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from datetime import timedelta
+
+import pytest
 
 from actors.crew import Seat
 from actors.hosted import HostedRun
@@ -16,7 +19,9 @@ from tests.builders import AT, a_dag, a_task, created, versions
 
 
 class OneSeat:
-    """The part of a crew that is asked: one seat that is always free, and tasks of 15 ms."""
+    """The part of a crew that is asked: one seat that is always free, and tasks of 15 ms, or of 1 ms."""
+
+    quick = False
 
     def __init__(self, need: Need | None = None) -> None:
         self.seat = Seat("w", "i", 1, need=need)
@@ -28,7 +33,7 @@ class OneSeat:
     bound_with_room = with_room
 
     def takes_s(self, _kind: str) -> float:
-        return 0.015
+        return 0.001 if self.quick else 0.015
 
     def seen(self) -> None:
         """Nobody asks."""
@@ -117,3 +122,23 @@ def test_the_second_dag_that_comes_finds_the_first_in_line() -> None:
     assert not stage.ready
     stage.ready.look(hosted("c"))
     assert stage.turns(3) == {"run_c_d": 3}
+
+
+def test_a_task_that_was_offered_twice_is_in_one_batch_once() -> None:
+    run = hosted("a", tasks=3)
+    run.run.ready.append(run.run.ready[0])
+    heapq.heapify(run.run.ready)
+    stage = Stage(run)
+    stage.crew.quick = True
+    [sending] = stage.ready.compose(stage.crew, begin)  # type: ignore[arg-type]  # the part of it that is asked
+    assert sending.positions == {"run_a_d": [0, 1, 2]}
+    assert sending.size == 3
+    assert sending.expected_s == pytest.approx(3 * 0.001)
+    assert [task.attempt for task in run.run.tasks] == [1, 1, 1]
+    assert not stage.ready
+
+
+def test_a_task_that_was_offered_twice_alone_makes_one_batch() -> None:
+    run = hosted("a", tasks=1)
+    run.run.ready.append(run.run.ready[0])
+    assert Stage(run).turns(5) == {"run_a_d": 1}

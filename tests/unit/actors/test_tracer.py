@@ -14,12 +14,13 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+from actors.settings import Settings
 from actors.span_export import SdkExporter, installed, open_exporter
 from actors.tracer import KEY, KIND, Tracer
 from orchestrator import events as e
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import JournalUnavailable
-from orchestrator.traces import Span, span_of_attempt
+from orchestrator.traces import Span, span_of_attempt, trace_of
 from orchestrator.views import Trigger
 from serve_app.app import build_app
 from serve_app.auth import Tokens, grant
@@ -158,6 +159,49 @@ def test_one_trace_leads_from_the_request_over_run_and_tasks_to_every_attempt() 
     failed, done = names["attempt a"]
     assert (failed.status.status_code, failed.status.description) == (StatusCode.ERROR, "Boom")
     assert done.status.status_code is names["task a"][0].status.status_code is StatusCode.UNSET
+
+
+@pytest.mark.parametrize("given", ["", f"00-{TRACE}-{CALLER}-01"])
+def test_a_run_that_a_task_calls_is_in_its_callers_trace_below_the_attempt(given: str) -> None:
+    async def course(world: World) -> None:
+        kept, gateway = Kept(), world.clients.gateways[0]
+        await world.clients.define(Definition("below", "team", tasks=(TaskSpec("step", "core.sleep"),)))
+        await world.clients.define(Definition("between", "team", tasks=(_call("below"),)))
+        await world.clients.define(Definition("d", "team", tasks=(_call("between"),)))
+        run_id = (await gateway.trigger(TENANT, Trigger(dag_id="d", traceparent=given), None)).run_id
+        await until(world, run_id, e.RunSucceeded)
+        await Tracer(world.journal, kept).follow("0-0")
+        assert {span.trace_id for span in kept.spans} == {trace_of(run_id, given).trace_id}
+        below, between, top = (found for found in kept.spans if found.name.startswith("run "))
+        assert (below.name, between.name, top.name) == ("run below", "run between", "run d")
+        assert top.parent_id == (CALLER if given else "")
+        assert between.parent_id == span_of_attempt(run_id, "call", 1)
+        assert below.parent_id == span_of_attempt(str(between.attributes["orchestrator.run_id"]), "call", 1)
+        assert {each.parent_id for each in (below, between)} <= {each.span_id for each in kept.spans}
+
+    world = World(0)
+    world.settings = Settings.from_dict(world.settings.to_dict() | {"otlp_endpoint": "http://127.0.0.1:1"})
+    world.play_with(course)
+
+
+def test_where_nothing_is_traced_a_called_run_gets_what_its_caller_was_given() -> None:
+    async def course(world: World) -> None:
+        gateway = world.clients.gateways[0]
+        await world.clients.define(Definition("below", "team", tasks=(TaskSpec("step", "core.sleep"),)))
+        await world.clients.define(Definition("d", "team", tasks=(_call("below"),)))
+        for given in ("", f"00-{TRACE}-{CALLER}-01"):
+            run_id = (await gateway.trigger(TENANT, Trigger(dag_id="d", traceparent=given), None)).run_id
+            await until(world, run_id, e.RunSucceeded)
+            child = (await gateway.run(TENANT, run_id)).children["call"].run_id
+            created = told(world, child)[0]
+            assert isinstance(created, e.RunCreated)
+            assert created.traceparent == given
+
+    World(0).play_with(course)
+
+
+def _call(dag_id: str) -> TaskSpec:
+    return TaskSpec("call", "core.dag", params={"dag_id": dag_id})
 
 
 def test_a_tracer_that_died_goes_on_and_tells_the_same_spans() -> None:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.archive_store import ArchiveStore
+from actors.settings import Settings
+from orchestrator import archive
 from orchestrator.errors import Invalid
-from orchestrator.views import Page, RunView
+from orchestrator.ids import DEFAULT_TENANT
+from orchestrator.views import Page, RunView, Trigger
+from serve_app.gateway import Gateway
 from serve_app.surfaces.dags.paging import cursor_of, cursor_text, merged
+from serve_app.surfaces.dags.parse import RUN_STATES
 from tests.fakes_gateway import EPOCH
+from tests.unit.serve_app.conftest import Connect
+from tests.unit.serve_app.test_gateway import SetClock, World, definition
 
 STATES = ("failed", "timed_out", "quarantined")
 
@@ -60,3 +71,77 @@ def test_anything_else_is_no_cursor(text: str) -> None:
     with pytest.raises(Invalid, match="bad cursor"):
         cursor_of("runs", text)
     assert cursor_of("runs", None) is cursor_text("runs", None) is None
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """With an archive."""
+    made = World()
+    made.gateway = Gateway(made.journal, made.stage, SetClock(), settings=Settings(home=str(tmp_path)))
+    return made
+
+
+@pytest.fixture
+def gateway(world: World) -> Gateway:
+    """The real one, below the client of the surface."""
+    return world.gateway
+
+
+async def listed(client: httpx.AsyncClient, query: str) -> list[str]:
+    """All pages, two runs each."""
+    found: list[str] = []
+    cursor = ""
+    for _ in range(100):
+        answer = await client.get(f"/api/v1/runtime/orchestrator/runs?limit=2{query}{cursor}")
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        found += [run["run_id"] for run in page["items"]]
+        if page["next_cursor"] is None:
+            return found
+        cursor = f"&cursor={page['next_cursor']}"
+    raise AssertionError(f"{query}: no end")
+
+
+async def runs_of_all_states(world: World) -> dict[str, list[str]]:
+    """Core state -> its runs, newest first; no two of a state follow one another."""
+    await world.gateway.define_dag(DEFAULT_TENANT, definition(), keep_tasks=False, expect=None, idem=None)
+    cores = sorted({core for group in RUN_STATES.values() for core in group})
+    found: dict[str, list[str]] = {core: [] for core in cores}
+    for _ in range(5):
+        for core in cores:
+            run_id = (await world.gateway.trigger(DEFAULT_TENANT, Trigger(dag_id="d"), None)).run_id
+            if core != "queued":
+                await world.end(run_id, core)
+            found[core].insert(0, run_id)
+    return found
+
+
+async def test_every_state_is_listed_whole_over_http(world: World, connect: Connect) -> None:
+    """A state of the surface is up to three of the core, each with a list and a cursor of its own."""
+    known = await runs_of_all_states(world)
+    client = connect("admin")
+    for state, cores in RUN_STATES.items():
+        of_state = sorted((run for core in cores for run in known[core]), reverse=True)
+        assert await listed(client, f"&state={state}") == of_state
+        assert await listed(client, f"&state={state}&dag_id=d") == of_state
+    assert await listed(client, "") == sorted((run for runs in known.values() for run in runs), reverse=True)
+
+
+async def test_every_state_of_what_left_is_listed_whole_over_http(
+    world: World, connect: Connect, tmp_path: Path
+) -> None:
+    known = await runs_of_all_states(world)
+    histories = await world.journal.load([run for runs in known.values() for run in runs])
+    ArchiveStore(tmp_path).add([archive.shelved(history, {}, {}) for history in histories])
+    client = connect("admin")
+    for state, cores in RUN_STATES.items():
+        of_state = sorted((run for core in cores for run in known[core]), reverse=True)
+        assert await listed(client, f"&archived=true&state={state}") == of_state
+
+
+@pytest.mark.parametrize("inner", ["d", "run_\n", "run_1/2", "cnVuXzE"])
+async def test_a_cursor_that_names_no_run_is_refused(world: World, connect: Connect, inner: str) -> None:
+    for more in ("", "&archived=true", "&state=failed"):
+        cursor = cursor_text("runs", inner)
+        answer = await connect("admin").get(f"/api/v1/runtime/orchestrator/runs?cursor={cursor}{more}")
+        assert answer.status_code == 400
