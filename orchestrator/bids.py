@@ -38,9 +38,12 @@ class Bids:
             if leaf not in by_leaf:
                 self._satisfied(leaf, bidder)
 
-    def next(self, order: Callable[[str], tuple[int, int, str]]) -> tuple[str, Path] | None:
-        """Who is next, and for what; of those that want the same, the least by `order`. None when nobody bids."""
-        leaf = self.shares.next()
+    def next(self, order: Callable[[str], tuple[int, int, str]], without: str | None = None) -> tuple[str, Path] | None:
+        """Who is next, and for what; of those that want the same, the least by `order`. None when nobody bids.
+
+        With `without`, a name on the paths of leaves, the others only.
+        """
+        leaf = self.shares.next() if without is None else self.shares.next_without(without)
         return None if leaf is None else (min(self.wanting[leaf], key=order), leaf)
 
     def take_one(self, bidder: str, leaf: Path) -> None:
