@@ -10,7 +10,7 @@ the fewest slots goes first, then who was served longest ago.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from orchestrator.shares import Path, Shares
 
@@ -45,6 +45,10 @@ class Bids:
         """
         leaf = self.shares.next() if without is None else self.shares.next_without(without)
         return None if leaf is None else (min(self.wanting[leaf], key=order), leaf)
+
+    def is_due(self, leaf: Path, least: Collection[Path]) -> bool:
+        """Would the next slot go to that leaf? To one of `least`, those that are served least, or one that woke."""
+        return any(self.shares.lead(leaf, other) <= 0 for other in least) or self.shares.wakes(leaf)
 
     def take_one(self, bidder: str, leaf: Path) -> None:
         """One of its tasks has a slot."""

@@ -194,6 +194,10 @@ class Shares:
             del self._woken[woken]
         return None
 
+    def wakes(self, path: Path) -> bool:
+        """Does the leaf go first, since its work arrived after idleness?"""
+        return path in self._woken and self._may_borrow(path)
+
     def charge(self, path: Path, amount: float) -> None:
         """The leaf was served that much; less than nothing gives back what it was charged too much."""
         self._woken.pop(path, None)

@@ -4,17 +4,17 @@ A RunActor says how many ready tasks it has that wait for a slot (`demand`, per 
 tenant, class, DAG); a free slot is *leased* for the leaf whose turn it is in the slot's pool (`bids.py`). It keeps the
 slot as long as it has work, one task after the other without asking again: that is what makes a chain
 fast; whose tasks it does is its own choice, by the same tree (`actors/readiness.py`). While someone waits who has
-none, the one with the most leases is asked to yield; with one lease
-each, whoever has held a slot for QUANTUM_S is. So with work waiting, no slot is idle (I9),
-and no RunActor waits longer than about a quantum and a batch. Tasks that need another pool or permits bid under
+none, the one with the most leases is asked to yield, as soon as it is the turn of what the other one waits for; with
+one lease each, whoever has held a slot for QUANTUM_S is. So with work waiting, no slot is idle (I9), and a RunActor
+whose turn it is waits no longer than about a quantum and a batch. Tasks that need another pool or permits bid under
 names of their own (`permits.py`), each in its pool.
 
 **Moving slots.** Leases are kept, so who has them decides as much as whose turn it is. While leaves compete, RunActors
 tell what each was served, and learn what the tree comes to of it. At most once in QUANTUM_S per pool, a slot is moved
 to a bidder of the leaf that is served least: from whoever does nothing but what is ahead of that leaf, by more than
-SLACK_S per slot; or from who has more than twice as many slots as a bidder that is not ahead. Never from one that has
-a single slot (that one yields as above), and never while another slot of the pool is being given back: each move costs
-two messages and the end of a batch, and its effect is to be seen before the next one.
+SLACK_S per slot, even its only one; or from who has more than twice as many slots as a bidder that is not ahead. Never
+while another slot of the pool is being given back: each move costs two messages and the end of a batch, and its effect
+is to be seen before the next one.
 
 **Headroom** (`headroom.py`). In a pool where backfills leave slots free, some leases are *kept* from them. Then I9 is:
 no ready task waits while there is a slot that it may have. When backfills wait, and slots are free that they may not
@@ -383,7 +383,7 @@ class Slots:
         count, slack = len(theirs.get(taker, ())), SLACK_S * sum(map(len, theirs.values()))
         moves: list[tuple[float, int, str]] = []
         for holder, slots in theirs.items():
-            if holder == taker or len(slots) < 2:
+            if holder == taker:
                 continue
             lead = self._lead(bids, holder, slots, leaf)
             if lead > slack:
@@ -440,8 +440,16 @@ class Slots:
         return len(self._without(pool)) - len(coming)
 
     def _without(self, pool: str) -> list[str]:
+        """Who waits without a slot, and would get the next one; of others it would be taken for nothing."""
         holders = {slot.holder for slot in self.slots.values()}
-        return [holder for holder in self._bids[pool].demand if holder not in holders]
+        bids = self._bids[pool]
+        without = [holder for holder in bids.demand if holder not in holders]
+        if not without or not bids.shares.contended:
+            return without
+        least = {bids.shares.least(bids.wanting)}
+        if self._headroom is not None and (rest := [leaf for leaf in bids.wanting if not spares(leaf)]):
+            least.add(bids.shares.least(rest))
+        return [holder for holder in without if any(bids.is_due(leaf, least) for leaf in bids.demand[holder])]
 
     def _useless_kept(self, pool: str) -> bool:
         """Would none of those that wait without a slot be helped by a kept one?"""

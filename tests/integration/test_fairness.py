@@ -1,9 +1,8 @@
 """A backfill of 500 windows beside two more tenants, on real Ray: shares of slot time, and how soon a run starts.
 
 Tasks sleep for 50 ms on 4 worker slots. Tenant `default` weighs 1 and has the backfill, and a run by hand four times
-a second, which stands in for a cron; `beta` weighs 2, `gamma` weighs 1, and both have more to do than gets done: runs by
-hand, or backfills of their own, of which one slot may be kept free. The
-figures are printed (`pytest -s`). A start delay is from the request to the end of the run's only task, as the journal
+a second, which stands in for a cron; `beta` weighs 2, `gamma` weighs 1, and both have more to do than gets done: a run
+by hand, or a backfill, and then one slot may be kept free of those. The figures are printed (`pytest -s`). A start delay is from the request to the end of the run's only task, as the journal
 has it, less what the task takes; so the way there and back is part of it.
 """
 
