@@ -2,8 +2,9 @@
 
 Tasks sleep for 50 ms on 4 worker slots. Tenant `default` weighs 1 and has the backfill, and a run by hand four times
 a second, which stands in for a cron; `beta` weighs 2, `gamma` weighs 1, and both have more to do than gets done: a run
-by hand, or a backfill, and then one slot may be kept free of those. The figures are printed (`pytest -s`). A start delay is from the request to the end of the run's only task, as the journal
-has it, less what the task takes; so the way there and back is part of it.
+by hand, or a backfill, and then one slot may be kept free of those. The figures are printed (`pytest -s`). A start
+delay is from the request to the end of the run's only task, as the journal has it, less what the task takes; so the way
+there and back is part of it.
 """
 
 from __future__ import annotations
@@ -53,7 +54,10 @@ class Course:
     headroom: int
 
 
-@pytest.fixture(scope="module", params=[Course("manual", 0), Course("backfill", 0), Course("backfill", 1)], ids=str)
+COURSES = {"by_hand": Course("manual", 0), "backfills": Course("backfill", 0), "headroom": Course("backfill", 1)}
+
+
+@pytest.fixture(scope="module", params=COURSES.values(), ids=COURSES.keys())
 def course(request: pytest.FixtureRequest) -> Course:
     chosen: Course = request.param
     return chosen
