@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from actors.crew import BATCH_MAX, TARGET_S, Seat
 from actors.hosted import HostedRun
 from orchestrator import run as runs
+from orchestrator.headroom import BACKFILL, spares
 from orchestrator.messages import Need
 from orchestrator.shares import Path, Shares
 
@@ -73,12 +74,14 @@ class _Queue:
         self.shares.weigh(leaf, hosted.run.compiled.definition.weight)
         self.shares.arrive(leaf)
 
-    def first(self) -> HostedRun | None:
-        """Whose turn it is."""
-        if not self.runs:
+    def first(self, kept: bool) -> HostedRun | None:
+        """Whose turn it is; on a seat that is kept from backfills, of the others."""
+        if not self.runs or (kept and all(map(spares, self.runs))):
             return None
-        leaf = self.shares.next() if self.shares is not None else None
-        return next(iter(self.runs[leaf or next(iter(self.runs))].values()))
+        leaf = next(iter(self.runs))
+        if self.shares is not None:
+            leaf = (self.shares.next_without(BACKFILL) if kept else self.shares.next()) or leaf
+        return next(iter(self.runs[leaf].values()))
 
     def to_the_end(self, hosted: HostedRun) -> None:
         """It had its turn."""
@@ -156,7 +159,7 @@ class BoundWork:
         need = seat.need
         assert need is not None, "a seat for plain tasks"
         size, expected_s = 0, 0.0
-        while size < limit and (queue := self._queues.get(need)) is not None and (hosted := queue.first()) is not None:
+        while size < limit and (queue := self._queues.get(need)) is not None and (hosted := queue.first(seat.kept)):
             aside = hosted.run.aside
             assert aside is not None, "queued without anything aside"
             positions: list[int] = []

@@ -76,6 +76,8 @@ class Seat:
     starts: int | None = None
     #: nobody has had a look yet at what could run on it
     fresh: bool = False
+    #: not for tasks of backfills
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,8 @@ class Crew:
         self._pings_missed_max = max(1, round(settings.worker_lease_s / settings.worker_ping_s))
         self._number = 0
         self.seats: dict[str, Seat] = {}
+        #: has there ever been a seat that was not for tasks of backfills?
+        self.keeps = False
         #: worker -> batches whose reports are durable, to be told with the next one, whatever seat it has then
         self._acks: dict[str, list[int]] = {}
         #: worker -> newest lease for tasks with a need that was given back: a grant that comes again is void
@@ -129,7 +133,7 @@ class Crew:
 
     # ── seats ──
 
-    def seat(self, worker: str, incarnation: str, lease: int) -> bool:
+    def seat(self, worker: str, incarnation: str, lease: int, kept: bool = False) -> bool:
         """A lease was granted. False: permits are still in use on that seat, so it is void."""
         known = self.seats.get(worker)
         if (known is not None and lease < known.lease) or lease <= self._over.get(worker, -1):
@@ -139,11 +143,13 @@ class Crew:
                 self._over[worker] = lease
                 return False
             known.yielding = known.yielding and known.lease == lease
-            known.lease = lease
+            known.lease, known.kept = lease, kept
+            self.keeps |= kept
             return True
         if known is not None:  # replaced before we heard of its death
             self._lost(known)
-        self.seats[worker] = Seat(worker, incarnation, lease)
+        self.seats[worker] = Seat(worker, incarnation, lease, kept=kept)
+        self.keeps |= kept
         return True
 
     def bind(self, grant: Bound) -> bool:
@@ -161,7 +167,7 @@ class Crew:
             self._over[worker] = grant.lease
             return False
         self.seats[worker] = Seat(
-            worker, grant.incarnation, grant.lease, need=grant.need, starts=grant.starts, fresh=True
+            worker, grant.incarnation, grant.lease, need=grant.need, starts=grant.starts, fresh=True, kept=grant.kept
         )
         return True
 
@@ -185,6 +191,13 @@ class Crew:
             del self.seats[seat.worker]
         return [(seat.worker, seat.lease) for seat in idle]
 
+    def leave_kept(self) -> list[tuple[str, int]]:
+        """Let go of the seats that are not for tasks of backfills and have nothing in flight."""
+        idle = [s for s in self.seats.values() if s.kept and not s.batches and s.need is None]
+        for seat in idle:
+            del self.seats[seat.worker]
+        return [(seat.worker, seat.lease) for seat in idle]
+
     def leave_bound(self) -> list[tuple[str, int]]:
         """Let go of the seats for tasks with a need that have nothing in flight and found nothing to do."""
         idle = [s for s in self.seats.values() if s.need is not None and not s.batches and not s.fresh]
@@ -201,14 +214,16 @@ class Crew:
     def bound(self) -> tuple[Bound, ...]:
         """Every seat for tasks with a need."""
         return tuple(
-            Bound(seat.worker, seat.incarnation, seat.lease, seat.need, seat.starts)
+            Bound(seat.worker, seat.incarnation, seat.lease, seat.need, seat.starts, seat.kept)
             for seat in self.seats.values()
             if seat.need is not None
         )
 
     def with_room(self) -> list[Seat]:
-        """Seats that can take a batch of plain tasks now, the emptiest first."""
+        """Seats that can take a batch of plain tasks now, the emptiest first, and of equals those that are kept."""
         seats = [seat for seat in self.seats.values() if not seat.yielding and seat.need is None and _has_room(seat)]
+        if self.keeps:
+            seats.sort(key=lambda seat: not seat.kept)
         return sorted(seats, key=lambda seat: len(seat.batches))
 
     def bound_with_room(self) -> list[Seat]:

@@ -178,7 +178,7 @@ class Guard:
         """Its permits are in use; the slot is its, if the worker is known already."""
         lease = Lease.of(actor, bound, now_s)
         self.permits.adopt(lease, now_s)
-        self._slots.adopt(lease.label, lease.worker, lease.number, now_s)
+        self._slots.adopt(lease.label, lease.worker, lease.number, now_s, lease.kept)
 
     def _release(self, lease: Lease, now_s: float) -> None:
         self.permits.release(lease, now_s)
@@ -216,7 +216,7 @@ class Guard:
         """A slot that is free again while one of our leases of it is not over is not free."""
         now_s = self._clock.monotonic()
         for lease in (*self.permits.leases.values(), *self.permits.ghosts):
-            self._slots.adopt(lease.label, lease.worker, lease.number, now_s)
+            self._slots.adopt(lease.label, lease.worker, lease.number, now_s, lease.kept)
 
     # ── decisions ──
 
@@ -240,7 +240,7 @@ class Guard:
             return False
         lease = self.permits.bind(grant, now_s)
         starts = lease.tokens if lease.metered else None
-        bound = Bound(lease.worker, lease.incarnation, lease.number, lease.need, starts)
+        bound = Bound(lease.worker, lease.incarnation, lease.number, lease.need, starts, lease.kept)
         self._boxes.setdefault(lease.holder, _Box()).grants.append(bound)
         return True
 

@@ -2,8 +2,9 @@
 
 Whose turn it is says the tree of shares (tenant, class, DAG; `orchestrator/shares.py`), by seconds of slot time; within
 a DAG runs take turns by the priority of their first ready task, with ageing (`orchestrator/ageing.py`). A turn is what
-one batch takes of one DAG. A batch is filled until
-it is expected to last TARGET_S, or has its share of what is ready, so that every free seat gets some.
+one batch takes of one DAG. A batch is filled until it is expected to last TARGET_S, or has its share of what is ready,
+so that every free seat gets some. A seat that is kept from backfills (`orchestrator/headroom.py`) gets turns of other
+leaves only.
 
 Tasks of a run in Kubernetes want no seat: they leave as they become ready, JOBS_MAX a turn.
 """
@@ -21,6 +22,7 @@ from actors.names import KUBERNETES
 from orchestrator import mapped, waits
 from orchestrator import run as runs
 from orchestrator.ageing import AgedQueue
+from orchestrator.headroom import BACKFILL, spares
 from orchestrator.messages import Assignment, RunContext, Value
 from orchestrator.shares import BORROW, Path, Shares
 
@@ -156,6 +158,11 @@ class ReadyRuns:
         else:
             self._shares.leave(leaf)
 
+    @property
+    def only_backfills(self) -> bool:
+        """Is there nothing for a seat that is kept from backfills?"""
+        return all(map(spares, self._queues))
+
     def demand(self) -> dict[Path, int]:
         """leaf -> ready tasks that want a seat."""
         counts: dict[Path, int] = {}
@@ -174,9 +181,10 @@ class ReadyRuns:
         out = []
         for seat in seats:
             sending = self._fill(crew, Sending(seat, charged=charged), min(share, BATCH_MAX), begin)
-            if not sending.size:
+            if sending.size:
+                out.append(sending)
+            elif not seat.kept:
                 break
-            out.append(sending)
         return out
 
     def compose_bound(
@@ -224,7 +232,12 @@ class ReadyRuns:
     def _fill(
         self, crew: Crew, sending: Sending, limit: int, begin: Callable[[HostedRun, runs.Begin], None]
     ) -> Sending:
-        while sending.size < limit and not sending.full and (leaf := self._alone or self._shares.next()):
+        turn = self._shares.next
+        if sending.seat.kept:
+            if self.only_backfills:
+                return sending
+            turn = partial(self._shares.next_without, BACKFILL)
+        while sending.size < limit and not sending.full and (leaf := self._alone or turn()):
             before = sending.size, sending.expected_s
             self._fill_from(leaf, crew, sending, limit, begin)
             if sending.size == before[0]:  # its next task would make the batch too long

@@ -156,7 +156,7 @@ class RunActor(Living):
         self._slot_time = SlotTime(self._shares, self._ready.bound)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._reporter = Reporter(
-            name, peers, self._ready.demand, self._held, lambda: len(self._hosted), self._slot_time
+            name, peers, self._ready.demand, self._held, self._kept, lambda: len(self._hosted), self._slot_time
         )
         self._claims = Claimant(name, peers, self._ready.bound)
         self._crew: Crew
@@ -173,7 +173,7 @@ class RunActor(Living):
         await self._recovered.wait()
         hosting = codec.decode_hosting(blob)
         for worker, incarnation, lease in hosting.grants:
-            if not self._crew.seat(worker, incarnation, lease):
+            if not self._crew.seat(worker, incarnation, lease, lease in hosting.kept):
                 self._reporter.released([(worker, lease)])
         if hosting.grants:
             self._reporter.granted()
@@ -245,6 +245,9 @@ class RunActor(Living):
 
     def _held(self) -> tuple[tuple[str, int], ...]:
         return tuple((seat.worker, seat.lease) for seat in self._crew.seats.values() if seat.need is None)
+
+    def _kept(self) -> tuple[int, ...]:
+        return tuple(seat.lease for seat in self._crew.seats.values() if seat.kept and seat.need is None)
 
     async def ping(self) -> int:
         """Number of runs in memory, once recovered."""
@@ -896,6 +899,8 @@ class RunActor(Living):
     def _report_standing(self) -> None:
         wanted = self._ready or self._parked  # a seat that came along with an admission waits for its run to be read
         self._reporter.released(self._crew.vacate() if wanted else self._crew.leave_idle())
+        if self._crew.keeps and not self._parked and self._ready.only_backfills:
+            self._reporter.released(self._crew.leave_kept())
         self._reporter.look()
         if self._claims.active or self._ready.bound:
             self._claims.released(self._crew.leave_bound())

@@ -27,7 +27,7 @@ from actors.living import Living
 from actors.names import SCHEDULER, SUPERVISOR, is_own_actor, own_actor_name
 from actors.peers import Peers, WorkerGone
 from actors.replaced import ReplacedRuns
-from actors.settings import Settings, class_weights
+from actors.settings import Settings, class_weights, headroom
 from actors.timekeeper import Timekeeper
 from orchestrator import codec, errors
 from orchestrator.control import Admission, Hosting, Roster, Standing
@@ -103,7 +103,7 @@ class SchedulerActor(Living):
         self._settings = settings
         weights = class_weights(settings)
         self._admissions = Admissions({name: weight for (_, name), weight in weights.items()})
-        self._slots = Slots(weights, WAKES)
+        self._slots = Slots(weights, WAKES, headroom(settings))
         #: tenant -> weight, of those that have one
         self._weights: dict[str, float] = {}
         self._hosts: dict[str, _Host] = {}
@@ -456,7 +456,7 @@ class SchedulerActor(Living):
             self._host_was_replaced(host, standing.epoch)
         now_s = self._clock.monotonic()
         for worker, lease in standing.held or ():
-            self._slots.adopt(host.name, worker, lease, now_s)
+            self._slots.adopt(host.name, worker, lease, now_s, lease in standing.kept)
         for worker, lease in standing.released:
             self._slots.release(host.name, worker, lease)
         for worker, incarnation in standing.lost:
@@ -565,16 +565,11 @@ class SchedulerActor(Living):
 
     def _grant_ahead(self, now_s: float) -> None:
         """A slot that nobody wants goes along with new admissions: their first task need not ask for one."""
-        hosts = [
-            h
-            for h in self._hosts.values()
-            if h.admissions and not self._slots.held(h.name) and not self._slots.wants(h.name)
-        ]
-        for host in hosts:
-            grant = self._slots.spare(host.name, now_s)
-            if grant is None:
-                return
-            host.grants.append((grant.worker, grant.incarnation, grant.lease))
+        for host in [host for host in self._hosts.values() if host.admissions]:
+            backfill = all(admission.lane or admission.only_host for admission in host.admissions)
+            grant = self._slots.spare(host.name, now_s, backfill)
+            if grant is not None:
+                host.grants.append((grant.worker, grant.incarnation, grant.lease))
 
     async def _send(self, host: _Host) -> None:
         """Tell a RunActor all there is, until there is no more; what could not be told is told again."""
@@ -585,7 +580,8 @@ class SchedulerActor(Living):
             grants, yields = host.grants, host.yields
             host.admissions, host.grants, host.yields = [], [], []
             shares = self._shares_for(host)
-            message = Hosting(self._epoch, tuple(admissions), tuple(grants), tuple(yields), *shares)
+            kept = self._slots.kept(grants)
+            message = Hosting(self._epoch, tuple(admissions), tuple(grants), tuple(yields), *shares, kept)
             try:
                 await self._peers.tell(host.name, "host", codec.encode_control(message))
             except errors.Unavailable as unavailable:

@@ -16,6 +16,7 @@ from typing import Any
 
 from orchestrator.addresses import is_loopback
 from orchestrator.errors import Invalid
+from orchestrator.headroom import read_headroom
 
 
 def _setting(
@@ -62,6 +63,8 @@ class Settings:
     share_scheduled: float = _setting(4.0, "ORCHESTRATOR_SHARE_SCHEDULED")
     share_manual: float = _setting(4.0, "ORCHESTRATOR_SHARE_MANUAL")
     share_backfill: float = _setting(1.0, "ORCHESTRATOR_SHARE_BACKFILL")
+    #: slots of each pool that are kept free for what is not a backfill: `1`, or `default=2,gpu=1`
+    backfill_headroom: str = _setting("0", "ORCHESTRATOR_BACKFILL_HEADROOM")
 
     # -- spans
     passivate_after_s: float = _setting(300.0, "ORCHESTRATOR_PASSIVATE_AFTER_S")
@@ -275,6 +278,7 @@ def read_settings(environ: Mapping[str, str], **given: Any) -> Settings:
     values = _from_environ(environ) | {name: value for name, value in given.items() if value is not None}
     settings = Settings(**values)
     class_weights(settings)
+    headroom(settings)
     given_paths: dict[str, Any] = {name: _absolute(path) for name in _OPTIONAL_PATHS if (path := values.get(name))}
     return dataclasses.replace(
         settings,
@@ -298,6 +302,11 @@ def class_weights(settings: Settings) -> dict[tuple[int, str], float]:
             variable = f"ORCHESTRATOR_SHARE_{name.upper()}"
             raise Invalid(f"{variable}={weight}: a number from 0.01 to 100 expected", ((variable, "is out of range"),))
     return weights
+
+
+def headroom(settings: Settings) -> dict[str, int]:
+    """Pool, or `*` for the others -> slots that are kept from backfills. Raises Invalid for what cannot be read."""
+    return read_headroom(settings.backfill_headroom)
 
 
 #: files and folders that need not be given

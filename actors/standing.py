@@ -36,6 +36,7 @@ class Reporter:
         peers: Peers,
         demand: Callable[[], dict[Path, int]],
         held: Callable[[], Held],
+        kept: Callable[[], tuple[int, ...]],
         hosted: Callable[[], int],
         slot_time: SlotTime,
     ) -> None:
@@ -43,6 +44,7 @@ class Reporter:
         self._peers = peers
         self._demand = demand
         self._held = held
+        self._kept = kept
         self._hosted = hosted
         self._slot_time = slot_time
         self.epoch = 0
@@ -90,7 +92,14 @@ class Reporter:
         """The whole standing, for a scheduler that asks."""
         self._told = self._demand()
         return codec.encode_control(
-            Standing(self._actor, self.epoch, tuple(self._told.items()), hosted=self._hosted(), held=self._held())
+            Standing(
+                self._actor,
+                self.epoch,
+                tuple(self._told.items()),
+                hosted=self._hosted(),
+                held=self._held(),
+                kept=self._kept(),
+            )
         )
 
     async def run(self) -> None:
@@ -117,6 +126,7 @@ class Reporter:
             self._hosted(),
             held,
             served,
+            self._kept() if held else (),
         )
         try:
             await self._peers.tell(SCHEDULER, "standing", codec.encode_control(standing))

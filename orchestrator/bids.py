@@ -10,7 +10,7 @@ the fewest slots goes first, then who was served longest ago.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from orchestrator.shares import Path, Shares
 
@@ -38,10 +38,17 @@ class Bids:
             if leaf not in by_leaf:
                 self._satisfied(leaf, bidder)
 
-    def next(self, order: Callable[[str], tuple[int, int, str]]) -> tuple[str, Path] | None:
-        """Who is next, and for what; of those that want the same, the least by `order`. None when nobody bids."""
-        leaf = self.shares.next()
+    def next(self, order: Callable[[str], tuple[int, int, str]], without: str | None = None) -> tuple[str, Path] | None:
+        """Who is next, and for what; of those that want the same, the least by `order`. None when nobody bids.
+
+        With `without`, a name on the paths of leaves, the others only.
+        """
+        leaf = self.shares.next() if without is None else self.shares.next_without(without)
         return None if leaf is None else (min(self.wanting[leaf], key=order), leaf)
+
+    def is_due(self, leaf: Path, least: Collection[Path]) -> bool:
+        """Would the next slot go to that leaf? To one of `least`, those that are served least, or one that woke."""
+        return any(self.shares.lead(leaf, other) <= 0 for other in least) or self.shares.wakes(leaf)
 
     def take_one(self, bidder: str, leaf: Path) -> None:
         """One of its tasks has a slot."""

@@ -49,6 +49,8 @@ class Hosting(msgspec.Struct, frozen=True, array_like=True):
     leads: tuple[tuple[Path, float], ...] | None = None
     #: tenant -> weight, of those that have one; None = as told before
     weights: tuple[tuple[str, float], ...] | None = None
+    #: of the leases granted, those that are not for tasks of backfills
+    kept: tuple[int, ...] = ()
 
 
 class Standing(msgspec.Struct, frozen=True, array_like=True):
@@ -71,6 +73,8 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
     held: tuple[tuple[str, int], ...] | None = None
     #: pool and leaf -> seconds of slot time since the last Standing; only while leaves compete
     served: tuple[tuple[Path, float], ...] = ()
+    #: of the leases held, those that are not for tasks of backfills
+    kept: tuple[int, ...] = ()
 
 
 class Roster(msgspec.Struct, frozen=True, array_like=True):
@@ -93,6 +97,8 @@ class Bound(msgspec.Struct, frozen=True, array_like=True):
     need: Need
     #: tasks that may start on it; None = as many as come
     starts: int | None = None
+    #: not for tasks of backfills
+    kept: bool = False
 
 
 class Claims(msgspec.Struct, frozen=True, array_like=True):

@@ -60,6 +60,8 @@ class Lease:
     #: of those, starts that were not reported
     tokens: int = 0
     yielding: bool = False
+    #: not for tasks of backfills
+    kept: bool = False
 
     @property
     def key(self) -> LeaseKey:
@@ -71,7 +73,7 @@ class Lease:
         """A lease as its holder tells of it."""
         label = label_of(holder, bound.need)
         lease = cls(label, holder, bound.need, bound.worker, bound.incarnation, bound.lease, now_s)
-        lease.metered, lease.tokens = bound.starts is not None, bound.starts or 0
+        lease.metered, lease.tokens, lease.kept = bound.starts is not None, bound.starts or 0, bound.kept
         return lease
 
 

@@ -319,7 +319,7 @@ class Permits:
         if not self._taken[label]:
             del self._taken[label]
         lease = Lease(label, claim.holder, claim.need, grant.worker, grant.incarnation, grant.lease, now_s)
-        lease.metered, lease.tokens = starts is not None, starts or 0
+        lease.metered, lease.tokens, lease.kept = starts is not None, starts or 0, grant.kept
         self._enter(lease, now_s)
         self._unreserve(claim)
         if self.claims.get(label) is claim:

@@ -4,26 +4,31 @@ A RunActor says how many ready tasks it has that wait for a slot (`demand`, per 
 tenant, class, DAG); a free slot is *leased* for the leaf whose turn it is in the slot's pool (`bids.py`). It keeps the
 slot as long as it has work, one task after the other without asking again: that is what makes a chain
 fast; whose tasks it does is its own choice, by the same tree (`actors/readiness.py`). While someone waits who has
-none, the one with the most leases is asked to yield; with one lease
-each, whoever has held a slot for QUANTUM_S is. So with work waiting, no slot is idle (I9),
-and no RunActor waits longer than about a quantum and a batch. Tasks that need another pool or permits bid under
+none, the one with the most leases is asked to yield, as soon as it is the turn of what the other one waits for; with
+one lease each, whoever has held a slot for QUANTUM_S is. So with work waiting, no slot is idle (I9), and a RunActor
+whose turn it is waits no longer than about a quantum and a batch. Tasks that need another pool or permits bid under
 names of their own (`permits.py`), each in its pool.
 
 **Moving slots.** Leases are kept, so who has them decides as much as whose turn it is. While leaves compete, RunActors
 tell what each was served, and learn what the tree comes to of it. At most once in QUANTUM_S per pool, a slot is moved
 to a bidder of the leaf that is served least: from whoever does nothing but what is ahead of that leaf, by more than
-SLACK_S per slot; or from who has more than twice as many slots as a bidder that is not ahead. Never from one that has
-a single slot (that one yields as above), and never while another slot of the pool is being given back: each move costs
-two messages and the end of a batch, and its effect is to be seen before the next one.
+SLACK_S per slot, even its only one; or from who has more than twice as many slots as a bidder that is not ahead. Never
+while another slot of the pool is being given back: each move costs two messages and the end of a batch, and its effect
+is to be seen before the next one.
+
+**Headroom** (`headroom.py`). In a pool where backfills leave slots free, some leases are *kept* from them. Then I9 is:
+no ready task waits while there is a slot that it may have. When backfills wait, and slots are free that they may not
+have, an open lease is asked back that was given for something else, since that may have a kept one.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.bids import Bids
+from orchestrator.headroom import BACKFILL, Room, headroom_of, spares
 from orchestrator.shares import BORROW, Path, Shares
 
 DEFAULT_POOL = "default"
@@ -48,6 +53,8 @@ class Slot:
     since_s: float = 0.0
     #: for which it was leased last; None = for none in particular
     leaf: Path | None = None
+    #: from backfills
+    kept: bool = False
     yielding: bool = False
     draining: bool = False
 
@@ -62,6 +69,8 @@ class Grant:
     lease: int
     #: for whose task; None = for none in particular
     leaf: Path | None = field(default=None, compare=False)
+    #: not for tasks of backfills
+    kept: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +85,15 @@ class Yield:
 class Slots:
     """Leases of worker slots. Times are seconds of a monotonic clock; leaves are (tenant, class, DAG) in each pool."""
 
-    def __init__(self, by_name: Mapping[tuple[int, str], float] | None = None, wakes: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        by_name: Mapping[tuple[int, str], float] | None = None,
+        wakes: Collection[str] = (),
+        headroom: Mapping[str, int] | None = None,
+    ) -> None:
         self.slots: dict[str, Slot] = {}
+        #: slots that are kept from backfills; None = none anywhere
+        self._headroom = headroom_of(headroom or {})
         self._by_name = dict(by_name or {})
         self._wakes = frozenset(wakes)
         #: weights of nodes in every pool
@@ -113,11 +129,15 @@ class Slots:
         if worker in self.slots:
             self.slots[worker].draining = True
 
-    def adopt(self, holder: str, worker: str, lease: int, now_s: float) -> None:
+    def keep_free(self, by_pool: Mapping[str, int]) -> None:
+        """So many slots of each pool are not for backfills from now on; leases that are too many are asked back."""
+        self._headroom = headroom_of(by_pool)
+
+    def adopt(self, holder: str, worker: str, lease: int, now_s: float, kept: bool = False) -> None:
         """A holder told of a lease that an earlier scheduler gave."""
         slot = self.slots.get(worker)
         if slot is not None and slot.holder is None:
-            slot.holder, slot.lease, slot.since_s, slot.leaf = holder, lease, now_s, None
+            slot.holder, slot.lease, slot.since_s, slot.leaf, slot.kept = holder, lease, now_s, None, kept
             self._lease = max(self._lease, lease)
 
     def demand(self, holder: str, by_leaf: Mapping[Path, int], pool: str = DEFAULT_POOL) -> None:
@@ -224,8 +244,10 @@ class Slots:
         for pool, count in Counter(slot.pool for slot in self.slots.values()).items():
             if pool in wanted:
                 self._bids[pool].shares.borrow = BORROW * count
+        rooms = None if self._headroom is None else {pool: self._room(pool) for pool in wanted}
         for slot in free:
-            bid = self._next(self._bids[slot.pool], held, takes)
+            room = rooms[slot.pool] if rooms is not None else None
+            bid = self._next(self._bids[slot.pool], held, takes, None if room is None or room.open > 0 else BACKFILL)
             if bid is not None:
                 holder, leaf = bid
                 self._charge_ahead(slot.pool, holder, leaf)
@@ -233,24 +255,58 @@ class Slots:
                 if not self.wants(holder):
                     self._pools.pop(holder, None)
                 held[holder] += 1
-                out.append(self._lease_to(holder, slot, leaf, now_s))
+                kept = room is not None and room.kept > 0 and not spares(leaf)
+                out.append(self._lease_to(holder, slot, leaf, now_s, kept))
+                if rooms is not None and room is not None:
+                    rooms[slot.pool] = room.less(kept)
         return out
 
-    def spare(self, holder: str, now_s: float) -> Grant | None:
-        """Lease a slot that nobody wants to `holder`, which will soon want one; None when there is none."""
+    def spare(self, holder: str, now_s: float, backfill: bool = False) -> Grant | None:
+        """Lease a slot that nobody wants to `holder`, which will soon want one; None when it needs none.
+
+        Who holds open slots only, and hosts a run soon that is not of a backfill, needs a kept one.
+        """
+        needs_any = not self.held(holder) and not self.wants(holder)
+        if not needs_any and self._headroom is None:
+            return None
         slot = next((slot for slot in self._free() if slot.pool == DEFAULT_POOL), None)
-        return None if slot is None else self._lease_to(holder, slot, None, now_s)
+        if slot is None or self._headroom is None:
+            return None if slot is None else self._lease_to(holder, slot, None, now_s)
+        room = self._room(DEFAULT_POOL)
+        if not backfill and room.kept > 0 and (needs_any or self._lacks_kept(holder)):
+            return self._lease_to(holder, slot, None, now_s, kept=True)
+        return self._lease_to(holder, slot, None, now_s) if needs_any and room.open > 0 else None
+
+    def _lacks_kept(self, holder: str) -> bool:
+        """Has it no kept slot of the default pool, and has not asked for one?"""
+        bids = self._bids.get(DEFAULT_POOL)
+        if bids is not None and not all(map(spares, bids.demand.get(holder, ()))):
+            return False
+        return not any(slot.kept for slot in self.slots.values() if slot.holder == holder)
+
+    def kept(self, grants: Iterable[tuple[str, str, int]]) -> tuple[int, ...]:
+        """Of leases (worker, incarnation, number), the numbers of those that are not for backfills."""
+        if self._headroom is None:
+            return ()
+        slots = [(self.slots.get(worker), lease) for worker, _, lease in grants]
+        return tuple(lease for slot, lease in slots if slot is not None and slot.lease == lease and slot.kept)
+
+    def _room(self, pool: str) -> Room:
+        assert self._headroom is not None, "every slot is for any work"
+        mine = [slot for slot in self.slots.values() if slot.pool == pool and not slot.draining]
+        leased = Counter(slot.kept for slot in mine if slot.holder)
+        return self._headroom.room(pool, len(mine), leased[False], leased[True])
 
     def _next(
-        self, bids: Bids, held: Mapping[str, int], takes: Callable[[str], bool] | None
+        self, bids: Bids, held: Mapping[str, int], takes: Callable[[str], bool] | None, without: str | None
     ) -> tuple[str, Path] | None:
         def order(holder: str) -> tuple[int, int, str]:
             return held.get(holder, 0), self._served.get(holder, 0), holder
 
-        bid = bids.next(order)
+        bid = bids.next(order, without)
         while bid is not None and takes is not None and not takes(bid[0]):
             self._withdraw(bid[0])
-            bid = bids.next(order)
+            bid = bids.next(order, without)
         return bid
 
     def _charge_ahead(self, pool: str, holder: str, leaf: Path) -> None:
@@ -263,17 +319,20 @@ class Slots:
     def _free(self) -> Iterator[Slot]:
         return (slot for slot in self.slots.values() if slot.holder is None and not slot.draining)
 
-    def _lease_to(self, holder: str, slot: Slot, leaf: Path | None, now_s: float) -> Grant:
+    def _lease_to(self, holder: str, slot: Slot, leaf: Path | None, now_s: float, kept: bool = False) -> Grant:
         self._lease += 1
         slot.holder, slot.lease, slot.since_s, slot.yielding, slot.leaf = holder, self._lease, now_s, False, leaf
+        slot.kept = kept
         self._served[holder] = self._lease
-        return Grant(holder, slot.worker, slot.incarnation, slot.lease, leaf)
+        return Grant(holder, slot.worker, slot.incarnation, slot.lease, leaf, kept)
 
     # ── taking back ──
 
     def yields(self, now_s: float) -> list[Yield]:
         """Whom to ask for a slot back; each lease is asked once."""
         out = [self._ask(slot) for slot in self.slots.values() if slot.draining and slot.holder and not slot.yielding]
+        if self._headroom is not None:
+            out += [self._ask(slot) for slot in self._surplus()]
         for pool, bids in self._bids.items():
             if not bids.demand:
                 continue
@@ -283,6 +342,9 @@ class Slots:
                 if slot is None or self._keeps_s(slot, now_s) > 0:
                     break
                 out.append(self._ask(slot))
+            if self._headroom is not None:
+                misplaced = self._misplaced(pool, bids)
+                out += [self._ask(misplaced)] if misplaced is not None and self._aged_s(misplaced, now_s) <= 0 else []
             if len(out) == asked and bids.shares.contended:
                 out += [self._ask(slot) for slot in self._unfair(pool, bids, now_s)]
         return out
@@ -298,24 +360,30 @@ class Slots:
         """Seconds until `yields` may answer more although nothing happened; None when it cannot."""
         wanted = [pool for pool, bids in self._bids.items() if bids.demand]
         victims = [self._victim(pool) for pool in wanted if self._missing(pool) > 0]
-        return min((self._keeps_s(slot, now_s) for slot in victims if slot is not None), default=None)
+        at = [self._keeps_s(slot, now_s) for slot in victims if slot is not None]
+        if self._headroom is not None:
+            misplaced = [self._misplaced(pool, self._bids[pool]) for pool in wanted]
+            at += [self._aged_s(slot, now_s) for slot in misplaced if slot is not None]
+        return min(at, default=None)
 
     def _unfair(self, pool: str, bids: Bids, now_s: float) -> list[Slot]:
         """Slots to move to who bids for the leaf that is served least."""
         if now_s < self._compared_s.get(pool, -QUANTUM_S) + QUANTUM_S:
             return []
         theirs: dict[str, list[Slot]] = {}
+        leaf = bids.shares.least(bids.wanting)
+        useless = self._headroom is not None and spares(leaf)
         for slot in self.slots.values():
             if slot.pool == pool and slot.holder and not slot.draining:
                 if slot.yielding:
                     return []
-                theirs.setdefault(slot.holder, []).append(slot)
-        leaf = bids.shares.least(bids.wanting)
+                if not (useless and slot.kept):
+                    theirs.setdefault(slot.holder, []).append(slot)
         taker = min(bids.wanting[leaf], key=lambda h: (len(theirs.get(h, ())), h))
         count, slack = len(theirs.get(taker, ())), SLACK_S * sum(map(len, theirs.values()))
         moves: list[tuple[float, int, str]] = []
         for holder, slots in theirs.items():
-            if holder == taker or len(slots) < 2:
+            if holder == taker:
                 continue
             lead = self._lead(bids, holder, slots, leaf)
             if lead > slack:
@@ -337,19 +405,68 @@ class Slots:
         mine = bids.demand.get(holder) or {slot.leaf for slot in slots if slot.leaf is not None}
         return min((bids.shares.lead(own, leaf) for own in mine), default=0.0)
 
+    def _surplus(self) -> Iterator[Slot]:
+        """Leases that are more than there may be of their kind, since slots were lost, or are kept since a while ago.
+
+        The newest ones, and those of nobody that waits for them.
+        """
+        for pool in {slot.pool for slot in self.slots.values()}:
+            room = self._room(pool)
+            for kept, over in ((False, -room.open), (True, -room.kept)):
+                leased = [s for s in self.slots.values() if s.holder and s.pool == pool and s.kept == kept]
+                going = sum(slot.yielding for slot in leased if not slot.draining)
+                staying = [slot for slot in leased if not slot.yielding and not slot.draining]
+                yield from sorted(staying, key=lambda s: -s.lease)[: max(0, over - going)]
+
+    def _misplaced(self, pool: str, bids: Bids) -> Slot | None:
+        """While slots are idle that backfills may not have, and some wait: an open one that something else was given.
+
+        The oldest; None while one is being given back.
+        """
+        room = self._room(pool)
+        if room.open > 0 or room.open + room.kept <= 0 or not any(map(spares, bids.wanting)):
+            return None
+        leased = [s for s in self.slots.values() if s.holder and s.pool == pool and not s.kept and not s.draining]
+        if any(slot.yielding for slot in leased):
+            return None
+        others = [slot for slot in leased if slot.leaf is None or not spares(slot.leaf)]
+        return min(others, key=lambda slot: slot.lease, default=None)
+
     def _missing(self, pool: str) -> int:
         """Holders that wait without a slot, less the slots that are being given back."""
-        coming = sum(slot.yielding and not slot.draining and slot.pool == pool for slot in self.slots.values())
+        coming = [slot for slot in self.slots.values() if slot.yielding and not slot.draining and slot.pool == pool]
+        if self._useless_kept(pool):
+            coming = [slot for slot in coming if not slot.kept]
+        return len(self._without(pool)) - len(coming)
+
+    def _without(self, pool: str) -> list[str]:
+        """Who waits without a slot, and would get the next one; of others it would be taken for nothing."""
         holders = {slot.holder for slot in self.slots.values()}
-        return sum(holder not in holders for holder in self._bids[pool].demand) - coming
+        bids = self._bids[pool]
+        without = [holder for holder in bids.demand if holder not in holders]
+        if not without or not bids.shares.contended:
+            return without
+        least = {bids.shares.least(bids.wanting)}
+        if self._headroom is not None and (rest := [leaf for leaf in bids.wanting if not spares(leaf)]):
+            least.add(bids.shares.least(rest))
+        return [holder for holder in without if any(bids.is_due(leaf, least) for leaf in bids.demand[holder])]
+
+    def _useless_kept(self, pool: str) -> bool:
+        """Would none of those that wait without a slot be helped by a kept one?"""
+        if self._headroom is None:
+            return False
+        demand = self._bids[pool].demand
+        return all(spares(leaf) for holder in self._without(pool) for leaf in demand[holder])
 
     def _victim(self, pool: str) -> Slot | None:
         """The lease to be given back first: of whoever has most, the oldest."""
         held = Counter(slot.holder for slot in self.slots.values())
+        useless = self._useless_kept(pool)
         leased = [
             slot
             for slot in self.slots.values()
             if slot.holder and slot.pool == pool and not slot.yielding and not slot.draining
+            if not (useless and slot.kept)
         ]
         return max(leased, key=lambda s: (held[s.holder], -s.since_s), default=None)
 
@@ -361,6 +478,11 @@ class Slots:
         """
         kept = sum(other.holder == slot.holder and not other.yielding for other in self.slots.values())
         return 0.0 if kept > 1 else max(0.0, slot.since_s + QUANTUM_S - now_s)
+
+    @staticmethod
+    def _aged_s(slot: Slot, now_s: float) -> float:
+        """Seconds until it is a quantum old."""
+        return max(0.0, slot.since_s + QUANTUM_S - now_s)
 
     @staticmethod
     def _ask(slot: Slot) -> Yield:

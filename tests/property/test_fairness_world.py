@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from statistics import quantiles
 
@@ -47,6 +47,10 @@ class Course:
     loaded_s: float
     #: the backfill and the other tenants have tasks with limits: slots that are leased for them do nothing else
     limited: bool = False
+    #: what the other tenants have to do are backfills, too; else runs by hand
+    others_backfill: bool = False
+    #: slots that backfills leave free
+    headroom: int = 0
 
 
 SMALL = Course(windows=4_000, workers=64, idle_s=6.0, settle_s=2.0, loaded_s=5.0)
@@ -166,6 +170,10 @@ class Fair:
 
     async def _load(self) -> None:
         for tenant, runs in (("b", 10), ("c", 6)):
+            if self.course.others_backfill:
+                wide = Trigger(dag_id="wide", run_type="backfill", start="1990-01-01", end=_day(runs))
+                await self.gateway.trigger(tenant, wide, None)
+                continue
             for _ in range(runs):
                 await self.gateway.trigger(tenant, Trigger(dag_id="wide"), None)
         wanted = Trigger(dag_id="filled", run_type="backfill", start="1990-01-01", end=_day(self.course.windows))
@@ -188,6 +196,7 @@ def _day(number: int) -> str:
 
 def story(course: Course, seed: int = 0) -> Story:
     world = World(seed)
+    world.settings = replace(world.settings, backfill_headroom=str(course.headroom))
     world.workers += [f"worker-default-{n}" for n in range(len(world.workers), course.workers)]
     world.watcher.written = lambda: None  # type: ignore[method-assign]  # it reads every event again; not our subject
     fair = Fair(world, course)
