@@ -109,8 +109,8 @@ def _read(archive: zipfile.ZipFile) -> Iterator[tuple[str, bytes]]:
     check_paths([info.filename for info in infos])
     left = UNPACKED_MAX
     for info in sorted(infos, key=lambda each: each.filename):
-        mode = info.external_attr >> 16
-        if info.flag_bits & _ENCRYPTED or info.compress_type not in _METHODS or not (not mode or stat.S_ISREG(mode)):
+        is_file = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+        if info.flag_bits & _ENCRYPTED or info.compress_type not in _METHODS or not is_file:
             raise Invalid(f"{info.filename!r}: neither a stored nor a deflated file")
         with archive.open(info) as file:
             content = file.read(left + 1)  # whatever size the zip claims
