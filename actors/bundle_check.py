@@ -144,12 +144,18 @@ def _taken(folder: Path) -> Iterator[tuple[str, str]]:
     for entry in sorted(folder.iterdir()):
         name = entry.stem if entry.suffix == ".py" else entry.name
         is_package = entry.is_dir() and any(entry.rglob("*.py"))
-        module = sys.modules.get(name) if entry.suffix == ".py" or is_package else None
-        if module is None or name == "__main__":
+        if not (entry.suffix == ".py" or is_package):
             continue
-        where = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), "built in")
-        if not str(where).startswith(f"{folder}/"):
+        where = _place_of(name)
+        if where is not None and not where.startswith(f"{folder}/"):
             yield entry.name, f"{name!r} is {where}"
+
+
+def _place_of(name: str) -> str | None:
+    """Where the module of that name comes from; None when nobody has asked for it, and it is Python's own neither."""
+    if (module := sys.modules.get(name)) is not None:
+        return str(getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), "built in"))
+    return "a module of Python" if name in sys.stdlib_module_names else None
 
 
 def _missing(folder: Path, definitions: tuple[Definition, ...]) -> Iterator[tuple[str, str]]:

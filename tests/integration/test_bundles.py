@@ -163,11 +163,11 @@ def test_code_comes_over_http_from_who_does_not_see_the_servers_disk(
     for name in ("helper.py", "lib/late.py"):
         (folder / name).write_text("VERSION = 'sent'\n")
     with Client(live.url, live.tokens["admin"]) as client:
-        deployed = client.deploy_folder(folder)
+        deployed = client.dags.deploy_folder(folder)
         assert [each["dag_id"] for each in deployed["items"]] == [dag_id]
-        assert client.deploy_folder(folder) == deployed, "the same content is the same version"
-        assert deployed["bundle"] in [each["bundle"] for each in client.bundles()]
-        assert deployed["bundle"] not in client.prune_bundles(0), "it is current"
+        assert client.dags.deploy_folder(folder) == deployed, "the same content is the same version"
+        assert deployed["bundle"] in [each["bundle"] for each in client.dags.bundles()]
+        assert deployed["bundle"] not in client.dags.prune_bundles(0), "it is current"
     run_id = api.trigger(dag_id, params={"place": str(place)})["run_id"]
     assert ended(api, run_id)["state"] == "success"
     assert (place / f"{run_id}.done").read_text() == "sent sent sent"

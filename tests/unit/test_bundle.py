@@ -66,7 +66,7 @@ def test_a_path_that_leads_elsewhere_is_refused(path: str) -> None:
 
 def test_a_zip_that_leads_out_of_its_folder_is_refused() -> None:
     for path in ("../out.py", "/abs.py", "a/../../out.py"):
-        with pytest.raises(Invalid, match="out.py|abs.py"):
+        with pytest.raises(Invalid, match=r"out\.py|abs\.py"):
             bundle.id_of(zipped(("flow.py", b""), (path, b"")))
 
 

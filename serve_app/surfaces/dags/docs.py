@@ -23,7 +23,6 @@ _BODIES = m.BODIES | w.BODIES | s.BODIES | a.BODIES | b.BODIES
 
 _PROBLEM_EXAMPLES = {
     Kind.INVALID: "to is before from",
-    Kind.TOO_LARGE: "body is larger than 16777216 bytes",
     Kind.UNAUTHENTICATED: "missing or invalid bearer token",
     Kind.FORBIDDEN: "scope admin required",
     Kind.NOT_FOUND: "run run_99 not found",
@@ -180,8 +179,7 @@ def _command(parameters: tuple[Json, ...], answer: type[BaseModel]) -> Json:
 
 
 def _upload() -> Json:
-    kinds = (*_OF_COMMANDS, Kind.TOO_LARGE)
-    described = _operation((_bundle(),), (b.DagsBundleStored,), kinds, _HEADERS)
+    described = _operation((_bundle(),), (b.DagsBundleStored,), _OF_COMMANDS, _HEADERS)
     content = {"application/zip": {"schema": {"type": "string", "format": "binary"}}}
     return {**described, "requestBody": {"required": True, "content": content}}
 
