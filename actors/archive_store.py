@@ -218,7 +218,7 @@ class _Remote:
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
-        self._files, self._root = _filesystem(url)
+        self._files, self._root = filesystem(url)
 
     def write(self, name: str, data: bytes) -> str:
         """Kept by the store once this returns."""
@@ -247,7 +247,7 @@ def shelf_at(to: str, folder: Path) -> Shelf:
 def _read(folder: Path, place: _Place) -> bytes:
     try:
         if "://" in place.segment:
-            files, path = _filesystem(place.segment)
+            files, path = filesystem(place.segment)
             data: bytes = files.cat_file(path, start=place.start, end=place.start + place.size)
             return data
         with open(folder / place.segment, "rb") as file:  # an absolute place stays what it is
@@ -259,7 +259,7 @@ def _read(folder: Path, place: _Place) -> bytes:
         raise Unavailable(f"the archive's segment {place.segment}: {error}") from error
 
 
-def _filesystem(url: str) -> tuple[Any, str]:
+def filesystem(url: str) -> tuple[Any, str]:
     """(file system, path in it). Raises Invalid without fsspec, or without what this kind of URL needs."""
     try:
         core = importlib.import_module("fsspec.core")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from typing import Protocol
 
 import msgspec
 
@@ -29,19 +30,36 @@ _OURS = ("actors", "asyncio")
 _EMPTY = Value(msgspec.Raw(b"{}"), None, 2)
 
 
+class Bundles(Protocol):
+    """Who runs attempts whose code is in a bundle."""
+
+    def run(self, task: Assignment, run: RunContext, attempt: LiveAttempt) -> Report:
+        """How the attempt ended. Raises PermanentFailure or TaskFailed when it could not begin."""
+
+
 class Executor:
-    """Everything an attempt needs, kept from one to the next."""
+    """Everything an attempt needs, kept from one to the next. Without `bundles` their code is importable here."""
 
     def __init__(
-        self, *, artifacts: Artifacts, entrypoints: Entrypoints, logs: LogSink, notes: NoteSink, http_allow: str
+        self,
+        *,
+        artifacts: Artifacts,
+        entrypoints: Entrypoints,
+        logs: LogSink,
+        notes: NoteSink,
+        http_allow: str,
+        bundles: Bundles | None = None,
     ) -> None:
         self._shipper = Shipper(logs)
+        self._bundles = bundles
         self._shop = Shop(artifacts, entrypoints, notes, GuardedHttp(http_allow), ThreadLoop())
 
     def run(self, task: Assignment, run: RunContext | None, attempt: LiveAttempt) -> Report:
         """How the attempt ended. Raises nothing."""
         value = _at_once(task, run)
         if value is None:
+            if self._bundles is not None and run is not None and run.bundle and task.type == "python":
+                return self._run_bundled(self._bundles, task, run, attempt)
             return self._run_fully(task, run, attempt)
         if (reason := attempt.end()) is not None:
             return Report(task.run_id, task.task, task.attempt, reason, error=_why(reason, task))
@@ -80,6 +98,24 @@ class Executor:
                 raised=names_of(error, getattr(error, "marks", ())),
             )
         return Report(task.run_id, task.task, task.attempt, "ok", value, took_s=took_s, length=length)
+
+    def _run_bundled(self, bundles: Bundles, task: Assignment, run: RunContext, attempt: LiveAttempt) -> Report:
+        started_s = time.perf_counter()
+        at = (task.run_id, task.task, task.attempt)
+        try:
+            report = bundles.run(task, run, attempt)
+        except (PermanentFailure, TaskFailed) as error:
+            took_s = time.perf_counter() - started_s
+            log = AttemptLog(*at, self._shipper, run.traceparent)
+            log.write(f"{error}\n")
+            log.close()
+            why, permanent = one_line(error, TaskFailed), isinstance(error, PermanentFailure)
+            raised = names_of(error)
+            report = Report(*at, "error", error=why, permanent=permanent, took_s=took_s, raised=raised)
+        # a cancel that was accepted here may have come too late there
+        if (reason := attempt.end()) is not None and report.outcome != reason:
+            return Report(*at, reason, error=_why(reason, task), took_s=report.took_s)
+        return report
 
     def _outcome(
         self, task: Assignment, run: RunContext | None, attempt: LiveAttempt, log: AttemptLog

@@ -5,11 +5,12 @@ from __future__ import annotations
 import gc
 import logging
 import os
+from typing import NoReturn
 
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
-def end() -> None:
+def end() -> NoReturn:
     """End this process at once; Ray starts it again, and it recovers from the journal."""
     logging.shutdown()
     os._exit(1)

@@ -114,6 +114,10 @@ class Settings:
     #: prefixes of `entrypoint` accepted over HTTP; empty = none
     entrypoint_allow: tuple[str, ...] = _setting((), "ORCHESTRATOR_ENTRYPOINT_ALLOW")
     allow_shell: bool = _setting(False, "ORCHESTRATOR_ALLOW_SHELL")
+    #: bundles of code are accepted over HTTP; the operator's command line on this machine needs no permission
+    allow_bundles: bool = _setting(False, "ORCHESTRATOR_ALLOW_BUNDLES")
+    #: fsspec URL that all nodes reach; empty = `<home>/bundles`, which they share
+    bundles_url: str = _setting("", "ORCHESTRATOR_BUNDLES_URL")
 
     # -- who may ask (the tokens themselves: `serve_app/auth.py`)
     allow_anonymous: bool = _setting(True, "ORCHESTRATOR_ALLOW_ANONYMOUS")

@@ -20,9 +20,10 @@ from typing import Any
 from actors.artifacts import Artifacts
 from actors.attempt_log import LogSink, RedisLogSink
 from actors.batch_book import Batch, BatchBook
+from actors.bundle_processes import BundleProcesses
 from actors.clock import Clock
 from actors.entrypoints import Entrypoints
-from actors.executor import Executor
+from actors.executor import Bundles, Executor
 from actors.settings import Settings
 from actors.work import NoNotes, NoteSink
 from orchestrator import codec
@@ -44,6 +45,7 @@ class WorkerActor:
         *,
         logs: LogSink | None = None,
         notes: NoteSink | None = None,
+        bundles: Bundles | None = None,
     ) -> None:
         values = Settings.from_dict(settings)
         clock = Clock()
@@ -56,6 +58,7 @@ class WorkerActor:
             logs=logs or RedisLogSink(values.journal_url),
             notes=notes or NoNotes(),
             http_allow=os.environ.get("ORCHESTRATOR_HTTP_ALLOW", ""),
+            bundles=bundles or BundleProcesses(values, notes or NoNotes()),
         )
         #: held by the exchange whose batch runs
         self._turn = threading.Lock()

@@ -218,6 +218,9 @@ class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
     consumes: tuple[str, ...] = ()
     #: name of events that start a run of it
     on_event: str | None = None
+    #: where the code of its `python` tasks is (`bundle.py`); None = on the workers' import path. Belonging to the
+    #: version, it makes other code another version, and a run that pins one pins the other
+    bundle: str | None = None
 
 
 #: what the key of a partition begins with; that of a piece of time begins with a digit

@@ -60,6 +60,8 @@ class RunContext(msgspec.Struct, frozen=True, array_like=True):
     traceparent: str = ""
     #: spans of its attempts go to a collector
     traced: bool = False
+    #: id of the bundle that its version pins; "" = its code is on the workers' import path
+    bundle: str = ""
 
 
 class MapPart(msgspec.Struct, frozen=True, array_like=True):

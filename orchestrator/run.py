@@ -630,7 +630,8 @@ class Run:
         of = self.window
         window, partition = ((of.start, of.end) if of.start else None, of.partition) if of else (None, "")
         head = (self.run_id, self.tenant, self.dag_id, self.compiled.version)
-        return RunContext(*head, window, owner, self.params, partition, self.triggered_by, self.traceparent, traced)
+        tail = (self.triggered_by, self.traceparent, traced, self.compiled.definition.bundle or "")
+        return RunContext(*head, window, owner, self.params, partition, *tail)
 
 
 # ── apply ─────────────────────────────────────────────────────────────────────────────────────────

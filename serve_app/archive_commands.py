@@ -35,7 +35,7 @@ def archive_command(
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Return at once; the server goes on.")] = False,
 ) -> None:
     """Let runs that ended long ago leave for the archive: the journal's memory comes back, they stay readable."""
-    older_than_s = _span_s(older_than)
+    older_than_s = span_s(older_than)
     with session.api() as api:
         if status:
             session.show_list(api.run(dags.list_sweeps()), _COLUMNS)
@@ -55,7 +55,7 @@ def _now(sweep: DagsSweepView, sweeps: list[DagsSweepView]) -> DagsSweepView:
     return next((each for each in sweeps if each["sweep_id"] == sweep["sweep_id"]), sweep)
 
 
-def _span_s(text: str) -> int:
+def span_s(text: str) -> int:
     """Seconds of a span such as `30d`. Raises Invalid."""
     found = re.fullmatch(r"(\d{1,6})([smhd])", text, re.ASCII)
     if found is None:

@@ -22,6 +22,7 @@ from serve_app import (
     agent_commands,
     archive_commands,
     backup_commands,
+    bundle_commands,
     commands,
     job_commands,
     limit_commands,
@@ -42,6 +43,7 @@ app.add_typer(archive_commands.archiving)
 app.add_typer(backup_commands.backups)
 for _group, _name in (
     (commands.dags, "dags"),
+    (bundle_commands.bundles, "bundles"),
     (commands.runs, "runs"),
     (waiting_commands.approvals, "approvals"),
     (commands.workers, "workers"),
@@ -231,6 +233,8 @@ def _general_hint(error: OrchestratorError) -> str | None:
             return "see whether it runs with `orchestrator status`; start it with `orchestrator up`"
         case ApiRefused(status=401):
             return "give a token of this server with --token or ORCHESTRATOR_TOKEN (credentials.json holds three)"
+        case ApiRefused(status=403) if "ORCHESTRATOR_ALLOW_BUNDLES" in error.message:
+            return "deploy on the server's machine, or let its operator set that variable"
         case ApiRefused(status=403):
             return "use a token with that scope; `orchestrator token create` makes one"
         case ApiRefused(status=404) if "Orchestrator" in error.message:

@@ -90,18 +90,28 @@ def _met(awaited: Json) -> str:
 
 
 @command(dags, "deploy")
-def dags_deploy(session: Session, path: Annotated[Path, typer.Argument(metavar="FILE_OR_DIR")]) -> None:
-    """Deploy the DAGs in a .py, .yaml or .json file, or in a folder of them."""
+def dags_deploy(
+    session: Session,
+    path: Annotated[Path, typer.Argument(metavar="FILE_OR_DIR")],
+    no_bundle: Annotated[
+        bool, typer.Option("--no-bundle", help="Of a folder: let its code be found as that of a file is.")
+    ] = False,
+) -> None:
+    """Deploy the DAGs in a .py, .yaml or .json file, or in a folder of them with all its code and requirements.txt."""
     from serve_app import deploy
 
     with session.api() as api:
         local = session.target().local
-        deployed = deploy.deploy_local(api, session.home, path) if local else deploy.deploy_remote(api, path)
+        if path.is_dir() and not no_bundle:
+            deployed = deploy.deploy_bundle(api, session.home if local else None, path)
+        else:
+            deployed = deploy.deploy_local(api, session.home, path) if local else deploy.deploy_remote(api, path)
     if session.as_json:
         screen.print_json({"items": deployed})
         return
     for each in deployed:
-        screen.print_line(f"{each['dag_id']} version {each['version']} {screen.shown(each['status'])}")
+        said = f" bundle {each['bundle'][:12]}" if "bundle" in each else ""
+        screen.print_line(f"{each['dag_id']} version {each['version']} {screen.shown(each['status'])}{said}")
 
 
 @command(dags, "preview")

@@ -1,7 +1,10 @@
 """From the operator's files to DAGs on a server.
 
-A server on this machine reads code and compiled definitions from its data directory, so what it deploys may use
-every task type. A server elsewhere gets the definition over HTTP, with the rules for whoever sends one.
+A folder becomes a bundle, which the server compiles and which its runs pin. A file is loaded here: a server on this
+machine reads code and compiled definitions from its data directory, so what it deploys may use every task type. A
+server elsewhere gets the definition over HTTP, with the rules for whoever sends one.
+
+    flows/ ──pack──▶ bundle ─▶ <home>/bundles/<id>.zip (local), PUT /bundles/<id> (remote); POST /bundles/<id>/deploy
 
     weather.py ──load──▶ Definitions ─▶ <home>/deployed/<dag_id>.json, POST /dags/<dag_id>/deploy    (local)
         └── sources ──────────────────▶ <home>/dags/                   POST /dags                    (remote)
@@ -15,6 +18,10 @@ from pathlib import Path
 
 import msgspec
 
+from actors.bundle_store import BundleStore
+from orchestrator import bundle
+from orchestrator.bundle_folder import read_folder
+from orchestrator.client import dags
 from orchestrator.definition import Definition
 from orchestrator.load import load
 from orchestrator.spec import to_json
@@ -23,6 +30,20 @@ from serve_app.home import write_private
 
 #: folders that never hold the operator's own DAG code
 _FOREIGN = frozenset({"site-packages", "dist-packages", "__pycache__", "node_modules"})
+
+
+def deploy_bundle(api: Api, home: Path | None, folder: Path) -> list[Json]:
+    """The DAGs in `folder` are the server's current ones, with the code there. Raises Invalid, ApiRefused.
+
+    `home` is the data directory of a server on this machine; None = it gets the bundle over HTTP.
+    """
+    packed = bundle.pack(read_folder(folder))
+    if home is None:
+        name = api.run(dags.put_bundle(packed))["bundle"]
+    else:
+        name = bundle.id_of(packed)
+        BundleStore(home).put(name, packed)
+    return [{**each, "bundle": name} for each in api.run(dags.deploy_bundle(name))["items"]]
 
 
 def deploy_local(api: Api, home: Path, path: Path) -> list[Json]:

@@ -68,6 +68,7 @@ from orchestrator.views import (
 from serve_app import call_cycles, figures, limit_figures, map_instances, rendering
 from serve_app.archived_runs import ArchivedRuns
 from serve_app.asking import KEY_REUSED, ask, shown
+from serve_app.bundles import Bundles
 from serve_app.cache_book import CacheBook
 from serve_app.creations import Creations
 from serve_app.cursors import cursor_of, name_of, run_of
@@ -127,6 +128,8 @@ class Gateway:
         store = ArchiveStore(settings.home)
         #: runs that left the journal
         self.archive = ArchivedRuns(journal, self._book, store, clock, control, settings.archive_url)
+        #: code that DAGs are deployed in
+        self.bundles = Bundles(journal, self.define_dag, clock, settings)
         self._triggers = Triggers(journal, self._book, creations, clock, windows_max, self.archive)
         self._hub = Hub(journal)
         #: set once this server is about to go away
@@ -238,7 +241,7 @@ class Gateway:
         before = codec.decode_definition(row.definition) if row else None
         next_fire_ms, next_due_ms = self._next_fire(tenant, definition, before)
         if keep_tasks and before:
-            definition = msgspec.structs.replace(definition, tasks=before.tasks)
+            definition = msgspec.structs.replace(definition, tasks=before.tasks, bundle=before.bundle)
         return PutDag(
             tenant=tenant,
             dag_id=definition.dag_id,

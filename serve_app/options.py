@@ -23,6 +23,8 @@ class ServerOptions:
     rate_limit_rps: float = 10.0
     rate_limit_burst: int = 20
     allow_shell: bool = False
+    #: code in bundles may come over HTTP
+    allow_bundles: bool = False
     entrypoint_allow: tuple[str, ...] = ()
     private_docs: bool = False
     allow_anonymous: bool = True
@@ -69,6 +71,7 @@ class ServerOptions:
             rate_limit_rps=settings.dags_rate_limit_rps,
             rate_limit_burst=settings.dags_rate_limit_burst,
             allow_shell=settings.allow_shell,
+            allow_bundles=settings.allow_bundles,
             entrypoint_allow=settings.entrypoint_allow,
             private_docs=settings.private_docs,
             allow_anonymous=settings.allow_anonymous,

@@ -15,6 +15,7 @@ import msgspec
 from prometheus_client.core import Metric
 
 from orchestrator.archive import Sweep
+from orchestrator.bundle_record import BundleStored, BundleView
 from orchestrator.definition import Definition
 from orchestrator.errors import OrchestratorError
 from orchestrator.limits import Limit
@@ -153,6 +154,22 @@ class Archive(Protocol):
         """Those that go on, and those that ended last; the latest first."""
 
 
+class Bundles(Protocol):
+    """Code that DAGs are deployed in: the operator's."""
+
+    async def put(self, bundle: str, packed: bytes) -> BundleStored:
+        """It is kept under the id of its content. Raises Invalid, and Conflict when there is no room."""
+
+    async def deploy(self, bundle: str, idem: Idempotency | None) -> list[DagDefined]:
+        """Its DAGs are the current ones. Raises Invalid with all that is wrong in it. May take minutes."""
+
+    async def bundles(self) -> list[BundleView]:
+        """All that are kept, those last touched first."""
+
+    async def prune(self, grace: timedelta) -> Sequence[str]:
+        """Those that nobody needs and nobody touched for that long are gone; their ids."""
+
+
 class Gateway(Protocol):
     """Commands in, views and streams out."""
 
@@ -163,6 +180,10 @@ class Gateway(Protocol):
     @property
     def archive(self) -> Archive:
         """Runs that left the journal."""
+
+    @property
+    def bundles(self) -> Bundles:
+        """Code that DAGs are deployed in."""
 
     @property
     def waiting(self) -> Waiting:

@@ -420,7 +420,7 @@ def _stop_http() -> None:
 def _deploy(dags: Path, folder: Path, say: Say) -> None:
     """The DAGs in `dags` are deployed, by a process of their own: user code must not get into this one."""
     command = [sys.executable, "-P", "-m", "serve_app.cli", "dags", "deploy", str(dags), "--data-dir", str(folder)]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, "--no-bundle", "--json"], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise Invalid(f"cannot deploy {dags}:\n{done.stderr.strip()}")
     names = ", ".join(each["dag_id"] for each in json.loads(done.stdout)["items"])

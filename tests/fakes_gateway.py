@@ -48,6 +48,7 @@ from orchestrator.views import (
 from serve_app import map_instances
 from serve_app.ports import Expect, Observation
 from tests.fakes_archive import FakeArchive
+from tests.fakes_bundles import FakeBundles
 from tests.fakes_limits import FakeLimits
 from tests.fakes_starters import FakeStarters
 
@@ -119,6 +120,8 @@ class FakeGateway:
 
     def __post_init__(self) -> None:
         self._waiting = FakeWaiting(self)
+        #: code that DAGs are deployed in
+        self.bundles = FakeBundles(self._check, self.define_dag, EPOCH)
         self._starters = FakeStarters(self._check, self._trigger, self._once, self._definitions, EPOCH)
 
     # -- what tests do to it

@@ -134,6 +134,7 @@ def start(
         "ORCHESTRATOR_HOME": str(home),
         "ORCHESTRATOR_TOKENS_FILE": str(home / "tokens.json"),
         "ORCHESTRATOR_ENTRYPOINT_ALLOW": ",".join(source.stem for source in code),
+        "ORCHESTRATOR_ALLOW_BUNDLES": "1",
         "BLUEPRINTS_DIR": str(home / "blueprints"),
         "ORCHESTRATOR_PLANS_ROOT": str(home / "project"),
         "ORCHESTRATOR_EXECUTORS_FILE": str(home / "executors.yaml"),

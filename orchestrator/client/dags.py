@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from orchestrator import bundle
+from orchestrator.bundle_folder import read_folder
 from orchestrator.client.follow import SILENCE_S, Event, Events, Following, follow, so_far
 from orchestrator.client.script import (
     TIMEOUT_S,
@@ -29,6 +32,9 @@ from orchestrator.client.shapes import (
     DagsApproval,
     DagsAsset,
     DagsBatchItem,
+    DagsBundleDeployed,
+    DagsBundleStored,
+    DagsBundleView,
     DagsDagDefined,
     DagsDagView,
     DagsEventTold,
@@ -63,6 +69,8 @@ Reprocess: TypeAlias = Literal["none", "failed", "completed"]
 #: the longest wait a server takes upon itself, in whole seconds
 _LONG_POLL_S = 60
 _PAGE = 200
+#: a server may install and import a bundle for so long
+_CHECK_S = 420.0
 
 
 # -- definitions
@@ -415,6 +423,40 @@ def sweep_archive(older_than_s: int, to: str | None = None, *, key: str | None =
 def list_sweeps() -> Script[list[DagsSweepView]]:
     """What is under way to the archive, and what went there last; the latest first."""
     return part(get(f"{BASE}/archive"), "items")
+
+
+# -- bundles of code
+
+
+def put_bundle(packed: bytes) -> Script[DagsBundleStored]:
+    """Keep a bundle (`orchestrator.bundle.pack`) on the server, which has to allow it; nothing of it runs yet."""
+    where = path(BASE + "/bundles/{}", bundle.id_of(packed))
+    headers = {"Content-Type": "application/zip"}
+    request = Request(method="PUT", path=where, headers=headers, content=packed, repeatable=True, timeout_s=_CHECK_S)
+    return json_of(request)
+
+
+def deploy_bundle(bundle_id: str, *, key: str | None = None) -> Script[DagsBundleDeployed]:
+    """A bundle that is there is checked by importing it, and its DAGs are the current ones."""
+    where = path(BASE + "/bundles/{}/deploy", bundle_id)
+    return keyed(Request(method="POST", path=where, body={}, timeout_s=_CHECK_S), "X-Request-Id", key)
+
+
+def deploy_folder(folder: str | Path, *, key: str | None = None) -> Script[DagsBundleDeployed]:
+    """The DAGs in a folder of this machine, with the code there, are the server's current ones."""
+    stored = yield from put_bundle(bundle.pack(read_folder(Path(folder))))
+    return (yield from deploy_bundle(stored["bundle"], key=key))
+
+
+def list_bundles() -> Script[list[DagsBundleView]]:
+    """Bundles that are kept, those last sent or deployed first."""
+    return part(get(f"{BASE}/bundles"), "items")
+
+
+def prune_bundles(older_than_s: int | None = None) -> Script[list[str]]:
+    """Bundles that nobody needs, and nobody touched for so long (an hour), are gone; their ids."""
+    body = _given(older_than_s=older_than_s)
+    return part(json_of(Request(method="POST", path=f"{BASE}/bundles/prune", body=body, repeatable=True)), "items")
 
 
 # -- inside

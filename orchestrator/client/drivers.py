@@ -265,7 +265,7 @@ def _credentials(token: str | None) -> Mapping[str, str]:
 
 def _built(http: httpx.Client | httpx.AsyncClient, request: Request) -> httpx.Request:
     headers = dict(request.headers)
-    content = None
+    content = request.content
     if request.body is not ABSENT:
         content = json.dumps(request.body, separators=(",", ":"), allow_nan=False).encode()
         headers["Content-Type"] = "application/json"

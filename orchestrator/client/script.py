@@ -59,6 +59,8 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     #: a JSON value, or ABSENT for no body
     body: object = ABSENT
+    #: a body that is no JSON, of the type that the headers give; None = there is none
+    content: bytes | None = None
     #: it may be sent again although the server may have seen it
     repeatable: bool = False
     #: longest silence of the server

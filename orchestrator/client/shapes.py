@@ -121,6 +121,8 @@ class DagsDagView(TypedDict):
     on_event: NotRequired[str | None]
     #: of one DAG: what it follows, and what of that is met
     awaits: NotRequired[list[DagsAwaited] | None]
+    #: what its code was deployed in
+    bundle: NotRequired[str | None]
     dropped_fires: dict[str, int]
     last_dropped: DagsLastDropped | None
 
@@ -435,6 +437,39 @@ class DagsWaiting(TypedDict):
     task: str
     pool: str
     reasons: list[str]
+
+
+class DagsBundleStored(TypedDict):
+    """A bundle that is kept."""
+
+    bundle: str
+    #: packed
+    size_bytes: int
+    files: int
+    #: false: it was there already
+    created: bool
+
+
+class DagsBundleDeployed(TypedDict):
+    """The DAGs of a bundle, which are the current ones now."""
+
+    bundle: str
+    items: list[DagsDagDefined]
+
+
+class DagsBundleView(TypedDict):
+    """A bundle that is kept, and who needs it."""
+
+    bundle: str
+    #: packed
+    size_bytes: int
+    files: int
+    #: when it was sent or deployed last
+    touched_at: str
+    #: deployed from it
+    dags: list[str]
+    #: those among them whose current version names it
+    current: list[str]
 
 
 class DagsSweepView(TypedDict):

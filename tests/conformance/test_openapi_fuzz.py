@@ -187,6 +187,7 @@ options = ServerOptions(
     runs_rate_max=10**9,
     kubernetes_ready=True,
     kubernetes_image="task:1",
+    allow_bundles=True,
 )
 app = build_app(
     gateway,
@@ -213,6 +214,7 @@ EXCLUDED = {
     ("GET", f"{BASE}/dags"): [MEANINGFUL],
     ("GET", f"{BASE}/runs"): [MEANINGFUL],
     ("GET", f"{BASE}/runs/{{run_id}}/tasks/{{task}}/instances"): [MEANINGFUL],
+    ("PUT", f"{BASE}/bundles/{{bundle}}"): [MEANINGFUL],
     ("POST", ORCHESTRATORS): [MEANINGFUL],
     ("POST", "/api/pipeline/create"): [MEANINGFUL],
     ("POST", "/api/pipeline/launch"): [MEANINGFUL],

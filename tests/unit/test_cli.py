@@ -45,6 +45,7 @@ class Stub:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, Json]] = []
         self.headers: list[dict[str, str]] = []
+        self.raw: list[bytes] = []
         self._answers: dict[tuple[str, str], list[tuple[int, Any]]] = {}
         stub = self
 
@@ -53,6 +54,9 @@ class Stub:
                 stub._handle(self)
 
             def do_POST(self) -> None:
+                stub._handle(self)
+
+            def do_PUT(self) -> None:
                 stub._handle(self)
 
             def do_DELETE(self) -> None:
@@ -76,7 +80,9 @@ class Stub:
     def _handle(self, request: BaseHTTPRequestHandler) -> None:
         path = request.path.removeprefix(BASE)
         body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
-        self.asked.append((request.command, path, json.loads(body or b"{}")))
+        self.raw.append(body)
+        is_json = request.headers.get("Content-Type", "application/json") == "application/json"
+        self.asked.append((request.command, path, json.loads(body or b"{}") if is_json else {}))
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
         left = self._answers.get((request.command, path)) or [(404, {"error": "not_found", "message": "not found"})]
         status, answer = left.pop(0) if len(left) > 1 else left[0]

@@ -7,9 +7,10 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from orchestrator import published, spec
+from orchestrator import bundle, published, spec
 from serve_app.problems import STATUS, Kind
 from serve_app.surfaces.dags import archive_models as a
+from serve_app.surfaces.dags import bundle_models as b
 from serve_app.surfaces.dags import models as m
 from serve_app.surfaces.dags import paging, parse, words
 from serve_app.surfaces.dags import starter_models as s
@@ -17,8 +18,8 @@ from serve_app.surfaces.dags import waiting_models as w
 
 Json = dict[str, Any]
 
-_ANSWERS = m.ANSWERS | w.ANSWERS | s.ANSWERS | a.ANSWERS
-_BODIES = m.BODIES | w.BODIES | s.BODIES | a.BODIES
+_ANSWERS = m.ANSWERS | w.ANSWERS | s.ANSWERS | a.ANSWERS | b.ANSWERS
+_BODIES = m.BODIES | w.BODIES | s.BODIES | a.BODIES | b.BODIES
 
 _PROBLEM_EXAMPLES = {
     Kind.INVALID: "to is before from",
@@ -132,12 +133,16 @@ def operations() -> dict[str, Json]:
         "delete_limit": _get((_limit(),), m.DagsLimitDeleted, Kind.NOT_FOUND),
         "sweep_archive": _post((), a.DagsSweep, a.DagsSweepView, problems=_OF_READS),
         "list_sweeps": _get((), a.DagsSweepList, Kind.NOT_FOUND),
+        "put_bundle": _upload(),
+        "deploy_bundle": _command((_bundle(),), b.DagsBundleDeployed),
+        "prune_bundles": _post((), b.DagsBundlePrune, b.DagsBundlesPruned, problems=_OF_READS, body_required=False),
+        "list_bundles": _get((), b.DagsBundleList, Kind.NOT_FOUND),
     }
 
 
 def components() -> Json:
     """Schemas and the security scheme that the operations refer to."""
-    every = dict.fromkeys(each for module in (m, s, w, a) for each in vars(module).values() if _is_model(each))
+    every = dict.fromkeys(each for module in (m, s, w, a, b) for each in vars(module).values() if _is_model(each))
     template = "#/components/schemas/{model}"
     _, definitions = models_json_schema([(each, "validation") for each in every], ref_template=template)
     scheme = {"type": "http", "scheme": "bearer", "description": "a token with scope client or admin"}
@@ -171,6 +176,12 @@ def _post(
 def _command(parameters: tuple[Json, ...], answer: type[BaseModel]) -> Json:
     """A command says everything in its path; a JSON object as body is accepted and ignored."""
     return _operation((*parameters, _REQUEST_ID), (answer,), _OF_COMMANDS, _HEADERS | _REPLAY)
+
+
+def _upload() -> Json:
+    described = _operation((_bundle(),), (b.DagsBundleStored,), _OF_COMMANDS, _HEADERS)
+    content = {"application/zip": {"schema": {"type": "string", "format": "binary"}}}
+    return {**described, "requestBody": {"required": True, "content": content}}
 
 
 def _switch() -> Json:
@@ -260,6 +271,10 @@ def _limit() -> Json:
 
 def _asset() -> Json:
     return _path("asset", spec.ASSET.removeprefix("^").removesuffix("$"), "s3://lake/sales")
+
+
+def _bundle() -> Json:
+    return _path("bundle", bundle.ID, "3f5a0c7be1d24c9f8a6b5e4d3c2b1a09f8e7d6c5b4a392817060504030201000")
 
 
 def _attempt() -> Json:

@@ -174,6 +174,7 @@ class DagsDagView(BaseModel):
     consumes: list[str] = Field([], description="assets whose update starts a run, once all are updated")
     on_event: str | None = None
     awaits: list[DagsAwaited] | None = Field(None, description="of one DAG: what it follows, and what of that is met")
+    bundle: str | None = Field(None, description="what its code was deployed in")
     dropped_fires: dict[DropReason, int] = Field(description="fires of the schedule that started no run, by reason")
     last_dropped: DagsLastDropped | None
 

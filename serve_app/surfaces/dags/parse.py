@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import orjson
 
-from orchestrator import dates, partitions, published, spec, windows
+from orchestrator import bundle, dates, partitions, published, spec, windows
 from orchestrator.definition import Definition, Dimension, RunType
 from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.faults import json_fault, refusal
@@ -51,6 +51,8 @@ MOST_SIGNAL_BYTES = 65_536
 LONGEST_COMMENT = 1000
 #: seconds: a hundred years
 LONGEST_SPAN_S = 3_155_760_000
+#: of bundles that are pruned, when the caller does not say
+GRACE_S = 3600
 #: where an archive may be
 ARCHIVE_URL = re.compile(r"^(/|[a-z][a-z0-9+.-]*://)[^\x00-\x20]*$")
 
@@ -65,6 +67,7 @@ _FORMS = MappingProxyType(
     {
         kind: re.compile(form, re.ASCII)
         for kind, form in {
+            "bundle": bundle.ID,
             "dag": DAG_ID,
             "task": ANY_TASK_ID,
             "run": RUN_ID,
@@ -322,6 +325,14 @@ def sweep_request(body: object) -> tuple[timedelta, str | None]:
         fields.wrong("to", "an absolute folder, or a URL such as s3://bucket/folder, expected")
     fields.check()
     return timedelta(seconds=older_than_s or 0), to
+
+
+def prune_request(body: object) -> timedelta:
+    """Body of POST /bundles/prune: for how long nobody has touched what goes."""
+    fields = Fields(body)
+    older_than_s = fields.whole("older_than_s", 0, LONGEST_SPAN_S)
+    fields.check()
+    return timedelta(seconds=GRACE_S if older_than_s is None else older_than_s)
 
 
 def _rate(body: Mapping[str, object]) -> Rate:

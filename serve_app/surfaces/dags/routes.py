@@ -28,6 +28,7 @@ from serve_app.requests import identity_of
 from serve_app.surfaces.dags import docs, words
 from serve_app.surfaces.dags.answers import JSON, require
 from serve_app.surfaces.dags.archive_handlers import ArchiveHandlers
+from serve_app.surfaces.dags.bundle_handlers import BundleHandlers
 from serve_app.surfaces.dags.handlers import Handlers
 from serve_app.surfaces.dags.starter_handlers import StarterHandlers
 from serve_app.surfaces.dags.waiting_handlers import WaitingHandlers
@@ -84,6 +85,10 @@ ENDPOINTS = (
     ("DELETE", "/limits/{name}", "admin", "delete_limit"),
     ("POST", "/archive", "admin", "sweep_archive"),
     ("GET", "/archive", "admin", "list_sweeps"),
+    ("PUT", "/bundles/{bundle}", "admin", "put_bundle"),
+    ("POST", "/bundles/{bundle}/deploy", "admin", "deploy_bundle"),
+    ("POST", "/bundles/prune", "admin", "prune_bundles"),
+    ("GET", "/bundles", "admin", "list_bundles"),
 )
 
 _log = logging.getLogger(__name__)
@@ -103,6 +108,7 @@ class DagsSurface:
             WaitingHandlers(gateway.waiting, options),
             StarterHandlers(gateway.starters, options),
             ArchiveHandlers(gateway.archive, options),
+            BundleHandlers(gateway.bundles, options),
             self._handlers,
         )
         self._tokens = tokens

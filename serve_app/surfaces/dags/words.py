@@ -124,6 +124,7 @@ def dag(view: DagView) -> Json:
         counts[RUN_WORDS[state]] = counts.get(RUN_WORDS[state], 0) + number
     return {
         **spec.to_json(view.definition),
+        **({"bundle": view.definition.bundle} if view.definition.bundle else {}),
         "status": status(view.paused),
         "version": view.version,
         "created_at": instant(view.created_at),

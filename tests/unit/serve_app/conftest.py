@@ -32,7 +32,7 @@ GRANTS: tuple[Grant, ...] = (
     grant(TOKENS["other"], "admin", tenant="other"),
 )
 
-UNLIMITED = {"rate_limit_rps": 1e6, "rate_limit_burst": 10**6, "runs_rate_max": 10**6}
+UNLIMITED = {"rate_limit_rps": 1e6, "rate_limit_burst": 10**6, "runs_rate_max": 10**6, "allow_bundles": True}
 #: the first instance that is started
 X = "orch-1767323045678"
 

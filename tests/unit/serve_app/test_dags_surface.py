@@ -27,7 +27,14 @@ EVERY_PATH = [
     (
         method,
         path.replace(":path", "").format(
-            dag_id="sales_gdp", run_id="run_9", task="extract", worker_id="w", name="go", event_id="e", asset="a"
+            dag_id="sales_gdp",
+            run_id="run_9",
+            task="extract",
+            worker_id="w",
+            name="go",
+            event_id="e",
+            asset="a",
+            bundle="0" * 64,
         ),
         scope,
     )
@@ -374,7 +381,10 @@ async def test_a_failing_gateway_is_told_without_its_reasons(
         "/archive": {"older_than_s": 0},
     }
     gateway.broken = error
-    response = await connect("admin").request(method, BASE + path, json=bodies.get(path, {}))
+    sent: dict[str, Any] = {"json": bodies.get(path, {})}
+    if method == "PUT" and path.startswith("/bundles/"):
+        sent = {"content": b"PK"}
+    response = await connect("admin").request(method, BASE + path, **sent)
     assert is_error(response, status, code)["message"] == message
     assert response.headers.get("retry-after") == ("1" if status == 503 else None)
 

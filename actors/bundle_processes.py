@@ -1,0 +1,220 @@
+"""Runs attempts of bundles for one worker: each bundle in a process of its own, kept for the next attempt.
+
+    WorkerActor ── exchange thread ──▶ BundleProcesses ──▶ process of bundle 3f… (PROCESSES_MAX of them, the others go)
+                                                      └──▶ process of bundle a0…
+
+Three ways were open to let two versions of a module run side by side. A pool of Ray actors per bundle with a Ray
+`runtime_env`: slots would belong to code instead of to the machine, so pools, limits and shares of slots would count
+the same CPU once per version, each version would cost its own actors, and the first task after a deploy waits for
+them (docs/bundles.md has the figures). Swapping `sys.modules` in the worker: no process to start, but C extensions,
+threads, open handles and everything else that is global to a process would be shared between versions, and packages
+could not differ at all. A child process per bundle, as here: the slot stays what it is, isolation is that of the
+operating system, packages are a folder on the child's path, and the first task waits a quarter of a second. An attempt
+costs one round trip over a socket more than in the worker; who has no bundle does not come through here.
+
+A child that ends by itself takes its worker with it: killed by a signal, out of memory, `os._exit`. That is what such
+code does to a worker that runs it itself, so the rules for lost workers (redone, and quarantined the third time) hold
+as they are. Children end after IDLE_S without work, and with their worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from typing import NoReturn
+
+import msgspec
+
+from actors import bundle_wire as wire
+from actors import process
+from actors.attempt import LiveAttempt
+from actors.bundle_store import BundleStore
+from actors.settings import Settings
+from actors.work import NoteSink, TaskFailed
+from orchestrator import codec
+from orchestrator.errors import Invalid, NotFound, PermanentFailure, Unavailable
+from orchestrator.messages import Assignment, Exchange, Report, RunContext
+
+#: processes that a worker keeps
+PROCESSES_MAX = 2
+#: a process without work for so long ends
+IDLE_S = 300.0
+#: until a process takes tasks
+START_S = 60.0
+#: for one to end once its line is closed
+_END_S = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+class BundleProcesses:
+    """The children of one worker. `run` is called by one thread at a time."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        notes: NoteSink,
+        *,
+        environ: Mapping[str, str] | None = None,
+        lost: Callable[[], NoReturn] | None = None,
+        idle_s: float = IDLE_S,
+    ) -> None:
+        self._settings = settings
+        self._store = BundleStore(settings.home, settings.bundles_url)
+        self._notes = notes
+        self._environ = dict(environ or {})
+        self._lost: Callable[[], NoReturn] = lost or process.end
+        self._idle_s = idle_s
+        self._lock = threading.Lock()
+        #: bundle -> its process, the one used last at the end
+        self._kept: dict[str, _Child] = {}
+
+    def run(self, task: Assignment, run: RunContext, attempt: LiveAttempt) -> Report:
+        """How the attempt ended. Raises PermanentFailure or TaskFailed when it could not begin."""
+        child = self._take(run.bundle)
+        try:
+            return child.run(task, run, attempt, self._notes)
+        except (EOFError, OSError):
+            _log.error("bundle %s: task %s ended its process: %s", run.bundle, task.task, child.end())
+            self._lost()
+        finally:
+            child.used_s = time.monotonic()
+            child.busy = False
+
+    def end(self) -> None:
+        """No child is left."""
+        with self._lock:
+            children, self._kept = list(self._kept.values()), {}
+        for child in children:
+            child.end()
+
+    def _take(self, bundle: str) -> _Child:
+        with self._lock:
+            child = self._kept.pop(bundle, None)
+            if child is not None and child.alive():
+                self._kept[bundle] = child
+                child.busy = True
+                return child
+        started = self._start(bundle)
+        with self._lock:
+            self._kept[bundle] = started
+            surplus = [self._kept.pop(next(iter(self._kept))) for _ in range(len(self._kept) - PROCESSES_MAX)]
+        for each in surplus:
+            each.end()
+        self._look_later(bundle, started, self._idle_s)
+        return started
+
+    def _start(self, bundle: str) -> _Child:
+        try:
+            folder = self._store.unpacked(bundle)
+            packages = self._store.packages(bundle, folder)
+        except NotFound:
+            raise PermanentFailure(f"bundle {bundle} is gone; deploy the same code again to go on") from None
+        except (Invalid, Unavailable) as error:
+            raise TaskFailed(f"bundle {bundle[:12]}: {error}") from error
+        settings = self._settings
+        order = wire.Order(
+            os.getpid(),
+            settings.journal_url,
+            str(settings.path("artifacts")),
+            (str(folder.resolve()), *settings.code_dirs),
+            str(packages or ""),
+            os.environ.get("ORCHESTRATOR_HTTP_ALLOW", ""),
+        )
+        return _Child(order, wire.environment() | self._environ)
+
+    def _look_later(self, bundle: str, child: _Child, delay_s: float) -> None:
+        timer = threading.Timer(delay_s, self._look, (bundle, child))
+        timer.daemon = True
+        timer.start()
+
+    def _look(self, bundle: str, child: _Child) -> None:
+        """End it when it was idle for long enough."""
+        with self._lock:
+            if self._kept.get(bundle) is not child:
+                return
+            left_s = self._idle_s if child.busy else child.used_s + self._idle_s - time.monotonic()
+            if left_s <= 0:
+                del self._kept[bundle]
+        if left_s > 0:
+            self._look_later(bundle, child, left_s)
+        else:
+            child.end()
+
+
+class _Child:
+    """One process, busy from the start: it is made for an attempt."""
+
+    def __init__(self, order: wire.Order, environ: Mapping[str, str]) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "actors.bundle_child", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env=dict(environ),
+            )
+        self._line = Connection(ours.detach())
+        self._sending = threading.Lock()
+        self._number = 0
+        self.busy = True
+        self.used_s = time.monotonic()
+        self._send(msgspec.json.encode(order))
+        try:
+            ready = self._line.poll(START_S) and self._line.recv_bytes() == wire.READY
+        except (EOFError, OSError):
+            ready = False
+        if not ready:
+            raise TaskFailed(f"the process of a bundle did not start: {self.end()}")
+
+    def alive(self) -> bool:
+        """Can it take another attempt?"""
+        return self._process.poll() is None
+
+    def run(self, task: Assignment, run: RunContext, attempt: LiveAttempt, notes: NoteSink) -> Report:
+        """How the attempt ended. Raises EOFError or OSError when the process did."""
+        self._number += 1
+        number = self._number
+        self._send(wire.TASK + codec.encode_exchange(Exchange("", 0, number, (run,), (task,))))
+        attempt.on_cancel(lambda: self._send(wire.CANCEL + f"{number} {attempt.reason}".encode()))
+        while True:
+            message = self._line.recv_bytes()
+            kind, body = message[:1], message[1:]
+            if kind == wire.REPORT:
+                (report,) = codec.decode_settled(body).reports
+                return report
+            if kind == wire.NOTE:
+                self._send(wire.ANSWER + msgspec.json.encode(_passed_on(body, notes)))
+            attempt.alive()
+
+    def end(self) -> str:
+        """It is gone; how it ended."""
+        self._line.close()
+        try:
+            code = self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        return f"exit code {code}" if code >= 0 else f"signal {-code}"
+
+    def _send(self, message: bytes) -> None:
+        try:
+            with self._sending:
+                self._line.send_bytes(message)
+        except OSError:
+            pass  # whoever reads next learns that it is gone
+
+
+def _passed_on(body: bytes, notes: NoteSink) -> wire.NoteAnswer:
+    note = msgspec.json.decode(body, type=wire.NoteToPass)
+    try:
+        return wire.NoteAnswer(notes.send(note.owner, note.note.encode()))
+    except Unavailable as unavailable:
+        return wire.NoteAnswer(False, str(unavailable))

@@ -1,0 +1,319 @@
+"""Bundles as files: where they are kept for good, and what a node makes of them to run their code.
+
+    <home>/bundles/<id>.zip                 as packed; durable before anybody hears of it
+    <home>/bundles/unpacked/<id>/           the files, on each node that runs them    ┐ made anew when it is missing,
+    <home>/bundles/packages/<key>/          what its requirements.txt asks for        ┘ gone after WEEK_S without use
+
+Zips are in the data directory, or behind `ORCHESTRATOR_BUNDLES_URL` (any fsspec URL) for clusters whose nodes do not
+share it; the folder is then a cache. Not in the journal, although small ones would fit: what is in there is in the
+memory of its server, and in its log, for as long as a run may be retried. A bundle read from anywhere is checked
+against its id before it is used. What was unpacked is compared with the zip whenever a process starts from it, so a
+crash of the node that lost half of it is made good.
+
+Requirements are installed by `pip install --target` (or `uv`, where pip is missing) into a folder for all bundles that
+ask for the same, one process at a time, and come before other packages on the import path. What the process itself is
+made of is pinned (`_PINNED`): who asks for another version is told at the deploy. Methods block: call them in a thread.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from actors.archive_store import filesystem
+from actors.clock import Clock
+from orchestrator import bundle as bundles
+from orchestrator.errors import Invalid, NotFound, Unavailable
+
+#: seconds that an installation may take
+INSTALL_S = 300.0
+#: what nobody used for so long leaves the node
+WEEK_S = 7 * 24 * 3600.0
+#: characters of pip's output in an error
+_TOLD_MAX = 4000
+#: what our own code stands on in the process of a bundle
+_PINNED = ("msgspec", "redis", "hiredis", "pydantic", "networkx", "croniter")
+#: a requirement that says all about itself, other than one of a file or an option
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9,._ -]*\])?\s*([<>=!~;].*)?$")
+
+
+class BundleStore:
+    """The bundles of one data directory."""
+
+    def __init__(self, home: Path | str, url: str = "") -> None:
+        self.folder = Path(home, "bundles")
+        self._url = url.rstrip("/")
+
+    def put(self, bundle: str, packed: bytes) -> bool:
+        """It is kept, durably; False when it was before. Raises Invalid when it has another id, and Unavailable."""
+        if bundles.id_of(packed) != bundle:
+            raise Invalid(f"the content is that of another bundle than {bundle}", (("bundle", "not its content's id"),))
+        if self.has(bundle):
+            return False
+        self._keep(bundle, packed)
+        if self._url:
+            self._send(bundle, packed)
+        return True
+
+    def has(self, bundle: str) -> bool:
+        """Is it kept where all nodes find it? Raises Unavailable."""
+        if not self._url:
+            return self._zip(bundle).exists()
+        files, path = self._remote(bundle)
+        try:
+            return bool(files.exists(path))
+        except Exception as error:  # each kind of store has errors of its own
+            raise Unavailable(f"the bundles at {self._url}: {error}") from error
+
+    def packed(self, bundle: str) -> bytes:
+        """The bundle, checked. Raises NotFound, Invalid, Unavailable."""
+        try:
+            found = self._zip(bundle).read_bytes()
+            if bundles.id_of(found) == bundle:
+                return found
+        except FileNotFoundError:
+            found = b""
+        except Invalid as damaged:
+            if not self._url:
+                raise Unavailable(f"bundle {bundle} is damaged: {damaged}") from damaged
+        except OSError as error:
+            raise Unavailable(f"bundle {bundle}: {error}") from error
+        if not self._url:
+            if found:
+                raise Unavailable(f"bundle {bundle} is damaged: its content has another id")
+            raise NotFound("bundle", bundle)
+        found = self._fetch(bundle)
+        if bundles.id_of(found) != bundle:
+            raise Unavailable(f"bundle {bundle} at {self._url} is damaged: its content has another id")
+        self._keep(bundle, found)
+        return found
+
+    def publish(self, bundle: str) -> None:
+        """What lies in the data directory is where all nodes find it. Raises NotFound, Unavailable."""
+        if not self.has(bundle):
+            packed = self.packed(bundle)
+            if self._url:
+                self._send(bundle, packed)
+
+    def remove(self, bundle: str) -> None:
+        """It is not kept any more. Raises Unavailable."""
+        try:
+            if self._url:
+                files, path = self._remote(bundle)
+                if files.exists(path):
+                    files.rm_file(path)
+            self._zip(bundle).unlink(missing_ok=True)
+            shutil.rmtree(self.folder / "unpacked" / bundle, ignore_errors=True)
+        except Exception as error:
+            raise Unavailable(f"bundle {bundle}: {error}") from error
+
+    def unpacked(self, bundle: str) -> Path:
+        """Its files on this node, complete. Raises NotFound, Invalid, Unavailable."""
+        target = self.folder / "unpacked" / bundle
+        packed = self.packed(bundle)
+        try:
+            if not _is_complete(target, packed):
+                self._unpack(packed, target)
+            os.utime(target)
+        except OSError as error:
+            raise Unavailable(f"bundle {bundle} cannot be unpacked: {error}") from error
+        return target
+
+    def packages(self, bundle: str, folder: Path) -> Path | None:
+        """What the requirements of the bundle unpacked in `folder` ask for, installed; None = it has none.
+
+        Raises Invalid with what pip said, and Unavailable.
+        """
+        wanted = requirements_in(folder)
+        if not wanted:
+            return None
+        target = self.folder / "packages" / _key(bundle, wanted)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with _alone(target.with_suffix(".lock")):
+                if not target.exists():
+                    _sweep(target.parent)
+                    self._install(folder, target)
+            os.utime(target)
+        except OSError as error:
+            raise Unavailable(f"requirements of bundle {bundle} cannot be installed: {error}") from error
+        return target
+
+    # ── files ──
+
+    def _zip(self, bundle: str) -> Path:
+        if not re.fullmatch(bundles.ID, bundle):
+            raise NotFound("bundle", bundle)
+        return self.folder / f"{bundle}.zip"
+
+    def _keep(self, bundle: str, packed: bytes) -> None:
+        target = self._zip(bundle)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            handle, aside = tempfile.mkstemp(dir=self.folder, suffix=".new")
+            with os.fdopen(handle, "wb") as file:
+                file.write(packed)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, target)
+            _sync_folder(self.folder)
+        except OSError as error:
+            raise Unavailable(f"bundle {bundle} cannot be kept: {error}") from error
+
+    def _unpack(self, packed: bytes, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _sweep(target.parent)
+        aside = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
+        for path, content in bundles.entries(packed):
+            file = aside / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        try:
+            shutil.rmtree(target, ignore_errors=True)
+            aside.rename(target)
+        except OSError:
+            shutil.rmtree(aside, ignore_errors=True)
+            if not _is_complete(target, packed):  # no other worker was quicker
+                raise
+
+    def _install(self, folder: Path, target: Path) -> None:
+        aside = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
+        pins = aside / "constraints.txt"
+        pins.write_text("".join(f"{name}=={version}\n" for name, version in _pins()))
+        try:
+            _run_installer(folder, aside / "site", pins)
+            (aside / "site").rename(target)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    # ── the store behind a URL ──
+
+    def _remote(self, bundle: str) -> tuple[Any, str]:
+        name = self._zip(bundle).name
+        return filesystem(f"{self._url}/{name}")
+
+    def _send(self, bundle: str, packed: bytes) -> None:
+        files, path = self._remote(bundle)
+        try:
+            files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            files.pipe_file(path, packed)
+        except Exception as error:
+            raise Unavailable(f"the bundles at {self._url}: {error}") from error
+
+    def _fetch(self, bundle: str) -> bytes:
+        files, path = self._remote(bundle)
+        try:
+            found: bytes = files.cat_file(path)
+        except FileNotFoundError:
+            raise NotFound("bundle", bundle) from None
+        except Exception as error:
+            raise Unavailable(f"the bundles at {self._url}: {error}") from error
+        return found
+
+
+def requirements_in(folder: Path) -> list[str]:
+    """Lines of its requirements.txt that say something."""
+    try:
+        text = (folder / bundles.REQUIREMENTS).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid(f"{bundles.REQUIREMENTS}: {error}", ((bundles.REQUIREMENTS, "cannot be read"),)) from error
+    lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in text.splitlines())
+    return [line for line in lines if line]
+
+
+def _key(bundle: str, wanted: list[str]) -> str:
+    """The same for all that install the same here. Options and paths may mean anything: they are the bundle's own."""
+    own = "" if all(_PLAIN.match(line) for line in wanted) else bundle
+    pins = [f"{name}=={version}" for name, version in _pins()]
+    where = [str(sys.implementation.cache_tag), sysconfig.get_platform(), own]
+    return hashlib.sha256("\n".join([*where, *wanted, "", *pins]).encode()).hexdigest()[:32]
+
+
+def _pins() -> Iterator[tuple[str, str]]:
+    for name in _PINNED:
+        try:
+            yield name, metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+
+
+def _run_installer(folder: Path, target: Path, pins: Path) -> None:
+    command = [*_installer(), "--target", str(target), "--requirement", bundles.REQUIREMENTS, "--constraint", str(pins)]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=INSTALL_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise _refused(f"its packages were not installed within {INSTALL_S:.0f} s") from None
+    if done.returncode != 0:
+        told = done.stdout.strip()[-_TOLD_MAX:]
+        errors = [line for line in told.splitlines() if line.startswith(("ERROR:", "error:", "  ×"))]
+        raise _refused((errors or told.splitlines() or [f"exit code {done.returncode}"])[-1].strip(), told)
+    target.mkdir(exist_ok=True)  # everything may be there already
+
+
+def _installer() -> list[str]:
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--quiet"]
+    if uv := shutil.which("uv"):
+        return [uv, "pip", "install", "--python", sys.executable, "--quiet"]
+    raise _refused("neither pip nor uv is here to install it")
+
+
+def _refused(why: str, told: str = "") -> Invalid:
+    details = ((bundles.REQUIREMENTS, why), *((("output", told),) if told else ()))
+    return Invalid(f"{bundles.REQUIREMENTS}: {why}", details)
+
+
+def _is_complete(folder: Path, packed: bytes) -> bool:
+    try:
+        return all((folder / path).read_bytes() == content for path, content in bundles.entries(packed))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return False
+
+
+def _sweep(folder: Path) -> None:
+    """What nobody used for a week is gone; a process that uses it has touched it when it started."""
+    before_s = Clock().now().timestamp() - WEEK_S
+    for entry in folder.iterdir() if folder.exists() else ():
+        if entry.is_dir() and entry.stat().st_mtime < before_s:
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Nobody else is inside, in any process of this node."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,72 @@
+"""What a worker and the process that runs a bundle's code for it say to each other.
+
+    worker ── Order ─────────▶ process          once; READY when it can take tasks
+           ── TASK exchange ─▶                  one attempt (messages.Exchange), numbered by its batch
+           ── CANCEL number ─▶                  and the reason; of another number than the one that runs: ignored
+           ◀─ NOTE owner, note ── ANSWER ──▶    a checkpoint and the like, passed on to the run's owner
+           ◀─ ALIVE ──                          the attempt gave a sign of life
+           ◀─ REPORT settled ──                 how it ended (messages.Settled)
+
+One socket pair, messages of bytes whose first one is the kind. Either end goes away when the other does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+TASK, CANCEL, ANSWER = b"T", b"C", b"A"
+READY, NOTE, ALIVE, REPORT = b"Y", b"N", b"L", b"R"
+#: folders of installed packages
+_SITES = ("site-packages", "dist-packages")
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What the process needs to begin."""
+
+    #: process id of the worker
+    parent: int
+    journal_url: str
+    artifacts: str
+    #: the bundle's own folder, then the operator's
+    folders: tuple[str, ...]
+    #: with what its requirements ask for; "" = they ask for nothing
+    packages: str = ""
+    http_allow: str = ""
+
+
+class NoteToPass(msgspec.Struct, frozen=True, array_like=True):
+    """A note for the owner of a run."""
+
+    owner: str
+    #: messages.Note
+    note: str
+
+
+class NoteAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """What came of it."""
+
+    accepted: bool
+    #: why the owner could not be reached; None = it was
+    unreachable: str | None = None
+
+
+def environment() -> dict[str, str]:
+    """Of a process of a bundle: it finds our own packages, wherever they are."""
+    ours = Path(__file__).resolve().parents[1]
+    told = [*filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    if ours.name not in _SITES and str(ours) not in told:
+        told.append(str(ours))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(told)}
+
+
+def extend_path(packages: str, folders: Iterable[str]) -> None:
+    """In such a process: packages of the bundle win over those that are installed here, its own modules over none."""
+    if packages:
+        sites = (at for at, entry in enumerate(sys.path) if Path(entry).name in _SITES)
+        sys.path.insert(next(sites, len(sys.path)), packages)
+    sys.path += [folder for folder in folders if folder not in sys.path]

@@ -1,0 +1,55 @@
+"""The commands on bundles of code: what there is, and letting go of what nobody needs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from orchestrator.client import dags
+from serve_app import screen
+from serve_app.archive_commands import span_s
+from serve_app.session import Session, command, group
+
+bundles = group("Bundles of code that DAGs were deployed in.")
+
+
+@command(bundles, "list")
+def bundles_list(session: Session) -> None:
+    """List bundles, those last sent or deployed first."""
+    with session.api() as api:
+        found = api.run(dags.list_bundles())
+    if session.as_json:
+        screen.print_json({"items": found})
+        return
+    rows = (
+        (
+            each["bundle"][:12],
+            each["size_bytes"],
+            each["files"],
+            each["touched_at"],
+            _uses(each["dags"], each["current"]),
+        )
+        for each in found
+    )
+    screen.print_table(("bundle", "bytes", "files", "touched", "dags"), rows)
+
+
+@command(bundles, "prune")
+def bundles_prune(
+    session: Session,
+    older_than: Annotated[str, typer.Option(metavar="SPAN", help="Sent or deployed longer ago: 1h, 30d, 0s.")] = "1h",
+) -> None:
+    """Remove bundles that no current version of a DAG and no run needs. The server does so by itself, a day later."""
+    with session.api() as api:
+        gone = api.run(dags.prune_bundles(span_s(older_than)))
+    if session.as_json:
+        screen.print_json({"items": gone})
+        return
+    for each in gone:
+        screen.print_line(each)
+    screen.say(f"{len(gone)} removed")
+
+
+def _uses(deployed: list[str], current: list[str]) -> str:
+    return ", ".join(dag_id if dag_id in current else f"({dag_id})" for dag_id in deployed)

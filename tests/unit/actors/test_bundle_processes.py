@@ -1,0 +1,215 @@
+"""actors.bundle_processes and its child: each bundle's code runs in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+import pytest
+
+import actors.bundle_processes as module
+from actors.attempt import LiveAttempt
+from actors.bundle_processes import BundleProcesses
+from actors.bundle_store import BundleStore
+from actors.settings import Settings
+from actors.work import TaskFailed
+from orchestrator.errors import PermanentFailure
+from orchestrator.messages import Report
+from tests.bundle_builders import assignment, context, kept
+from tests.worker_builders import FakeNotes
+
+
+class Lost(Exception):
+    """The worker would be gone."""
+
+
+def lost() -> NoReturn:
+    raise Lost
+
+
+class Bench:
+    """One worker's children, and the attempt that runs."""
+
+    def __init__(self, home: Path, **options: float) -> None:
+        self.home = home
+        self.notes = FakeNotes()
+        settings = Settings(home=str(home), journal_url="redis://127.0.0.1:1")
+        self.processes = BundleProcesses(settings, self.notes, lost=lost, environ={"MARK": "1"}, **options)
+        self.attempt = LiveAttempt()
+
+    def run(self, name: str, function: str, **params: object) -> Report:
+        self.attempt = LiveAttempt()
+        return self.processes.run(assignment(function, **params), context(name), self.attempt)
+
+    def value(self, name: str, function: str) -> object:
+        report = self.run(name, function)
+        assert report.outcome == "ok", report.error
+        return msgspec.json.decode(report.value.inline)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    bench.processes.end()
+
+
+def gone(pid: object) -> bool:
+    assert isinstance(pid, int)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def until(holds: object) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():  # type: ignore[operator]  # a callable
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_two_versions_of_a_module_run_side_by_side(bench: Bench) -> None:
+    one, two = kept(bench.home, "one"), kept(bench.home, "two")
+    assert [bench.value(name, "which") for name in (one, two, one)] == ["one", "two", "one"]
+    assert [bench.value(name, "later") for name in (two, one)] == ["two", "one"], "also what is imported late"
+    processes = [bench.value(name, "process") for name in (one, two, one)]
+    assert processes[0] == processes[2] != processes[1]
+    assert os.getpid() not in processes
+
+
+def test_a_worker_keeps_the_processes_it_used_last(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [kept(bench.home, version) for version in ("one", "two", "three")]
+    first, second, _ = [bench.value(name, "process") for name in names]
+    until(lambda: gone(first))
+    assert not gone(second)
+    assert bench.value(names[0], "which") == "one", "it is started again"
+
+
+def test_a_process_without_work_ends(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, idle_s=0.2)
+    name = kept(tmp_path)
+    pid = bench.value(name, "process")
+    until(lambda: gone(pid))
+    assert bench.value(name, "process") != pid
+    bench.run(name, "sleeps", seconds=0.5)
+    assert not gone(bench.value(name, "process")), "one that works does not"
+    bench.processes.end()
+
+
+def test_a_failure_is_the_codes_own(bench: Bench) -> None:
+    report = bench.run(kept(bench.home), "fails")
+    assert (report.outcome, report.error, report.permanent) == ("error", "no more", True)
+    assert any(name.endswith("PermanentFailure") for name in report.raised)
+
+
+def test_a_cancel_reaches_the_code(bench: Bench) -> None:
+    name = kept(bench.home)
+    bench.value(name, "which")
+    timer = threading.Timer(0.3, lambda: bench.attempt.cancel("timed_out"))
+    timer.start()
+    began_s = time.monotonic()
+    assert bench.run(name, "sleeps").outcome == "timed_out"
+    assert time.monotonic() - began_s < 5
+    assert bench.value(name, "which") == "one", "and only that attempt"
+
+
+def test_a_cancel_before_the_start_is_obeyed(bench: Bench) -> None:
+    attempt = LiveAttempt()
+    attempt.cancel("cancelled")
+    report = bench.processes.run(assignment("sleeps"), context(kept(bench.home)), attempt)
+    assert report.outcome == "cancelled"
+
+
+def test_signs_of_life_reach_the_worker(bench: Bench) -> None:
+    name = kept(bench.home)
+    bench.value(name, "which")
+    silences = []
+
+    def look() -> None:
+        time.sleep(0.15)
+        silences.append(bench.attempt.silence_s())
+        time.sleep(0.15)
+        silences.append(bench.attempt.silence_s())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    bench.run(name, "sleeps", seconds=0.3)
+    thread.join()
+    assert silences[1] < 0.15 <= silences[0] + 0.05
+
+
+def test_notes_go_to_the_owner_and_its_answer_comes_back(bench: Bench) -> None:
+    name = kept(bench.home)
+    bench.notes.failures = 1
+    assert bench.value(name, "notes") == 1
+    assert [(owner, note.kind, bytes(note.data)) for owner, note in bench.notes.notes] == [
+        ("run-actor-0", "checkpoint", b'{"at":1}')
+    ]
+    bench.notes.accepts = False
+    assert bench.run(name, "notes").outcome == "cancelled", "the attempt was replaced"
+
+
+def test_code_that_ends_its_process_ends_the_worker(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    name = kept(bench.home)
+    with pytest.raises(Lost):
+        bench.run(name, "dies")
+    assert "signal 9" in caplog.text
+    assert bench.value(name, "which") == "one"
+
+
+def test_an_idle_process_that_died_is_replaced(bench: Bench) -> None:
+    name = kept(bench.home)
+    pid = bench.value(name, "process")
+    assert isinstance(pid, int)
+    os.kill(pid, 9)
+    until(lambda: not next(iter(bench.processes._kept.values())).alive())
+    assert bench.value(name, "process") != pid
+
+
+def test_a_bundle_that_is_gone_says_what_to_do(bench: Bench) -> None:
+    name = kept(bench.home)
+    BundleStore(bench.home).remove(name)
+    with pytest.raises(PermanentFailure, match="deploy the same code again"):
+        bench.run(name, "which")
+
+
+def test_a_bundle_that_cannot_be_had_now_is_tried_again(bench: Bench) -> None:
+    name = kept(bench.home)
+    (bench.home / "bundles" / f"{name}.zip").write_bytes(b"")
+    with pytest.raises(TaskFailed, match="damaged"):
+        bench.run(name, "which")
+
+
+def test_a_process_that_does_not_start_is_an_ordinary_failure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.sys, "executable", "/bin/false")
+    with pytest.raises(TaskFailed, match="exit code 1"):
+        bench.run(kept(bench.home), "which")
+
+
+def test_a_process_ends_with_its_worker(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    name = kept(tmp_path)
+    code = f"""
+import sys
+from pathlib import Path
+from tests.unit.actors.test_bundle_processes import Bench
+bench = Bench(Path({str(tmp_path)!r}))
+print(bench.value({name!r}, "process"), flush=True)
+sys.stdin.read()
+"""
+    worker = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True)
+    assert worker.stdout is not None
+    pid = int(worker.stdout.readline())
+    assert not gone(pid)
+    worker.kill()
+    worker.communicate()
+    until(lambda: gone(pid))

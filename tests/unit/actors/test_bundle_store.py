@@ -1,0 +1,242 @@
+"""actors.bundle_store: bundles are kept whole, checked, and unpacked on whatever node needs them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import actors.bundle_store as module
+from actors.bundle_store import BundleStore, requirements_in
+from orchestrator import bundle
+from orchestrator.errors import Invalid, NotFound, Unavailable
+from tests.bundle_builders import files, kept
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> BundleStore:
+    return BundleStore(tmp_path)
+
+
+def test_what_was_put_comes_back_and_a_second_time_nothing_happens(store: BundleStore) -> None:
+    packed = bundle.pack(files())
+    name = bundle.id_of(packed)
+    assert not store.has(name)
+    assert store.put(name, packed)
+    assert not store.put(name, packed)
+    assert store.packed(name) == packed
+    assert store.has(name)
+
+
+def test_content_under_another_id_is_refused(store: BundleStore) -> None:
+    with pytest.raises(Invalid):
+        store.put("0" * 64, bundle.pack(files()))
+    with pytest.raises(NotFound):
+        store.packed("0" * 64)
+
+
+@pytest.mark.parametrize("name", ["", "../x", "A" * 64, "0" * 63])
+def test_what_is_no_id_is_nothing_that_is_kept(store: BundleStore, name: str) -> None:
+    with pytest.raises(NotFound):
+        store.packed(name)
+
+
+def test_a_damaged_bundle_is_never_used(store: BundleStore, tmp_path: Path) -> None:
+    name = kept(tmp_path)
+    file = tmp_path / "bundles" / f"{name}.zip"
+    for damage in (file.read_bytes()[:-40], bundle.pack(files("two"))):
+        file.write_bytes(damage)
+        with pytest.raises(Unavailable, match="damaged"):
+            store.unpacked(name)
+
+
+def test_what_was_lost_of_an_unpacked_bundle_is_made_good(store: BundleStore, tmp_path: Path) -> None:
+    name = kept(tmp_path)
+    folder = store.unpacked(name)
+    (folder / "helper.py").write_text("")
+    (folder / "lib" / "late.py").unlink()
+    again = store.unpacked(name)
+    assert again == folder
+    assert {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*.py")} == files()
+    assert [entry.name for entry in folder.parent.iterdir()] == [name]
+
+
+def test_many_workers_unpack_at_once(store: BundleStore, tmp_path: Path) -> None:
+    name = kept(tmp_path)
+    found: list[Any] = []
+
+    def unpack() -> None:
+        try:
+            found.append(store.unpacked(name))
+        except Exception as error:
+            found.append(error)
+
+    threads = [threading.Thread(target=unpack) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(found) == {tmp_path / "bundles" / "unpacked" / name}
+
+
+def test_what_is_removed_is_gone_from_the_node_too(store: BundleStore, tmp_path: Path) -> None:
+    name = kept(tmp_path)
+    folder = store.unpacked(name)
+    store.remove(name)
+    store.remove(name)
+    assert not folder.exists()
+    with pytest.raises(NotFound):
+        store.unpacked(name)
+
+
+def test_nodes_without_a_common_disk_share_a_url(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    url = f"memory://bundles-{tmp_path.name}"
+    one, other = BundleStore(tmp_path / "one", url), BundleStore(tmp_path / "other", url)
+    packed = bundle.pack(files())
+    name = bundle.id_of(packed)
+    BundleStore(tmp_path / "one").put(name, packed)  # as the command line of that machine leaves it
+    with pytest.raises(NotFound):
+        other.packed(name)
+    one.publish(name)
+    assert other.packed(name) == packed
+    one.remove(name)
+    other.folder.joinpath(f"{name}.zip").unlink()
+    with pytest.raises(NotFound):
+        other.packed(name)
+
+
+def test_a_store_that_does_not_answer_is_told_apart_from_one_without_the_bundle(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    store = BundleStore(tmp_path, "memory://somewhere")
+    store._remote = lambda _: (Broken(), "x")  # type: ignore[assignment,method-assign,return-value]
+    with pytest.raises(Unavailable):
+        store.packed("0" * 64)
+    with pytest.raises(Unavailable):
+        store.has("0" * 64)
+
+
+class Broken:
+    """A file system that is down."""
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*_: Any) -> None:
+            raise RuntimeError("no route")
+
+        return call
+
+
+# ── requirements ──
+
+
+class Pip:
+    """Stands for pip: remembers what it was asked, and makes what it is told."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+        self.code, self.said = 0, ""
+
+    def run(self, command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        self.asked.append(command)
+        target = Path(command[command.index("--target") + 1])
+        if self.code == 0:
+            target.mkdir()
+            (target / "made.py").write_text("")
+        return subprocess.CompletedProcess(command, self.code, self.said)
+
+
+@pytest.fixture
+def pip(monkeypatch: pytest.MonkeyPatch) -> Pip:
+    pip = Pip()
+    monkeypatch.setattr(module.subprocess, "run", pip.run)
+    return pip
+
+
+def installed(store: BundleStore, tmp_path: Path, requirements: str, version: str = "one") -> Path | None:
+    name = kept(tmp_path, version, **{"requirements.txt": requirements})
+    return store.packages(name, store.unpacked(name))
+
+
+def test_what_asks_for_nothing_needs_no_installation(store: BundleStore, tmp_path: Path, pip: Pip) -> None:
+    assert installed(store, tmp_path, "# nothing\n\n  # at all") is None
+    assert pip.asked == []
+
+
+def test_the_same_requirements_are_installed_once(store: BundleStore, tmp_path: Path, pip: Pip) -> None:
+    one = installed(store, tmp_path, "numpy==2.0\n")
+    assert one is not None
+    assert (one / "made.py").exists()
+    assert installed(store, tmp_path, "numpy==2.0  # why\n", "two") == one
+    assert installed(store, tmp_path, "numpy==2.1\n") != one
+    assert len(pip.asked) == 2
+    assert sorted(entry.suffix for entry in one.parent.iterdir()) == ["", "", ".lock", ".lock"]
+
+
+def test_requirements_that_are_files_or_options_belong_to_their_bundle(
+    store: BundleStore, tmp_path: Path, pip: Pip
+) -> None:
+    for line in ("./wheels/a.whl", "-r more.txt", "--index-url https://x/"):
+        assert installed(store, tmp_path, line) != installed(store, tmp_path, line, "two")
+
+
+def test_what_our_own_code_stands_on_is_pinned(store: BundleStore, tmp_path: Path, monkeypatch: Any) -> None:
+    seen = []
+
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        seen.append(Path(command[command.index("--constraint") + 1]).read_text())
+        return subprocess.CompletedProcess(command, 0, "")
+
+    monkeypatch.setattr(module.subprocess, "run", run)
+    assert installed(store, tmp_path, "msgspec\n") is not None
+    assert "msgspec==" in seen[0]
+
+
+def test_what_pip_refuses_is_told_and_leaves_nothing(store: BundleStore, tmp_path: Path, pip: Pip) -> None:
+    pip.code, pip.said = 1, "Looking\nERROR: No matching distribution found for nosuch==1\n"
+    with pytest.raises(Invalid, match="No matching distribution found for nosuch==1") as refused:
+        installed(store, tmp_path, "nosuch==1\n")
+    assert refused.value.details[0][0] == "requirements.txt"
+    folder = tmp_path / "bundles" / "packages"
+    assert [entry.suffix for entry in folder.iterdir()] == [".lock"]
+    pip.code = 0
+    assert installed(store, tmp_path, "nosuch==1\n") is not None, "it is tried again"
+
+
+def test_what_nobody_used_for_long_leaves_the_node(store: BundleStore, tmp_path: Path, pip: Pip) -> None:
+    old, used = installed(store, tmp_path, "a\n"), installed(store, tmp_path, "b\n")
+    assert old is not None
+    assert used is not None
+    os.utime(old, (0, 0))
+    assert installed(store, tmp_path, "c\n") is not None
+    assert (old.exists(), used.exists()) == (False, True)
+
+
+def test_comments_and_blank_lines_say_nothing(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("a==1 # x\n\n#b\nc @ https://h/c.whl#sha256=1\n")
+    assert requirements_in(tmp_path) == ["a==1", "c @ https://h/c.whl#sha256=1"]
+    (tmp_path / "requirements.txt").write_bytes(b"\xff\xff")
+    with pytest.raises(Invalid, match=r"requirements\.txt"):
+        requirements_in(tmp_path)
+
+
+@pytest.mark.slow
+def test_two_bundles_have_two_versions_of_a_package(store: BundleStore, tmp_path: Path) -> None:
+    places = [installed(store, tmp_path, f"iniconfig=={version}\n") for version in ("1.1.1", "2.0.0")]
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", "import importlib.metadata as m; print(m.version('iniconfig'))"],
+            env={**os.environ, "PYTHONPATH": str(place)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for place in places
+    ]
+    assert told == ["1.1.1", "2.0.0"]
+    with pytest.raises(Invalid, match="surely-not-a-package-of-anybody"):
+        installed(store, tmp_path, "surely-not-a-package-of-anybody==1\n")

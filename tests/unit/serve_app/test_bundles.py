@@ -1,0 +1,193 @@
+"""serve_app.bundles and actors.bundle_keeper: from a zip to versions that pin it, and from there to nothing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import serve_app.bundles as module
+from actors.bundle_store import BundleStore
+from actors.clock import Clock
+from actors.settings import Settings
+from orchestrator import bundle, codec
+from orchestrator.definition import Definition, TaskSpec
+from orchestrator.errors import Conflict, Invalid, NotFound
+from orchestrator.ids import DEFAULT_TENANT
+from orchestrator.views import Idempotency, Trigger
+from serve_app.bundles import Bundles
+from serve_app.gateway import Gateway
+from tests.bundle_builders import files
+from tests.fakes_journal import MemoryJournal
+from tests.unit.serve_app.test_gateway import Stage
+
+HOUR = timedelta(hours=1)
+
+
+class SetClock(Clock):
+    """Moves when a test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = datetime(2026, 1, 2, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.at
+
+
+class World:
+    """A replica over a journal in memory; the check process is one in name only."""
+
+    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.home = home
+        self.journal = MemoryJournal()
+        self.clock = SetClock()
+        self.gateway = Gateway(self.journal, Stage(), self.clock)
+        self.bundles = Bundles(self.journal, self.gateway.define_dag, self.clock, Settings(home=str(home)))
+        self.store = BundleStore(home)
+        self.found: list[Definition] | Invalid = [Definition("flow", "me", tasks=(TaskSpec("a", type="core.sleep"),))]
+        monkeypatch.setattr(module, "check", self._check)
+
+    def _check(self, folder: Path, *_: Any) -> list[Definition]:
+        assert (folder / "flow.py").exists()
+        if isinstance(self.found, Invalid):
+            raise self.found
+        return self.found
+
+    async def put(self, version: str) -> str:
+        packed = bundle.pack(files(version))
+        name = bundle.id_of(packed)
+        await self.bundles.put(name, packed)
+        return name
+
+    async def deploy(self, version: str, key: str | None = None) -> tuple[str, list[int]]:
+        name = await self.put(version)
+        idem = Idempotency(key, "f") if key else None
+        return name, [each.version for each in await self.bundles.deploy(name, idem)]
+
+    async def run(self) -> str:
+        return (await self.gateway.trigger(DEFAULT_TENANT, Trigger(dag_id="flow"), None)).run_id
+
+    async def kept(self) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+        return {view.bundle: (view.dags, view.current) for view in await self.bundles.bundles()}
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(tmp_path, monkeypatch)
+
+
+async def test_a_bundle_is_kept_once_under_its_own_id(world: World) -> None:
+    packed = bundle.pack(files())
+    name = bundle.id_of(packed)
+    stored = [await world.bundles.put(name, packed) for _ in range(2)]
+    assert [(each.bundle, each.files, each.created) for each in stored] == [(name, 3, True), (name, 3, False)]
+    with pytest.raises(Invalid, match="not 0000"):
+        await world.bundles.put("0" * 64, packed)
+    assert list(await world.kept()) == [name]
+
+
+async def test_a_version_names_its_bundle_and_other_code_is_another_version(world: World) -> None:
+    one, versions = await world.deploy("one")
+    assert versions == [1]
+    old = await world.run()
+    two, versions = await world.deploy("two")
+    assert versions == [2]
+    assert (await world.deploy("two"))[1] == [2], "the same content is the same version"
+    pinned = await world.journal.summary(old)
+    assert pinned is not None
+    blobs = [await world.journal.definition(DEFAULT_TENANT, "flow", version) for version in (pinned.dag_version, 2)]
+    assert [codec.decode_definition(blob).bundle for blob in blobs if blob] == [one, two]
+    assert await world.kept() == {two: (("flow",), ("flow",)), one: (("flow",), ())}
+
+
+async def test_a_definition_without_tasks_keeps_the_bundle_with_them(world: World) -> None:
+    name, _ = await world.deploy("one")
+    changed = Definition("flow", "somebody else")
+    await world.gateway.define_dag(DEFAULT_TENANT, changed, keep_tasks=True, expect=None, idem=None)
+    view = await world.gateway.dag(DEFAULT_TENANT, "flow")
+    assert (view.version, view.definition.bundle, view.definition.owner) == (2, name, "somebody else")
+
+
+async def test_a_broken_bundle_changes_nothing(world: World) -> None:
+    world.found = Invalid("flow.py: NameError", (("traceback", "…"),))
+    name = await world.put("one")
+    with pytest.raises(Invalid, match="NameError"):
+        await world.bundles.deploy(name, None)
+    with pytest.raises(NotFound):
+        await world.gateway.dag(DEFAULT_TENANT, "flow")
+    assert await world.kept() == {name: ((), ())}
+
+
+async def test_what_the_operator_left_in_the_data_directory_is_deployed_too(world: World) -> None:
+    packed = bundle.pack(files())
+    world.store.put(bundle.id_of(packed), packed)
+    assert [each.dag_id for each in await world.bundles.deploy(bundle.id_of(packed), None)] == ["flow"]
+    with pytest.raises(NotFound):
+        await world.bundles.deploy("0" * 64, None)
+
+
+async def test_a_deploy_that_is_repeated_late_does_not_bring_old_code_back(world: World) -> None:
+    one, _ = await world.deploy("one", key="k1")
+    await world.deploy("two", key="k2")
+    (again,) = await world.bundles.deploy(one, Idempotency("k1", "f"))
+    assert (again.version, again.replayed) == (1, True)
+    assert (await world.gateway.dag(DEFAULT_TENANT, "flow")).version == 2
+    (back,) = await world.bundles.deploy(one, Idempotency("k3", "f"))
+    assert not back.replayed
+    assert (await world.gateway.dag(DEFAULT_TENANT, "flow")).definition.bundle == one
+
+
+async def test_there_is_an_end_to_what_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = await world.put("one")
+    monkeypatch.setattr(module, "KEPT_MAX", len(world.store.packed(name)) + 10)
+    with pytest.raises(Conflict, match="bundles prune"):
+        await world.put("two")
+    assert await world.put("one") == name, "what is there already needs no room"
+
+
+# ── letting go ──
+
+
+async def test_what_nobody_needs_goes_after_a_while(world: World) -> None:
+    name = await world.put("one")
+    assert list(await world.bundles.prune(HOUR)) == []
+    world.clock.at += HOUR
+    assert list(await world.bundles.prune(HOUR)) == [name]
+    assert await world.kept() == {}
+    assert not world.store.has(name)
+
+
+async def test_what_a_version_or_a_run_needs_stays(world: World) -> None:
+    one, _ = await world.deploy("one")
+    run_id = await world.run()
+    two, _ = await world.deploy("two")
+    three, _ = await world.deploy("three")
+    world.clock.at += 2 * HOUR
+    assert list(await world.bundles.prune(HOUR)) == [two], "one has a run that can be retried, three is current"
+    assert sorted(await world.kept()) == sorted([one, three])
+    del world.journal.runs[run_id]  # as one that left for the archive
+    assert list(await world.bundles.prune(HOUR)) == [one]
+    assert await world.kept() == {three: (("flow",), ("flow",))}
+
+
+async def test_what_was_touched_between_the_look_and_the_step_stays(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, _ = await world.deploy("one")
+    await world.deploy("two")
+    world.clock.at += 2 * HOUR
+    keeper = world.bundles._keeper
+    looked = keeper._is_needed
+
+    async def meanwhile(which: str, dags: list[str]) -> bool:
+        needed = await looked(which, dags)
+        if which == name:
+            await world.deploy("one")
+        return needed
+
+    monkeypatch.setattr(keeper, "_is_needed", meanwhile)
+    assert list(await world.bundles.prune(HOUR)) == []
+    assert world.store.has(name)
