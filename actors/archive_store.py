@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import importlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,6 +27,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from actors.filesystems import filesystem
 from orchestrator import archive
 from orchestrator.archive import Shelved
 from orchestrator.errors import Invalid, Unavailable
@@ -217,7 +217,7 @@ class _Remote:
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
-        self._files, self._root = _filesystem(url)
+        self._files, self._root = filesystem(url)
 
     def write(self, name: str, data: bytes) -> str:
         """Kept by the store once this returns."""
@@ -246,7 +246,7 @@ def shelf_at(to: str, folder: Path) -> Shelf:
 def _read(folder: Path, place: _Place) -> bytes:
     try:
         if "://" in place.segment:
-            files, path = _filesystem(place.segment)
+            files, path = filesystem(place.segment)
             data: bytes = files.cat_file(path, start=place.start, end=place.start + place.size)
             return data
         with open(folder / place.segment, "rb") as file:  # an absolute place stays what it is
@@ -256,18 +256,6 @@ def _read(folder: Path, place: _Place) -> bytes:
         raise
     except Exception as error:
         raise Unavailable(f"the archive's segment {place.segment}: {error}") from error
-
-
-def _filesystem(url: str) -> tuple[Any, str]:
-    """(file system, path in it). Raises Invalid without fsspec, or without what this kind of URL needs."""
-    try:
-        core = importlib.import_module("fsspec.core")
-        files, path = core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise Invalid(
-            f"{url}: {error}; install ray-orchestrator[archive] and the store's own fsspec package"
-        ) from error
-    return files, str(path)
 
 
 def _sync_folder(folder: Path) -> None:

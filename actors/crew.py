@@ -76,6 +76,8 @@ class Seat:
     starts: int | None = None
     #: nobody has had a look yet at what could run on it
     fresh: bool = False
+    #: Ray's id of the node that the worker is on; "" = it has not said so yet
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,8 @@ class Crew:
         self._pings_missed_max = max(1, round(settings.worker_lease_s / settings.worker_ping_s))
         self._number = 0
         self.seats: dict[str, Seat] = {}
+        #: worker -> node it was on last
+        self._nodes: dict[str, str] = {}
         #: worker -> batches whose reports are durable, to be told with the next one, whatever seat it has then
         self._acks: dict[str, list[int]] = {}
         #: worker -> newest lease for tasks with a need that was given back: a grant that comes again is void
@@ -143,7 +147,7 @@ class Crew:
             return True
         if known is not None:  # replaced before we heard of its death
             self._lost(known)
-        self.seats[worker] = Seat(worker, incarnation, lease)
+        self.seats[worker] = Seat(worker, incarnation, lease, node=self._nodes.get(worker, ""))
         return True
 
     def bind(self, grant: Bound) -> bool:
@@ -280,6 +284,8 @@ class Crew:
         seat = self.seats.get(ended.worker)
         if seat is None:
             return []
+        if seat.node != ended.settled.node:
+            seat.node = self._nodes[ended.worker] = ended.settled.node
         settled = {(r.run_id, r.task, r.attempt) for r in ended.settled.reports} | set(ended.settled.untouched)
         for batch in seat.batches.values():
             if batch.open:

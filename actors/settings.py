@@ -46,6 +46,16 @@ class Settings:
     dashboard_port: int = _setting(0, "ORCHESTRATOR_DASHBOARD_PORT")
     object_store_memory_bytes: int = _setting(200_000_000, "ORCHESTRATOR_OBJECT_STORE_MEMORY_BYTES")
 
+    # -- large values that tasks return (`actors/artifacts.py`)
+    #: where they are stored; empty = `<home>/artifacts`. A node that has this in its own environment goes by that
+    artifacts_dir: str = _setting("", "ORCHESTRATOR_ARTIFACTS_DIR")
+    #: fsspec URL of a store that they are kept in instead; empty = there is none
+    artifacts_url: str = _setting("", "ORCHESTRATOR_ARTIFACTS_URL")
+    #: what a node has of values that it can have again
+    artifacts_cache_bytes: int = _setting(10 * 1024**3, "ORCHESTRATOR_ARTIFACTS_CACHE_BYTES")
+    #: values in the memory of one node; 0 = half of what /dev/shm holds
+    memory_values_bytes: int = _setting(0, "ORCHESTRATOR_MEMORY_VALUES_BYTES")
+
     # -- the journal
     #: a Redis >= 7 or Valkey kept by somebody else; empty = embedded Valkey under `home`
     redis_url: str = _setting("", "REDIS_URL", secret=True)
@@ -244,6 +254,11 @@ class Settings:
         """A path inside the data directory."""
         return Path(self.home, *parts)
 
+    @property
+    def artifacts(self) -> Path:
+        """Where large values are stored."""
+        return Path(self.artifacts_dir) if self.artifacts_dir else self.path("artifacts")
+
     def with_journal(self, url: str) -> Settings:
         """The same settings, now that the journal answers at `url`."""
         return dataclasses.replace(self, journal_url=url)
@@ -273,6 +288,9 @@ def read_settings(environ: Mapping[str, str], **given: Any) -> Settings:
     Raises Invalid for a value that cannot be read, naming the variable.
     """
     values = _from_environ(environ) | {name: value for name, value in given.items() if value is not None}
+    url = values.get("artifacts_url", "")
+    if url.startswith(("file://", "/")):  # a folder that all nodes see, which can be mapped as it is
+        values |= {"artifacts_dir": url.removeprefix("file://"), "artifacts_url": ""}
     settings = Settings(**values)
     class_weights(settings)
     given_paths: dict[str, Any] = {name: _absolute(path) for name in _OPTIONAL_PATHS if (path := values.get(name))}
@@ -302,6 +320,7 @@ def class_weights(settings: Settings) -> dict[tuple[int, str], float]:
 
 #: files and folders that need not be given
 _OPTIONAL_PATHS = (
+    "artifacts_dir",
     "executors_file",
     "blueprints_dir",
     "clients_config_path",

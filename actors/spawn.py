@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from functools import partial
+from io import BufferedWriter
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -19,11 +21,13 @@ from ray.exceptions import RayError
 
 from actors import embedded, process
 from actors.archiver import Archiver
+from actors.artifact_places import paths_of
 from actors.attempt_log import RedisLogSink
 from actors.batched import Batched
 from actors.cache_sweeper import CacheSweeper
 from actors.clock import Clock
 from actors.directory import TELL_S, RayPeers
+from actors.fetched_values import chunks
 from actors.journal import Journal
 from actors.kubernetes_actor import KubernetesActor
 from actors.kubernetes_cluster import Cluster
@@ -52,6 +56,7 @@ from actors.tracer import Tracer
 from actors.worker_actor import CONTROL_METHODS, WorkerActor
 from orchestrator import codec
 from orchestrator.errors import ActorUnreachable, Unavailable
+from orchestrator.messages import Value
 
 #: seconds the cast may take to be there
 START_S = 60.0
@@ -63,6 +68,8 @@ ANSWER_S = 1.0
 CONTROL_THREADS = 2
 #: Kubernetes Jobs waited for at a time: one call each
 EXCHANGES_MAX = 1_000_000
+#: pieces of a value that are on their way between two nodes at a time
+PIECES_MAX = 2
 #: requests that the gateway has at a time
 REQUESTS_MAX = 100_000
 
@@ -127,7 +134,8 @@ class SupervisorProcess(Supervisor):
         super().__init__(RayStage(made), peers, journal, made)
         self.start()
         store = PlanStore(Path(made.plans_root))
-        self._keeper = PlanKeeper(journal, peers, store, Clock(), made, self.dismiss)
+        nodes = RayNodes(settings)
+        self._keeper = PlanKeeper(journal, peers, store, Clock(), made, self.dismiss, node=own_node(), nodes=nodes)
         self._keeper.start()
         self._retention = Retention(journal, Clock(), made)
         self._retention.start()
@@ -168,7 +176,7 @@ class WorkerProcess(WorkerActor):
 
     def __init__(self, name: str, pool: str, settings: dict[str, Any]) -> None:
         process.settle()
-        super().__init__(name, settings, notes=RayNotes())
+        super().__init__(name, settings, notes=RayNotes(), node=own_node(), nodes=RayNodes(settings))
         self._where = f"{name} ({pool})"
 
     def __repr__(self) -> str:
@@ -190,6 +198,38 @@ class RayNotes:
         except (RayError, ValueError) as failed:
             raise ActorUnreachable(owner, type(failed).__name__) from failed
         return bool(accepted)
+
+
+class RayNodes:
+    """`fetched_values.Nodes` over Ray: a task on the other node reads the file, and Ray carries it in pieces."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._settings = settings
+
+    def copy(self, value: Value, to: BufferedWriter) -> None:
+        """The artifact is in the file. Raises FileNotFoundError when its node has not got it, or is gone."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        where = NodeAffinitySchedulingStrategy(value.node, soft=False)
+        task: Any = ray.remote(_pieces)
+        options = {"num_cpus": 0, "max_retries": 0, "enable_task_events": False, "num_returns": "streaming"}
+        pieces = task.options(scheduling_strategy=where, _generator_backpressure_num_objects=PIECES_MAX, **options)
+        try:
+            for piece in pieces.remote(self._settings, value.artifact):
+                to.write(ray.get(piece))
+        except RayError as failed:
+            logging.getLogger(__name__).warning("%s cannot be had from node %s: %s", value.artifact, value.node, failed)
+            raise FileNotFoundError(value.artifact) from failed
+
+
+def _pieces(settings: dict[str, Any], name: str) -> Iterator[bytes]:
+    """Runs on the node that has the artifact."""
+    yield from chunks(paths_of(Settings.from_dict(settings), name))
+
+
+def own_node() -> str:
+    """Ray's id of the node that this process is on."""
+    return str(ray.get_runtime_context().get_node_id())
 
 
 class RayControlPlane:

@@ -17,12 +17,13 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from actors.artifacts import Artifacts
+from actors.artifact_places import artifacts_of
 from actors.attempt_log import LogSink, RedisLogSink
 from actors.batch_book import Batch, BatchBook
 from actors.clock import Clock
 from actors.entrypoints import Entrypoints
 from actors.executor import Executor
+from actors.fetched_values import Nodes
 from actors.settings import Settings
 from actors.work import NoNotes, NoteSink
 from orchestrator import codec
@@ -35,7 +36,10 @@ REASONS = ("cancelled", "timed_out", "stalled")
 
 
 class WorkerActor:
-    """One worker slot. `logs` and `notes` default to the journal and to nowhere."""
+    """One worker slot. `logs` and `notes` default to the journal and to nowhere.
+
+    `node` is Ray's id of the node it is on, and `nodes` its way to what others have.
+    """
 
     def __init__(
         self,
@@ -44,14 +48,17 @@ class WorkerActor:
         *,
         logs: LogSink | None = None,
         notes: NoteSink | None = None,
+        node: str = "",
+        nodes: Nodes | None = None,
     ) -> None:
         values = Settings.from_dict(settings)
         clock = Clock()
         self._name = name
         self._incarnation = clock.token()[:12]
         self._book = BatchBook(clock.monotonic)
+        self._node = node
         self._executor = Executor(
-            artifacts=Artifacts(values.path("artifacts")),
+            artifacts=artifacts_of(values, node, nodes),
             entrypoints=Entrypoints(values.import_dirs),
             logs=logs or RedisLogSink(values.journal_url),
             notes=notes or NoNotes(),
@@ -69,7 +76,7 @@ class WorkerActor:
                 self._run(batch, exchange)
             reports, untouched = self._book.answer(exchange)
         return codec.encode_settled(
-            Settled(self._name, self._incarnation, exchange.batch, tuple(reports), tuple(untouched))
+            Settled(self._name, self._incarnation, exchange.batch, tuple(reports), tuple(untouched), self._node)
         )
 
     def give_back(self, owner: str, up_to_batch: int, epoch: int | None = None) -> bytes:
@@ -78,7 +85,9 @@ class WorkerActor:
         Its `batch` is the newest one that has arrived: later ones up to `up_to_batch` will come back untouched.
         """
         newest, reports, untouched = self._book.give_back(owner, up_to_batch, epoch)
-        return codec.encode_settled(Settled(self._name, self._incarnation, newest, tuple(reports), tuple(untouched)))
+        return codec.encode_settled(
+            Settled(self._name, self._incarnation, newest, tuple(reports), tuple(untouched), self._node)
+        )
 
     def cancel(self, run_id: str, task: str, attempt: int, reason: str) -> bool:
         """Stop an attempt, for one of REASONS. True when its report will say so: the first reason given."""

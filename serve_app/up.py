@@ -33,7 +33,10 @@ from typing import Any
 
 import msgspec
 
+from actors import memory_values
+from actors.artifact_places import root_of
 from actors.clock import Clock
+from actors.filesystems import filesystem
 from actors.settings import Settings
 from actors.span_export import installed
 from actors.token_files import plain_file_tokens
@@ -165,7 +168,8 @@ def down(folder: Path, say: Say) -> bool:
         _wait(lambda: not home.is_claimed(folder), _END_S, f"pid {server.pid} does not end; see {folder}/logs/up.log")
     elif home.is_claimed(folder):
         raise Unavailable(f"a server is starting on {folder}; try again in a moment")
-    # a server that was killed leaves its journal's server behind
+    # a server that was killed leaves its journal's server behind, and values in memory
+    memory_values.clear(folder.absolute() / "artifacts")
     return embedded.stop(folder) or server is not None
 
 
@@ -258,6 +262,8 @@ def _check_extras(settings: Settings) -> None:
     """Refuse what would fail in an actor, where nobody sees it."""
     if settings.traced and not installed():
         raise Invalid("OTEL_EXPORTER_OTLP_ENDPOINT is set: install ray-orchestrator[otel], or unset it")
+    if settings.artifacts_url:
+        filesystem(settings.artifacts_url)
 
 
 def _check(settings: Settings, tokens: dict[str, str]) -> None:
@@ -292,6 +298,7 @@ def _start(settings: Settings, server: home.Server, say: Say, ends: ExitStack) -
         os.environ.update(proxy_environment(Path(sockets)))
     if settings.embedded:
         ends.callback(_stop_journal, settings)
+    ends.callback(memory_values.clear, root_of(settings))
     ends.callback(_stop_ray)
     ends.callback(_stop_actors)
     with ThreadPoolExecutor(1) as pool:
