@@ -19,7 +19,7 @@ from zlib import crc32
 import ray
 from ray.exceptions import RayError
 
-from actors import embedded, process
+from actors import embedded, placement, process
 from actors.archiver import Archiver
 from actors.artifact_places import paths_of
 from actors.attempt_log import RedisLogSink
@@ -147,6 +147,10 @@ class SupervisorProcess(Supervisor):
         self._archiver = Archiver(journal, Clock(), made)
         self._archiver.start()
 
+    async def whose(self) -> str:
+        """Fingerprint of the settings that say whose actors these are."""
+        return self._settings.fingerprint
+
     async def wake_archiver(self, _blob: bytes) -> None:
         """Somebody wants runs to leave for the archive."""
         self._archiver.wake()
@@ -176,7 +180,7 @@ class WorkerProcess(WorkerActor):
 
     def __init__(self, name: str, pool: str, settings: dict[str, Any]) -> None:
         process.settle()
-        super().__init__(name, settings, notes=RayNotes(), node=own_node(), nodes=RayNodes(settings))
+        super().__init__(name, settings, notes=RayNotes(), node_id=own_node(), nodes=RayNodes(settings))
         self._where = f"{name} ({pool})"
 
     def __repr__(self) -> str:
@@ -355,7 +359,8 @@ class RayStage:
 
 
 def _create(kind: type, name: str, settings: Settings, concurrency: int = 10_000) -> Any:
-    made: Any = ray.remote(kind).options(name=name, max_concurrency=concurrency, **_CONTROL)
+    options = _CONTROL | placement.options(name, settings)
+    made: Any = ray.remote(kind).options(name=name, max_concurrency=concurrency, **options)
     return made.remote(name, settings.to_dict())
 
 
@@ -370,7 +375,8 @@ def _create_outside(name: str, settings: Settings) -> Any:
 def _create_worker(name: str, pool: str, settings: Settings) -> Any:
     # Ray's own types do not know this keyword
     made = ray.remote(concurrency_groups={"control": CONTROL_THREADS})(WorkerProcess)  # type: ignore[call-overload]
-    return made.options(name=name, **_CONTROL).remote(name, pool, settings.to_dict())
+    options = _CONTROL | placement.options(name, settings)
+    return made.options(name=name, **options).remote(name, pool, settings.to_dict())
 
 
 def start(settings: Settings) -> None:
@@ -379,12 +385,23 @@ def start(settings: Settings) -> None:
     handles = [_create(SupervisorProcess, SUPERVISOR, settings), _create(SchedulerProcess, SCHEDULER, settings)]
     handles += [_create_outside(GATEWAY, settings)] if settings.works_outside else []
     handles += [_create(RunActorProcess, run_actor_name(n), settings) for n in range(settings.run_actors_max)]
-    handles += [_create_worker(worker_name("default", n), "default", settings) for n in range(settings.worker_count)]
-    pings = [handle.ping.remote() for handle in handles]
+    workers = [_create_worker(worker_name("default", n), "default", settings) for n in range(settings.worker_count)]
+    # on a cluster a worker may have to wait for room
+    pings = [handle.ping.remote() for handle in (handles if settings.ray_address else handles + workers)]
     answered, missing = ray.wait(pings, num_returns=len(pings), timeout=START_S)
     if missing:
         raise Unavailable(f"{len(missing)} of {len(pings)} control actors did not start within {START_S:.0f} s")
     ray.get(answered)
+
+
+def whose() -> str | None:
+    """Fingerprint of the orchestrator that has its actors on the cluster; None = there is none that could tell."""
+    try:
+        supervisor: Any = ray.get_actor(SUPERVISOR, NAMESPACE)
+        fingerprint: Any = ray.get(supervisor.whose.remote(), timeout=NOTE_S)
+    except (RayError, ValueError):
+        return None
+    return str(fingerprint)
 
 
 def stop() -> None:

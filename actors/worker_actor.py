@@ -36,9 +36,9 @@ REASONS = ("cancelled", "timed_out", "stalled")
 
 
 class WorkerActor:
-    """One worker slot. `logs` and `notes` default to the journal and to nowhere.
+    """One worker slot on the node of that id. `logs` and `notes` default to the journal and to nowhere.
 
-    `node` is Ray's id of the node it is on, and `nodes` its way to what others have.
+    `nodes` is the way to what other nodes have.
     """
 
     def __init__(
@@ -48,17 +48,17 @@ class WorkerActor:
         *,
         logs: LogSink | None = None,
         notes: NoteSink | None = None,
-        node: str = "",
+        node_id: str = "",
         nodes: Nodes | None = None,
     ) -> None:
         values = Settings.from_dict(settings)
         clock = Clock()
         self._name = name
+        self._node_id = node_id
         self._incarnation = clock.token()[:12]
         self._book = BatchBook(clock.monotonic)
-        self._node = node
         self._executor = Executor(
-            artifacts=artifacts_of(values, node, nodes),
+            artifacts=artifacts_of(values, node_id, nodes),
             entrypoints=Entrypoints(values.import_dirs),
             logs=logs or RedisLogSink(values.journal_url),
             notes=notes or NoNotes(),
@@ -76,7 +76,7 @@ class WorkerActor:
                 self._run(batch, exchange)
             reports, untouched = self._book.answer(exchange)
         return codec.encode_settled(
-            Settled(self._name, self._incarnation, exchange.batch, tuple(reports), tuple(untouched), self._node)
+            Settled(self._name, self._incarnation, exchange.batch, tuple(reports), tuple(untouched), self._node_id)
         )
 
     def give_back(self, owner: str, up_to_batch: int, epoch: int | None = None) -> bytes:
@@ -86,7 +86,7 @@ class WorkerActor:
         """
         newest, reports, untouched = self._book.give_back(owner, up_to_batch, epoch)
         return codec.encode_settled(
-            Settled(self._name, self._incarnation, newest, tuple(reports), tuple(untouched), self._node)
+            Settled(self._name, self._incarnation, newest, tuple(reports), tuple(untouched), self._node_id)
         )
 
     def cancel(self, run_id: str, task: str, attempt: int, reason: str) -> bool:
@@ -115,9 +115,9 @@ class WorkerActor:
         """The incarnation of this process."""
         return self._incarnation
 
-    def where(self) -> tuple[str, int]:
-        """Host name and process id."""
-        return socket.gethostname(), os.getpid()
+    def where(self) -> tuple[str, int, str]:
+        """Host name, process id and the id of Ray's node."""
+        return socket.gethostname(), os.getpid(), self._node_id
 
     def _run(self, batch: Batch, exchange: Exchange) -> None:
         runs = {run.run_id: run for run in exchange.runs}
