@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from actors.artifacts import INLINE_MAX, INSTANCE_INLINE_MAX, Artifacts
+from actors.artifacts import INLINE_MAX, INSTANCE_INLINE_MAX, Artifacts, MissingArtifact
 from actors.attempt import LiveAttempt
 from actors.attempt_log import AttemptLog, LogSink, Shipper, capturing
 from actors.durable_sleep import Suspended
@@ -76,6 +76,7 @@ class Executor:
             error = caught
         reason = attempt.end()
         took_s = time.perf_counter() - started_s
+        read_bytes, fetched_bytes = self._shop.artifacts.take_counts()
         log.close()
         if reason is not None:
             return Report(task.run_id, task.task, task.attempt, reason, error=_why(reason, task), took_s=took_s)
@@ -85,6 +86,9 @@ class Executor:
         if isinstance(error, Suspended):
             at = (task.run_id, task.task, task.attempt)
             return Report(*at, "suspended", error.value(), error=one_line(error, Suspended), took_s=took_s)
+        if isinstance(error, MissingArtifact):
+            at = (task.run_id, task.task, task.attempt)
+            return Report(*at, "missing", error=one_line(error, TaskFailed), took_s=took_s, missing=error.names)
         if error is not None:
             permanent = isinstance(error, PermanentFailure)
             return Report(
@@ -97,7 +101,17 @@ class Executor:
                 took_s=took_s,
                 raised=names_of(error, getattr(error, "marks", ())),
             )
-        return Report(task.run_id, task.task, task.attempt, "ok", value, took_s=took_s, length=length)
+        return Report(
+            task.run_id,
+            task.task,
+            task.attempt,
+            "ok",
+            value,
+            took_s=took_s,
+            length=length,
+            read_bytes=read_bytes,
+            fetched_bytes=fetched_bytes,
+        )
 
     def _run_bundled(self, bundles: Bundles, task: Assignment, run: RunContext, attempt: LiveAttempt) -> Report:
         started_s = time.perf_counter()
@@ -130,7 +144,8 @@ class Executor:
         try:
             returned = kind(Work(task, run, attempt, log, self._shop))
             inline_max = INLINE_MAX if task.mapped is None or task.mapped.index is None else INSTANCE_INLINE_MAX
-            value = self._shop.artifacts.keep(task.run_id, task.task, task.attempt, returned, inline_max)
+            at = (task.run_id, task.task, task.attempt)
+            value = self._shop.artifacts.keep(*at, returned, inline_max, in_memory=task.in_memory)
             is_list = value.artifact is not None and isinstance(returned, list | tuple)
             return value, len(returned) if is_list else None  # type: ignore[arg-type]  # a list has a length
         except BaseException as error:

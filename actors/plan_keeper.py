@@ -28,8 +28,10 @@ from zlib import crc32
 
 import msgspec
 
-from actors.artifacts import Artifacts, MissingArtifact
+from actors.artifact_places import artifacts_of
+from actors.artifacts import MissingArtifact
 from actors.clock import Clock
+from actors.fetched_values import Nodes
 from actors.hosted import instant
 from actors.names import own_actor_name, run_actor_name
 from actors.peers import Peers
@@ -88,6 +90,9 @@ class PlanKeeper:
         clock: Clock,
         settings: Settings,
         release: Callable[[str], Awaitable[None]],
+        *,
+        node: str = "",
+        nodes: Nodes | None = None,
     ) -> None:
         self._journal = journal
         self._peers = peers
@@ -96,7 +101,7 @@ class PlanKeeper:
         self._settings = settings
         #: ends the actor of that name, should it still be there
         self._release = release
-        self._artifacts = Artifacts(settings.path("artifacts"))
+        self._artifacts = artifacts_of(settings, node, nodes)
         self._kept: dict[str, _Kept] = {}
         self._loop: asyncio.Task[None] | None = None
 

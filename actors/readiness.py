@@ -11,7 +11,7 @@ Tasks of a run in Kubernetes want no seat: they leave as they become ready, JOBS
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -19,7 +19,7 @@ from actors.bound_work import BoundWork, cost_s
 from actors.crew import BATCH_MAX, TARGET_S, Crew, Seat
 from actors.hosted import HostedRun
 from actors.names import KUBERNETES
-from orchestrator import mapped, waits
+from orchestrator import locality, mapped, waits
 from orchestrator import run as runs
 from orchestrator.ageing import AgedQueue
 from orchestrator.headroom import BACKFILL, spares
@@ -47,6 +47,8 @@ class Sending:
     charged: bool = True
     expected_s: float = 0.0
     size: int = 0
+    #: nodes of other seats that get a batch in this turn, where a run has large values
+    rivals: frozenset[str] = frozenset()
 
     @property
     def full(self) -> bool:
@@ -82,6 +84,8 @@ class ReadyRuns:
         self._weight = 1
         #: an empty queue for the next leaf
         self._spare: AgedQueue | None = None
+        #: of those that want seats, runs with large values, whose tasks rather run where these are
+        self._placed: set[str] = set()
         #: runs whose tasks are Kubernetes Jobs
         self._outside: dict[str, HostedRun] = {}
         #: ready tasks with needs
@@ -106,6 +110,8 @@ class ReadyRuns:
             else:
                 self._outside.pop(run.run_id, None)
         elif wants:
+            if run.homes is not None:
+                self._placed.add(run.run_id)
             if self._waiting.get(run.run_id) is not hosted or self._heads[run.run_id] != run.ready[0][0]:
                 self._put(hosted, hosted.leaf)
         elif run.run_id in self._waiting:
@@ -130,6 +136,8 @@ class ReadyRuns:
 
     def _take_off(self, run_id: str, leaf: Path) -> None:
         del self._waiting[run_id], self._heads[run_id]
+        if self._placed:
+            self._placed.discard(run_id)
         queue = self._queues[leaf]
         queue.drop(run_id)
         if not queue:
@@ -179,13 +187,24 @@ class ReadyRuns:
         charged = self._shares.contended or self._competing()
         share = -(-sum(len(hosted.run.ready) for hosted in self._waiting.values()) // len(seats))
         out = []
-        for seat in seats:
-            sending = self._fill(crew, Sending(seat, charged=charged), min(share, BATCH_MAX), begin)
+        while seats:
+            seat = seats.pop(self._nearest(seats) if self._placed else 0)
+            rivals = frozenset(other.node for other in seats) if self._placed else frozenset[str]()
+            sending = self._fill(crew, Sending(seat, charged=charged, rivals=rivals), min(share, BATCH_MAX), begin)
             if sending.size:
                 out.append(sending)
             elif not seat.kept:
                 break
         return out
+
+    def _nearest(self, seats: Sequence[Seat]) -> int:
+        """Which seat gets the next batch: the first, unless the task whose turn it is has its values elsewhere."""
+        leaf = self._alone or self._shares.next()
+        run = self._waiting[self._queues[leaf].first()].run if leaf else None
+        if run is None or run.homes is None or (position := locality.next_for(run, seats[0].node, ())) is None:
+            return 0
+        home = run.homes.of(position)
+        return next((i for i, seat in enumerate(seats) if home and seat.node == home), 0)
 
     def compose_bound(
         self,
@@ -297,12 +316,15 @@ def assignment(run: runs.Run, position: int) -> Assignment:
         part,
         waits.sleeps(run, position),
         spec.heartbeat_timeout_s,
+        spec.durability == "memory",
     )
 
 
 def _take(crew: Crew, hosted: HostedRun, sending: Sending, limit: int) -> list[int]:
     """Positions of one run that fit into the batch, taken off its ready heap."""
     run = hosted.run
+    if run.homes is not None:
+        return _take_near(crew, hosted, sending, limit)
     out: list[int] = []
     while run.ready and sending.size < limit:
         position = run.ready[0][1]
@@ -317,6 +339,23 @@ def _take(crew: Crew, hosted: HostedRun, sending: Sending, limit: int) -> list[i
         sending.size += len(taken)
         sending.expected_s += seconds * len(taken)
     return out
+
+
+def _take_near(crew: Crew, hosted: HostedRun, sending: Sending, limit: int) -> list[int]:
+    """The same of a run with large values: rather tasks that have theirs on the node of the seat."""
+    run, node = hosted.run, sending.seat.node
+    out: dict[int, None] = {}
+    while sending.size < limit and (position := locality.next_for(run, node, out)) is not None:
+        seconds = _seconds(crew, hosted, position)
+        home = run.homes.of(position) if run.homes is not None else ""
+        if sending.size and (sending.expected_s + seconds > TARGET_S or (home != node and home in sending.rivals)):
+            sending.expected_s = max(sending.expected_s, TARGET_S)
+            break
+        locality.take(run, position, node)
+        out[position] = None
+        sending.size += 1
+        sending.expected_s += seconds
+    return list(out)
 
 
 def _seconds(crew: Crew, hosted: HostedRun, position: int) -> float:

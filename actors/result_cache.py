@@ -72,19 +72,24 @@ class Recalled:
 
 
 class ResultCache:
-    """`artifacts` is where large results are; `spawn` starts a task of the actor, `post` fills its mailbox."""
+    """`artifacts` is where large results are, unless a store has them (`in_store`).
+
+    `spawn` starts a task of the actor, `post` fills its mailbox.
+    """
 
     def __init__(
         self,
         journal: Journal,
         clock: Clock,
         artifacts: Path,
+        in_store: bool,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         post: Callable[[Recalled], None],
     ) -> None:
         self._journal = journal
         self._clock = clock
         self._artifacts = artifacts
+        self._in_store = in_store
         self._spawn = spawn
         self._post = post
         #: kind -> key -> record to be written
@@ -172,7 +177,8 @@ class ResultCache:
         if caching.key_of(run, position) != found.wanted.key:
             return None  # what it is called with has changed meanwhile
         artifact = kept.value.artifact
-        return kept if artifact is None or Path(self._artifacts, artifact).is_file() else None
+        there = artifact is None or self._in_store or Path(self._artifacts, artifact).is_file()
+        return kept if there else None
 
     # ── when it has run ──
 

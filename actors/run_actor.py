@@ -63,7 +63,7 @@ from actors.peers import Peers, WorkerGone
 from actors.readiness import ReadyRuns, Sending, assignments
 from actors.reading import Reader
 from actors.result_cache import Recalled, ResultCache
-from actors.run_counts import counts_of
+from actors.run_counts import counts_of, label_of, moved
 from actors.settings import Settings, class_weights
 from actors.slot_time import TELL_S, SlotTime
 from actors.standing import Reporter
@@ -131,7 +131,8 @@ class RunActor(Living):
         self._reader = Reader(journal)
         self._windows = WindowCanceller(self, journal, peers)
         self._board = ApprovalBoard(self, journal)
-        self._cache = ResultCache(journal, clock, settings.path("artifacts"), self._spawn, self._post)
+        stored = (settings.artifacts, bool(settings.artifacts_url))
+        self._cache = ResultCache(journal, clock, *stored, self._spawn, self._post)
         self._callees = Callees(self, journal, clock, self._post, settings.traced)
         self._hosted: dict[str, Hosted] = {}
         #: messages for runs that are being read
@@ -620,6 +621,9 @@ class RunActor(Living):
         if hosted is not None:
             position = hosted.run.position(report.task)
             self._crew.took(hosted.run.compiled.keys[position], report.took_s)
+            if report.read_bytes or report.value.artifact is not None:
+                label = label_of(hosted.run.dag_id)
+                hosted.counts += [(f"{metric}|{label}", n) for metric, n in moved(report)]
 
     def _handle_gone(self, turn: _Turn, message: Gone) -> None:
         self._reporter.lost(message.worker, message.incarnation)

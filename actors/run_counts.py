@@ -5,6 +5,9 @@
     orchestrator_task_duration_seconds|<dag>|le|<bound>, …    start to end of attempts that workers had
     orchestrator_maps_total|<dag>, orchestrator_map_instances_total|<dag>
     orchestrator_task_waits_total|<dag>|<kind>, orchestrator_task_wait_seconds|<kind>|le|<bound>, …
+    orchestrator_value_written_bytes_total|<dag>, orchestrator_value_read_bytes_total|<dag>,
+    orchestrator_value_fetched_bytes_total|<dag>              large values, as attempts that succeeded had them
+    orchestrator_values_lost_total|<dag>
     orchestrator_signals_total|<dag>, orchestrator_votes_total|<dag>, orchestrator_run_compensations_total|<dag>
 
 They go out with the commit itself, so a crash neither loses nor doubles any; what the journal refuses to append, since
@@ -17,11 +20,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from orchestrator import events as e
 from orchestrator.definition import HIDDEN
+from orchestrator.messages import Report
 from orchestrator.ports import LATENCY_BOUNDS
 from orchestrator.run import Run
 
@@ -166,6 +170,21 @@ def kind_of(wait: e.Wait) -> str:
     return wait.kind or "nothing"
 
 
+def _reset(sums: _Sums, _run: Run, event: Any, _waited: object) -> None:
+    if event.lost:
+        sums.add("orchestrator_values_lost_total")
+
+
+def moved(report: Report) -> Iterator[tuple[str, int]]:
+    """Metric, without its label, and increment: large values that went through the hands of an attempt."""
+    if report.value.artifact is not None:
+        yield "orchestrator_value_written_bytes_total", report.value.size_bytes
+    if report.read_bytes:
+        yield "orchestrator_value_read_bytes_total", report.read_bytes
+    if report.fetched_bytes:
+        yield "orchestrator_value_fetched_bytes_total", report.fetched_bytes
+
+
 _LOOKS: dict[type[e.Event], Callable[[_Sums, Run, Any, dict[str, tuple[str, float]]], None]] = {
     e.TaskSucceeded: _succeeded,
     e.TaskFailed: _failed,
@@ -176,6 +195,7 @@ _LOOKS: dict[type[e.Event], Callable[[_Sums, Run, Any, dict[str, tuple[str, floa
     e.TaskCancelled: _ended("cancelled"),
     e.TaskExpanded: _expanded,
     e.TaskWaiting: _waiting,
+    e.TaskReset: _reset,
     e.TaskSuspended: lambda sums, *_: sums.add("orchestrator_task_waits_total", "|sleep"),
     e.SignalReceived: _one("orchestrator_signals_total"),
     e.VoteCast: _one("orchestrator_votes_total"),

@@ -8,6 +8,7 @@ default. Import stays light: every actor process reads this module.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -47,6 +48,16 @@ class Settings:
     dashboard_port: int = _setting(0, "ORCHESTRATOR_DASHBOARD_PORT")
     object_store_memory_bytes: int = _setting(200_000_000, "ORCHESTRATOR_OBJECT_STORE_MEMORY_BYTES")
 
+    # -- large values that tasks return (`actors/artifacts.py`)
+    #: where they are stored; empty = `<home>/artifacts`. A node that has this in its own environment goes by that
+    artifacts_dir: str = _setting("", "ORCHESTRATOR_ARTIFACTS_DIR")
+    #: fsspec URL of a store that they are kept in instead; empty = there is none
+    artifacts_url: str = _setting("", "ORCHESTRATOR_ARTIFACTS_URL")
+    #: what a node has of values that it can have again
+    artifacts_cache_bytes: int = _setting(10 * 1024**3, "ORCHESTRATOR_ARTIFACTS_CACHE_BYTES")
+    #: values in the memory of one node; 0 = half of what /dev/shm holds
+    memory_values_bytes: int = _setting(0, "ORCHESTRATOR_MEMORY_VALUES_BYTES")
+
     # -- the journal
     #: a Redis >= 7 or Valkey kept by somebody else; empty = embedded Valkey under `home`
     redis_url: str = _setting("", "REDIS_URL", secret=True)
@@ -55,7 +66,7 @@ class Settings:
 
     # -- sizes of the cast
     run_actors_max: int = _setting(2, "ORCHESTRATOR_RUN_ACTORS_MAX")
-    #: worker slots of pool `default`; 0 = one per CPU
+    #: worker slots of pool `default`; 0 = one per CPU, of a cluster that we join: one per CPU of its worker nodes
     workers: int = _setting(0, "ORCHESTRATOR_WORKERS")
     api_replicas: int = _setting(1, "ORCHESTRATOR_API_REPLICAS")
 
@@ -247,13 +258,27 @@ class Settings:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
+    @property
+    def fingerprint(self) -> str:
+        """Tells one orchestrator from another on the same cluster; says nothing about what it is made from."""
+        return hashlib.sha256(f"{self.home}\0{self.journal_url}".encode()).hexdigest()[:16]
+
     def path(self, *parts: str) -> Path:
         """A path inside the data directory."""
         return Path(self.home, *parts)
 
+    @property
+    def artifacts(self) -> Path:
+        """Where large values are stored."""
+        return Path(self.artifacts_dir) if self.artifacts_dir else self.path("artifacts")
+
     def with_journal(self, url: str) -> Settings:
         """The same settings, now that the journal answers at `url`."""
         return dataclasses.replace(self, journal_url=url)
+
+    def with_workers(self, number: int) -> Settings:
+        """The same settings with so many workers to start with."""
+        return dataclasses.replace(self, workers=number)
 
     def with_secret_key(self, key: str) -> Settings:
         """The same settings with the key under which secrets are stored."""
@@ -280,6 +305,9 @@ def read_settings(environ: Mapping[str, str], **given: Any) -> Settings:
     Raises Invalid for a value that cannot be read, naming the variable.
     """
     values = _from_environ(environ) | {name: value for name, value in given.items() if value is not None}
+    url = values.get("artifacts_url", "")
+    if url.startswith(("file://", "/")):  # a folder that all nodes see, which can be mapped as it is
+        values |= {"artifacts_dir": url.removeprefix("file://"), "artifacts_url": ""}
     settings = Settings(**values)
     class_weights(settings)
     headroom(settings)
@@ -315,6 +343,7 @@ def headroom(settings: Settings) -> dict[str, int]:
 
 #: files and folders that need not be given
 _OPTIONAL_PATHS = (
+    "artifacts_dir",
     "executors_file",
     "blueprints_dir",
     "clients_config_path",

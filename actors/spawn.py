@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from functools import partial
+from io import BufferedWriter
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -17,8 +19,9 @@ from zlib import crc32
 import ray
 from ray.exceptions import RayError
 
-from actors import embedded, process
+from actors import embedded, placement, process
 from actors.archiver import Archiver
+from actors.artifact_places import paths_of
 from actors.attempt_log import RedisLogSink
 from actors.batched import Batched
 from actors.bundle_keeper import BundleKeeper
@@ -27,6 +30,7 @@ from actors.bundle_store import BundleStore
 from actors.cache_sweeper import CacheSweeper
 from actors.clock import Clock
 from actors.directory import TELL_S, RayPeers
+from actors.fetched_values import chunks
 from actors.journal import Journal
 from actors.kubernetes_actor import KubernetesActor
 from actors.kubernetes_cluster import Cluster
@@ -55,6 +59,7 @@ from actors.tracer import Tracer
 from actors.worker_actor import CONTROL_METHODS, WorkerActor
 from orchestrator import codec
 from orchestrator.errors import ActorUnreachable, Unavailable
+from orchestrator.messages import Value
 
 #: seconds the cast may take to be there
 START_S = 60.0
@@ -66,6 +71,8 @@ ANSWER_S = 1.0
 CONTROL_THREADS = 2
 #: Kubernetes Jobs waited for at a time: one call each
 EXCHANGES_MAX = 1_000_000
+#: pieces of a value that are on their way between two nodes at a time
+PIECES_MAX = 2
 #: requests that the gateway has at a time
 REQUESTS_MAX = 100_000
 
@@ -130,7 +137,8 @@ class SupervisorProcess(Supervisor):
         super().__init__(RayStage(made), peers, journal, made)
         self.start()
         store = PlanStore(Path(made.plans_root))
-        self._keeper = PlanKeeper(journal, peers, store, Clock(), made, self.dismiss)
+        nodes = RayNodes(settings)
+        self._keeper = PlanKeeper(journal, peers, store, Clock(), made, self.dismiss, node=own_node(), nodes=nodes)
         self._keeper.start()
         self._retention = Retention(journal, Clock(), made)
         self._retention.start()
@@ -143,6 +151,10 @@ class SupervisorProcess(Supervisor):
             self._tracer.start()
         self._archiver = Archiver(journal, Clock(), made)
         self._archiver.start()
+
+    async def whose(self) -> str:
+        """Fingerprint of the settings that say whose actors these are."""
+        return self._settings.fingerprint
 
     async def wake_archiver(self, _blob: bytes) -> None:
         """Somebody wants runs to leave for the archive."""
@@ -175,7 +187,7 @@ class WorkerProcess(WorkerActor):
         process.settle()
         notes, cluster = RayNotes(), {"RAY_ADDRESS": str(ray.get_runtime_context().gcs_address)}
         bundles = BundleProcesses(Settings.from_dict(settings), notes, environ=cluster)
-        super().__init__(name, settings, notes=notes, bundles=bundles)
+        super().__init__(name, settings, notes=notes, bundles=bundles, node_id=own_node(), nodes=RayNodes(settings))
         self._where = f"{name} ({pool})"
 
     def __repr__(self) -> str:
@@ -197,6 +209,38 @@ class RayNotes:
         except (RayError, ValueError) as failed:
             raise ActorUnreachable(owner, type(failed).__name__) from failed
         return bool(accepted)
+
+
+class RayNodes:
+    """`fetched_values.Nodes` over Ray: a task on the other node reads the file, and Ray carries it in pieces."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._settings = settings
+
+    def copy(self, value: Value, to: BufferedWriter) -> None:
+        """The artifact is in the file. Raises FileNotFoundError when its node has not got it, or is gone."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        where = NodeAffinitySchedulingStrategy(value.node, soft=False)
+        task: Any = ray.remote(_pieces)
+        options = {"num_cpus": 0, "max_retries": 0, "enable_task_events": False, "num_returns": "streaming"}
+        pieces = task.options(scheduling_strategy=where, _generator_backpressure_num_objects=PIECES_MAX, **options)
+        try:
+            for piece in pieces.remote(self._settings, value.artifact):
+                to.write(ray.get(piece))
+        except RayError as failed:
+            logging.getLogger(__name__).warning("%s cannot be had from node %s: %s", value.artifact, value.node, failed)
+            raise FileNotFoundError(value.artifact) from failed
+
+
+def _pieces(settings: dict[str, Any], name: str) -> Iterator[bytes]:
+    """Runs on the node that has the artifact."""
+    yield from chunks(paths_of(Settings.from_dict(settings), name))
+
+
+def own_node() -> str:
+    """Ray's id of the node that this process is on."""
+    return str(ray.get_runtime_context().get_node_id())
 
 
 class RayControlPlane:
@@ -322,7 +366,8 @@ class RayStage:
 
 
 def _create(kind: type, name: str, settings: Settings, concurrency: int = 10_000) -> Any:
-    made: Any = ray.remote(kind).options(name=name, max_concurrency=concurrency, **_CONTROL)
+    options = _CONTROL | placement.options(name, settings)
+    made: Any = ray.remote(kind).options(name=name, max_concurrency=concurrency, **options)
     return made.remote(name, settings.to_dict())
 
 
@@ -337,7 +382,8 @@ def _create_outside(name: str, settings: Settings) -> Any:
 def _create_worker(name: str, pool: str, settings: Settings) -> Any:
     # Ray's own types do not know this keyword
     made = ray.remote(concurrency_groups={"control": CONTROL_THREADS})(WorkerProcess)  # type: ignore[call-overload]
-    return made.options(name=name, **_CONTROL).remote(name, pool, settings.to_dict())
+    options = _CONTROL | placement.options(name, settings)
+    return made.options(name=name, **options).remote(name, pool, settings.to_dict())
 
 
 def start(settings: Settings) -> None:
@@ -346,12 +392,23 @@ def start(settings: Settings) -> None:
     handles = [_create(SupervisorProcess, SUPERVISOR, settings), _create(SchedulerProcess, SCHEDULER, settings)]
     handles += [_create_outside(GATEWAY, settings)] if settings.works_outside else []
     handles += [_create(RunActorProcess, run_actor_name(n), settings) for n in range(settings.run_actors_max)]
-    handles += [_create_worker(worker_name("default", n), "default", settings) for n in range(settings.worker_count)]
-    pings = [handle.ping.remote() for handle in handles]
+    workers = [_create_worker(worker_name("default", n), "default", settings) for n in range(settings.worker_count)]
+    # on a cluster a worker may have to wait for room
+    pings = [handle.ping.remote() for handle in (handles if settings.ray_address else handles + workers)]
     answered, missing = ray.wait(pings, num_returns=len(pings), timeout=START_S)
     if missing:
         raise Unavailable(f"{len(missing)} of {len(pings)} control actors did not start within {START_S:.0f} s")
     ray.get(answered)
+
+
+def whose() -> str | None:
+    """Fingerprint of the orchestrator that has its actors on the cluster; None = there is none that could tell."""
+    try:
+        supervisor: Any = ray.get_actor(SUPERVISOR, NAMESPACE)
+        fingerprint: Any = ray.get(supervisor.whose.remote(), timeout=NOTE_S)
+    except (RayError, ValueError):
+        return None
+    return str(fingerprint)
 
 
 def stop() -> None:

@@ -7,7 +7,7 @@ else for an ordinary failure, and lets TaskCancelled or asyncio.CancelledError p
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
@@ -21,7 +21,7 @@ from actors.entrypoints import Entrypoints
 from actors.guarded_http import GuardedHttp
 from orchestrator import binding, traces
 from orchestrator.errors import ActorUnreachable
-from orchestrator.messages import Assignment, RunContext
+from orchestrator.messages import Assignment, RunContext, Value
 
 T = TypeVar("T")
 
@@ -112,15 +112,20 @@ class Work:
     @cached_property
     def inputs(self) -> dict[str, Any]:
         """What dependencies returned, by path."""
-        artifacts, part = self.shop.artifacts, self.assignment.mapped
-        given = self.assignment.inputs
+        part, given = self.assignment.mapped, self.assignment.inputs
         if part is None:
-            return {path: artifacts.read(value) for path, value in given.items()}
-        lists = {path: [artifacts.read(value) for value in values] for path, values in part.lists.items()}
+            return self._read(given)
         if part.picks is None or part.index is None:
-            return {path: artifacts.read(value) for path, value in given.items()} | lists
-        picked = {part.picks: artifacts.element(given[part.picks], part.index)}
-        return {path: artifacts.read(value) for path, value in given.items() if path not in picked} | lists | picked
+            return self._read(given, part.lists)
+        picked = {part.picks: self.shop.artifacts.element(given[part.picks], part.index)}
+        return self._read({path: value for path, value in given.items() if path not in picked}, part.lists) | picked
+
+    def _read(self, given: Mapping[str, Value], lists: Mapping[str, Sequence[Value]] | None = None) -> dict[str, Any]:
+        """Values by path, and lists of them. Raises MissingArtifact with all that are missing."""
+        out: dict[str, Any] = dict(zip(given, self.shop.artifacts.read_all([*given.values()]), strict=True))
+        for path, values in (lists or {}).items():
+            out[path] = self.shop.artifacts.read_all(values)
+        return out
 
     @cached_property
     def told(self) -> dict[str, str]:

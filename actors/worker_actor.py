@@ -17,13 +17,14 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from actors.artifacts import Artifacts
+from actors.artifact_places import artifacts_of
 from actors.attempt_log import LogSink, RedisLogSink
 from actors.batch_book import Batch, BatchBook
 from actors.bundle_processes import BundleProcesses
 from actors.clock import Clock
 from actors.entrypoints import Entrypoints
 from actors.executor import Bundles, Executor
+from actors.fetched_values import Nodes
 from actors.settings import Settings
 from actors.work import NoNotes, NoteSink
 from orchestrator import codec
@@ -36,7 +37,10 @@ REASONS = ("cancelled", "timed_out", "stalled")
 
 
 class WorkerActor:
-    """One worker slot. `logs` and `notes` default to the journal and to nowhere."""
+    """One worker slot on the node of that id. `logs` and `notes` default to the journal and to nowhere.
+
+    `nodes` is the way to what other nodes have.
+    """
 
     def __init__(
         self,
@@ -46,14 +50,17 @@ class WorkerActor:
         logs: LogSink | None = None,
         notes: NoteSink | None = None,
         bundles: Bundles | None = None,
+        node_id: str = "",
+        nodes: Nodes | None = None,
     ) -> None:
         values = Settings.from_dict(settings)
         clock = Clock()
         self._name = name
+        self._node_id = node_id
         self._incarnation = clock.token()[:12]
         self._book = BatchBook(clock.monotonic)
         self._executor = Executor(
-            artifacts=Artifacts(values.path("artifacts")),
+            artifacts=artifacts_of(values, node_id, nodes),
             entrypoints=Entrypoints(values.import_dirs),
             logs=logs or RedisLogSink(values.journal_url),
             notes=notes or NoNotes(),
@@ -72,7 +79,7 @@ class WorkerActor:
                 self._run(batch, exchange)
             reports, untouched = self._book.answer(exchange)
         return codec.encode_settled(
-            Settled(self._name, self._incarnation, exchange.batch, tuple(reports), tuple(untouched))
+            Settled(self._name, self._incarnation, exchange.batch, tuple(reports), tuple(untouched), self._node_id)
         )
 
     def give_back(self, owner: str, up_to_batch: int, epoch: int | None = None) -> bytes:
@@ -81,7 +88,9 @@ class WorkerActor:
         Its `batch` is the newest one that has arrived: later ones up to `up_to_batch` will come back untouched.
         """
         newest, reports, untouched = self._book.give_back(owner, up_to_batch, epoch)
-        return codec.encode_settled(Settled(self._name, self._incarnation, newest, tuple(reports), tuple(untouched)))
+        return codec.encode_settled(
+            Settled(self._name, self._incarnation, newest, tuple(reports), tuple(untouched), self._node_id)
+        )
 
     def cancel(self, run_id: str, task: str, attempt: int, reason: str) -> bool:
         """Stop an attempt, for one of REASONS. True when its report will say so: the first reason given."""
@@ -109,9 +118,9 @@ class WorkerActor:
         """The incarnation of this process."""
         return self._incarnation
 
-    def where(self) -> tuple[str, int]:
-        """Host name and process id."""
-        return socket.gethostname(), os.getpid()
+    def where(self) -> tuple[str, int, str]:
+        """Host name, process id and the id of Ray's node."""
+        return socket.gethostname(), os.getpid(), self._node_id
 
     def _run(self, batch: Batch, exchange: Exchange) -> None:
         runs = {run.run_id: run for run in exchange.runs}

@@ -23,6 +23,8 @@ def line_up(run: Run, position: int) -> None:
         return
     if run.aside is None or not run.aside.offer(position):
         heapq.heappush(run.ready, (-run.compiled.specs[position].priority, position))
+        if run.homes is not None:
+            run.homes.line_up(run, position)
 
 
 class Aside:

@@ -35,7 +35,16 @@ from types import ModuleType
 from typing import Any, NoReturn, TypedDict, TypeVar, Unpack, cast, overload
 
 from orchestrator.binding import CONTEXT, FIXED, PARAM, escaped, path, signature
-from orchestrator.definition import AfterRule, Catchup, Definition, Isolation, Overlap, SlaAction, TriggerRule
+from orchestrator.definition import (
+    AfterRule,
+    Catchup,
+    Definition,
+    Durability,
+    Isolation,
+    Overlap,
+    SlaAction,
+    TriggerRule,
+)
 from orchestrator.errors import Invalid
 from orchestrator.failures import name_of
 from orchestrator.grouping import Group, ends_of, value_of, within
@@ -98,6 +107,8 @@ class TaskOptions(TypedDict, total=False):
     cache_version: str
     #: tasks of other windows, partitions and instances are not equal; of a function so if it takes the context
     cache_window: bool
+    #: what becomes of a large value that it returns (docs/data.md)
+    durability: Durability
 
 
 class WaitOptions(TypedDict, total=False):

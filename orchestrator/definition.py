@@ -29,6 +29,9 @@ TriggerRule = Literal[
     "always",
 ]
 
+#: what becomes of a large return value (`actors/artifacts.py`): it is written to a disk or a store, or kept in memory
+Durability = Literal["stored", "memory"]
+
 #: what a missed SLA leads to, beside its event (`deadlines.py`)
 SlaAction = Literal["mark", "event", "webhook", "cancel"]
 MARK: tuple[SlaAction, ...] = ("mark",)
@@ -153,6 +156,8 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     cache_window: bool = False
     #: assets that are updated when it succeeds (`awaited.py`)
     produces: tuple[str, ...] = ()
+    #: `memory`: a large value that is lost is computed again (`lost_values.py`)
+    durability: Durability = "stored"
 
 
 class Calendar(msgspec.Struct, frozen=True, omit_defaults=True):

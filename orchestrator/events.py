@@ -225,6 +225,8 @@ class TaskReturned(Event, frozen=True, tag="task_returned"):
 
     task: str
     attempt: int
+    #: what dependencies returned, and is not there any more: artifacts (`lost_values.py`)
+    missing: tuple[str, ...] = ()
 
 
 class CachedFrom(msgspec.Struct, frozen=True):
@@ -302,9 +304,11 @@ class TaskCancelled(Event, frozen=True, tag="task_cancelled"):
 
 
 class TaskReset(Event, frozen=True, tag="task_reset"):
-    """Pending again, by a retry of it or of something it depends on."""
+    """Pending again, by a retry of it or of something it depends on, or since what it returned is lost."""
 
     task: str
+    #: the artifact that is lost; "" = none is
+    lost: str = ""
 
 
 class TaskWaiting(Event, frozen=True, tag="task_waiting"):

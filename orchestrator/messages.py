@@ -97,16 +97,20 @@ class Assignment(msgspec.Struct, frozen=True, array_like=True):
     sleeps: dict[int, datetime] = {}
     #: longest silence of the attempt; None = it need not say anything
     heartbeat_timeout_s: float | None = None
+    #: what it returns is kept in memory, should it be large
+    in_memory: bool = False
 
 
 class Value(msgspec.Struct, frozen=True, array_like=True):
-    """A task's return value: JSON inline up to 64 KiB, otherwise a pickle in the artifact store."""
+    """A task's return value: JSON inline up to 64 KiB, otherwise an artifact (`actors/artifacts.py`)."""
 
     #: JSON; meaningful when `artifact` is None
     inline: msgspec.Raw = msgspec.Raw(b"null")
     #: name of the artifact, relative to the artifact root
     artifact: str | None = None
     size_bytes: int = 0
+    #: Ray's id of the node on which the artifact was written; "" = inline, or written before this was told
+    node: str = ""
 
 
 class Exchange(msgspec.Struct, frozen=True, array_like=True):
@@ -157,7 +161,8 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     run_id: str
     task: str
     attempt: int
-    #: ok | error | cancelled | timed_out | stalled (it was silent too long) | skipped, suspended (by its own code)
+    #: ok | error | cancelled | timed_out | stalled (it was silent too long) | skipped, suspended (by its own code) |
+    #: missing (what dependencies returned is not there: its code has not begun)
     outcome: str
     #: of one that suspended itself: [number of the sleep, instant at which it goes on]
     value: Value = Value()
@@ -171,6 +176,11 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     length: int | None = None
     #: what was raised: its classes and marks (`failures.py`), most specific first
     raised: tuple[str, ...] = ()
+    #: artifacts that are not there
+    missing: tuple[str, ...] = ()
+    #: bytes of artifacts that it was given, and of those that had to come from another node or a store
+    read_bytes: int = 0
+    fetched_bytes: int = 0
 
 
 class JobOrder(msgspec.Struct, frozen=True, array_like=True):
@@ -197,6 +207,8 @@ class Settled(msgspec.Struct, frozen=True, array_like=True):
     reports: tuple[Report, ...]
     #: (run_id, task, attempt) never started here: given back, or sent by a former incarnation of the owner
     untouched: tuple[tuple[str, str, int], ...] = ()
+    #: Ray's id of the node that the worker is on; "" = it does not know
+    node: str = ""
 
 
 class Holding(msgspec.Struct, frozen=True, array_like=True):

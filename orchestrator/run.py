@@ -44,6 +44,7 @@ from orchestrator.conduct import Agenda, Rules
 from orchestrator.definition import IN_CLUSTER_TYPES, WAITING_TYPES, Definition, TaskSpec
 from orchestrator.errors import NotFound
 from orchestrator.graph import Graph, compile_graph, ranks, reached
+from orchestrator.locality import Homes, is_large
 from orchestrator.lookups import Lookups
 from orchestrator.messages import Need, Note, Report, RunContext, Value
 from orchestrator.needs import is_bound
@@ -455,6 +456,7 @@ class Run:
         "forgotten",
         "going_since",
         "heard_at",
+        "homes",
         "hosts",
         "in_line",
         "judged",
@@ -462,6 +464,7 @@ class Run:
         "late",
         "lengths",
         "lookups",
+        "lost",
         "maps",
         "open",
         "overdue",
@@ -590,6 +593,10 @@ class Run:
         self.values: dict[int, Value] = {}
         #: position -> elements of a list whose value is not inline
         self.lengths: dict[int, int] = {}
+        #: ready tasks by where their large values are; None = there are no large values
+        self.homes: Homes | None = None
+        #: position -> artifacts of it that were found missing (`lost_values.py`)
+        self.lost: dict[int, tuple[str, ...]] = {}
         #: position of a mapped task that has expanded -> its instances; and per instance the position of its map
         self.maps: dict[int, mapped.Table] = {}
         self.hosts: list[int] = []
@@ -749,6 +756,8 @@ def _apply_to_task(run: Run, event: _TaskEvent) -> None:
         run.running -= position not in run.maps
     if before is TaskState.WAITING or after is TaskState.WAITING or after is TaskState.SUSPENDED:
         waits.keep_task(run, position, before, event)
+    if isinstance(event, e.TaskSucceeded) and event.value is not None:
+        _keep_value(run, position, event, event.value)
     ended = (after in TERMINAL) - (before in TERMINAL)
     run.open -= ended
     if run.agenda is not None:
@@ -757,25 +766,8 @@ def _apply_to_task(run: Run, event: _TaskEvent) -> None:
         mapped.keep(run, position, before, event)
     elif ended or after is TaskState.SKIPPED:
         trigger.tell_dependents(run, position, before, by)
-    if isinstance(event, e.TaskSucceeded):
-        if event.value is not None and run.compiled.graph.children[position] and run.agenda is None:
-            run.values[position] = event.value
-            if event.length is not None:
-                run.lengths[position] = event.length
-    elif isinstance(event, e.TaskRetrying):
-        if run.agenda is None or event.lost:
-            heapq.heappush(run.due, (event.due, position, task.attempt))
-    elif isinstance(event, e.TaskSuspended):
-        heapq.heappush(run.due, (event.until, position, task.attempt))
-    elif isinstance(event, e.TaskReturned):
-        conduct.offer(run, position)
-    elif isinstance(event, e.TaskReset):
-        if run.compiled.slas:
-            deadlines.forgive(run, position, event.at)
-        if holds(run, position):
-            conduct.offer(run, position)
-    elif isinstance(event, e.TaskFailed) and run.error is None and run.compiled.decides(position):
-        run.error = f"{event.task}: {event.error}"
+    if after is not TaskState.SUCCEEDED:
+        _keep_delay(run, position, before, event)
     if after is not TaskState.RUNNING and (before is not TaskState.RUNNING or after is not TaskState.SUCCEEDED):
         failed = (after in FAILURES) - (before in FAILURES)
         run.failed += failed if failed and run.compiled.decides(position) else 0
@@ -783,6 +775,52 @@ def _apply_to_task(run: Run, event: _TaskEvent) -> None:
             run.error = None
     if run.compiled.undoes:
         compensation.keep(run, position, before, event)
+
+
+def _keep_delay(run: Run, position: int, before: TaskState, event: _TaskEvent) -> None:
+    """It starts again, at once or later; or has failed."""
+    task = run.tasks[position]
+    if isinstance(event, e.TaskRetrying):
+        if run.agenda is None or event.lost:
+            heapq.heappush(run.due, (event.due, position, task.attempt))
+    elif isinstance(event, e.TaskSuspended):
+        heapq.heappush(run.due, (event.until, position, task.attempt))
+    elif isinstance(event, e.TaskReturned):
+        conduct.offer(run, position)
+    elif isinstance(event, e.TaskReset):
+        if event.lost or run.lost:
+            _keep_loss(run, position, before, event)
+        if run.compiled.slas:
+            deadlines.forgive(run, position, event.at)
+        if holds(run, position):
+            conduct.offer(run, position)
+    elif isinstance(event, e.TaskFailed) and run.error is None and run.compiled.decides(position):
+        run.error = f"{event.task}: {event.error}"
+
+
+def _keep_value(run: Run, position: int, event: e.TaskSucceeded, value: Value) -> None:
+    """It is there before dependents are offered, which are at home where it is. (Of instances: `mapped.keep`.)"""
+    if is_large(value) and run.homes is None and run.agenda is None:
+        run.homes = Homes()
+    if run.compiled.graph.children[position] and run.agenda is None:
+        run.values[position] = value
+        if event.length is not None:
+            run.lengths[position] = event.length
+
+
+def _keep_loss(run: Run, position: int, before: TaskState, event: e.TaskReset) -> None:
+    """Its value is lost; or a person retries it, perhaps since values that it needs were lost too often."""
+    if event.lost:
+        run.lost[position] = (*run.lost.get(position, ()), event.lost)
+        run.values.pop(position, None)
+        run.lengths.pop(position, None)
+    elif before in FAILURES:
+        size = run.compiled.size
+        host = run.hosts[position - size] if position >= size else position
+        for parent in run.compiled.graph.parents[host]:
+            run.lost.pop(parent, None)
+            for instance in run.maps[parent].live if parent in run.maps else ():
+                run.lost.pop(instance, None)
 
 
 # ── what is owed ──────────────────────────────────────────────────────────────────────────────────
@@ -934,6 +972,8 @@ def _sort_out(run: Run) -> None:
         run.aside.clear()
     if run.lookups is not None:
         run.lookups.clear()
+    if run.homes is not None:
+        run.homes = Homes()
     run.due.clear()
     mapped.begin_sorting(run)
     waits.sort_out(run)

@@ -13,13 +13,13 @@ from datetime import datetime
 
 import msgspec
 
-from orchestrator import compensation, conduct, deadlines, expansion
+from orchestrator import compensation, conduct, deadlines, expansion, lost_values
 from orchestrator import events as e
 from orchestrator.branches import WrongChoice, not_chosen
 from orchestrator.consequences import PENDING, Prospect, Standing
 from orchestrator.definition import TaskSpec
 from orchestrator.errors import Conflict, StaleAttempt
-from orchestrator.messages import Note, Published, ToolAnswer, ToolCall, Value
+from orchestrator.messages import Note, Published, Report, ToolAnswer, ToolCall, Value
 from orchestrator.run import (
     COMPLETED,
     ENDED,
@@ -162,12 +162,32 @@ def _settle(run: Run, command: Settle, now: datetime) -> list[e.Event]:
     report = command.report
     position = _fenced(run, report.task, report.attempt)
     spec, task = _spec(run, position), run.tasks[position]
+    if report.outcome == "missing" and (events := _starved(run, position, report, now)):
+        return events
     if run.agenda is not None:
         return _ended(run, position, conduct.settle(spec, task, run.agenda.retry_counts[position], report, now))
     event = settle(spec, task, report, now, command.jitter)
     if spec.branch and isinstance(event, e.TaskSucceeded):
         return _branched(run, position, event, event.value)
     return _ended(run, position, event)
+
+
+def _starved(run: Run, position: int, report: Report, now: datetime) -> list[e.Event]:
+    """It waits until what it misses is there again; nothing when nobody can be run for that (`lost_values.py`)."""
+    lost = lost_values.producers(run, position, report)
+    if lost is None:
+        return []
+    try:
+        positions = expansion.with_maps(run, set(lost))
+        set_up = _set_up_again(run, positions)
+    except Conflict:
+        return []
+    positions |= set_up | expansion.set_up_anew(run, set_up)
+    returned = e.TaskReturned(at=now, task=report.task, attempt=report.attempt, missing=report.missing)
+    changes = {position: _after(run, position, returned)} | dict.fromkeys(positions, PENDING)
+    names = run.compiled.graph.names
+    resets = [e.TaskReset(at=now, task=names[i], lost=lost.get(i, "")) for i in sorted(positions)]
+    return _follow(run, returned, changes, [returned, *resets])
 
 
 def _recall(run: Run, command: Recall, now: datetime) -> list[e.Event]:

@@ -9,8 +9,8 @@ with these additive keys: of a DAG `isolation`, `run_timeout_s`, `weight`, `part
 `retry_cap_s`, `trigger_rule`, `branch`, `teardown_of`, `on_failure_fail_run`, `compensates` (docs/graphs.md tells
 them), `expand`, `max_active`, `tolerated_failures` (docs/mapping.md), those of deadlines (docs/deadlines.md), told by
 docs/limits.md `pool` and `limits` of a task and `max_active_tasks` of a DAG, by docs/caching.md `cache_ttl_s` with
-what goes with it, and by docs/triggers.md `after`, `after_rule`, `consumes` and `on_event` of a DAG and `produces` of
-a task. Unknown keys are ignored.
+what goes with it, by docs/triggers.md `after`, `after_rule`, `consumes` and `on_event` of a DAG and `produces` of
+a task, and by docs/data.md `durability` of a task. Unknown keys are ignored.
 
 pydantic is imported here and in no other module of the core.
 """
@@ -25,7 +25,7 @@ from typing import Annotated, Any
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from orchestrator import awaited, cache_form, graph, kinds, map_form, partitions, policies
+from orchestrator import awaited, cache_form, durability, graph, kinds, map_form, partitions, policies
 from orchestrator.binding import own, place
 from orchestrator.dates import instant_text, parse_instant
 from orchestrator.definition import (
@@ -35,6 +35,7 @@ from orchestrator.definition import (
     Calendar,
     Catchup,
     Definition,
+    Durability,
     Isolation,
     LimitUse,
     Overlap,
@@ -162,6 +163,8 @@ class TaskBody(BaseModel):
     cache_window: bool = False
     #: assets that are updated when it succeeds
     produces: list[Asset] = Field(default_factory=list, max_length=100)
+    #: what becomes of a large value that it returns (docs/data.md)
+    durability: Durability = "stored"
 
 
 class CalendarBody(BaseModel):
@@ -430,6 +433,7 @@ def _task(position: int, task: TaskBody) -> TaskSpec:
         cache_key=task.cache_key,
         cache_version=task.cache_version,
         cache_window=task.cache_window,
+        durability=task.durability,
     )
 
 
@@ -447,6 +451,7 @@ def _check_meaning(definition: Definition) -> None:
     faults += policies.faults(definition)
     faults += cache_form.faults(definition)
     faults += awaited.faults(definition)
+    faults += durability.faults(definition)
     faults += _misused_compensations(definition.tasks)
     faults = faults or list(_misnamed_ways(definition.tasks))
     if faults:
@@ -578,6 +583,7 @@ def _task_json(task: TaskSpec) -> dict[str, Any]:
         *policies.SPANS,
         "cache_ttl_s",
         *cache_form.MORE,
+        "durability",
     ):
         if getattr(task, key) != getattr(plain, key):
             body[key] = getattr(task, key)

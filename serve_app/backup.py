@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from actors import embedded
+from actors.artifact_places import FETCHED
 from actors.clock import Clock
 from orchestrator.errors import Conflict, Invalid, Unavailable
 from serve_app import home as homes
@@ -32,7 +33,7 @@ _MANIFEST = "backup.json"
 _JOURNAL = "valkey/appendonlydir"
 _INDEX = "archive/index.sqlite"
 #: of the data directory, what only the running server needs, and what is copied by itself
-_LEFT_OUT = frozenset({"valkey", "logs", "server.json", "server.lock"})
+_LEFT_OUT = frozenset({"valkey", "logs", "server.json", "server.lock", f"artifacts{FETCHED}"})
 
 
 def backup(folder: Path, to: Path) -> dict[str, Any]:

@@ -55,6 +55,10 @@ _TASK_COUNTERS = (
     ("signals", "Signals that runs received", ("dag",)),
     ("votes", "Votes on approvals that counted", ("dag",)),
     ("run_compensations", "Runs that began to compensate", ("dag",)),
+    ("value_written_bytes", "Large values that tasks returned", ("dag",)),
+    ("value_read_bytes", "Large values that tasks were given", ("dag",)),
+    ("value_fetched_bytes", "Of these, what had to come from another node or from the store", ("dag",)),
+    ("values_lost", "Large values that were gone, and were computed again", ("dag",)),
 )
 _TASK_HISTOGRAMS = (
     ("task_duration_seconds", "Start to end of an attempt", "dag"),

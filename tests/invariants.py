@@ -514,6 +514,8 @@ class History:
                     resettable.add("succeeded")  # set up, or torn down, again
                 if self.specs[name].expand:
                     resettable.add("succeeded")  # one of its instances goes on
+                if event.lost:
+                    resettable = {"succeeded"}  # its value is gone
                 if name.endswith("]"):
                     resettable |= {"succeeded", "skipped"} if self._sets_up(host_of(name)) else set()
                     resettable |= {"skipped"} if self.by.get(name) == "map" else set()
@@ -762,7 +764,7 @@ def check_backfill(events: Sequence[e.Event]) -> str:
 _APART = frozenset(
     (
         *("compiled_by_version", "compiled", "tasks", "ready", "due", "agenda"),
-        *("maps", "unfolding", "standby", "lookups", "sla_seen", "in_line", "late"),
+        *("maps", "unfolding", "standby", "lookups", "sla_seen", "in_line", "late", "homes"),
     )
 )
 
@@ -781,6 +783,7 @@ def check_replay(live: Run, replayed: Run) -> None:
     for position, table in live.maps.items():
         for slot in set(Table.__slots__) - {"active", "waiting"}:
             assert getattr(table, slot) == getattr(replayed.maps[position], slot), f"I4 map.{slot}"
+    assert (live.homes is None) == (replayed.homes is None), "I4 homes"
     if live.standby is not None or replayed.standby is not None:
         _check_standby(live, replayed)
     for name, mine, other in zip(live.compiled.graph.names, live.tasks, replayed.tasks, strict=True):

@@ -66,6 +66,7 @@ GUIDES = (
     "triggers",
     "limits",
     "caching",
+    "data",
     "deadlines",
     "observability",
 )

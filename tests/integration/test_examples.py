@@ -94,6 +94,11 @@ def test_caching_computes_what_is_not_known(live: Server, api: Api) -> None:
     ]
 
 
+def test_arrays_are_read_by_four_tasks(live: Server, api: Api) -> None:
+    run(live, "arrays")
+    assert "4 parts, 4000" in latest_log(live, api, "arrays", "report")
+
+
 def test_limits_lets_three_queries_run_at_a_time(live: Server, api: Api) -> None:
     assert "success: at most 3 of 12 ran at a time" in run(live, "limits")
 

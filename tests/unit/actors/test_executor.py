@@ -306,12 +306,17 @@ def test_a_value_that_cannot_be_stored_is_a_permanent_error(bench: Bench) -> Non
     assert list((bench.home / "artifacts" / RUN).iterdir()) == []
 
 
-def test_a_missing_artifact_is_an_error_that_names_it(bench: Bench) -> None:
+def test_a_missing_artifact_is_reported_as_such_and_no_code_of_the_task_runs(bench: Bench) -> None:
     value = bench.run(python("give", "maker", kind="datetime")).value
     (bench.home / "artifacts" / RUN / "maker.1").unlink()
     report = bench.run(python("take", inputs={"x": value}))
+    assert (report.outcome, report.missing) == ("missing", (f"{RUN}/maker.1",))
     assert report.error == f"MissingArtifact: artifact {RUN}/maker.1 is missing from the artifact directory"
-    assert not report.permanent
+
+
+def test_all_that_is_missing_is_told_at_once(bench: Bench) -> None:
+    gone = {f"p{n}": Value(artifact=f"{RUN}/m{n}.1", size_bytes=9) for n in range(3)}
+    assert bench.run(python("take", inputs=gone)).missing == tuple(f"{RUN}/m{n}.1" for n in range(3))
 
 
 def test_a_large_echo_travels_as_an_artifact(bench: Bench) -> None:

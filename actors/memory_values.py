@@ -1,0 +1,158 @@
+"""Values that are kept in memory: files of a directory that is memory (tmpfs), one per node and artifact directory.
+
+    /dev/shm/orchestrator-<id>/<run id>/<task>.<attempt>          never synced, gone with the machine
+
+They take at most `limit_bytes`, of which half of what the file system holds is the default; a value for which there is
+no room is stored instead. Values of a run are removed when it has ended: by a thread of one worker of the node, which
+asks the journal every SWEEP_S and lives only as long as there are any. A worker that starts looks, too, so that what
+a crash left behind goes with the next `up`; `down` removes the directory, and `up` those whose data directory is gone.
+Who has mapped a file that is removed keeps what it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from orchestrator.errors import Unavailable
+
+#: where memory is a directory, on Linux
+SHM = Path("/dev/shm")
+_PREFIX = "orchestrator-"
+#: names the artifact directory that it belongs to
+_MARK = ".of"
+#: held by the process that sweeps
+_LOCK = ".sweeps"
+#: seconds between looks for runs that have ended
+SWEEP_S = 5.0
+
+_log = logging.getLogger(__name__)
+
+#: of run ids, those whose values nobody needs any more. Raises Unavailable
+Ended = Callable[[list[str]], set[str]]
+
+
+class MemoryValues:
+    """The directory of one artifact directory, on this node. `ended` is asked for runs whose values can go."""
+
+    def __init__(self, root: Path, limit_bytes: int = 0, ended: Ended | None = None, shm: Path = SHM) -> None:
+        self.folder = folder_of(root, shm)
+        self._root = root
+        self._limit_bytes = limit_bytes
+        self._ended = ended
+        self._sweeper: threading.Thread | None = None
+
+    def make_room(self) -> int:
+        """The directory exists; bytes that may be written to it. Raises OSError."""
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        mark = self.folder / _MARK
+        if not mark.exists():
+            mark.write_text(str(self._root))
+        space = os.statvfs(self.folder)
+        limit = self._limit_bytes or space.f_blocks * space.f_frsize // 2
+        return max(0, min(limit - _used(self.folder), space.f_bavail * space.f_frsize))
+
+    def written(self) -> None:
+        """There may be values: somebody looks after them."""
+        if self._ended is None or (self._sweeper is not None and self._sweeper.is_alive()):
+            return
+        if self.runs():
+            self._sweeper = threading.Thread(target=self._sweep_on, args=(self._ended,), name="values", daemon=True)
+            self._sweeper.start()
+
+    def runs(self) -> list[str]:
+        """Runs that have values here."""
+        try:
+            return [entry.name for entry in os.scandir(self.folder) if entry.is_dir()]
+        except FileNotFoundError:
+            return []
+
+    def remove(self, run_ids: Iterable[str]) -> None:
+        """Their values are gone."""
+        for run_id in run_ids:
+            shutil.rmtree(self.folder / run_id, ignore_errors=True)
+
+    def sweep(self, ended: Ended) -> None:
+        """Values of runs that have ended are gone. Raises Unavailable."""
+        if runs := self.runs():
+            self.remove(ended(runs))
+
+    def _sweep_on(self, ended: Ended) -> None:
+        try:
+            with (self.folder / _LOCK).open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # others wait here, in case this process dies
+                while self.runs():
+                    time.sleep(SWEEP_S)
+                    try:
+                        self.sweep(ended)
+                    except Unavailable as unavailable:
+                        _log.warning("values in memory are not looked after: %s", unavailable)
+        except FileNotFoundError:
+            return  # the whole directory was removed
+
+
+def folder_of(root: Path, shm: Path = SHM) -> Path:
+    """The directory in memory that goes with the artifact directory `root`."""
+    return shm / f"{_PREFIX}{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}"
+
+
+def supported(shm: Path = SHM) -> bool:
+    """Is there a directory that is memory?"""
+    return shm.is_dir() and os.access(shm, os.W_OK)
+
+
+def clear(root: Path, shm: Path = SHM) -> None:
+    """Nothing that goes with `root` is in memory; nor what goes with artifact directories that are gone."""
+    shutil.rmtree(folder_of(root, shm), ignore_errors=True)
+    tidy(shm)
+
+
+def tidy(shm: Path = SHM) -> None:
+    """What goes with data directories that are gone is not in memory any more."""
+    for folder in shm.glob(f"{_PREFIX}*"):
+        try:
+            gone = folder.stat().st_uid == os.getuid() and not Path((folder / _MARK).read_text()).parent.exists()
+        except OSError:
+            continue
+        if gone:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def ended_in(journal_url: str) -> Ended:
+    """Asks the journal. Runs that it does not know any more have ended, too."""
+
+    def ended(run_ids: list[str]) -> set[str]:
+        return asyncio.run(_ended(journal_url, run_ids))
+
+    return ended
+
+
+async def _ended(journal_url: str, run_ids: list[str]) -> set[str]:
+    from actors.journal import Journal
+    from orchestrator.ports import TERMINAL
+
+    journal = Journal(journal_url)
+    try:
+        rows = {run_id: await journal.summary(run_id) for run_id in run_ids}
+    finally:
+        await journal.close()
+    return {run_id for run_id, row in rows.items() if row is None or row.state in TERMINAL}
+
+
+def _used(folder: Path) -> int:
+    """Bytes of all files."""
+    total = 0
+    for run in os.scandir(folder):
+        try:
+            total += sum(file.stat().st_size for file in os.scandir(run)) if run.is_dir() else 0
+        except FileNotFoundError:
+            continue
+    return total
