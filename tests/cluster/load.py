@@ -14,12 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 from actors import embedded
 from actors.journal import Journal
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.definition import Definition
-from tests.dags_api import Api, fresh, task
+from tests.dags_api import TERMINAL, Api, fresh, task
 from tests.invariants import check_history, check_row, check_versions
 from tests.live import Server
 
@@ -46,6 +48,7 @@ class Load:
     api: Api
     run_ids: tuple[str, ...]
     folder: Path
+    journal_url: str
 
     def marks(self) -> list[Mark]:
         """Every execution so far."""
@@ -58,18 +61,25 @@ class Load:
         until(lambda: len(self.marks()) >= number, timeout_s)
 
     def until_ended(self, timeout_s: float = 120) -> None:
-        """All runs have succeeded."""
+        """All runs have succeeded; an API that is away meanwhile comes back."""
         deadline = time.monotonic() + timeout_s
         for run_id in self.run_ids:
-            run = self.api.wait(run_id, timeout_s=max(1.0, deadline - time.monotonic()), every_s=0.2)
-            assert run["state"] == "success", run
+            until(lambda run_id=run_id: self._state(run_id) in TERMINAL, max(1.0, deadline - time.monotonic()), 0.2)
+            assert self._state(run_id) == "success", run_id
+
+    def _state(self, run_id: str) -> str:
+        try:
+            answer = self.api.get(f"/runs/{run_id}")
+        except httpx.TransportError:
+            return ""
+        return str(answer.json()["state"]) if answer.status_code == 200 else ""
 
     def check(self) -> dict[tuple[str, str], int]:
         """What the journal holds obeys every rule; (run, task) -> attempt whose result was accepted."""
         return asyncio.run(self._check())
 
     async def _check(self) -> dict[tuple[str, str], int]:
-        journal = Journal(embedded.ensure_running(self.server.home).url)
+        journal = Journal(self.journal_url)
         accepted: dict[tuple[str, str], int] = {}
         try:
             for found in await journal.load(self.run_ids):
@@ -96,8 +106,8 @@ class Load:
         return dict(found)
 
 
-def begin(server: Server) -> Load:
-    """The runs are accepted."""
+def begin(server: Server, journal_url: str = "") -> Load:
+    """The runs are accepted; the journal is at `journal_url`, or the server's own."""
     api, name = server.api(), fresh("load")
     folder = Path(tempfile.mkdtemp(prefix="marks-", dir=server.home))
     chance = random.Random(SEED)
@@ -108,7 +118,13 @@ def begin(server: Server) -> Load:
         for each, params in zip(needs, lasting, strict=True)
     ]
     api.define(name, *tasks, max_active_runs=RUNS)
-    return Load(server, api, tuple(api.trigger(name)["run_id"] for _ in range(RUNS)), folder)
+    return Load(
+        server,
+        api,
+        tuple(api.trigger(name)["run_id"] for _ in range(RUNS)),
+        folder,
+        journal_url or embedded.ensure_running(server.home).url,
+    )
 
 
 def until(holds: Callable[[], bool], timeout_s: float, every_s: float = 0.1) -> float:
