@@ -65,7 +65,7 @@ from orchestrator.views import (
     Wider,
     WorkerView,
 )
-from serve_app import call_cycles, figures, limit_figures, map_instances, rendering
+from serve_app import archive_figures, call_cycles, figures, limit_figures, map_instances, rendering
 from serve_app.archived_runs import ArchivedRuns
 from serve_app.asking import KEY_REUSED, ask, shown
 from serve_app.cache_book import CacheBook
@@ -569,14 +569,19 @@ class Gateway:
     @within(DEADLINE_S)
     async def metrics(self) -> Iterable[Metric]:
         """Metric families of the whole system."""
-        load, outside, workers, usage = await asyncio.gather(
+        load, outside, workers, usage, swept = await asyncio.gather(
             _or_none(self._control.load()),
             _or_none(self.jobs.figures()),
             _or_none(self.workers()),
             self.limit_book.usage(),
+            self.archive.sweeps(),
         )
         counters = await self._journal.metrics()
-        return [*figures.families(counters, load, outside, workers), *limit_figures.families(usage, load)]
+        return [
+            *figures.families(counters, load, outside, workers),
+            *limit_figures.families(usage, load),
+            *archive_figures.families(counters, swept, _epoch_ms(self._clock.now())),
+        ]
 
     @within(DEADLINE_S)
     async def count_http(self, observations: Sequence[Observation]) -> None:
