@@ -116,12 +116,19 @@ class Archiver:
             await errand.backfills()
             await errand.runs()
             await self._journal.trim_news(NEWS_MS)
-            return await errand.tell("done")
+            done = await errand.tell("done")
         except Unavailable:
+            await self._count("put_off")
             raise
         except Exception as error:
             await errand.tell("failed", str(error))
+            await self._count("failed")
             raise
+        await self._count("done")
+        return done
+
+    async def _count(self, end: str) -> None:
+        await self._journal.count([(f"archive_sweeps_{end}", 1)])
 
 
 class _Errand:
@@ -181,7 +188,9 @@ class _Errand:
         if not runs:
             return set()
         size_bytes = await asyncio.to_thread(self._keep, runs)
-        self._add(size_bytes=size_bytes)
+        if size_bytes:
+            self._add(size_bytes=size_bytes)
+            await self._journal.count([("archive_segments", 1), ("archive_bytes", size_bytes)])
         return await self._journal.release({run.row.run_id: run.row.version for run in runs})
 
     def _keep(self, runs: Sequence[Shelved]) -> int:

@@ -31,6 +31,8 @@ FORMAT = 1
 RECORDS = "archive"
 #: id of the sweeps that nobody asked for
 AUTOMATIC = "automatic"
+#: how a sweep ends, as metrics count it: carried out, refused for good, or cut short by a store that is away
+ENDS = ("done", "failed", "put_off")
 #: sweeps that have ended and are still told of
 TOLD = 20
 #: between a window's date and the instant at which its fire is due: time zones, and a day

@@ -267,6 +267,19 @@ def deployment(
     return bound
 
 
+def configured(settings: Settings) -> Application:
+    """The same with the tokens and agreements that are configured. Raises Invalid for files that cannot be read."""
+    clients = read_clients(settings.clients_config_path)
+    worker_tokens = KeptTokens(milliseconds(SystemClock().now()), read_worker_tokens(settings.workers_config_path))
+    return deployment(settings, grants_of(settings), agreements_of(clients), worker_tokens)
+
+
+def grants_of(settings: Settings) -> tuple[Grant, ...]:
+    """Every token that is configured. Raises Invalid for files that cannot be read."""
+    clients = read_clients(settings.clients_config_path)
+    return read_grants(os.environ, settings.path("credentials.json"), settings.more_tokens_path, clients)
+
+
 def deploy(settings: Settings) -> None:
     """HTTP answers at the settings' host and port once this returns. Ray must be connected.
 
@@ -276,10 +289,7 @@ def deploy(settings: Settings) -> None:
     from ray import serve
     from ray.serve.config import HTTPOptions
 
-    clients = read_clients(settings.clients_config_path)
-    grants = read_grants(os.environ, settings.path("credentials.json"), settings.more_tokens_path, clients)
-    worker_tokens = KeptTokens(milliseconds(SystemClock().now()), read_worker_tokens(settings.workers_config_path))
-    bound = deployment(settings, grants, agreements_of(clients), worker_tokens)
+    bound = configured(settings)
     http = HTTPOptions(host=settings.host, port=settings.port, request_timeout_s=None, keep_alive_timeout_s=90)
     with ThreadPoolExecutor(1) as pool:
         # the proxies take seconds to start, and so do replicas: once the controller is there, both at the same time

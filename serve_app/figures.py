@@ -11,6 +11,7 @@
     orchestrator_jobs_total|<blueprint>, orchestrator_jobs_failed_total|<blueprint>
     orchestrator_job_duration_seconds|le|<bound>, |sum_ms, |count
     orchestrator_*                                      of tasks, maps and waits: see actors/run_counts.py
+    archive_*                                           see serve_app/archive_figures.py
     http|<method>|<route>|<status>|le|<bound>, |sum_us, |count
 
 A bucket holds the observations that no smaller one holds; Prometheus wants them summed up.

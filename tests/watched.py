@@ -13,11 +13,12 @@ import msgspec
 import pytest
 
 from orchestrator import events as e
+from orchestrator.archive import Sweep
 from orchestrator.control import LimitUsage
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.ports import Ballot
 from orchestrator.views import Trigger, WorkerView
-from serve_app import figures, limit_figures
+from serve_app import archive_figures, figures, limit_figures
 from serve_app.health import exposition
 from serve_app.ports import Observation
 from tests.invariants import check_versions
@@ -30,6 +31,7 @@ OUTSIDE = {"task_queue_length": 1, "active_workers": 1, "leased_tasks": 1, "open
 WORKERS = [WorkerView("worker-default-0", "default", "busy"), WorkerView("worker-gpu-0", "gpu", "idle")]
 USAGE = [LimitUsage("l/t/warehouse", 1, 2), LimitUsage("d/t/etl", 1, 0)]
 REQUESTS = [Observation("POST", "/api/v1/dags/{dag_id}/trigger", 202, 0.004)]
+SWEEPS = [Sweep(id="automatic", before_ms=0, to="", state="done", updated_ms=45_000)]
 #: counted by what does not happen here
 ELSEWHERE = {
     "orchestrator_run_compensations_total|d": 1,
@@ -90,7 +92,9 @@ def scrape(counters: dict[str, int]) -> str:
     """What `GET /metrics` answers with these counters."""
     requests = dict(figures.http_counts(REQUESTS))
     families = figures.families(counters | ELSEWHERE | requests, LOAD, OUTSIDE, WORKERS)
-    return exposition([*families, *limit_figures.families(USAGE, LOAD)]).decode()
+    limits = limit_figures.families(USAGE, LOAD)
+    archived = archive_figures.families(counters | ELSEWHERE, SWEEPS, 60_000)
+    return exposition([*families, *limits, *archived]).decode()
 
 
 async def _course(world: World) -> str:

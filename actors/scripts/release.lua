@@ -46,6 +46,7 @@ end
 local function release(r)
   local at = r.t .. ':' .. r.d
   erase(r)
+  add('metrics', r.rt == 'backfill' and 'archive_backfills' or 'archive_runs', 1)
   if windowed(r) then
     local key = (r.rt == 'backfill' and 'bfw:' or 'win:') .. at
     if call('HGET', key, r.wk) == r.id then call('HDEL', key, r.wk) end

@@ -49,6 +49,7 @@ class ArchiveSuite:
         assert row is not None
         assert row.run_counts == {}
         assert await journal.release({run: 4}) == set()
+        assert (await journal.metrics())["archive_runs"] == 1
 
     async def test_only_what_ended_and_is_as_it_was_seen_is_released(self, journal: Journal) -> None:
         owner = await Owner(journal).start()

@@ -21,7 +21,7 @@ from actors.settings import Settings
 from orchestrator import archive
 from orchestrator.archive import RECORDS, Sweep
 from orchestrator.definition import Definition, TaskSpec
-from orchestrator.errors import Conflict, JournalUnavailable, NotFound, Unavailable
+from orchestrator.errors import Conflict, Invalid, JournalUnavailable, NotFound, Unavailable
 from orchestrator.ports import RunFilter
 from orchestrator.views import CalledView, Frame, RunView, Trigger
 from serve_app.gateway import Gateway
@@ -569,6 +569,36 @@ def test_whoever_plans_while_windows_leave_plans_again(monkeypatch: pytest.Monke
         assert other not in world.journal.runs
 
     World(0).play_with(course)
+
+
+def test_what_left_what_was_written_and_how_sweeps_ended_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        await a_backfill(world, gateway)
+        with monkeypatch.context() as patched:
+            patched.setattr(ArchiveStore, "add", _away)
+            with pytest.raises(Unavailable):
+                await swept(world)
+        with pytest.raises(Invalid):
+            await archiver(world).sweep(wanted(world, to="relative"))
+        sweep = await swept(world)
+        counted = {name: n for name, n in world.journal.counters.items() if name.startswith("archive_")}
+        assert counted == {
+            "archive_runs": 3,
+            "archive_backfills": 1,
+            "archive_segments": len(segments(world)),
+            "archive_bytes": sweep.size_bytes,
+            "archive_sweeps_put_off": 1,
+            "archive_sweeps_failed": 1,
+            "archive_sweeps_done": 1,
+        }
+        assert sum(file.stat().st_size for file in segments(world)) == sweep.size_bytes
+
+    World(0).play_with(course)
+
+
+def _away(*_: Any) -> Any:
+    raise Unavailable("the store is away")
 
 
 def test_what_was_wanted_before_a_crash_is_done_at_the_next_start(monkeypatch: pytest.MonkeyPatch) -> None:
