@@ -26,6 +26,7 @@ from actors.guard import Guard
 from actors.living import Living
 from actors.names import SCHEDULER, SUPERVISOR, is_own_actor, own_actor_name
 from actors.peers import Peers, WorkerGone
+from actors.pool_demand import PoolDemand
 from actors.replaced import ReplacedRuns
 from actors.settings import Settings, class_weights
 from actors.timekeeper import Timekeeper
@@ -61,9 +62,11 @@ HELLO_S = 3.0
 ACTED_AFTER_S = 30.0
 #: seconds until a supervisor that did not answer is asked again
 ROSTER_AGAIN_S = 1.0
-#: how often a lost worker is asked whether it is back, and for how long
+#: how often a lost or new worker is asked whether it is there, and for how long
 RETURN_CHECK_S = 0.05
 RETURN_MAX_S = 120.0
+#: the same after that: its node may have to be started first
+LATE_CHECK_S = 2.0
 
 
 @dataclass(slots=True)
@@ -110,6 +113,7 @@ class SchedulerActor(Living):
         self._guard = Guard(
             peers, clock, self._slots, self._spawn, lambda: self._wake.set(), lambda: self._hosts, lambda: self._workers
         )
+        self._pool_demand = PoolDemand(peers, self._slots, self._spawn)
         #: run -> RunActor
         self._placed: dict[str, str] = {}
         #: run -> the admission that holds for it; anything about an older one is late
@@ -180,6 +184,11 @@ class SchedulerActor(Living):
     async def slot_states(self, _blob: bytes) -> bytes:
         """worker -> idle | busy | draining | draining_busy, as JSON."""
         return codec.encode_states({s.worker: _word(s) for s in self._slots.slots.values()})
+
+    async def pool_loads(self, _blob: bytes) -> bytes:
+        """Every pool that has slots, or in which tasks wait, as JSON (control.PoolLoad)."""
+        await self._ready.wait()
+        return codec.encode_pool_loads(self._pool_demand.loads(self._clock.monotonic()))
 
     async def take_weights(self, _blob: bytes) -> bytes:
         """Weights of tenants have changed: read them again."""
@@ -496,6 +505,7 @@ class SchedulerActor(Living):
         for worker in roster.draining:
             self._slots.drain(worker)
         self._draining = set(roster.draining)
+        self._pool_demand.watch(roster.elastic)
         for worker in wanted:
             if worker not in self._slots.slots:
                 self._await_worker(worker)
@@ -509,11 +519,12 @@ class SchedulerActor(Living):
         """Add the worker's slot as soon as it answers; Ray may be starting it (again)."""
         deadline_s = self._clock.monotonic() + RETURN_MAX_S
         try:
-            while worker in self._workers and self._clock.monotonic() < deadline_s:
+            while worker in self._workers:
                 try:
                     incarnation = await self._peers.control(worker, "ping")
                 except WorkerGone:
-                    await asyncio.sleep(RETURN_CHECK_S)
+                    late = self._clock.monotonic() > deadline_s
+                    await asyncio.sleep(LATE_CHECK_S if late else RETURN_CHECK_S)
                     continue
                 self._slots.add(worker, self._workers[worker], incarnation)
                 self._guard.worker_there(worker, incarnation)
@@ -521,7 +532,6 @@ class SchedulerActor(Living):
                     self._slots.drain(worker)
                 self._wake.set()
                 return
-            _log.error("worker %s did not come back within %.0f s", worker, RETURN_MAX_S)
         finally:
             self._returning.discard(worker)
 
@@ -551,6 +561,7 @@ class SchedulerActor(Living):
                 self._hosts[ask.holder].yields.append((ask.worker, ask.lease))
         self._guard.ask_back(now_s)
         self._guard.send()
+        self._pool_demand.look(now_s)
         competing = self._slots.contended(now_s)
         for host in self._hosts.values():
             host.leads_due |= bool(host.standing or host.epoch) and host.competing != competing

@@ -42,6 +42,8 @@ from actors.names import (
 from actors.orchestrator_actor import OrchestratorActor
 from actors.plan_keeper import PlanKeeper
 from actors.plan_store import PlanStore
+from actors.pools import Request, ray_options
+from actors.ray_nodes import actors_on, draining_nodes, request_room
 from actors.retention import Retention
 from actors.run_actor import RunActor
 from actors.scheduler_actor import SchedulerActor
@@ -52,6 +54,8 @@ from actors.tracer import Tracer
 from actors.worker_actor import CONTROL_METHODS, WorkerActor
 from orchestrator import codec
 from orchestrator.errors import ActorUnreachable, Unavailable
+from orchestrator.needs import DEFAULT_POOL
+from orchestrator.pools import POOLS, PoolSpec
 
 #: seconds the cast may take to be there
 START_S = 60.0
@@ -215,6 +219,14 @@ class RayControlPlane:
         """The pool's workers, once it is to have `n`. Raises Invalid."""
         return await self._peers.ask(SUPERVISOR, "scale", codec.encode_scale(pool, n))
 
+    async def pools(self) -> bytes:
+        """JSON array of views.PoolView."""
+        return await self._peers.ask(SUPERVISOR, "pools", b"")
+
+    async def set_pool(self, change: bytes) -> bytes:
+        """The supervisor has it, and so has the journal; JSON array of the pool. Raises Invalid, NotFound."""
+        return await self._peers.ask(SUPERVISOR, "set_pool", change)
+
     async def drain_worker(self, worker_id: str) -> bytes:
         """The worker, once it gets no more work. Raises NotFound."""
         return await self._peers.ask(SUPERVISOR, "drain", worker_id.encode())
@@ -287,10 +299,10 @@ class RayStage:
         named: Any = ray.util.list_named_actors(all_namespaces=True)
         return {entry["name"] for entry in named if entry["namespace"] == NAMESPACE}
 
-    def start(self, name: str, pool: str | None) -> None:
+    def start(self, name: str, pool: str | None, spec: PoolSpec | None = None) -> None:
         """Make the actor of that name exist."""
         if pool is not None:
-            _create_worker(name, pool, self._settings)
+            _create_worker(name, pool, self._settings, spec or PoolSpec())
         elif name == SCHEDULER:
             _create(SchedulerProcess, name, self._settings)
         elif name == KUBERNETES:
@@ -313,6 +325,14 @@ class RayStage:
         """The embedded server answers again, at the same address."""
         embedded.ensure_running(self._settings.home)
 
+    def leaving(self) -> set[str]:
+        """Names of our actors on nodes that were told to drain."""
+        return actors_on(draining_nodes())
+
+    def request(self, room: Request) -> None:
+        """Ray's autoscaler keeps room for these bundles."""
+        request_room(room)
+
 
 def _create(kind: type, name: str, settings: Settings, concurrency: int = 10_000) -> Any:
     made: Any = ray.remote(kind).options(name=name, max_concurrency=concurrency, **_CONTROL)
@@ -327,10 +347,10 @@ def _create_outside(name: str, settings: Settings) -> Any:
     return _create(kinds.HandlersProcess if name == HANDLERS else kinds.RunnerProcess, name, settings)
 
 
-def _create_worker(name: str, pool: str, settings: Settings) -> Any:
+def _create_worker(name: str, pool: str, settings: Settings, spec: PoolSpec) -> Any:
     # Ray's own types do not know this keyword
     made = ray.remote(concurrency_groups={"control": CONTROL_THREADS})(WorkerProcess)  # type: ignore[call-overload]
-    return made.options(name=name, **_CONTROL).remote(name, pool, settings.to_dict())
+    return made.options(name=name, **_CONTROL | ray_options(spec)).remote(name, pool, settings.to_dict())
 
 
 def start(settings: Settings) -> None:
@@ -339,12 +359,24 @@ def start(settings: Settings) -> None:
     handles = [_create(SupervisorProcess, SUPERVISOR, settings), _create(SchedulerProcess, SCHEDULER, settings)]
     handles += [_create_outside(GATEWAY, settings)] if settings.works_outside else []
     handles += [_create(RunActorProcess, run_actor_name(n), settings) for n in range(settings.run_actors_max)]
-    handles += [_create_worker(worker_name("default", n), "default", settings) for n in range(settings.worker_count)]
+    handles += [
+        _create_worker(worker_name(DEFAULT_POOL, n), DEFAULT_POOL, settings, PoolSpec())
+        for n in range(asyncio.run(_workers_at_first(settings)))
+    ]
     pings = [handle.ping.remote() for handle in handles]
     answered, missing = ray.wait(pings, num_returns=len(pings), timeout=START_S)
     if missing:
         raise Unavailable(f"{len(missing)} of {len(pings)} control actors did not start within {START_S:.0f} s")
     ray.get(answered)
+
+
+async def _workers_at_first(settings: Settings) -> int:
+    """As the settings say, unless the pool was defined: then it is the supervisor's to start its workers."""
+    journal = Journal(settings.journal_url)
+    try:
+        return 0 if await journal.record(POOLS, DEFAULT_POOL) else settings.worker_count
+    finally:
+        await journal.close()
 
 
 def stop() -> None:

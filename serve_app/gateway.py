@@ -65,7 +65,7 @@ from orchestrator.views import (
     Wider,
     WorkerView,
 )
-from serve_app import call_cycles, figures, limit_figures, map_instances, rendering
+from serve_app import call_cycles, figures, limit_figures, map_instances, pool_figures, rendering
 from serve_app.archived_runs import ArchivedRuns
 from serve_app.asking import KEY_REUSED, ask, shown
 from serve_app.cache_book import CacheBook
@@ -79,6 +79,7 @@ from serve_app.jobs import Jobs
 from serve_app.limit_book import LimitBook
 from serve_app.live_runs import LiveRuns
 from serve_app.pipelines import Pipelines
+from serve_app.pool_book import PoolBook
 from serve_app.ports import Expect, Observation
 from serve_app.run_stream import run_frames
 from serve_app.shares import TenantShares
@@ -139,6 +140,7 @@ class Gateway:
         #: signals, approvals, queries
         self.waiting = Waiting(journal, control, self._book, clock)
         self.limit_book = LimitBook(journal, control)
+        self.pool_book = PoolBook(control)
         #: results that are used again
         self.cache = CacheBook(journal, self._book, clock)
         #: what starts runs of several DAGs: events and assets
@@ -569,14 +571,19 @@ class Gateway:
     @within(DEADLINE_S)
     async def metrics(self) -> Iterable[Metric]:
         """Metric families of the whole system."""
-        load, outside, workers, usage = await asyncio.gather(
+        load, outside, workers, usage, pools = await asyncio.gather(
             _or_none(self._control.load()),
             _or_none(self.jobs.figures()),
             _or_none(self.workers()),
             self.limit_book.usage(),
+            _or_none(self.pool_book.pools()),
         )
         counters = await self._journal.metrics()
-        return [*figures.families(counters, load, outside, workers), *limit_figures.families(usage, load)]
+        return [
+            *figures.families(counters, load, outside, workers),
+            *limit_figures.families(usage, load),
+            *pool_figures.families(counters, pools or ()),
+        ]
 
     @within(DEADLINE_S)
     async def count_http(self, observations: Sequence[Observation]) -> None:

@@ -18,6 +18,7 @@ from orchestrator.archive import Sweep
 from orchestrator.definition import Definition
 from orchestrator.errors import OrchestratorError
 from orchestrator.limits import Limit
+from orchestrator.pools import PoolSpec
 from orchestrator.ports import Ballot
 from orchestrator.views import (
     Acknowledged,
@@ -42,6 +43,7 @@ from orchestrator.views import (
     Page,
     Plan,
     PlanView,
+    PoolView,
     PublishedView,
     RunChanged,
     RunView,
@@ -103,6 +105,22 @@ class Limits(Protocol):
 
     async def waiting(self, tenant: str, run_id: str) -> RunWaiting:
         """What a run waits for: a place, a slot, and of each ready task, what for. Raises NotFound."""
+
+
+class Pools(Protocol):
+    """Pools of workers, which all tenants share."""
+
+    async def pools(self) -> list[PoolView]:
+        """Pools that are defined, or have workers, by name."""
+
+    async def pool(self, name: str) -> PoolView:
+        """One of them. Raises NotFound."""
+
+    async def set_pool(self, name: str, spec: PoolSpec) -> PoolView:
+        """The pool is so from now on. Raises Invalid."""
+
+    async def delete_pool(self, name: str) -> None:
+        """It is not defined any more; its workers finish what they do. Raises NotFound."""
 
 
 class Caches(Protocol):
@@ -171,6 +189,10 @@ class Gateway(Protocol):
     @property
     def limit_book(self) -> Limits:
         """Limits on tasks that run."""
+
+    @property
+    def pool_book(self) -> Pools:
+        """Pools of workers."""
 
     @property
     def starters(self) -> Starters:

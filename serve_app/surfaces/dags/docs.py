@@ -12,13 +12,14 @@ from serve_app.problems import STATUS, Kind
 from serve_app.surfaces.dags import archive_models as a
 from serve_app.surfaces.dags import models as m
 from serve_app.surfaces.dags import paging, parse, words
+from serve_app.surfaces.dags import pool_models as o
 from serve_app.surfaces.dags import starter_models as s
 from serve_app.surfaces.dags import waiting_models as w
 
 Json = dict[str, Any]
 
-_ANSWERS = m.ANSWERS | w.ANSWERS | s.ANSWERS | a.ANSWERS
-_BODIES = m.BODIES | w.BODIES | s.BODIES | a.BODIES
+_ANSWERS = m.ANSWERS | w.ANSWERS | s.ANSWERS | a.ANSWERS | o.ANSWERS
+_BODIES = m.BODIES | w.BODIES | s.BODIES | a.BODIES | o.BODIES
 
 _PROBLEM_EXAMPLES = {
     Kind.INVALID: "to is before from",
@@ -130,6 +131,10 @@ def operations() -> dict[str, Json]:
         "get_limit": _get((_limit(),), m.DagsLimitView, Kind.NOT_FOUND),
         "set_limit": _post((_limit(),), m.DagsLimit, m.DagsLimitView, problems=(Kind.INVALID, Kind.NOT_FOUND)),
         "delete_limit": _get((_limit(),), m.DagsLimitDeleted, Kind.NOT_FOUND),
+        "list_pools": _get((), o.DagsPoolList),
+        "get_pool": _get((_pool(),), o.DagsPoolView, Kind.NOT_FOUND),
+        "set_pool": _post((_pool(),), o.DagsPool, o.DagsPoolView, problems=_OF_READS),
+        "delete_pool": _get((_pool(),), o.DagsPoolDeleted, Kind.NOT_FOUND),
         "sweep_archive": _post((), a.DagsSweep, a.DagsSweepView, problems=_OF_READS),
         "list_sweeps": _get((), a.DagsSweepList, Kind.NOT_FOUND),
     }
@@ -137,7 +142,7 @@ def operations() -> dict[str, Json]:
 
 def components() -> Json:
     """Schemas and the security scheme that the operations refer to."""
-    every = dict.fromkeys(each for module in (m, s, w, a) for each in vars(module).values() if _is_model(each))
+    every = dict.fromkeys(each for module in (m, s, w, a, o) for each in vars(module).values() if _is_model(each))
     template = "#/components/schemas/{model}"
     _, definitions = models_json_schema([(each, "validation") for each in every], ref_template=template)
     scheme = {"type": "http", "scheme": "bearer", "description": "a token with scope client or admin"}
@@ -256,6 +261,10 @@ def _worker_id() -> Json:
 
 def _limit() -> Json:
     return _path("name", parse.LIMIT_NAME, "warehouse")
+
+
+def _pool() -> Json:
+    return _path("name", parse.POOL_NAME, "gpu")
 
 
 def _asset() -> Json:

@@ -25,8 +25,9 @@ from orchestrator.errors import (
     Unavailable,
 )
 from orchestrator.limits import LIMITS, Limit, Rate
+from orchestrator.pools import PoolSpec
 from orchestrator.ports import Append, Command, CommandReply, StoredReply
-from orchestrator.views import Idempotency, RunWaiting, Trigger, Triggered, WorkerView
+from orchestrator.views import Idempotency, PoolView, RunWaiting, Trigger, Triggered, WorkerView
 from serve_app import gateway as gateways
 from serve_app.gateway import Gateway
 from tests.conformance.journal_builders import Owner
@@ -69,6 +70,15 @@ class Stage:
 
     async def drain_worker(self, worker_id: str) -> bytes:
         return codec.encode_workers([WorkerView(worker_id, "default", "draining")])
+
+    async def pools(self) -> bytes:
+        return codec.encode_pool_views([PoolView("gpu", PoolSpec(max=4), wanted=3, workers=3, starting=1, busy=2)])
+
+    async def set_pool(self, change: bytes) -> bytes:
+        name, spec = codec.decode_pool_change(change)
+        if spec is None and name != "gpu":
+            raise NotFound("pool", name)
+        return codec.encode_pool_views([] if spec is None else [PoolView(name, spec)])
 
     async def alive(self) -> bool:
         return not self.hangs
