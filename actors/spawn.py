@@ -8,6 +8,7 @@ that a restart by Ray runs. Everything is detached and restarted for ever; retri
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from functools import partial
 from pathlib import Path
@@ -347,10 +348,15 @@ def _create_outside(name: str, settings: Settings) -> Any:
     return _create(kinds.HandlersProcess if name == HANDLERS else kinds.RunnerProcess, name, settings)
 
 
-def _create_worker(name: str, pool: str, settings: Settings, spec: PoolSpec) -> Any:
+@functools.cache
+def _worker_class() -> Any:
+    """One for all workers: Ray would pickle and publish each anew."""
     # Ray's own types do not know this keyword
-    made = ray.remote(concurrency_groups={"control": CONTROL_THREADS})(WorkerProcess)  # type: ignore[call-overload]
-    return made.options(name=name, **_CONTROL | ray_options(spec)).remote(name, pool, settings.to_dict())
+    return ray.remote(concurrency_groups={"control": CONTROL_THREADS})(WorkerProcess)  # type: ignore[call-overload]
+
+
+def _create_worker(name: str, pool: str, settings: Settings, spec: PoolSpec) -> Any:
+    return _worker_class().options(name=name, **_CONTROL | ray_options(spec)).remote(name, pool, settings.to_dict())
 
 
 def start(settings: Settings) -> None:

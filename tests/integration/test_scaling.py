@@ -20,7 +20,7 @@ from tests.live import Server, serving
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-RUNS, TASKS, TAKES_S = 700, 2, 0.1
+RUNS, TASKS, TAKES_S = 500, 2, 0.1
 FEW, MANY = 2, 20
 FIRST_DISPATCH_S = 3.0
 
