@@ -17,7 +17,7 @@ pools = group("Pools of workers.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME")]
 
-_COLUMNS = ("name", "shape", "min", "max", "wanted", "workers", "starting", "busy", "draining", "waiting")
+_COLUMNS = ("name", "min", "max", "wanted", "workers", "starting", "busy", "draining", "waiting", "shape")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -71,7 +71,7 @@ def pools_set(
                 step=step,
             )
         )
-    session.show(_shown(view), _COLUMNS)
+    session.show(view if session.as_json else _shown(view), _COLUMNS)
 
 
 @command(pools, "rm")

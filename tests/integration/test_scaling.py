@@ -95,3 +95,37 @@ def until(holds: Callable[[], bool], timeout_s: float = 20) -> None:
     while not holds():
         assert time.monotonic() < deadline, f"still waiting after {timeout_s} s"
         time.sleep(0.05)
+
+
+def test_an_elastic_pool_is_empty_until_tasks_come_and_again_when_they_are_done_and_outlives_down(
+    server: Server, tmp_path: Path
+) -> None:
+    api = server.api()
+    pool = {"min": 0, "max": 2, "num_cpus": 0.5, "idle_timeout_s": 2, "scale_up_wait_s": 0}
+    made = answered(api.http.put("/pools/burst", json=pool))
+    assert (made["wanted"], made["max"]) == (0, 2)
+    work = {"entrypoint": "live_tasks:tally", "params": {"folder": str(tmp_path), "seconds": 0.5}, "pool": "burst"}
+    api.define("bursts", *(task(f"t{n}", **work) for n in range(6)))
+
+    asked_s = time.time()
+    run_id = api.trigger("bursts")["run_id"]
+    assert api.wait(run_id, timeout_s=40)["state"] == "success"
+    print(f"\nfrom zero: first dispatch after {starts(tmp_path)[0].at_s - asked_s:.2f} s")
+    assert len({start.pid for start in starts(tmp_path)}) == 2
+    until(lambda: pool_of(api, "burst")["workers"] == 0, timeout_s=20)
+
+    answered(api.post("/workers/scale", {"pool": "burst", "n": 1}))
+    answered(api.post("/workers/scale", {"n": 3}))
+    server.down()
+    server.up()
+    api = server.api()
+    until(lambda: len(workers(api)) == 3, timeout_s=20)
+    until(lambda: pool_of(api, "burst")["workers"] - pool_of(api, "burst")["starting"] == 1, timeout_s=20)
+    assert api.wait(api.trigger("bursts")["run_id"], timeout_s=40)["state"] == "success"
+    assert answered(api.http.delete("/pools/burst")) == {"name": "burst", "deleted": True}
+    until(lambda: all(each["pool"] != "burst" for each in answered(api.get("/workers"))["items"]), timeout_s=20)
+
+
+def pool_of(api: Api, name: str) -> Json:
+    """The pool as it is now."""
+    return answered(api.get(f"/pools/{name}"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -106,7 +108,7 @@ def test_under_a_constant_load_it_gets_to_what_is_needed_and_stays_there(
         seen.append(course.wanted)
         now_s += ROUND_S
     assert len(set(seen[bound:])) == 1, "it never settles"
-    changes = [after - before for before, after in zip(seen, seen[1:], strict=False) if after != before]
+    changes = [after - before for before, after in pairwise(seen) if after != before]
     assert all(change > 0 for change in changes) or all(change < 0 for change in changes), "it went up and down"
     if spec.tasks_per_worker == 1:
         assert seen[-1] == max(spec.min, min(spec.max, tasks))

@@ -738,6 +738,32 @@ async def test_metrics_tell_limits_and_pools() -> None:
     assert (samples["pool_queue_length", "default"], samples["pool_queue_length", "gpu"]) == (2, 3)
 
 
+async def test_pools_are_the_supervisors_to_define() -> None:
+    book = World().gateway.pool_book
+    assert [view.name for view in await book.pools()] == ["gpu"]
+    assert (await book.pool("gpu")).wanted == 3
+    assert (await book.set_pool("big", PoolSpec(max=2))).spec.max == 2
+    await book.delete_pool("gpu")
+    for refused in (book.pool("none"), book.delete_pool("none")):
+        with pytest.raises(NotFound):
+            await refused
+    with pytest.raises(Invalid):
+        await book.set_pool("big", PoolSpec(max=-1))
+
+
+async def test_metrics_tell_how_many_workers_a_pool_has_should_have_and_how_often_that_changed() -> None:
+    world = World()
+    await world.journal.count([("pool_scale_events_total|gpu|up", 2)])
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in await world.gateway.metrics()
+        for sample in family.samples
+    }
+    names = {"wanted": 3, "ready": 2, "busy": 2, "max": 4}
+    assert {name: samples[f"orchestrator_pool_workers_{name}", "gpu"] for name in names} == names
+    assert samples["orchestrator_pool_scale_events_total", "gpu", "up"] == 2
+
+
 async def test_a_ready_task_tells_what_it_waits_for() -> None:
     world = World()
     tasks = (
