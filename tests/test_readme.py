@@ -65,6 +65,7 @@ GUIDES = (
     "backfills",
     "triggers",
     "limits",
+    "workers",
     "caching",
     "deadlines",
     "observability",
