@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 
 #: bundles, and the label selector of each, as Ray's autoscaler takes them
 Request = tuple[tuple[dict[str, float], ...], tuple[dict[str, str], ...]]
+#: what a worker without a shape takes there (`placement.py`)
+UNSHAPED = {"CPU": 1.0}
 #: order in which surplus workers end; the scheduler does not know those that are not ready
 _ENDS_FIRST = {None: 0, "idle": 1}
 
@@ -224,13 +226,12 @@ class Pools:
     # ── what others see ──
 
     def request(self) -> Request:
-        """What the cluster should have room for: one bundle per worker that takes something."""
+        """What a cluster that we joined should have room for: one bundle per worker."""
         bundles, labels = [], []
         for pool, course in sorted(self._courses.items()):
             spec = self.spec(pool)
-            if spec.bundle:
-                bundles += [spec.bundle] * course.wanted
-                labels += [dict(spec.labels)] * course.wanted
+            bundles += [spec.bundle or UNSHAPED] * course.wanted
+            labels += [dict(spec.labels)] * course.wanted
         return tuple(bundles), tuple(labels)
 
     def view(self, name: str, states: Mapping[str, str]) -> PoolView:
@@ -255,9 +256,14 @@ class Pools:
         return sorted({DEFAULT_POOL, *self._specs, *self.workers.values()})
 
 
-def ray_options(spec: PoolSpec) -> dict[str, Any]:
-    """How Ray is told the shape of a worker; nothing that is not asked for."""
-    options: dict[str, Any] = {"num_cpus": spec.num_cpus}
+def shaped(placed: Mapping[str, Any], spec: PoolSpec) -> dict[str, Any]:
+    """Ray's options for a worker of the pool, given those for one without a shape (`placement.py`).
+
+    A shape says how many CPUs a worker takes, and labels are a must: its node has them, or it waits.
+    """
+    options = dict(placed)
+    if spec.bundle:
+        options["num_cpus"] = spec.num_cpus
     if spec.num_gpus:
         options["num_gpus"] = spec.num_gpus
     if spec.memory_bytes:
@@ -266,6 +272,7 @@ def ray_options(spec: PoolSpec) -> dict[str, Any]:
         options["resources"] = dict(spec.resources)
     if spec.labels:
         options["label_selector"] = dict(spec.labels)
+        options.pop("fallback_strategy", None)
     return options
 
 

@@ -18,7 +18,7 @@ from zlib import crc32
 import ray
 from ray.exceptions import RayError
 
-from actors import embedded, process
+from actors import embedded, placement, process
 from actors.archiver import Archiver
 from actors.attempt_log import RedisLogSink
 from actors.batched import Batched
@@ -43,7 +43,7 @@ from actors.names import (
 from actors.orchestrator_actor import OrchestratorActor
 from actors.plan_keeper import PlanKeeper
 from actors.plan_store import PlanStore
-from actors.pools import Request, ray_options
+from actors.pools import Request, shaped
 from actors.ray_nodes import actors_on, draining_nodes, request_room
 from actors.retention import Retention
 from actors.run_actor import RunActor
@@ -144,6 +144,10 @@ class SupervisorProcess(Supervisor):
         self._archiver = Archiver(journal, Clock(), made)
         self._archiver.start()
 
+    async def whose(self) -> str:
+        """Fingerprint of the settings that say whose actors these are."""
+        return self._settings.fingerprint
+
     async def wake_archiver(self, _blob: bytes) -> None:
         """Somebody wants runs to leave for the archive."""
         self._archiver.wake()
@@ -173,7 +177,7 @@ class WorkerProcess(WorkerActor):
 
     def __init__(self, name: str, pool: str, settings: dict[str, Any]) -> None:
         process.settle()
-        super().__init__(name, settings, notes=RayNotes())
+        super().__init__(name, settings, notes=RayNotes(), node_id=ray.get_runtime_context().get_node_id())
         self._where = f"{name} ({pool})"
 
     def __repr__(self) -> str:
@@ -336,7 +340,8 @@ class RayStage:
 
 
 def _create(kind: type, name: str, settings: Settings, concurrency: int = 10_000) -> Any:
-    made: Any = ray.remote(kind).options(name=name, max_concurrency=concurrency, **_CONTROL)
+    options = _CONTROL | placement.options(name, settings)
+    made: Any = ray.remote(kind).options(name=name, max_concurrency=concurrency, **options)
     return made.remote(name, settings.to_dict())
 
 
@@ -356,7 +361,8 @@ def _worker_class() -> Any:
 
 
 def _create_worker(name: str, pool: str, settings: Settings, spec: PoolSpec) -> Any:
-    return _worker_class().options(name=name, **_CONTROL | ray_options(spec)).remote(name, pool, settings.to_dict())
+    options = _CONTROL | shaped(placement.options(name, settings), spec)
+    return _worker_class().options(name=name, **options).remote(name, pool, settings.to_dict())
 
 
 def start(settings: Settings) -> None:
@@ -365,11 +371,10 @@ def start(settings: Settings) -> None:
     handles = [_create(SupervisorProcess, SUPERVISOR, settings), _create(SchedulerProcess, SCHEDULER, settings)]
     handles += [_create_outside(GATEWAY, settings)] if settings.works_outside else []
     handles += [_create(RunActorProcess, run_actor_name(n), settings) for n in range(settings.run_actors_max)]
-    handles += [
-        _create_worker(worker_name(DEFAULT_POOL, n), DEFAULT_POOL, settings, PoolSpec())
-        for n in range(asyncio.run(_workers_at_first(settings)))
-    ]
-    pings = [handle.ping.remote() for handle in handles]
+    names = [worker_name(DEFAULT_POOL, n) for n in range(asyncio.run(_workers_at_first(settings)))]
+    workers = [_create_worker(name, DEFAULT_POOL, settings, PoolSpec()) for name in names]
+    # on a cluster a worker may have to wait for room
+    pings = [handle.ping.remote() for handle in (handles if settings.ray_address else handles + workers)]
     answered, missing = ray.wait(pings, num_returns=len(pings), timeout=START_S)
     if missing:
         raise Unavailable(f"{len(missing)} of {len(pings)} control actors did not start within {START_S:.0f} s")
@@ -383,6 +388,16 @@ async def _workers_at_first(settings: Settings) -> int:
         return 0 if await journal.record(POOLS, DEFAULT_POOL) else settings.worker_count
     finally:
         await journal.close()
+
+
+def whose() -> str | None:
+    """Fingerprint of the orchestrator that has its actors on the cluster; None = there is none that could tell."""
+    try:
+        supervisor: Any = ray.get_actor(SUPERVISOR, NAMESPACE)
+        fingerprint: Any = ray.get(supervisor.whose.remote(), timeout=NOTE_S)
+    except (RayError, ValueError):
+        return None
+    return str(fingerprint)
 
 
 def stop() -> None:

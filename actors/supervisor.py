@@ -111,6 +111,8 @@ class Supervisor:
         self._pools = Pools(journal, settings.worker_count)
         #: pools in which tasks have begun to wait since the last round
         self._demand: list[PoolLoad] = []
+        #: workers that have answered; on a cluster others may wait for room
+        self._met: set[str] = set()
         #: what Ray's autoscaler was told last; None = nothing yet
         self._requested: Request | None = None
         #: RunActors beyond the standing ones
@@ -340,6 +342,7 @@ class Supervisor:
         states = await self._slot_states()
         for name in [name for name in draining if states.get(name) != "draining_busy"]:
             self._pools.ended(name)
+            self._met.discard(name)
             await asyncio.to_thread(self._stage.end, name)
 
     async def _request_room(self) -> None:
@@ -394,13 +397,15 @@ class Supervisor:
 
     async def _view(self, name: str, pool: str, states: dict[str, str]) -> WorkerView:
         draining = name in self._pools.draining
-        if states and name not in states:  # nobody can ask one that is not ready
-            return WorkerView(name, pool, "draining" if draining else "starting")
+        away = "draining" if draining else "lost" if name in self._met else "starting"
+        if states and name not in states:  # it is not ready: asking it would take until nobody waits any more
+            return WorkerView(name, pool, away)
         try:
-            node, pid = await self._peers.control(name, "where")
+            node, pid, node_id = await self._peers.control(name, "where")
         except WorkerGone:
-            return WorkerView(name, pool, "lost")
-        return WorkerView(name, pool, "draining" if draining else states.get(name, "starting"), node, pid)
+            return WorkerView(name, pool, away)
+        self._met.add(name)
+        return WorkerView(name, pool, "draining" if draining else states.get(name, "starting"), node, pid, node_id)
 
 
 def _check_name(pool: str) -> None:

@@ -232,6 +232,8 @@ class RunView(msgspec.Struct, frozen=True):
     parent_task: str | None = None
     #: task -> the run that it called last; empty in lists
     children: dict[str, CalledView] = msgspec.field(default_factory=dict)
+    #: the Ray actor that has it now; "" = nobody needs to
+    actor: str = ""
 
 
 class MapInstance(msgspec.Struct, frozen=True):
@@ -399,8 +401,11 @@ class WorkerView(msgspec.Struct, frozen=True):
     pool: str
     #: starting | idle | busy | draining | lost
     state: str
+    #: host name
     node: str = ""
     pid: int = 0
+    #: of Ray's node
+    node_id: str = ""
 
 
 class PoolView(msgspec.Struct, frozen=True):

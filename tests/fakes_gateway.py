@@ -107,7 +107,9 @@ class FakeGateway:
     _pools: dict[str, PoolSpec] = field(default_factory=dict)
     sweeps: list[Sweep] = field(default_factory=list)
     _workers: dict[str, WorkerView] = field(
-        default_factory=lambda: {"worker-default-0": WorkerView("worker-default-0", "default", "idle", "n1", 42)}
+        default_factory=lambda: {
+            "worker-default-0": WorkerView("worker-default-0", "default", "idle", "n1", 42, "a1b2")
+        }
     )
 
     @property

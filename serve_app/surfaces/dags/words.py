@@ -221,6 +221,8 @@ def run_in_list(view: RunView) -> Json:
     }
     if view.triggered_by:
         body["triggered_by"] = [cause(each) for each in view.triggered_by]
+    if view.actor:
+        body["actor"] = view.actor
     if view.archived:
         body["archived"] = True
     if view.sla_missed:
@@ -353,6 +355,7 @@ def worker(view: WorkerView) -> Json:
         "pool": view.pool,
         "state": view.state,
         "node": view.node,
+        "node_id": view.node_id,
         "pid": view.pid,
     }
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from actors.pools import Pools, ray_options
+from actors.pools import Pools, shaped
 from orchestrator import codec
 from orchestrator.control import PoolLoad
 from orchestrator.errors import JournalUnavailable, NotFound
@@ -179,21 +179,24 @@ async def test_a_worker_that_somebody_drains_is_not_replaced_but_in_an_elastic_p
     assert (of(pools, "default"), of(pools, "gpu")) == (["worker-default-1"], ["worker-gpu-1"])
 
 
-async def test_room_is_requested_for_workers_that_take_something() -> None:
-    shaped = PoolSpec(min=2, max=2, num_cpus=1.0, memory_bytes=1024, resources={"tpu": 4.0}, labels={"tier": "a"})
-    pools = await opened(Records(big=shaped))
+async def test_room_is_requested_for_each_worker_that_there_should_be() -> None:
+    big = PoolSpec(min=2, max=2, num_cpus=1.0, memory_bytes=1024, resources={"tpu": 4.0}, labels={"tier": "a"})
+    pools = await opened(Records(big=big), standing=1)
     bundle = {"CPU": 1.0, "memory": 1024.0, "tpu": 4.0}
-    assert pools.request() == ((bundle, bundle), ({"tier": "a"}, {"tier": "a"}))
+    assert pools.request() == ((bundle, bundle, {"CPU": 1.0}), ({"tier": "a"}, {"tier": "a"}, {}))
     await pools.fix("big", 0)
+    await pools.fix("default", 0)
     assert pools.request() == ((), ())
 
 
-def test_ray_is_told_the_shape_and_nothing_that_was_not_asked_for() -> None:
-    assert ray_options(PoolSpec()) == {"num_cpus": 0.0}
-    assert ray_options(PoolSpec(num_gpus=0.5, memory_bytes=7, resources={"x": 1.0}, labels={"a": "!b"})) == {
+def test_ray_is_told_the_shape_and_else_what_holds_of_all_workers() -> None:
+    placed = {"num_cpus": 1, "label_selector": {"role": "!control"}, "fallback_strategy": [], "more": 1}
+    assert shaped(placed, PoolSpec()) == placed
+    assert shaped(placed, PoolSpec(num_gpus=0.5)) == {**placed, "num_cpus": 0.0, "num_gpus": 0.5}
+    assert shaped(placed, PoolSpec(memory_bytes=7, resources={"x": 1.0}, labels={"a": "!b"})) == {
         "num_cpus": 0.0,
-        "num_gpus": 0.5,
         "memory": 7,
         "resources": {"x": 1.0},
         "label_selector": {"a": "!b"},
+        "more": 1,
     }

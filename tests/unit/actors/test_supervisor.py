@@ -336,7 +336,8 @@ async def test_workers_on_a_node_that_drains_finish_and_others_take_their_place(
 
 
 async def test_rays_autoscaler_is_told_when_what_is_needed_changes_and_only_where_it_may_exist() -> None:
-    for address, requests in (("", []), ("auto", [((), ()), (({"GPU": 1.0},) * 2, ({},) * 2), ((), ())])):
+    rest, busy = (({"CPU": 1.0},), ({},)), (({"CPU": 1.0}, {"GPU": 1.0}, {"GPU": 1.0}), ({}, {}, {}))
+    for address, requests in (("", []), ("auto", [rest, busy, rest])):
         stage, scheduler = FakeStage(), Scheduler()
         made = supervisor(stage, peers=scheduler, ray_address=address)
         await made.set_pool(ELASTIC)
@@ -356,3 +357,31 @@ async def test_a_pool_that_cannot_be_so_is_refused_and_one_that_is_not_there_can
             await made.set_pool(codec.encode_pool_change(name, spec))
     with pytest.raises(NotFound):
         await made.set_pool(codec.encode_pool_change("gpu", None))
+
+
+class OneWorker(NoPeers):
+    """A worker that answers while it is there."""
+
+    def __init__(self) -> None:
+        self.there = False
+
+    async def control(self, worker: str, method: str, *args: Any) -> Any:
+        if not self.there:
+            raise WorkerGone(worker, "no room")
+        return "host-1", 42, "a1b2"
+
+
+async def test_a_worker_that_never_answered_is_starting_and_one_that_did_is_lost() -> None:
+    peers: Any = OneWorker()
+    made = Supervisor(FakeStage(), peers, FakeFacts(), Settings(redis_url="redis://x", workers=1))
+    await made.ensure(asked(1))
+
+    async def shown() -> tuple[str, str, str]:
+        [view] = codec.decode_workers(await made.workers(b""))
+        return view.state, view.node, view.node_id
+
+    assert await shown() == ("starting", "", "")
+    peers.there = True
+    assert (await shown())[1:] == ("host-1", "a1b2")
+    peers.there = False
+    assert await shown() == ("lost", "", "")
