@@ -52,7 +52,7 @@ from actors.settings import Settings
 from actors.span_export import open_exporter
 from actors.supervisor import Supervisor
 from actors.tracer import Tracer
-from actors.worker_actor import CONTROL_METHODS, WorkerActor
+from actors.worker_process import CONTROL_THREADS, NOTE_S, WorkerProcess
 from orchestrator import codec
 from orchestrator.errors import ActorUnreachable, Unavailable
 from orchestrator.needs import DEFAULT_POOL
@@ -60,12 +60,8 @@ from orchestrator.pools import POOLS, PoolSpec
 
 #: seconds the cast may take to be there
 START_S = 60.0
-#: seconds one attempt to deliver a note may take
-NOTE_S = 5.0
 #: seconds within which an actor that lives answers
 ANSWER_S = 1.0
-#: threads of a worker that answer while user code runs
-CONTROL_THREADS = 2
 #: Kubernetes Jobs waited for at a time: one call each
 EXCHANGES_MAX = 1_000_000
 #: requests that the gateway has at a time
@@ -170,35 +166,6 @@ class KubernetesProcess(KubernetesActor):
 
     def __repr__(self) -> str:
         return KUBERNETES
-
-
-class WorkerProcess(WorkerActor):
-    """A worker as a Ray actor: one thread for user code, a few for questions meanwhile."""
-
-    def __init__(self, name: str, pool: str, settings: dict[str, Any]) -> None:
-        process.settle()
-        super().__init__(name, settings, notes=RayNotes(), node_id=ray.get_runtime_context().get_node_id())
-        self._where = f"{name} ({pool})"
-
-    def __repr__(self) -> str:
-        return self._where
-
-
-for _method in CONTROL_METHODS:
-    setattr(WorkerProcess, _method, ray.method(concurrency_group="control")(getattr(WorkerActor, _method)))
-
-
-class RayNotes:
-    """`work.NoteSink` over Ray: a worker's thread tells the owner of a run, and waits until it is durable."""
-
-    def send(self, owner: str, note: bytes) -> bool:
-        """True when the note is durable, False when the attempt was replaced. Raises ActorUnreachable."""
-        try:
-            handle: Any = ray.get_actor(owner, NAMESPACE)
-            accepted: Any = ray.get(handle.note.remote(note), timeout=NOTE_S)
-        except (RayError, ValueError) as failed:
-            raise ActorUnreachable(owner, type(failed).__name__) from failed
-        return bool(accepted)
 
 
 class RayControlPlane:

@@ -1,4 +1,4 @@
-"""A node that was told to drain: its worker finishes what it does, another one elsewhere does the rest, nothing is redone.
+"""A node that was told to drain: its worker finishes what it does, another one does the rest, nothing is redone.
 
 The pool's workers need a label that two nodes have; the notice is that of a cloud which takes a spot instance back.
 """
