@@ -79,7 +79,7 @@ from serve_app.jobs import Jobs
 from serve_app.limit_book import LimitBook
 from serve_app.live_runs import LiveRuns
 from serve_app.pipelines import Pipelines
-from serve_app.pool_book import PoolBook
+from serve_app.pool_book import PoolBook, define_pools
 from serve_app.ports import Expect, Observation
 from serve_app.run_stream import run_frames
 from serve_app.shares import TenantShares
@@ -182,6 +182,7 @@ class Gateway:
                 _check_expected(definition.dag_id, row, expect)
             await call_cycles.check(self._book, tenant, definition)
             step = self._put(tenant, definition, row, keep_tasks, idem)
+            await define_pools(self._journal, definition)
             written = await self._journal.put_dag(step)
             if written.status == "full":
                 raise Conflict(f"a tenant has at most {self._dags_max} DAGs")

@@ -1,17 +1,27 @@
 """Pools of workers as people define and see them.
 
 Definitions are records of the journal, written by the supervisor, which starts and ends workers: when it has answered,
-the new definition is durable and holds.
+the new definition is durable and holds. Those for tasks that ask for resources are written with the DAG; the supervisor
+reads them when such a task waits.
 """
 
 from __future__ import annotations
 
 from orchestrator import codec
+from orchestrator.definition import Definition
 from orchestrator.errors import NotFound
-from orchestrator.pools import PoolSpec, check
-from orchestrator.ports import ControlPlane
+from orchestrator.pools import POOLS, PoolSpec, check
+from orchestrator.ports import ControlPlane, Journal
+from orchestrator.task_shapes import pools_of
 from orchestrator.views import PoolView
 from serve_app.deadlines import LONG_DEADLINE_S, within
+
+
+async def define_pools(journal: Journal, definition: Definition) -> None:
+    """The pools for what its tasks ask of the cluster are defined, unless somebody did. Raises JournalUnavailable."""
+    for name, spec in pools_of(definition).items():
+        if await journal.record(POOLS, name) is None:
+            await journal.put_records(POOLS, {name: codec.encode_pool(spec)})
 
 
 class PoolBook:

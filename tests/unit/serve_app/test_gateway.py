@@ -14,7 +14,7 @@ from actors.clock import Clock
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.control import LimitUsage
-from orchestrator.definition import Definition, LimitUse, TaskSpec, Window
+from orchestrator.definition import Definition, LimitUse, TaskResources, TaskSpec, Window
 from orchestrator.errors import (
     ActorUnreachable,
     Conflict,
@@ -25,8 +25,9 @@ from orchestrator.errors import (
     Unavailable,
 )
 from orchestrator.limits import LIMITS, Limit, Rate
-from orchestrator.pools import PoolSpec
+from orchestrator.pools import POOLS, PoolSpec
 from orchestrator.ports import Append, Command, CommandReply, StoredReply
+from orchestrator.task_shapes import pool_for, pool_spec
 from orchestrator.views import Idempotency, PoolView, RunWaiting, Trigger, Triggered, WorkerView
 from serve_app import gateway as gateways
 from serve_app.gateway import Gateway
@@ -749,6 +750,19 @@ async def test_pools_are_the_supervisors_to_define() -> None:
             await refused
     with pytest.raises(Invalid):
         await book.set_pool("big", PoolSpec(max=-1))
+
+
+async def test_a_dag_whose_tasks_ask_for_resources_brings_the_pool_and_leaves_one_that_is_there() -> None:
+    world = World()
+    gpu = TaskResources(num_gpus=1.0)
+    name = pool_for(gpu)
+    await world.define(tasks=(TaskSpec(id="a", pool=name, resources=gpu),))
+    kept = await world.journal.record(POOLS, name)
+    assert kept is not None
+    assert codec.decode_pool(kept) == pool_spec(gpu)
+    await world.journal.put_records(POOLS, {name: codec.encode_pool(PoolSpec(num_gpus=1.0, max=99))})
+    await world.define(tasks=(TaskSpec(id="b", pool=name, resources=gpu),))
+    assert codec.decode_pool(await world.journal.record(POOLS, name) or b"").max == 99
 
 
 async def test_metrics_tell_how_many_workers_a_pool_has_should_have_and_how_often_that_changed() -> None:
