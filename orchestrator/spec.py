@@ -48,6 +48,7 @@ from orchestrator.faults import DEPTH_MAX, Fault, json_fault, refusal
 from orchestrator.grouping import within
 from orchestrator.mapped import INSTANCES_MAX
 from orchestrator.needs import DEFAULT_POOL, LIMITS_MAX, POOL, SLOTS_MAX, template_fault
+from orchestrator.task_shape_form import ResourcesBody
 
 TASKS_MAX = 50_000
 #: teardowns of a DAG, and setups of a teardown
@@ -137,7 +138,7 @@ class TaskBody(BaseModel):
     priority: int = Field(default=0, ge=0, le=100)
     pool: Annotated[str, StringConstraints(pattern=POOL)] = DEFAULT_POOL
     #: what it asks of the cluster, instead of a pool
-    resources: task_shapes.ResourcesBody | None = None
+    resources: ResourcesBody | None = None
     #: what it takes permits of while it runs
     limits: list[LimitName | LimitUseBody] = Field(default_factory=list, max_length=LIMITS_MAX)
     #: when it starts, given how the tasks it waits for have ended

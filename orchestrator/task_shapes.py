@@ -11,42 +11,17 @@ Beside this stands a pool that the task names (`pool`), whose shape an operator 
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from orchestrator.definition import Definition, TaskResources
 from orchestrator.errors import Invalid
 from orchestrator.faults import Fault
-from orchestrator.pools import AMOUNT_MAX, BYTES_MAX, NAMES_MAX, PoolSpec, check
+from orchestrator.pools import PoolSpec, check
 
 #: workers of a pool that was made for a shape
 SHAPED_MAX = 8
-
-Amount = Annotated[float, Field(ge=0, le=AMOUNT_MAX)]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=300)]
-
-
-class ResourcesBody(BaseModel):
-    """What a task asks of the cluster, as written."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    num_cpus: Amount = 0.0
-    num_gpus: Amount = 0.0
-    memory_bytes: int = Field(default=0, ge=0, le=BYTES_MAX)
-    #: custom resources of the cluster
-    custom: dict[Name, Amount] = Field(default_factory=dict, max_length=NAMES_MAX)
-    #: that the node must have
-    labels: dict[Name, Name] = Field(default_factory=dict, max_length=NAMES_MAX)
-
-    def read(self) -> TaskResources | None:
-        """What is asked for; None = nothing."""
-        custom = {name: float(amount) for name, amount in sorted(self.custom.items()) if amount}
-        labels = dict(sorted(self.labels.items()))
-        found = TaskResources(float(self.num_cpus), float(self.num_gpus), self.memory_bytes, custom, labels)
-        return None if found == TaskResources() else found
 
 
 def pool_for(resources: TaskResources) -> str:

@@ -14,7 +14,7 @@ from orchestrator import spec
 from orchestrator.definition import AfterRule, SlaAction, TriggerRule
 from orchestrator.limits import COUNT_MAX, PER_S_MAX, PER_S_MIN
 from orchestrator.needs import LIMITS_MAX
-from orchestrator.task_shapes import ResourcesBody
+from orchestrator.task_shape_form import ResourcesBody
 from serve_app.surfaces.dags import parse
 
 INSTANT = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z$"
