@@ -80,7 +80,8 @@ def test_a_node_comes_when_room_is_requested_and_goes_when_it_is_released(enviro
     start = ("start", "--head", f"--port={port}", "--num-cpus=0", f"--autoscaling-config={home / 'fake.yaml'}")
     more = (f"--temp-dir={home / 'ray'}", "--include-dashboard=false", "--object-store-memory=80000000")
     command = [str(Path(sys.executable).with_name("ray")), *start, *more]
-    subprocess.run(command, env=environ, check=True, capture_output=True, timeout=60)
+    done = subprocess.run(command, env=environ, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
     address = f"127.0.0.1:{port}"
     assert nodes(address, environ) == [0]
     nodes(address, environ, ([{"big": 1}], [{}]))
