@@ -1,7 +1,7 @@
 """Which workers ought to exist: the supervisor's book of pools.
 
     records (journal) ─▶ definitions ─┐
-    Load of a pool (scheduler) ─▶ autoscale ─▶ wanted ─▶ settle: names to start, names to drain
+    Load of a pool (scheduler) ─▶ autoscale ─▶ wanted ─▶ fill: names to start; shed: names to drain
     workers that live (Ray) ──────────┘                         ─▶ request: what the cluster should have room for
 
 A definition is durable before it counts. Workers are the supervisor's to start and to end; here they are names.
@@ -190,21 +190,33 @@ class Pools:
     @property
     def crowded(self) -> bool:
         """Has some pool more workers than it should?"""
-        counts = Counter(pool for name, pool in self.workers.items() if name not in self.draining)
-        return self.opened and any(n > self._courses.get(pool, Course(0)).wanted for pool, n in counts.items())
+        return self.opened and any(len(self._staying(pool)) > self._wanted(pool) for pool in set(self.workers.values()))
 
-    def settle(self, states: Mapping[str, str]) -> None:
-        """Name the workers to start, and those to drain; `states` are the scheduler's words for ready ones."""
+    def fill(self) -> None:
+        """Name the workers to start; those of a former shape are to end, and others take their place."""
         if not self.opened:
             return
-        for name in self.workers:
-            if not self._has_shape(name):
-                self.draining.add(name)
-        for pool in {*self._courses, *self.workers.values()}:
-            wanted = self._courses.get(pool, Course(0)).wanted
-            mine = [name for name, where in self.workers.items() if where == pool and name not in self.draining]
-            self.draining |= set(_by_use(mine, states)[: max(0, len(mine) - wanted)])
-            self._name_more(pool, wanted - len(mine))
+        self.draining |= {name for name in self.workers if not self._has_shape(name)}
+        for pool, course in self._courses.items():
+            self._name_more(pool, course.wanted - len(self._staying(pool)))
+
+    def shed(self, states: Mapping[str, str]) -> None:
+        """Have surplus workers end; `states` are the scheduler's words for ready ones."""
+        if not self.opened:
+            return
+        for pool in set(self.workers.values()):
+            mine = self._staying(pool)
+            self.draining |= set(_by_use(mine, states)[: max(0, len(mine) - self._wanted(pool))])
+
+    def adopt(self, states: Mapping[str, str]) -> None:
+        """A former supervisor told the scheduler of workers that are to end: they are."""
+        self.draining |= {name for name in self.workers if states.get(name, "").startswith("draining")}
+
+    def _staying(self, pool: str) -> list[str]:
+        return [name for name, where in self.workers.items() if where == pool and name not in self.draining]
+
+    def _wanted(self, pool: str) -> int:
+        return self._courses.get(pool, Course(0)).wanted
 
     def _name_more(self, pool: str, count: int) -> None:
         number = self.spec(pool).generation * NUMBERS
@@ -236,13 +248,13 @@ class Pools:
 
     def view(self, name: str, states: Mapping[str, str]) -> PoolView:
         """The pool; `states` are the scheduler's words for workers that are ready."""
-        mine = [worker for worker, pool in self.workers.items() if pool == name and worker not in self.draining]
+        mine = self._staying(name)
         load = self._loads.get(name, PoolLoad(name))
         return PoolView(
             name,
-            self._specs.get(name) or fixed(PoolSpec(), self._courses.get(name, Course(0)).wanted),
+            self._specs.get(name) or fixed(PoolSpec(), self._wanted(name)),
             name in self._specs,
-            self._courses.get(name, Course(0)).wanted,
+            self._wanted(name),
             len(mine),
             sum(worker not in states for worker in mine),
             sum(states.get(worker) == "busy" for worker in mine),

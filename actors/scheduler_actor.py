@@ -185,8 +185,12 @@ class SchedulerActor(Living):
         return codec.encode_states({s.worker: _word(s) for s in self._slots.slots.values()})
 
     async def pool_loads(self, _blob: bytes) -> bytes:
-        """Every pool that has slots, or in which tasks wait, as JSON (control.PoolLoad)."""
-        await self._ready.wait()
+        """Every pool that has slots, or in which tasks wait, as JSON (control.PoolLoad). Raises Unavailable at first.
+
+        Nobody waits here: who asks is the supervisor, whom a new scheduler asks before it is ready.
+        """
+        if not self._ready.is_set():
+            raise errors.Unavailable("the scheduler has not heard of everybody yet")
         return codec.encode_pool_loads(self._pool_demand.loads(self._clock.monotonic()))
 
     async def take_weights(self, _blob: bytes) -> bytes:

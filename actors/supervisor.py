@@ -111,6 +111,8 @@ class Supervisor:
         self._pools = Pools(journal, settings.worker_count)
         #: pools in which tasks have begun to wait since the last round
         self._demand: list[PoolLoad] = []
+        #: has the scheduler said which workers a former supervisor wanted to end?
+        self._adopted = False
         #: workers that have answered; on a cluster others may wait for room
         self._met: set[str] = set()
         #: what Ray's autoscaler was told last; None = nothing yet
@@ -227,8 +229,8 @@ class Supervisor:
         return codec.encode_workers([view for view in await self._views() if view.worker_id == worker])
 
     async def _follow_change(self) -> None:
-        await self._phase(self._fill_gaps)
-        await self._phase(self._tell_scheduler)
+        for phase in (self._fill_gaps, self._shed, self._tell_scheduler):
+            await self._phase(phase)
         self._look.set()
 
     # ── reconciling ───────────────────────────────────────────────────────────────────────────────
@@ -241,6 +243,7 @@ class Supervisor:
                 self._leave_nodes,
                 self._follow_load,
                 self._fill_gaps,
+                self._shed,
                 self._retire,
                 self._tell_scheduler,
                 self._request_room,
@@ -304,7 +307,7 @@ class Supervisor:
     async def _fill_gaps(self) -> None:
         present = await asyncio.to_thread(self._stage.present)
         await self._know_workers(present)
-        self._pools.settle(await self._states_if(self._pools.crowded))
+        self._pools.fill()
         jobs = (KUBERNETES,) if configured(self._settings) else ()
         runners = [f"{RUNNER}{n}" for n in range(1, self._settings.pipelines_incluster_runners + 1)]
         handlers = (HANDLERS,) if self._settings.blueprints_dir else ()
@@ -316,6 +319,14 @@ class Supervisor:
         if missing:
             _log.info("starting %s", ", ".join(name for name, _ in missing))
             await asyncio.gather(*(self._start(name, pool) for name, pool in missing))
+
+    async def _shed(self) -> None:
+        """Surplus workers get no more work."""
+        if not self._adopted and (states := await self._states_if_told()):
+            self._pools.adopt(states)
+            self._adopted = True
+        if self._pools.crowded:
+            self._pools.shed(await self._states_if_told())
 
     async def _start(self, name: str, pool: str | None) -> None:
         spec = None if pool is None else self._pools.spec(pool)
@@ -371,10 +382,8 @@ class Supervisor:
         """worker -> idle | busy | draining | draining_busy, as the scheduler sees it."""
         return codec.decode_states(await self._peers.ask(SCHEDULER, "slot_states", b""))
 
-    async def _states_if(self, needed: bool) -> dict[str, str]:
-        """The same, if it is needed and the scheduler answers."""
-        if not needed:
-            return {}
+    async def _states_if_told(self) -> dict[str, str]:
+        """The same, if the scheduler answers."""
         try:
             return await self._slot_states()
         except OrchestratorError as unavailable:
@@ -385,13 +394,15 @@ class Supervisor:
         return codec.decode_pool_loads(await self._peers.ask(SCHEDULER, "pool_loads", b""))
 
     async def _pool_views(self) -> list[PoolView]:
-        states = await self._states_if(True)
-        if states or not self._pools.workers:
+        states = await self._states_if_told()
+        try:
             self._pools.hear(await self._loads())
+        except Unavailable as unavailable:
+            _log.warning("nobody tells how pools are: %s", unavailable)
         return [self._pools.view(name, states) for name in self._pools.names()]
 
     async def _views(self) -> list[WorkerView]:
-        states = await self._states_if(True)
+        states = await self._states_if_told()
         workers = sorted(self._pools.workers.items())
         return await asyncio.gather(*(self._view(name, pool, states) for name, pool in workers))
 

@@ -46,8 +46,14 @@ async def opened(records: Records, *present: str, standing: int = 2) -> Pools:
     pools = Pools(records, standing)
     pools.find(present)
     await pools.open()
-    pools.settle({})
+    settle(pools)
     return pools
+
+
+def settle(pools: Pools, states: Mapping[str, str] | None = None) -> None:
+    """What a round does."""
+    pools.fill()
+    pools.shed(states or {})
 
 
 def of(pools: Pools, pool: str) -> list[str]:
@@ -67,7 +73,7 @@ async def test_the_default_pool_is_as_the_settings_say_unless_workers_live_or_so
 async def test_nothing_is_settled_before_it_is_known_what_is_defined() -> None:
     pools = Pools(Records(), 2)
     pools.find(["worker-gpu-0"])
-    pools.settle({})
+    settle(pools)
     assert (pools.workers, pools.draining) == ({"worker-gpu-0": "gpu"}, set())
 
 
@@ -77,7 +83,7 @@ async def test_a_definition_that_is_not_durable_does_not_count() -> None:
     records.down = True
     with pytest.raises(JournalUnavailable):
         await pools.fix("gpu", 3)
-    pools.settle({})
+    settle(pools)
     assert of(pools, "gpu") == []
 
 
@@ -86,12 +92,12 @@ async def test_demand_gives_a_pool_at_zero_its_first_workers_and_idleness_takes_
     pools = await opened(records)
     assert of(pools, "gpu") == []
     await pools.take_demand([PoolLoad("gpu", waiting=2)], 100.0)
-    pools.settle({})
+    settle(pools)
     assert of(pools, "gpu") == ["worker-gpu-0", "worker-gpu-1"]
     assert pools.restless
     await pools.steer([PoolLoad("gpu", slots=2)], 101.0)
     await pools.steer([PoolLoad("gpu", slots=2)], 111.0)
-    pools.settle({})
+    settle(pools)
     assert pools.draining == {"worker-gpu-0", "worker-gpu-1"}
     assert not pools.restless
     assert records.counts == [("pool_scale_events_total|gpu|up", 1), ("pool_scale_events_total|gpu|down", 1)]
@@ -103,7 +109,7 @@ async def test_a_pool_that_was_defined_since_is_learnt_when_tasks_wait_for_it() 
     await pools.take_demand([PoolLoad("late", waiting=1), PoolLoad("nobody", waiting=1)], 0.0)
     records.kept["late"] = codec.encode_pool(ELASTIC)
     await pools.take_demand([PoolLoad("late", waiting=1)], 0.0)
-    pools.settle({})
+    settle(pools)
     assert (of(pools, "late"), of(pools, "nobody")) == (["worker-late-0"], [])
 
 
@@ -117,11 +123,11 @@ async def test_a_new_supervisor_asks_about_elastic_pools_until_it_has_heard_once
 async def test_surplus_workers_end_in_the_order_in_which_they_are_missed_least() -> None:
     pools = await opened(Records(), standing=4)
     await pools.fix("default", 1)
-    pools.settle({"worker-default-0": "busy", "worker-default-1": "idle", "worker-default-3": "busy"})
+    settle(pools, {"worker-default-0": "busy", "worker-default-1": "idle", "worker-default-3": "busy"})
     assert of(pools, "default") == ["worker-default-0"]
     pools = await opened(Records(), standing=4)
     await pools.fix("default", 2)
-    pools.settle({"worker-default-0": "idle", "worker-default-2": "busy", "worker-default-3": "busy"})
+    settle(pools, {"worker-default-0": "idle", "worker-default-2": "busy", "worker-default-3": "busy"})
     assert of(pools, "default") == ["worker-default-2", "worker-default-3"]
 
 
@@ -129,12 +135,12 @@ async def test_workers_of_a_former_shape_are_replaced_also_by_a_later_supervisor
     records = Records()
     pools = await opened(records)
     await pools.define("gpu", PoolSpec(min=1, max=1))
-    pools.settle({})
+    settle(pools)
     assert of(pools, "gpu") == ["worker-gpu-0"]
     await pools.define("gpu", PoolSpec(min=1, max=1, num_gpus=1.0))
     after = await opened(records, "worker-gpu-0")
     for each in (pools, after):
-        each.settle({})
+        settle(each)
         assert of(each, "gpu") == ["worker-gpu-10000"]
         assert "worker-gpu-0" in each.draining
     assert records.kept["gpu"] == codec.encode_pool(PoolSpec(min=1, max=1, num_gpus=1.0, generation=1))
@@ -143,17 +149,17 @@ async def test_workers_of_a_former_shape_are_replaced_also_by_a_later_supervisor
 async def test_bounds_that_change_leave_workers_as_they_are() -> None:
     pools = await opened(Records(gpu=PoolSpec(min=2, max=2, num_gpus=1.0)))
     await pools.define("gpu", PoolSpec(min=3, max=3, num_gpus=1.0))
-    pools.settle({})
+    settle(pools)
     assert of(pools, "gpu") == ["worker-gpu-0", "worker-gpu-1", "worker-gpu-2"]
 
 
 async def test_a_pool_that_was_forgotten_and_comes_again_uses_no_worker_that_is_about_to_end() -> None:
     pools = await opened(Records(gpu=PoolSpec(min=1, max=1)))
     await pools.forget("gpu")
-    pools.settle({})
+    settle(pools)
     assert pools.draining == {"worker-gpu-0"}
     await pools.define("gpu", PoolSpec(min=1, max=1, num_gpus=1.0))
-    pools.settle({})
+    settle(pools)
     assert of(pools, "gpu") == ["worker-gpu-10000"]
     with pytest.raises(NotFound):
         await pools.forget("none")
@@ -163,10 +169,10 @@ async def test_others_take_the_place_of_workers_whose_node_is_about_to_go() -> N
     pools = await opened(Records())
     assert pools.leave({"worker-default-1", "run-actor-0"}) == ["worker-default-1"]
     assert pools.leave({"worker-default-1"}) == []
-    pools.settle({})
+    settle(pools)
     assert of(pools, "default") == ["worker-default-0", "worker-default-2"]
     pools.ended("worker-default-1")
-    pools.settle({})
+    settle(pools)
     assert of(pools, "default") == ["worker-default-0", "worker-default-2"]
 
 
@@ -175,7 +181,7 @@ async def test_a_worker_that_somebody_drains_is_not_replaced_but_in_an_elastic_p
     for worker in ("worker-default-0", "worker-gpu-0"):
         pools.lower(worker)
         pools.lower(worker)
-    pools.settle({})
+    settle(pools)
     assert (of(pools, "default"), of(pools, "gpu")) == (["worker-default-1"], ["worker-gpu-1"])
 
 
@@ -200,3 +206,11 @@ def test_ray_is_told_the_shape_and_else_what_holds_of_all_workers() -> None:
         "label_selector": {"a": "!b"},
         "more": 1,
     }
+
+
+async def test_what_a_former_supervisor_wanted_to_end_ends_and_others_take_its_place() -> None:
+    pools = await opened(Records(), "worker-default-0", "worker-default-1")
+    pools.adopt({"worker-default-0": "draining_busy", "worker-default-1": "idle"})
+    settle(pools)
+    assert of(pools, "default") == ["worker-default-1", "worker-default-2"]
+    assert pools.draining == {"worker-default-0"}

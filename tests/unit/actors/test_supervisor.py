@@ -279,7 +279,14 @@ ELASTIC = codec.encode_pool_change("gpu", PoolSpec(max=4, num_gpus=1.0, idle_tim
 async def rounds(made: Supervisor, count: int = 1) -> None:
     """What the loop does, at once."""
     for _ in range(count):
-        for phase in (made._leave_nodes, made._follow_load, made._fill_gaps, made._retire, made._tell_scheduler):
+        for phase in (
+            made._leave_nodes,
+            made._follow_load,
+            made._fill_gaps,
+            made._shed,
+            made._retire,
+            made._tell_scheduler,
+        ):
             await made._phase(phase)
         await made._phase(made._request_room)
 
