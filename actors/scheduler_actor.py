@@ -26,6 +26,7 @@ from actors.guard import Guard
 from actors.living import Living
 from actors.names import SCHEDULER, SUPERVISOR, is_own_actor, own_actor_name
 from actors.peers import Peers, WorkerGone
+from actors.pool_demand import PoolDemand
 from actors.replaced import ReplacedRuns
 from actors.settings import Settings, class_weights, headroom
 from actors.timekeeper import Timekeeper
@@ -111,6 +112,7 @@ class SchedulerActor(Living):
         self._guard = Guard(
             peers, clock, self._slots, self._spawn, lambda: self._wake.set(), lambda: self._hosts, lambda: self._workers
         )
+        self._pool_demand = PoolDemand(peers, self._slots, self._spawn)
         #: run -> RunActor
         self._placed: dict[str, str] = {}
         #: run -> the admission that holds for it; anything about an older one is late
@@ -181,6 +183,15 @@ class SchedulerActor(Living):
     async def slot_states(self, _blob: bytes) -> bytes:
         """worker -> idle | busy | draining | draining_busy, as JSON."""
         return codec.encode_states({s.worker: _word(s) for s in self._slots.slots.values()})
+
+    async def pool_loads(self, _blob: bytes) -> bytes:
+        """Every pool that has slots, or in which tasks wait, as JSON (control.PoolLoad). Raises Unavailable at first.
+
+        Nobody waits here: who asks is the supervisor, whom a new scheduler asks before it is ready.
+        """
+        if not self._ready.is_set():
+            raise errors.Unavailable("the scheduler has not heard of everybody yet")
+        return codec.encode_pool_loads(self._pool_demand.loads(self._clock.monotonic()))
 
     async def take_weights(self, _blob: bytes) -> bytes:
         """Weights of tenants have changed: read them again."""
@@ -497,6 +508,7 @@ class SchedulerActor(Living):
         for worker in roster.draining:
             self._slots.drain(worker)
         self._draining = set(roster.draining)
+        self._pool_demand.watch(roster.elastic)
         for worker in wanted:
             if worker not in self._slots.slots:
                 self._await_worker(worker)
@@ -551,6 +563,7 @@ class SchedulerActor(Living):
                 self._hosts[ask.holder].yields.append((ask.worker, ask.lease))
         self._guard.ask_back(now_s)
         self._guard.send()
+        self._pool_demand.look(now_s)
         competing = self._slots.contended(now_s)
         for host in self._hosts.values():
             host.leads_due |= bool(host.standing or host.epoch) and host.competing != competing

@@ -8,10 +8,9 @@ that a restart by Ray runs. Everything is detached and restarted for ever; retri
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
-from collections.abc import Iterator
 from functools import partial
-from io import BufferedWriter
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -21,16 +20,13 @@ from ray.exceptions import RayError
 
 from actors import embedded, placement, process
 from actors.archiver import Archiver
-from actors.artifact_places import paths_of
 from actors.attempt_log import RedisLogSink
 from actors.batched import Batched
 from actors.bundle_keeper import BundleKeeper
-from actors.bundle_processes import BundleProcesses
 from actors.bundle_store import BundleStore
 from actors.cache_sweeper import CacheSweeper
 from actors.clock import Clock
 from actors.directory import TELL_S, RayPeers
-from actors.fetched_values import chunks
 from actors.journal import Journal
 from actors.kubernetes_actor import KubernetesActor
 from actors.kubernetes_cluster import Cluster
@@ -46,9 +42,12 @@ from actors.names import (
     run_actor_name,
     worker_name,
 )
+from actors.node_values import RayNodes, own_node
 from actors.orchestrator_actor import OrchestratorActor
 from actors.plan_keeper import PlanKeeper
 from actors.plan_store import PlanStore
+from actors.pools import Request, shaped
+from actors.ray_nodes import actors_on, draining_nodes, request_room
 from actors.retention import Retention
 from actors.run_actor import RunActor
 from actors.scheduler_actor import SchedulerActor
@@ -56,23 +55,18 @@ from actors.settings import Settings
 from actors.span_export import open_exporter
 from actors.supervisor import Supervisor
 from actors.tracer import Tracer
-from actors.worker_actor import CONTROL_METHODS, WorkerActor
+from actors.worker_process import CONTROL_THREADS, NOTE_S, WorkerProcess
 from orchestrator import codec
 from orchestrator.errors import ActorUnreachable, Unavailable
-from orchestrator.messages import Value
+from orchestrator.needs import DEFAULT_POOL
+from orchestrator.pools import POOLS, PoolSpec
 
 #: seconds the cast may take to be there
 START_S = 60.0
-#: seconds one attempt to deliver a note may take
-NOTE_S = 5.0
 #: seconds within which an actor that lives answers
 ANSWER_S = 1.0
-#: threads of a worker that answer while user code runs
-CONTROL_THREADS = 2
 #: Kubernetes Jobs waited for at a time: one call each
 EXCHANGES_MAX = 1_000_000
-#: pieces of a value that are on their way between two nodes at a time
-PIECES_MAX = 2
 #: requests that the gateway has at a time
 REQUESTS_MAX = 100_000
 
@@ -180,69 +174,6 @@ class KubernetesProcess(KubernetesActor):
         return KUBERNETES
 
 
-class WorkerProcess(WorkerActor):
-    """A worker as a Ray actor: one thread for user code, a few for questions meanwhile."""
-
-    def __init__(self, name: str, pool: str, settings: dict[str, Any]) -> None:
-        process.settle()
-        notes, cluster = RayNotes(), {"RAY_ADDRESS": str(ray.get_runtime_context().gcs_address)}
-        bundles = BundleProcesses(Settings.from_dict(settings), notes, environ=cluster)
-        super().__init__(name, settings, notes=notes, bundles=bundles, node_id=own_node(), nodes=RayNodes(settings))
-        self._where = f"{name} ({pool})"
-
-    def __repr__(self) -> str:
-        return self._where
-
-
-for _method in CONTROL_METHODS:
-    setattr(WorkerProcess, _method, ray.method(concurrency_group="control")(getattr(WorkerActor, _method)))
-
-
-class RayNotes:
-    """`work.NoteSink` over Ray: a worker's thread tells the owner of a run, and waits until it is durable."""
-
-    def send(self, owner: str, note: bytes) -> bool:
-        """True when the note is durable, False when the attempt was replaced. Raises ActorUnreachable."""
-        try:
-            handle: Any = ray.get_actor(owner, NAMESPACE)
-            accepted: Any = ray.get(handle.note.remote(note), timeout=NOTE_S)
-        except (RayError, ValueError) as failed:
-            raise ActorUnreachable(owner, type(failed).__name__) from failed
-        return bool(accepted)
-
-
-class RayNodes:
-    """`fetched_values.Nodes` over Ray: a task on the other node reads the file, and Ray carries it in pieces."""
-
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self._settings = settings
-
-    def copy(self, value: Value, to: BufferedWriter) -> None:
-        """The artifact is in the file. Raises FileNotFoundError when its node has not got it, or is gone."""
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        where = NodeAffinitySchedulingStrategy(value.node, soft=False)
-        task: Any = ray.remote(_pieces)
-        options = {"num_cpus": 0, "max_retries": 0, "enable_task_events": False, "num_returns": "streaming"}
-        pieces = task.options(scheduling_strategy=where, _generator_backpressure_num_objects=PIECES_MAX, **options)
-        try:
-            for piece in pieces.remote(self._settings, value.artifact):
-                to.write(ray.get(piece))
-        except RayError as failed:
-            logging.getLogger(__name__).warning("%s cannot be had from node %s: %s", value.artifact, value.node, failed)
-            raise FileNotFoundError(value.artifact) from failed
-
-
-def _pieces(settings: dict[str, Any], name: str) -> Iterator[bytes]:
-    """Runs on the node that has the artifact."""
-    yield from chunks(paths_of(Settings.from_dict(settings), name))
-
-
-def own_node() -> str:
-    """Ray's id of the node that this process is on."""
-    return str(ray.get_runtime_context().get_node_id())
-
-
 class RayControlPlane:
     """`ports.ControlPlane` over Ray, for API replicas."""
 
@@ -265,6 +196,14 @@ class RayControlPlane:
     async def scale_workers(self, pool: str, n: int) -> bytes:
         """The pool's workers, once it is to have `n`. Raises Invalid."""
         return await self._peers.ask(SUPERVISOR, "scale", codec.encode_scale(pool, n))
+
+    async def pools(self) -> bytes:
+        """JSON array of views.PoolView."""
+        return await self._peers.ask(SUPERVISOR, "pools", b"")
+
+    async def set_pool(self, change: bytes) -> bytes:
+        """The supervisor has it, and so has the journal; JSON array of the pool. Raises Invalid, NotFound."""
+        return await self._peers.ask(SUPERVISOR, "set_pool", change)
 
     async def drain_worker(self, worker_id: str) -> bytes:
         """The worker, once it gets no more work. Raises NotFound."""
@@ -338,10 +277,10 @@ class RayStage:
         named: Any = ray.util.list_named_actors(all_namespaces=True)
         return {entry["name"] for entry in named if entry["namespace"] == NAMESPACE}
 
-    def start(self, name: str, pool: str | None) -> None:
+    def start(self, name: str, pool: str | None, spec: PoolSpec | None = None) -> None:
         """Make the actor of that name exist."""
         if pool is not None:
-            _create_worker(name, pool, self._settings)
+            _create_worker(name, pool, self._settings, spec or PoolSpec())
         elif name == SCHEDULER:
             _create(SchedulerProcess, name, self._settings)
         elif name == KUBERNETES:
@@ -364,6 +303,14 @@ class RayStage:
         """The embedded server answers again, at the same address."""
         embedded.ensure_running(self._settings.home)
 
+    def leaving(self) -> set[str]:
+        """Names of our actors on nodes that were told to drain."""
+        return actors_on(draining_nodes())
+
+    def request(self, room: Request) -> None:
+        """Ray's autoscaler keeps room for these bundles."""
+        request_room(room)
+
 
 def _create(kind: type, name: str, settings: Settings, concurrency: int = 10_000) -> Any:
     options = _CONTROL | placement.options(name, settings)
@@ -379,11 +326,16 @@ def _create_outside(name: str, settings: Settings) -> Any:
     return _create(kinds.HandlersProcess if name == HANDLERS else kinds.RunnerProcess, name, settings)
 
 
-def _create_worker(name: str, pool: str, settings: Settings) -> Any:
+@functools.cache
+def _worker_class() -> Any:
+    """One for all workers: Ray would pickle and publish each anew."""
     # Ray's own types do not know this keyword
-    made = ray.remote(concurrency_groups={"control": CONTROL_THREADS})(WorkerProcess)  # type: ignore[call-overload]
-    options = _CONTROL | placement.options(name, settings)
-    return made.options(name=name, **options).remote(name, pool, settings.to_dict())
+    return ray.remote(concurrency_groups={"control": CONTROL_THREADS})(WorkerProcess)  # type: ignore[call-overload]
+
+
+def _create_worker(name: str, pool: str, settings: Settings, spec: PoolSpec) -> Any:
+    options = _CONTROL | shaped(placement.options(name, settings), spec)
+    return _worker_class().options(name=name, **options).remote(name, pool, settings.to_dict())
 
 
 def start(settings: Settings) -> None:
@@ -392,13 +344,23 @@ def start(settings: Settings) -> None:
     handles = [_create(SupervisorProcess, SUPERVISOR, settings), _create(SchedulerProcess, SCHEDULER, settings)]
     handles += [_create_outside(GATEWAY, settings)] if settings.works_outside else []
     handles += [_create(RunActorProcess, run_actor_name(n), settings) for n in range(settings.run_actors_max)]
-    workers = [_create_worker(worker_name("default", n), "default", settings) for n in range(settings.worker_count)]
+    names = [worker_name(DEFAULT_POOL, n) for n in range(asyncio.run(_workers_at_first(settings)))]
+    workers = [_create_worker(name, DEFAULT_POOL, settings, PoolSpec()) for name in names]
     # on a cluster a worker may have to wait for room
     pings = [handle.ping.remote() for handle in (handles if settings.ray_address else handles + workers)]
     answered, missing = ray.wait(pings, num_returns=len(pings), timeout=START_S)
     if missing:
         raise Unavailable(f"{len(missing)} of {len(pings)} control actors did not start within {START_S:.0f} s")
     ray.get(answered)
+
+
+async def _workers_at_first(settings: Settings) -> int:
+    """As the settings say, unless the pool was defined: then it is the supervisor's to start its workers."""
+    journal = Journal(settings.journal_url)
+    try:
+        return 0 if await journal.record(POOLS, DEFAULT_POOL) else settings.worker_count
+    finally:
+        await journal.close()
 
 
 def whose() -> str | None:

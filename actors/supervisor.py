@@ -2,9 +2,11 @@
 
     every RECONCILE_S:  journal answers? ─ start the embedded server again
                         work outside the cluster? ─ from then on the gateway is one of them
+                        nodes that are about to go ─ others take the place of their workers
+                        elastic pools ─ more or fewer workers, by what the scheduler says of them
                         actors that ought to exist ─ start those that do not
                         drained workers without work ─ end them
-    on change:          Roster ─▶ scheduler
+    on change:          Roster ─▶ scheduler, room for workers ─▶ Ray's autoscaler
 
 All control actors and workers are detached and restarted by Ray itself, so user code survives a crash of
 this actor; the loop only fills gaps. The gateway costs sixty megabytes: it is there from the first time that
@@ -29,27 +31,24 @@ from actors.names import (
     KUBERNETES,
     RUNNER,
     SCHEDULER,
-    WORKER,
     is_own_actor,
-    pool_of,
     run_actor_name,
-    worker_name,
 )
 from actors.peers import Peers, WorkerGone
+from actors.pools import PoolRecords, Pools, Request
 from actors.settings import Settings
 from orchestrator import codec
-from orchestrator.control import Roster
+from orchestrator.control import PoolLoad, Roster
 from orchestrator.errors import Invalid, JournalUnavailable, NotFound, OrchestratorError, Unavailable
 from orchestrator.needs import POOL
+from orchestrator.pools import WORKERS_MAX, PoolSpec, check
 from orchestrator.ports import OwnerRow, inbox
-from orchestrator.views import WorkerView
+from orchestrator.views import PoolView, WorkerView
 
 _log = logging.getLogger(__name__)
 
 #: seconds between looks
 RECONCILE_S = 2.0
-#: workers a pool may have
-WORKERS_MAX = 512
 #: actors about which the last order is remembered
 ORDERS_MAX = 10_000
 
@@ -61,8 +60,8 @@ class Stage(Protocol):
         """Names of the actors that live."""
         ...
 
-    def start(self, name: str, pool: str | None) -> None:
-        """Make the actor of that name exist; a second time changes nothing."""
+    def start(self, name: str, pool: str | None, spec: PoolSpec | None = None) -> None:
+        """Make the actor of that name exist, a worker with that shape; a second time changes nothing."""
         ...
 
     def end(self, name: str) -> None:
@@ -73,8 +72,16 @@ class Stage(Protocol):
         """Start the embedded journal server if it does not run."""
         ...
 
+    def leaving(self) -> set[str]:
+        """Names of the actors on nodes that were told to drain."""
+        ...
 
-class Facts(Protocol):
+    def request(self, room: Request) -> None:
+        """Have Ray's autoscaler keep room for these bundles, and for nothing that was requested before."""
+        ...
+
+
+class Facts(PoolRecords, Protocol):
     """What the journal is asked here: a part of `ports.Journal`."""
 
     async def ping(self) -> bool:
@@ -101,11 +108,15 @@ class Supervisor:
         #: is the gateway one of those that ought to exist?
         self._outside = settings.works_outside
         self._run_actors = tuple(run_actor_name(n) for n in range(settings.run_actors_max))
-        #: worker -> pool
-        self._workers: dict[str, str] = {}
-        self._draining: set[str] = set()
+        self._pools = Pools(journal, settings.worker_count)
+        #: pools in which tasks have begun to wait since the last round
+        self._demand: list[PoolLoad] = []
+        #: has the scheduler said which workers a former supervisor wanted to end?
+        self._adopted = False
         #: workers that have answered; on a cluster others may wait for room
         self._met: set[str] = set()
+        #: what Ray's autoscaler was told last; None = nothing yet
+        self._requested: Request | None = None
         #: RunActors beyond the standing ones
         self._extra: set[str] = set()
         self._told: Roster | None = None
@@ -128,8 +139,7 @@ class Supervisor:
         """Who ought to exist, for a new scheduler."""
         self._is_current(*codec.decode_supervision(blob))
         async with self._lock:
-            if self._first:
-                await self._read_back()
+            await self._know_workers()
             return codec.encode_control(self._roster())
 
     async def ensure(self, blob: bytes) -> None:
@@ -169,52 +179,75 @@ class Supervisor:
 
     async def ping(self) -> int:
         """Number of workers that ought to exist."""
-        return len(self._workers)
+        return len(self._pools.workers)
 
     async def workers(self, _blob: bytes) -> bytes:
         """JSON array of WorkerView."""
         return codec.encode_workers(await self._views())
 
     async def scale(self, blob: bytes) -> bytes:
-        """Let a pool have `n` workers; surplus ones finish what they do first. The workers then."""
+        """Let a pool have `n` workers, durably; surplus ones finish what they do first. The workers then."""
         pool, n = codec.decode_scale(blob)
-        if not re.fullmatch(POOL, pool):
-            raise Invalid(f"{pool!r} is not the name of a pool", (("pool", f"must match {POOL}"),))
+        _check_name(pool)
         if not 0 <= n <= WORKERS_MAX:
             raise Invalid(f"a pool has 0 to {WORKERS_MAX} workers, not {n}", (("n", f"0 to {WORKERS_MAX}"),))
         async with self._lock:
-            if self._first:
-                await self._read_back()
-            mine = [name for name, where in self._workers.items() if where == pool and name not in self._draining]
-            for name in sorted(mine, key=_number)[n:]:
-                self._draining.add(name)
-            number = 0
-            while n > len([w for w in self._workers if self._workers[w] == pool and w not in self._draining]):
-                name = worker_name(pool, number)
-                if name not in self._workers:
-                    self._workers[name] = pool
-                number += 1
-        await self._phase(self._fill_gaps)
-        await self._phase(self._tell_scheduler)
-        self._look.set()
+            await self._know_workers()
+            await self._pools.fix(pool, n)
+        await self._follow_change()
         return codec.encode_workers(await self._views())
+
+    async def set_pool(self, blob: bytes) -> bytes:
+        """Define a pool, or forget one: durable, and so from now on. The pool then (JSON array of PoolView)."""
+        name, spec = codec.decode_pool_change(blob)
+        _check_name(name)
+        if spec is not None:
+            check(spec)
+        async with self._lock:
+            await self._know_workers()
+            await (self._pools.forget(name) if spec is None else self._pools.define(name, spec))
+        await self._follow_change()
+        return codec.encode_pool_views([view for view in await self._pool_views() if view.name == name])
+
+    async def pools(self, _blob: bytes) -> bytes:
+        """JSON array of PoolView, by name."""
+        return codec.encode_pool_views(await self._pool_views())
+
+    async def demand(self, blob: bytes) -> None:
+        """The scheduler tells that tasks have begun to wait in some pools."""
+        self._demand += codec.decode_pool_loads(blob)
+        self._look.set()
 
     async def drain(self, blob: bytes) -> bytes:
         """Give the worker no more work, and end it once it has none."""
         worker = blob.decode()
-        if worker not in self._workers:
+        if worker not in self._pools.workers:
             raise NotFound("worker", worker)
-        self._draining.add(worker)
+        self._pools.lower(worker)
         await self._phase(self._tell_scheduler)
         self._look.set()
         return codec.encode_workers([view for view in await self._views() if view.worker_id == worker])
+
+    async def _follow_change(self) -> None:
+        for phase in (self._fill_gaps, self._shed, self._tell_scheduler):
+            await self._phase(phase)
+        self._look.set()
 
     # ── reconciling ───────────────────────────────────────────────────────────────────────────────
 
     async def _reconcile_forever(self) -> None:
         while True:
-            phases = (self._keep_journal, self._find_outside_work, self._fill_gaps, self._retire, self._tell_scheduler)
-            for phase in phases:
+            for phase in (
+                self._keep_journal,
+                self._find_outside_work,
+                self._leave_nodes,
+                self._follow_load,
+                self._fill_gaps,
+                self._shed,
+                self._retire,
+                self._tell_scheduler,
+                self._request_room,
+            ):
                 await self._phase(phase)
             try:
                 await asyncio.wait_for(self._look.wait(), RECONCILE_S)
@@ -249,41 +282,87 @@ class Supervisor:
         except JournalUnavailable as unavailable:
             _log.info("looked in vain for work outside the cluster: %s", unavailable)
 
+    async def _leave_nodes(self) -> None:
+        """Workers of nodes that are about to go finish what they do; others take their place."""
+        if not self._settings.ray_address:
+            return  # a cluster of our own is one node
+        leaving = self._pools.leave(await asyncio.to_thread(self._stage.leaving))
+        if leaving:
+            _log.warning("nodes drain: others take the place of %s", ", ".join(leaving))
+
+    async def _follow_load(self) -> None:
+        if not self._pools.opened:
+            return
+        demand, self._demand = self._demand, []
+        now_s = asyncio.get_running_loop().time()
+        try:
+            if demand:
+                await self._pools.take_demand(demand, now_s)
+            elif self._pools.restless:
+                await self._pools.steer(await self._loads(), now_s)
+        except Unavailable as unavailable:
+            self._demand[:0] = demand
+            _log.warning("pools stay as they are for now: %s", unavailable)
+
     async def _fill_gaps(self) -> None:
         present = await asyncio.to_thread(self._stage.present)
-        if self._first:
-            await self._read_back(present)
+        await self._know_workers(present)
+        self._pools.fill()
         jobs = (KUBERNETES,) if configured(self._settings) else ()
         runners = [f"{RUNNER}{n}" for n in range(1, self._settings.pipelines_incluster_runners + 1)]
         handlers = (HANDLERS,) if self._settings.blueprints_dir else ()
         gateway = (GATEWAY,) if self._outside else ()
         control = (SCHEDULER, *gateway, *handlers, *self._run_actors, *self._extra, *jobs, *runners)
         wanted: dict[str, str | None] = dict.fromkeys(control)
-        wanted |= self._workers
+        wanted |= self._pools.workers
         missing = [(name, pool) for name, pool in wanted.items() if name not in present]
         if missing:
             _log.info("starting %s", ", ".join(name for name, _ in missing))
-            await asyncio.gather(*(asyncio.to_thread(self._stage.start, name, pool) for name, pool in missing))
+            await asyncio.gather(*(self._start(name, pool) for name, pool in missing))
 
-    async def _read_back(self, present: set[str] | None = None) -> None:
-        """After a restart the workers that live are the ones that ought to; at first start, the settings say."""
-        self._first = False
-        if present is None:
-            present = await asyncio.to_thread(self._stage.present)
-        self._extra |= {name for name in present if is_own_actor(name)}
-        self._outside = self._outside or GATEWAY in present
-        alive = {name: pool_of(name) for name in present if name.startswith(WORKER)}
-        self._workers = alive or {worker_name("default", n): "default" for n in range(self._settings.worker_count)}
+    async def _shed(self) -> None:
+        """Surplus workers get no more work."""
+        if not self._adopted and (states := await self._states_if_told()):
+            self._pools.adopt(states)
+            self._adopted = True
+        if self._pools.crowded:
+            self._pools.shed(await self._states_if_told())
+
+    async def _start(self, name: str, pool: str | None) -> None:
+        spec = None if pool is None else self._pools.spec(pool)
+        await asyncio.to_thread(self._stage.start, name, pool, spec)
+
+    async def _know_workers(self, present: set[str] | None = None) -> None:
+        """At first: what lives goes on, and what is defined of pools is read; workers of the latter wait for it."""
+        if self._first:
+            if present is None:
+                present = await asyncio.to_thread(self._stage.present)
+            self._first = False
+            self._extra |= {name for name in present if is_own_actor(name)}
+            self._outside = self._outside or GATEWAY in present
+            self._pools.find(present)
+        try:
+            await self._pools.open()
+        except JournalUnavailable as unavailable:
+            _log.warning("pools cannot be read: %s", unavailable)
 
     async def _retire(self) -> None:
-        if not self._draining:
+        draining = self._pools.draining
+        if not draining:
             return
         states = await self._slot_states()
-        for name in [n for n in self._draining if states.get(n) != "draining_busy" and n in self._workers]:
-            del self._workers[name]
-            self._draining.discard(name)
+        for name in [name for name in draining if states.get(name) != "draining_busy"]:
+            self._pools.ended(name)
             self._met.discard(name)
             await asyncio.to_thread(self._stage.end, name)
+
+    async def _request_room(self) -> None:
+        if not self._settings.ray_address or not self._pools.opened:
+            return  # nobody else adds nodes
+        room = self._pools.request()
+        if room != self._requested:
+            await asyncio.to_thread(self._stage.request, room)
+            self._requested = room
 
     async def _tell_scheduler(self) -> None:
         roster = self._roster()
@@ -296,30 +375,50 @@ class Supervisor:
             _log.warning("%s", unavailable)
 
     def _roster(self) -> Roster:
-        return Roster(self._run_actors, tuple(sorted(self._workers.items())), tuple(sorted(self._draining)))
+        workers = tuple(sorted(self._pools.workers.items()))
+        return Roster(self._run_actors, workers, tuple(sorted(self._pools.draining)), self._pools.elastic)
 
     async def _slot_states(self) -> dict[str, str]:
         """worker -> idle | busy | draining | draining_busy, as the scheduler sees it."""
         return codec.decode_states(await self._peers.ask(SCHEDULER, "slot_states", b""))
 
-    async def _views(self) -> list[WorkerView]:
+    async def _states_if_told(self) -> dict[str, str]:
+        """The same, if the scheduler answers."""
         try:
-            states = await self._slot_states()
+            return await self._slot_states()
         except OrchestratorError as unavailable:
             _log.warning("%s", unavailable)
-            states = {}
-        return await asyncio.gather(
-            *(self._view(name, pool, states.get(name, "starting")) for name, pool in sorted(self._workers.items()))
-        )
+            return {}
 
-    async def _view(self, name: str, pool: str, state: str) -> WorkerView:
+    async def _loads(self) -> list[PoolLoad]:
+        return codec.decode_pool_loads(await self._peers.ask(SCHEDULER, "pool_loads", b""))
+
+    async def _pool_views(self) -> list[PoolView]:
+        states = await self._states_if_told()
+        try:
+            self._pools.hear(await self._loads())
+        except Unavailable as unavailable:
+            _log.warning("nobody tells how pools are: %s", unavailable)
+        return [self._pools.view(name, states) for name in self._pools.names()]
+
+    async def _views(self) -> list[WorkerView]:
+        states = await self._states_if_told()
+        workers = sorted(self._pools.workers.items())
+        return await asyncio.gather(*(self._view(name, pool, states) for name, pool in workers))
+
+    async def _view(self, name: str, pool: str, states: dict[str, str]) -> WorkerView:
+        draining = name in self._pools.draining
+        away = "draining" if draining else "lost" if name in self._met else "starting"
+        if states and name not in states:  # it is not ready: asking it would take until nobody waits any more
+            return WorkerView(name, pool, away)
         try:
             node, pid, node_id = await self._peers.control(name, "where")
         except WorkerGone:
-            return WorkerView(name, pool, "lost" if name in self._met else "starting")
+            return WorkerView(name, pool, away)
         self._met.add(name)
-        return WorkerView(name, pool, "draining" if name in self._draining else state, node, pid, node_id)
+        return WorkerView(name, pool, "draining" if draining else states.get(name, "starting"), node, pid, node_id)
 
 
-def _number(worker: str) -> int:
-    return int(worker.rsplit("-", 1)[1])
+def _check_name(pool: str) -> None:
+    if not re.fullmatch(POOL, pool):
+        raise Invalid(f"{pool!r} is not the name of a pool", (("pool", f"must match {POOL}"),))

@@ -64,6 +64,18 @@ class RetryPolicyOption(TypedDict, total=False):
     retry_delay_s: float
 
 
+class ResourcesOption(TypedDict, total=False):
+    """What a task asks of the cluster (docs/workers.md)."""
+
+    num_cpus: float
+    num_gpus: float
+    memory_bytes: int
+    #: custom resources of the cluster
+    custom: dict[str, float]
+    #: that its node must have
+    labels: dict[str, str]
+
+
 class TaskOptions(TypedDict, total=False):
     """Options of one task; section 1 of the dags contract gives bounds and defaults."""
 
@@ -85,6 +97,8 @@ class TaskOptions(TypedDict, total=False):
     priority: int
     #: workers that it runs on
     pool: str
+    #: what it asks of the cluster, instead of a pool: {"num_gpus": 1}, …
+    resources: ResourcesOption
     #: names of limits, which may have {{ params.NAME }} in them, or {"name": …, "slots": n}
     limits: Sequence[str | dict[str, Any]]
     #: assets that are updated when it succeeds

@@ -33,6 +33,7 @@ from orchestrator.limits import Limit
 from orchestrator.pipeline_events import SCHEMA as PIPELINE_SCHEMA
 from orchestrator.pipeline_events import AnyPipelineEvent, PipelineEvent
 from orchestrator.pipeline_views import LogEntry
+from orchestrator.pools import PoolSpec
 from orchestrator.views import WorkerView
 
 T = TypeVar("T")
@@ -329,6 +330,46 @@ def encode_scale(pool: str, n: int) -> bytes:
 
 def decode_scale(data: bytes) -> tuple[str, int]:
     return _read(_scale, data)
+
+
+_pool = msgspec.json.Decoder(PoolSpec)
+_pool_change = msgspec.json.Decoder(tuple[str, PoolSpec | None])
+_pool_loads = msgspec.json.Decoder(list[c.PoolLoad])
+_pool_views = msgspec.json.Decoder(list[v.PoolView])
+
+
+def encode_pool(spec: PoolSpec) -> bytes:
+    """As its record holds it."""
+    return _json.encode(spec)
+
+
+def decode_pool(data: bytes) -> PoolSpec:
+    return _read(_pool, data)
+
+
+def encode_pool_change(name: str, spec: PoolSpec | None) -> bytes:
+    """What the supervisor is asked to define; None = to forget."""
+    return _json.encode((name, spec))
+
+
+def decode_pool_change(data: bytes) -> tuple[str, PoolSpec | None]:
+    return _read(_pool_change, data)
+
+
+def encode_pool_loads(loads: Sequence[c.PoolLoad]) -> bytes:
+    return _json.encode(loads)
+
+
+def decode_pool_loads(data: bytes) -> list[c.PoolLoad]:
+    return _read(_pool_loads, data)
+
+
+def encode_pool_views(views: Sequence[v.PoolView]) -> bytes:
+    return _json.encode(views)
+
+
+def decode_pool_views(data: bytes) -> list[v.PoolView]:
+    return _read(_pool_views, data)
 
 
 _supervision = msgspec.json.Decoder(tuple[int, str])

@@ -4,6 +4,7 @@
     RunActor  ── Standing(demand, released, lost)     ──▶ scheduler
     gateway   ── ports.Command(cancel | retry | …)    ──▶ RunActor ── CommandReply ──▶ gateway
 
+The scheduler tells the supervisor of pools in which tasks wait for slots (PoolLoad), for it has more workers started.
 Beside those go `Claims` and `Binding`, between RunActors that have tasks with needs and the scheduler; whoever has none
 never sends one.
 
@@ -85,6 +86,21 @@ class Roster(msgspec.Struct, frozen=True, array_like=True):
     workers: tuple[tuple[str, str], ...]
     #: workers that are to get no more work
     draining: tuple[str, ...] = ()
+    #: pools that have more workers when tasks wait: the supervisor is told at once when they begin to
+    elastic: tuple[str, ...] = ()
+
+
+class PoolLoad(msgspec.Struct, frozen=True, array_like=True):
+    """One pool as the scheduler sees it now."""
+
+    pool: str
+    #: ready tasks that would start if there were slots
+    waiting: int = 0
+    #: seconds for which some have waited, without a break
+    waiting_s: float = 0.0
+    #: slots that are leased, and all that are ready, without those of workers that are to end
+    busy: int = 0
+    slots: int = 0
 
 
 class Bound(msgspec.Struct, frozen=True, array_like=True):

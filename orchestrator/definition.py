@@ -88,6 +88,18 @@ class LimitUse(msgspec.Struct, frozen=True, omit_defaults=True):
     slots: int = 1
 
 
+class TaskResources(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a worker has to have for a task."""
+
+    num_cpus: float = 0.0
+    num_gpus: float = 0.0
+    memory_bytes: int = 0
+    #: custom resources of the cluster
+    custom: dict[str, float] = msgspec.field(default_factory=dict)
+    #: that its node must have
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+
+
 class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """One node of the graph."""
 
@@ -158,6 +170,8 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     produces: tuple[str, ...] = ()
     #: `memory`: a large value that is lost is computed again (`lost_values.py`)
     durability: Durability = "stored"
+    #: what it asks of the cluster; its `pool` is then made from that (`task_shapes.py`)
+    resources: TaskResources | None = None
 
 
 class Calendar(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -1112,6 +1112,14 @@ class ControlPlane(Protocol):
         """JSON array of the one worker. Raises NotFound."""
         ...
 
+    async def pools(self) -> bytes:
+        """JSON array of views.PoolView."""
+        ...
+
+    async def set_pool(self, change: bytes) -> bytes:
+        """`codec.encode_pool_change`: durable, and so from now on. JSON array of the pool. Raises Invalid, NotFound."""
+        ...
+
     async def alive(self) -> bool:
         """Whether the scheduler answers."""
         ...

@@ -185,6 +185,15 @@ class Slots:
         """Leases that `holder` has."""
         return sum(slot.holder == holder for slot in self.slots.values())
 
+    def hungry(self) -> list[str]:
+        """Pools for whose slots somebody bids."""
+        return [pool for pool, bids in self._bids.items() if bids.demand]
+
+    def waiting_in(self, pool: str) -> int:
+        """Ready tasks that wait for a slot of the pool."""
+        bids = self._bids.get(pool)
+        return 0 if bids is None else sum(sum(leaves.values()) for leaves in bids.demand.values())
+
     @property
     def waiting(self) -> int:
         """Ready tasks that wait for a slot."""

@@ -25,7 +25,7 @@ from typing import Annotated, Any
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from orchestrator import awaited, cache_form, durability, graph, kinds, map_form, partitions, policies
+from orchestrator import awaited, cache_form, durability, graph, kinds, map_form, partitions, policies, task_shapes
 from orchestrator.binding import own, place
 from orchestrator.dates import instant_text, parse_instant
 from orchestrator.definition import (
@@ -49,6 +49,7 @@ from orchestrator.faults import DEPTH_MAX, Fault, json_fault, refusal
 from orchestrator.grouping import within
 from orchestrator.mapped import INSTANCES_MAX
 from orchestrator.needs import DEFAULT_POOL, LIMITS_MAX, POOL, SLOTS_MAX, template_fault
+from orchestrator.task_shape_form import ResourcesBody
 
 TASKS_MAX = 50_000
 #: teardowns of a DAG, and setups of a teardown
@@ -137,6 +138,8 @@ class TaskBody(BaseModel):
     retry_statuses: list[Annotated[str, StringConstraints(pattern=STATUS)]] = Field(default_factory=list, max_length=50)
     priority: int = Field(default=0, ge=0, le=100)
     pool: Annotated[str, StringConstraints(pattern=POOL)] = DEFAULT_POOL
+    #: what it asks of the cluster, instead of a pool
+    resources: ResourcesBody | None = None
     #: what it takes permits of while it runs
     limits: list[LimitName | LimitUseBody] = Field(default_factory=list, max_length=LIMITS_MAX)
     #: when it starts, given how the tasks it waits for have ended
@@ -394,6 +397,9 @@ def _calendar(body: CalendarBody | None) -> Calendar | None:
 def _task(position: int, task: TaskBody) -> TaskSpec:
     if task.type is not None and task.entrypoint is not None:
         raise refusal([(f"tasks/{position}", "give type or entrypoint, not both")])
+    resources = task.resources.read() if task.resources is not None else None
+    if resources is not None and (wrong := task_shapes.faults(position, resources, task.pool != DEFAULT_POOL)):
+        raise refusal(wrong)
     return TaskSpec(
         id=task.id,
         type="python" if task.entrypoint is not None else task.type or "core.noop",
@@ -426,7 +432,8 @@ def _task(position: int, task: TaskBody) -> TaskSpec:
         tolerated_failures=task.tolerated_failures,
         compensates=task.compensates,
         group=task.group,
-        pool=task.pool,
+        pool=task.pool if resources is None else task_shapes.pool_for(resources),
+        resources=resources,
         produces=tuple(dict.fromkeys(task.produces)),
         limits=tuple(LimitUse(use) if isinstance(use, str) else LimitUse(use.name, use.slots) for use in task.limits),
         cache_ttl_s=task.cache_ttl_s,
@@ -589,6 +596,9 @@ def _task_json(task: TaskSpec) -> dict[str, Any]:
             body[key] = getattr(task, key)
     if task.tolerated_failures:
         body["tolerated_failures"] = task.tolerated_failures
+    if task.resources is not None:
+        body["resources"] = task_shapes.to_json(task.resources)
+        body.pop("pool", None)
     for key in ("teardown_of", "on_sla_miss", "produces", *policies.LISTS):
         if getattr(task, key) != getattr(plain, key):
             body[key] = list(getattr(task, key))

@@ -14,6 +14,7 @@ from orchestrator.definition import Definition, Dimension, RunType, TaskSpec, Wi
 from orchestrator.events import Counts
 from orchestrator.limits import Rate
 from orchestrator.messages import NO_JSON, Cause
+from orchestrator.pools import PoolSpec
 
 T = TypeVar("T")
 
@@ -405,6 +406,26 @@ class WorkerView(msgspec.Struct, frozen=True):
     pid: int = 0
     #: of Ray's node
     node_id: str = ""
+
+
+class PoolView(msgspec.Struct, frozen=True):
+    """A pool of workers: what is defined, and what is so now."""
+
+    name: str
+    spec: PoolSpec
+    #: False: nobody has defined it; of the pool `default` the settings say then
+    defined: bool = True
+    #: workers that it should have
+    wanted: int = 0
+    #: that it has, without those that are to end; of these those that are not ready yet, and that have work
+    workers: int = 0
+    starting: int = 0
+    busy: int = 0
+    #: that end once they have no work
+    draining: int = 0
+    #: ready tasks that wait for a slot, and for how long some have
+    waiting: int = 0
+    waiting_s: float = 0.0
 
 
 class LimitView(msgspec.Struct, frozen=True):

@@ -65,7 +65,7 @@ from orchestrator.views import (
     Wider,
     WorkerView,
 )
-from serve_app import archive_figures, call_cycles, figures, limit_figures, map_instances, rendering
+from serve_app import archive_figures, call_cycles, figures, limit_figures, map_instances, pool_figures, rendering
 from serve_app.archived_runs import ArchivedRuns
 from serve_app.asking import KEY_REUSED, ask, shown
 from serve_app.bundles import Bundles
@@ -80,6 +80,7 @@ from serve_app.jobs import Jobs
 from serve_app.limit_book import LimitBook
 from serve_app.live_runs import LiveRuns
 from serve_app.pipelines import Pipelines
+from serve_app.pool_book import PoolBook, define_pools
 from serve_app.ports import Expect, Observation
 from serve_app.run_stream import run_frames
 from serve_app.shares import TenantShares
@@ -141,6 +142,7 @@ class Gateway:
         #: signals, approvals, queries
         self.waiting = Waiting(journal, control, self._book, clock)
         self.limit_book = LimitBook(journal, control)
+        self.pool_book = PoolBook(control)
         #: results that are used again
         self.cache = CacheBook(journal, self._book, clock)
         #: what starts runs of several DAGs: events and assets
@@ -182,6 +184,7 @@ class Gateway:
                 _check_expected(definition.dag_id, row, expect)
             await call_cycles.check(self._book, tenant, definition)
             step = self._put(tenant, definition, row, keep_tasks, idem)
+            await define_pools(self._journal, definition)
             written = await self._journal.put_dag(step)
             if written.status == "full":
                 raise Conflict(f"a tenant has at most {self._dags_max} DAGs")
@@ -572,12 +575,13 @@ class Gateway:
     @within(DEADLINE_S)
     async def metrics(self) -> Iterable[Metric]:
         """Metric families of the whole system, made only as they are asked for: with many DAGs that takes a while."""
-        load, outside, workers, usage, swept = await asyncio.gather(
+        load, outside, workers, usage, swept, pools = await asyncio.gather(
             _or_none(self._control.load()),
             _or_none(self.jobs.figures()),
             _or_none(self.workers()),
             self.limit_book.usage(),
             self.archive.sweeps(),
+            _or_none(self.pool_book.pools()),
         )
         counters = await self._journal.metrics()
         now_ms = _epoch_ms(self._clock.now())
@@ -585,6 +589,7 @@ class Gateway:
         def families() -> Iterator[Metric]:
             yield from figures.families(counters, load, outside, workers)
             yield from limit_figures.families(usage, load)
+            yield from pool_figures.families(counters, pools or ())
             yield from archive_figures.families(counters, swept, now_ms)
 
         return families()

@@ -19,6 +19,7 @@ from orchestrator.bundle_record import BundleStored, BundleView
 from orchestrator.definition import Definition
 from orchestrator.errors import OrchestratorError
 from orchestrator.limits import Limit
+from orchestrator.pools import PoolSpec
 from orchestrator.ports import Ballot
 from orchestrator.views import (
     Acknowledged,
@@ -43,6 +44,7 @@ from orchestrator.views import (
     Page,
     Plan,
     PlanView,
+    PoolView,
     PublishedView,
     RunChanged,
     RunView,
@@ -104,6 +106,22 @@ class Limits(Protocol):
 
     async def waiting(self, tenant: str, run_id: str) -> RunWaiting:
         """What a run waits for: a place, a slot, and of each ready task, what for. Raises NotFound."""
+
+
+class Pools(Protocol):
+    """Pools of workers, which all tenants share."""
+
+    async def pools(self) -> list[PoolView]:
+        """Pools that are defined, or have workers, by name."""
+
+    async def pool(self, name: str) -> PoolView:
+        """One of them. Raises NotFound."""
+
+    async def set_pool(self, name: str, spec: PoolSpec) -> PoolView:
+        """The pool is so from now on. Raises Invalid."""
+
+    async def delete_pool(self, name: str) -> None:
+        """It is not defined any more; its workers finish what they do. Raises NotFound."""
 
 
 class Caches(Protocol):
@@ -192,6 +210,10 @@ class Gateway(Protocol):
     @property
     def limit_book(self) -> Limits:
         """Limits on tasks that run."""
+
+    @property
+    def pool_book(self) -> Pools:
+        """Pools of workers."""
 
     @property
     def starters(self) -> Starters:

@@ -337,6 +337,7 @@ def _settle_on_cluster(settings: Settings, ends: ExitStack) -> tuple[Settings, d
     if not cluster.serves():
         _check_port(settings)
     sockets = Path(tempfile.mkdtemp(prefix="orc-", dir="/tmp"))
+    ends.callback(_release_room)
     ends.callback(_stop_actors)
     ends.callback(cluster.stop_http, sockets)  # a cluster of our own takes Serve along, and faster
     return cluster.sized(settings), cluster.environment(settings, proxy_environment(sockets))
@@ -439,6 +440,16 @@ def _stop_actors() -> None:
         from actors import spawn
 
         spawn.stop()
+
+
+def _release_room() -> None:
+    """Ray's autoscaler need not keep nodes for us any more."""
+    import ray
+
+    if ray.is_initialized():
+        from actors.ray_nodes import request_room
+
+        request_room(((), ()))
 
 
 def _deploy(dags: Path, folder: Path, say: Say) -> None:

@@ -21,6 +21,7 @@ from orchestrator.definition import Definition, Window, content_hash
 from orchestrator.errors import Conflict, Invalid, NotFound, OrchestratorError
 from orchestrator.events import Counts
 from orchestrator.limits import Limit
+from orchestrator.pools import PoolSpec
 from orchestrator.ports import Ballot
 from orchestrator.views import (
     ApprovalView,
@@ -50,6 +51,7 @@ from serve_app.ports import Expect, Observation
 from tests.fakes_archive import FakeArchive
 from tests.fakes_bundles import FakeBundles
 from tests.fakes_limits import FakeLimits
+from tests.fakes_pools import FakePools
 from tests.fakes_starters import FakeStarters
 
 T = TypeVar("T")
@@ -103,6 +105,7 @@ class FakeGateway:
     _stored: dict[str, tuple[str, Any]] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
     _limits: dict[tuple[str, str], Limit] = field(default_factory=dict)
+    _pools: dict[str, PoolSpec] = field(default_factory=dict)
     sweeps: list[Sweep] = field(default_factory=list)
     _workers: dict[str, WorkerView] = field(
         default_factory=lambda: {
@@ -381,6 +384,10 @@ class FakeGateway:
     @property
     def limit_book(self) -> FakeLimits:
         return FakeLimits(self._check, self._limits)
+
+    @property
+    def pool_book(self) -> FakePools:
+        return FakePools(self._check, self._pools)
 
     async def health(self) -> Mapping[str, object]:
         self._check()

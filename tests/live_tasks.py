@@ -40,3 +40,12 @@ def speak(ctx: Any) -> dict[str, Any]:
     ctx.checkpoint({"seen": 1})
     ctx.progress(0.5, "half")
     return {"attempt": ctx.attempt}
+
+
+def tally(ctx: Any, folder: str, seconds: float) -> int:
+    """Writes down who starts it, when and for which time; then works for a while."""
+    line = f"{ctx.run_id} {ctx.task_id} {ctx.attempt} {os.getpid()} {time.time():.6f}\n"
+    with Path(folder, "tally").open("a") as lines:
+        lines.write(line)
+    time.sleep(seconds)
+    return os.getpid()

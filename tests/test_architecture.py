@@ -22,7 +22,13 @@ from orchestrator import errors, events
 
 ROOT = Path(__file__).parents[1]
 #: modules of the core that are for the edge: they may import pydantic, networkx, croniter, httpx
-EDGE = {"orchestrator.spec", "orchestrator.graph", "orchestrator.schedule", "orchestrator.client"}
+EDGE = {
+    "orchestrator.spec",
+    "orchestrator.graph",
+    "orchestrator.schedule",
+    "orchestrator.client",
+    "orchestrator.task_shape_form",
+}
 SAMPLE = {"str": "x", "int": 7, "tuple": (("field", "wrong"),), "float": 1.5}
 
 

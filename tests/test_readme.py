@@ -66,6 +66,7 @@ GUIDES = (
     "backfills",
     "triggers",
     "limits",
+    "workers",
     "caching",
     "data",
     "deadlines",

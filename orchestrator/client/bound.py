@@ -14,6 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import httpx
 
 from orchestrator.client import dags, instances, jobs, pipelines, runs, script
+from orchestrator.client import pools as pool_scripts
 from orchestrator.client.clock import Clock
 from orchestrator.client.drivers import AsyncDriver, Driver
 from orchestrator.client.script import Script, Stream
@@ -120,6 +121,10 @@ class Dags(_Bound):
     limit = _blocking(dags.get_limit)
     set_limit = _blocking(dags.set_limit)
     delete_limit = _blocking(dags.delete_limit)
+    pools = _blocking(pool_scripts.list_pools)
+    pool = _blocking(pool_scripts.get_pool)
+    set_pool = _blocking(pool_scripts.set_pool)
+    delete_pool = _blocking(pool_scripts.delete_pool)
     sweep_archive = _blocking(dags.sweep_archive)
     sweeps = _blocking(dags.list_sweeps)
     put_bundle = _blocking(dags.put_bundle)
@@ -173,6 +178,10 @@ class AsyncDags(_AsyncBound):
     limit = _awaited(dags.get_limit)
     set_limit = _awaited(dags.set_limit)
     delete_limit = _awaited(dags.delete_limit)
+    pools = _awaited(pool_scripts.list_pools)
+    pool = _awaited(pool_scripts.get_pool)
+    set_pool = _awaited(pool_scripts.set_pool)
+    delete_pool = _awaited(pool_scripts.delete_pool)
     sweep_archive = _awaited(dags.sweep_archive)
     sweeps = _awaited(dags.list_sweeps)
     put_bundle = _awaited(dags.put_bundle)

@@ -431,6 +431,40 @@ class DagsLimitView(TypedDict):
     waiting: int
 
 
+class DagsPoolView(TypedDict):
+    """A pool of workers: what is defined, and what is so now."""
+
+    name: str
+    #: False: of `default` the server's settings say how many
+    defined: bool
+    num_cpus: float
+    num_gpus: float
+    memory_bytes: int
+    resources: dict[str, float]
+    labels: dict[str, str]
+    min: int
+    max: int
+    idle_timeout_s: float
+    tasks_per_worker: int
+    scale_up_wait_s: float
+    step: int
+    wanted: int
+    workers: int
+    starting: int
+    busy: int
+    draining: int
+    #: ready tasks that wait for a worker, and for how long some have
+    waiting: int
+    waiting_s: float
+
+
+class DagsPoolDeleted(TypedDict):
+    """It is not defined any more."""
+
+    name: str
+    deleted: bool
+
+
 class DagsWaiting(TypedDict):
     """A ready task that has not started, and what it waits for."""
 

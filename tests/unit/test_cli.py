@@ -732,3 +732,55 @@ def test_a_tree_shows_what_a_run_called_and_what_that_called(call: Any, stub: St
     assert told == ["report  running  r", "  south: sales  failed  r2", "    rows: load  success  r3"]
     tree = json.loads(call("runs", "tree", "r", "--json")[1])
     assert tree["children"]["south"]["children"]["rows"]["run_id"] == "r3"
+
+
+# ------------------------------------------------------------------ pools
+
+POOL: Json = {
+    "name": "gpu",
+    "defined": True,
+    "num_cpus": 0.5,
+    "num_gpus": 1.0,
+    "memory_bytes": 4 * 2**30,
+    "resources": {"tpu": 4.0},
+    "labels": {"tier": "a"},
+    "min": 0,
+    "max": 4,
+    "idle_timeout_s": 60.0,
+    "tasks_per_worker": 1,
+    "scale_up_wait_s": 1.0,
+    "step": 10,
+    "wanted": 2,
+    "workers": 2,
+    "starting": 1,
+    "busy": 1,
+    "draining": 0,
+    "waiting": 7,
+    "waiting_s": 2.0,
+}
+
+
+def test_pools_are_listed_defined_and_forgotten(call: Any, stub: Stub) -> None:
+    stub.on("GET", "/pools", {"items": [POOL]})
+    stub.on("PUT", "/pools/gpu", POOL)
+    stub.on("DELETE", "/pools/gpu", {"name": "gpu", "deleted": True})
+    words = call("pools", "list")[1].split()
+    assert words[words.index("shape") + 1 :][:10] == ["gpu", "0", "4", "2", "2", "1", "1", "0", "7", "0.5"]
+    assert {"GPU,", "4096", "tier=a"} <= set(words)
+    assert json.loads(call("pools", "list", "--json")[1]) == {"items": [POOL]}
+    shape = ("--num-cpus", "0.5", "--num-gpus", "1", "--memory", "4G", "--resource", "tpu=4", "--label", "tier=a")
+    assert call("pools", "set", "gpu", "--max", "4", *shape)[0] == 0
+    kept = {"name", "defined", "wanted", "workers", "starting", "busy", "draining", "waiting", "waiting_s"}
+    assert stub.asked[-1] == ("PUT", "/pools/gpu", {key: value for key, value in POOL.items() if key not in kept})
+    assert call("pools", "rm", "gpu")[1] == "gpu deleted\n"
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--memory", "much"), ("--resource", "tpu"), ("--resource", "x=y"), ("--label", "=a")]
+)
+def test_a_pool_that_nobody_can_read_is_refused_before_it_is_sent(
+    call: Any, stub: Stub, wrong: tuple[str, str]
+) -> None:
+    status, _, err = call("pools", "set", "gpu", "--max", "1", *wrong)
+    assert (status, stub.asked) == (1, [])
+    assert wrong[0] in err

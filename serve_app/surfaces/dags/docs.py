@@ -13,13 +13,14 @@ from serve_app.surfaces.dags import archive_models as a
 from serve_app.surfaces.dags import bundle_models as b
 from serve_app.surfaces.dags import models as m
 from serve_app.surfaces.dags import paging, parse, words
+from serve_app.surfaces.dags import pool_models as o
 from serve_app.surfaces.dags import starter_models as s
 from serve_app.surfaces.dags import waiting_models as w
 
 Json = dict[str, Any]
 
-_ANSWERS = m.ANSWERS | w.ANSWERS | s.ANSWERS | a.ANSWERS | b.ANSWERS
-_BODIES = m.BODIES | w.BODIES | s.BODIES | a.BODIES | b.BODIES
+_ANSWERS = m.ANSWERS | w.ANSWERS | s.ANSWERS | a.ANSWERS | b.ANSWERS | o.ANSWERS
+_BODIES = m.BODIES | w.BODIES | s.BODIES | a.BODIES | b.BODIES | o.BODIES
 
 _PROBLEM_EXAMPLES = {
     Kind.INVALID: "to is before from",
@@ -131,6 +132,10 @@ def operations() -> dict[str, Json]:
         "get_limit": _get((_limit(),), m.DagsLimitView, Kind.NOT_FOUND),
         "set_limit": _post((_limit(),), m.DagsLimit, m.DagsLimitView, problems=(Kind.INVALID, Kind.NOT_FOUND)),
         "delete_limit": _get((_limit(),), m.DagsLimitDeleted, Kind.NOT_FOUND),
+        "list_pools": _get((), o.DagsPoolList),
+        "get_pool": _get((_pool(),), o.DagsPoolView, Kind.NOT_FOUND),
+        "set_pool": _post((_pool(),), o.DagsPool, o.DagsPoolView, problems=_OF_READS),
+        "delete_pool": _get((_pool(),), o.DagsPoolDeleted, Kind.NOT_FOUND),
         "sweep_archive": _post((), a.DagsSweep, a.DagsSweepView, problems=_OF_READS),
         "list_sweeps": _get((), a.DagsSweepList, Kind.NOT_FOUND),
         "put_bundle": _upload(),
@@ -142,7 +147,7 @@ def operations() -> dict[str, Json]:
 
 def components() -> Json:
     """Schemas and the security scheme that the operations refer to."""
-    every = dict.fromkeys(each for module in (m, s, w, a, b) for each in vars(module).values() if _is_model(each))
+    every = dict.fromkeys(each for module in (m, s, w, a, b, o) for each in vars(module).values() if _is_model(each))
     template = "#/components/schemas/{model}"
     _, definitions = models_json_schema([(each, "validation") for each in every], ref_template=template)
     scheme = {"type": "http", "scheme": "bearer", "description": "a token with scope client or admin"}
@@ -267,6 +272,10 @@ def _worker_id() -> Json:
 
 def _limit() -> Json:
     return _path("name", parse.LIMIT_NAME, "warehouse")
+
+
+def _pool() -> Json:
+    return _path("name", parse.POOL_NAME, "gpu")
 
 
 def _asset() -> Json:

@@ -14,6 +14,7 @@ from orchestrator import spec
 from orchestrator.definition import AfterRule, SlaAction, TriggerRule
 from orchestrator.limits import COUNT_MAX, PER_S_MAX, PER_S_MIN
 from orchestrator.needs import LIMITS_MAX
+from orchestrator.task_shape_form import ResourcesBody
 from serve_app.surfaces.dags import parse
 
 INSTANT = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z$"
@@ -41,10 +42,15 @@ class DagsLimitUse(spec.LimitUseBody):
     """Several permits of one limit."""
 
 
+class DagsResources(ResourcesBody):
+    """What a task asks of the cluster, instead of a pool."""
+
+
 class DagsTask(spec.TaskBody):
     """One node of the graph. `type` and `entrypoint` exclude each other; neither means `core.noop`."""
 
     retry_policies: list[DagsRetryPolicy] = Field([], max_length=20)  # type: ignore[assignment]  # a list is invariant
+    resources: DagsResources | None = None
     limits: list[spec.LimitName | DagsLimitUse] = Field([], max_length=LIMITS_MAX)  # type: ignore[assignment]  # a list is invariant
 
 
@@ -132,6 +138,7 @@ class DagsTaskView(BaseModel):
     compensates: str | None = None
     group: str = ""
     pool: str = "default"
+    resources: DagsResources | None = None
     limits: list[str | DagsLimitUse] = []
     cache_ttl_s: float | None = None
     cache_key: str | None = None

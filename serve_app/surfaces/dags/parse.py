@@ -20,6 +20,7 @@ from orchestrator.definition import Definition, Dimension, RunType
 from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.faults import json_fault, refusal
 from orchestrator.limits import COUNT_MAX, PER_S_MAX, PER_S_MIN, Limit, Rate
+from orchestrator.needs import POOL
 from orchestrator.views import Trigger, Widening
 from serve_app.ports import Expect
 from serve_app.requests import Fields, object_of, whole_number, word
@@ -34,6 +35,7 @@ WORKER_ID = r"[A-Za-z0-9_.:-]{1,250}"
 #: of a limit; one `*` at the end makes it a pattern
 LIMIT_NAME = r"[^/\s*\x00-\x1f\x7f]{1,200}\*?"
 
+POOL_NAME = POOL.removeprefix("^").removesuffix("$")
 EVENT_ID = r"[A-Za-z0-9_.:~@+=-]{1,200}"
 
 MOST_RUNS_IN_BATCH = 10_000
@@ -75,6 +77,7 @@ _FORMS = MappingProxyType(
             "signal": SIGNAL_NAME,
             "query": published.NAME.pattern,
             "limit": LIMIT_NAME,
+            "pool": POOL_NAME,
         }.items()
     }
 )

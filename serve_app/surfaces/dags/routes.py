@@ -30,6 +30,7 @@ from serve_app.surfaces.dags.answers import JSON, require
 from serve_app.surfaces.dags.archive_handlers import ArchiveHandlers
 from serve_app.surfaces.dags.bundle_handlers import BundleHandlers
 from serve_app.surfaces.dags.handlers import Handlers
+from serve_app.surfaces.dags.pool_handlers import PoolHandlers
 from serve_app.surfaces.dags.starter_handlers import StarterHandlers
 from serve_app.surfaces.dags.waiting_handlers import WaitingHandlers
 
@@ -83,6 +84,10 @@ ENDPOINTS = (
     ("GET", "/limits/{name}", "client", "get_limit"),
     ("PUT", "/limits/{name}", "admin", "set_limit"),
     ("DELETE", "/limits/{name}", "admin", "delete_limit"),
+    ("GET", "/pools", "client", "list_pools"),
+    ("GET", "/pools/{name}", "client", "get_pool"),
+    ("PUT", "/pools/{name}", "admin", "set_pool"),
+    ("DELETE", "/pools/{name}", "admin", "delete_pool"),
     ("POST", "/archive", "admin", "sweep_archive"),
     ("GET", "/archive", "admin", "list_sweeps"),
     ("PUT", "/bundles/{bundle}", "admin", "put_bundle"),
@@ -109,6 +114,7 @@ class DagsSurface:
             StarterHandlers(gateway.starters, options),
             ArchiveHandlers(gateway.archive, options),
             BundleHandlers(gateway.bundles, options),
+            PoolHandlers(gateway.pool_book, options),
             self._handlers,
         )
         self._tokens = tokens

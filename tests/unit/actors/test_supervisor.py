@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -9,10 +10,13 @@ import pytest
 from actors import supervisor as supervision
 from actors.names import pool_of
 from actors.peers import WorkerGone
+from actors.pools import Request
 from actors.settings import Settings
 from actors.supervisor import Supervisor
 from orchestrator import codec
-from orchestrator.errors import ActorUnreachable, Invalid, JournalUnavailable
+from orchestrator.control import PoolLoad, Roster
+from orchestrator.errors import ActorUnreachable, Invalid, JournalUnavailable, NotFound
+from orchestrator.pools import PoolSpec
 from orchestrator.ports import OwnerRow, inbox
 
 OWN = "orchestrator:orch-1"
@@ -23,18 +27,29 @@ class FakeStage:
 
     def __init__(self, *names: str) -> None:
         self.names = set(names)
+        self.specs: dict[str, PoolSpec | None] = {}
+        #: actors on nodes that drain, and what Ray's autoscaler was told
+        self.departing: set[str] = set()
+        self.requests: list[Request] = []
 
     def present(self) -> set[str]:
         return set(self.names)
 
-    def start(self, name: str, pool: str | None) -> None:
+    def start(self, name: str, pool: str | None, spec: PoolSpec | None = None) -> None:
         self.names.add(name)
+        self.specs[name] = spec
 
     def end(self, name: str) -> None:
         self.names.discard(name)
 
     def revive_journal(self) -> None:
         raise AssertionError("it is not ours")
+
+    def leaving(self) -> set[str]:
+        return self.departing
+
+    def request(self, room: Request) -> None:
+        self.requests.append(room)
 
 
 class NoPeers:
@@ -55,6 +70,8 @@ class FakeFacts:
 
     def __init__(self, epochs: dict[str, int] | None = None, newest: dict[str, str] | None = None) -> None:
         self.epochs, self.newest, self.down = epochs or {}, newest or {}, False
+        self.kept: dict[str, bytes] = {}
+        self.counts: list[tuple[str, int]] = []
 
     async def ping(self) -> bool:
         return not self.down
@@ -67,11 +84,37 @@ class FakeFacts:
     async def position(self, stream: str) -> str:
         return self.newest.get(stream, "0-0")
 
+    async def put_records(self, kind: str, records: Mapping[str, bytes | None]) -> None:
+        self._check()
+        for key, record in records.items():
+            if record is None:
+                self.kept.pop(key, None)
+            else:
+                self.kept[key] = record
 
-def supervisor(stage: FakeStage, journal: FakeFacts | None = None, **settings: Any) -> Supervisor:
-    peers: Any = NoPeers()
+    async def record(self, kind: str, key: str) -> bytes | None:
+        self._check()
+        return self.kept.get(key)
+
+    async def records(self, kind: str) -> dict[str, bytes]:
+        self._check()
+        return dict(self.kept)
+
+    async def count(self, counts: Sequence[tuple[str, int]]) -> None:
+        self._check()
+        self.counts += counts
+
+    def _check(self) -> None:
+        if self.down:
+            raise JournalUnavailable("told to fail")
+
+
+def supervisor(
+    stage: FakeStage, journal: FakeFacts | None = None, peers: NoPeers | None = None, **settings: Any
+) -> Supervisor:
+    known: Any = peers or NoPeers()
     made = Settings(redis_url="redis://x", run_actors_max=2, workers=1, **settings)
-    return Supervisor(stage, peers, journal or FakeFacts(), made)
+    return Supervisor(stage, known, journal or FakeFacts(), made)
 
 
 def asked(epoch: int, name: str = OWN, number: int = 0) -> bytes:
@@ -200,17 +243,127 @@ async def test_a_new_supervisor_keeps_those_that_live(name: str) -> None:
     assert name in stage.names
 
 
-async def test_a_pool_of_any_good_name_is_scaled_and_read_back_from_its_workers() -> None:
-    stage = FakeStage()
-    made = supervisor(stage)
+async def test_a_pool_of_any_good_name_is_scaled_and_its_size_outlives_everything() -> None:
+    stage, journal = FakeStage(), FakeFacts()
+    made = supervisor(stage, journal)
     with pytest.raises(Invalid):
         await made.scale(codec.encode_scale("no good", 1))
     await made.scale(codec.encode_scale("gpu-big", 2))
     assert {"worker-gpu-big-0", "worker-gpu-big-1", "worker-default-0"} <= stage.names
-    after = supervisor(stage)
-    await after.scale(codec.encode_scale("gpu-big", 3))
-    assert {"worker-gpu-big-0", "worker-gpu-big-1", "worker-gpu-big-2"} <= stage.names
+    stage.names.clear()  # down and up
+    await supervisor(stage, journal).ensure(asked(1))
+    assert {"worker-gpu-big-0", "worker-gpu-big-1", "worker-default-0"} <= stage.names
     assert pool_of("worker-gpu-big-2") == "gpu-big"
+
+
+class Scheduler(NoPeers):
+    """The scheduler alone answers: how pools are, and what each slot is at."""
+
+    def __init__(self) -> None:
+        self.loads: list[PoolLoad] = []
+        self.states: dict[str, str] = {}
+        self.asked: list[str] = []
+        self.roster: Roster | None = None
+
+    async def tell(self, actor: str, method: str, blob: bytes) -> None:
+        self.roster = codec.decode_roster(blob)
+
+    async def ask(self, actor: str, method: str, blob: bytes) -> bytes:
+        self.asked.append(method)
+        return codec.encode_pool_loads(self.loads) if method == "pool_loads" else codec.encode_states(self.states)
+
+
+ELASTIC = codec.encode_pool_change("gpu", PoolSpec(max=4, num_gpus=1.0, idle_timeout_s=0.0))
+
+
+async def rounds(made: Supervisor, count: int = 1) -> None:
+    """What the loop does, at once."""
+    for _ in range(count):
+        for phase in (
+            made._leave_nodes,
+            made._follow_load,
+            made._fill_gaps,
+            made._shed,
+            made._retire,
+            made._tell_scheduler,
+        ):
+            await made._phase(phase)
+        await made._phase(made._request_room)
+
+
+async def test_an_elastic_pool_has_workers_while_tasks_wait_and_is_then_left_alone() -> None:
+    stage, scheduler = FakeStage(), Scheduler()
+    made = supervisor(stage, peers=scheduler)
+    view = codec.decode_pool_views(await made.set_pool(ELASTIC))[0]
+    assert (view.name, view.wanted, view.spec.max) == ("gpu", 0, 4)
+    assert scheduler.roster is not None
+    assert scheduler.roster.elastic == ("gpu",)
+    await made.demand(codec.encode_pool_loads([PoolLoad("gpu", waiting=3)]))
+    scheduler.loads = [PoolLoad("gpu", busy=3, slots=3)]
+    await rounds(made)
+    workers = {"worker-gpu-0", "worker-gpu-1", "worker-gpu-2"}
+    assert workers <= stage.names
+    assert stage.specs["worker-gpu-0"] == made._pools.spec("gpu")
+    scheduler.loads, scheduler.states = [PoolLoad("gpu", slots=3)], dict.fromkeys(workers, "idle")
+    await rounds(made, 3)
+    assert not workers & stage.names
+    scheduler.asked.clear()
+    await rounds(made, 3)
+    assert scheduler.asked == []
+
+
+async def test_demand_that_cannot_be_looked_up_is_looked_up_in_the_next_round() -> None:
+    stage, scheduler, journal = FakeStage(), Scheduler(), FakeFacts()
+    made = supervisor(stage, journal, peers=scheduler)
+    await rounds(made)
+    journal.kept["late"] = codec.encode_pool(PoolSpec(max=1))
+    journal.down = True
+    await made.demand(codec.encode_pool_loads([PoolLoad("late", waiting=1)]))
+    await rounds(made)
+    assert "worker-late-0" not in stage.names
+    journal.down = False
+    await rounds(made)
+    assert "worker-late-0" in stage.names
+
+
+async def test_workers_on_a_node_that_drains_finish_and_others_take_their_place() -> None:
+    stage, scheduler = FakeStage(), Scheduler()
+    made = supervisor(stage, peers=scheduler, ray_address="auto")
+    await rounds(made)
+    stage.departing = {"worker-default-0", "supervisor"}
+    scheduler.states = {"worker-default-0": "draining_busy"}
+    await rounds(made, 2)
+    assert {"worker-default-0", "worker-default-1"} <= stage.names
+    assert scheduler.roster is not None
+    assert scheduler.roster.draining == ("worker-default-0",)
+    scheduler.states = {"worker-default-0": "draining"}
+    await rounds(made)
+    assert "worker-default-0" not in stage.names
+    assert "worker-default-1" in stage.names
+
+
+async def test_rays_autoscaler_is_told_when_what_is_needed_changes_and_only_where_it_may_exist() -> None:
+    rest, busy = (({"CPU": 1.0},), ({},)), (({"CPU": 1.0}, {"GPU": 1.0}, {"GPU": 1.0}), ({}, {}, {}))
+    for address, requests in (("", []), ("auto", [rest, busy, rest])):
+        stage, scheduler = FakeStage(), Scheduler()
+        made = supervisor(stage, peers=scheduler, ray_address=address)
+        await made.set_pool(ELASTIC)
+        await rounds(made, 2)
+        await made.demand(codec.encode_pool_loads([PoolLoad("gpu", waiting=2)]))
+        scheduler.loads = [PoolLoad("gpu", busy=2)]
+        await rounds(made, 2)
+        await made.set_pool(codec.encode_pool_change("gpu", None))
+        await rounds(made, 2)
+        assert stage.requests == requests
+
+
+async def test_a_pool_that_cannot_be_so_is_refused_and_one_that_is_not_there_cannot_be_forgotten() -> None:
+    made = supervisor(FakeStage(), peers=Scheduler())
+    for name, spec in (("no good", PoolSpec(max=1)), ("gpu", PoolSpec(min=2, max=1))):
+        with pytest.raises(Invalid):
+            await made.set_pool(codec.encode_pool_change(name, spec))
+    with pytest.raises(NotFound):
+        await made.set_pool(codec.encode_pool_change("gpu", None))
 
 
 class OneWorker(NoPeers):

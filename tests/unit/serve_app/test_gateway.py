@@ -14,7 +14,7 @@ from actors.clock import Clock
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.control import LimitUsage
-from orchestrator.definition import Definition, LimitUse, TaskSpec, Window
+from orchestrator.definition import Definition, LimitUse, TaskResources, TaskSpec, Window
 from orchestrator.errors import (
     ActorUnreachable,
     Conflict,
@@ -25,8 +25,10 @@ from orchestrator.errors import (
     Unavailable,
 )
 from orchestrator.limits import LIMITS, Limit, Rate
+from orchestrator.pools import POOLS, PoolSpec
 from orchestrator.ports import Append, Command, CommandReply, StoredReply
-from orchestrator.views import Idempotency, RunWaiting, Trigger, Triggered, WorkerView
+from orchestrator.task_shapes import pool_for, pool_spec
+from orchestrator.views import Idempotency, PoolView, RunWaiting, Trigger, Triggered, WorkerView
 from serve_app import gateway as gateways
 from serve_app.gateway import Gateway
 from tests.conformance.journal_builders import Owner
@@ -69,6 +71,15 @@ class Stage:
 
     async def drain_worker(self, worker_id: str) -> bytes:
         return codec.encode_workers([WorkerView(worker_id, "default", "draining")])
+
+    async def pools(self) -> bytes:
+        return codec.encode_pool_views([PoolView("gpu", PoolSpec(max=4), wanted=3, workers=3, starting=1, busy=2)])
+
+    async def set_pool(self, change: bytes) -> bytes:
+        name, spec = codec.decode_pool_change(change)
+        if spec is None and name != "gpu":
+            raise NotFound("pool", name)
+        return codec.encode_pool_views([] if spec is None else [PoolView(name, spec)])
 
     async def alive(self) -> bool:
         return not self.hangs
@@ -726,6 +737,45 @@ async def test_metrics_tell_limits_and_pools() -> None:
     assert samples["limit_waiting", "t", "one"] == 5
     assert samples["limit_running", "t", "dag:d"] == 1
     assert (samples["pool_queue_length", "default"], samples["pool_queue_length", "gpu"]) == (2, 3)
+
+
+async def test_pools_are_the_supervisors_to_define() -> None:
+    book = World().gateway.pool_book
+    assert [view.name for view in await book.pools()] == ["gpu"]
+    assert (await book.pool("gpu")).wanted == 3
+    assert (await book.set_pool("big", PoolSpec(max=2))).spec.max == 2
+    await book.delete_pool("gpu")
+    for refused in (book.pool("none"), book.delete_pool("none")):
+        with pytest.raises(NotFound):
+            await refused
+    with pytest.raises(Invalid):
+        await book.set_pool("big", PoolSpec(max=-1))
+
+
+async def test_a_dag_whose_tasks_ask_for_resources_brings_the_pool_and_leaves_one_that_is_there() -> None:
+    world = World()
+    gpu = TaskResources(num_gpus=1.0)
+    name = pool_for(gpu)
+    await world.define(tasks=(TaskSpec(id="a", pool=name, resources=gpu),))
+    kept = await world.journal.record(POOLS, name)
+    assert kept is not None
+    assert codec.decode_pool(kept) == pool_spec(gpu)
+    await world.journal.put_records(POOLS, {name: codec.encode_pool(PoolSpec(num_gpus=1.0, max=99))})
+    await world.define(tasks=(TaskSpec(id="b", pool=name, resources=gpu),))
+    assert codec.decode_pool(await world.journal.record(POOLS, name) or b"").max == 99
+
+
+async def test_metrics_tell_how_many_workers_a_pool_has_should_have_and_how_often_that_changed() -> None:
+    world = World()
+    await world.journal.count([("pool_scale_events_total|gpu|up", 2)])
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in await world.gateway.metrics()
+        for sample in family.samples
+    }
+    names = {"wanted": 3, "ready": 2, "busy": 2, "max": 4}
+    assert {name: samples[f"orchestrator_pool_workers_{name}", "gpu"] for name in names} == names
+    assert samples["orchestrator_pool_scale_events_total", "gpu", "up"] == 2
 
 
 async def test_a_ready_task_tells_what_it_waits_for() -> None:

@@ -1,0 +1,93 @@
+"""The scheduler's side of pools that grow: telling the supervisor that tasks have begun to wait.
+
+    somebody bids for slots of a pool, and still does after all that can be granted was
+        ─▶ once per such time, for a pool that is elastic or has no slots at all: PoolLoad ─▶ supervisor
+
+How it goes on the supervisor asks (`loads`) as long as it matters. So a pool that rests costs no message, and one in
+which tasks begin to wait has its first worker under way at once. What could not be told is told again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+from actors.names import SUPERVISOR
+from actors.peers import Peers
+from orchestrator import codec
+from orchestrator.control import PoolLoad
+from orchestrator.errors import Unavailable
+from orchestrator.slots import Slots
+
+_log = logging.getLogger(__name__)
+
+#: seconds until a supervisor that did not answer is told again
+AGAIN_S = 1.0
+
+
+class PoolDemand:
+    """For one scheduler, whose `slots` these are."""
+
+    def __init__(self, peers: Peers, slots: Slots, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        self._peers = peers
+        self._slots = slots
+        self._spawn = spawn
+        self._elastic: frozenset[str] = frozenset()
+        #: pool -> since when somebody has bid for its slots
+        self._since_s: dict[str, float] = {}
+        #: of those, the ones about which the supervisor knows, or need not know
+        self._told: set[str] = set()
+
+    def watch(self, elastic: Iterable[str]) -> None:
+        """Pools that may grow, says the supervisor."""
+        if self._elastic != (found := frozenset(elastic)):
+            self._elastic = found
+            self._told.clear()
+
+    def loads(self, now_s: float) -> list[PoolLoad]:
+        """Every pool that has slots, or in which tasks wait."""
+        self._note(now_s)
+        ready = [slot for slot in self._slots.slots.values() if not slot.draining]
+        slots = Counter(slot.pool for slot in ready)
+        busy = Counter(slot.pool for slot in ready if slot.holder)
+        return [
+            PoolLoad(
+                pool,
+                self._slots.waiting_in(pool),
+                max(0.0, now_s - self._since_s.get(pool, now_s)),
+                busy[pool],
+                slots[pool],
+            )
+            for pool in sorted({*slots, *self._since_s})
+        ]
+
+    def look(self, now_s: float) -> None:
+        """Everything that can be granted was; who still bids waits for slots."""
+        self._note(now_s)
+        news = self._since_s.keys() - self._told
+        if not news:
+            return
+        self._told |= news
+        loads = [load for load in self.loads(now_s) if load.pool in news]
+        due = [load for load in loads if load.pool in self._elastic or not load.slots]
+        if due:
+            self._spawn(self._tell(due))
+
+    def _note(self, now_s: float) -> None:
+        hungry = self._slots.hungry()
+        if hungry or self._since_s:
+            self._since_s = {pool: self._since_s.get(pool, now_s) for pool in hungry}
+            self._told &= self._since_s.keys()
+
+    async def _tell(self, loads: list[PoolLoad]) -> None:
+        while any(load.pool in self._told for load in loads):
+            try:
+                await self._peers.tell(SUPERVISOR, "demand", codec.encode_pool_loads(loads))
+            except Unavailable as unavailable:
+                _log.warning("%s", unavailable)
+                await asyncio.sleep(AGAIN_S)
+                continue
+            return

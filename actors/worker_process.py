@@ -1,0 +1,55 @@
+"""A worker as a Ray actor. It is a module of its own since every worker imports it, and nothing of the other actors.
+
+`spawn.py` makes it a Ray actor. Beside it, that module would cost each worker seven megabytes and a sixth of a second.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from actors import process
+from actors.bundle_processes import BundleProcesses
+from actors.names import NAMESPACE
+from actors.node_values import RayNodes, own_node
+from actors.settings import Settings
+from actors.worker_actor import CONTROL_METHODS, WorkerActor
+from orchestrator.errors import ActorUnreachable
+
+#: seconds one attempt to deliver a note may take
+NOTE_S = 5.0
+#: threads of a worker that answer while user code runs
+CONTROL_THREADS = 2
+
+
+class WorkerProcess(WorkerActor):
+    """A worker as a Ray actor: one thread for user code, a few for questions meanwhile."""
+
+    def __init__(self, name: str, pool: str, settings: dict[str, Any]) -> None:
+        process.settle()
+        notes, cluster = RayNotes(), {"RAY_ADDRESS": str(ray.get_runtime_context().gcs_address)}
+        bundles = BundleProcesses(Settings.from_dict(settings), notes, environ=cluster)
+        super().__init__(name, settings, notes=notes, bundles=bundles, node_id=own_node(), nodes=RayNodes(settings))
+        self._where = f"{name} ({pool})"
+
+    def __repr__(self) -> str:
+        return self._where
+
+
+for _method in CONTROL_METHODS:
+    setattr(WorkerProcess, _method, ray.method(concurrency_group="control")(getattr(WorkerActor, _method)))
+
+
+class RayNotes:
+    """`work.NoteSink` over Ray: a worker's thread tells the owner of a run, and waits until it is durable."""
+
+    def send(self, owner: str, note: bytes) -> bool:
+        """True when the note is durable, False when the attempt was replaced. Raises ActorUnreachable."""
+        try:
+            handle: Any = ray.get_actor(owner, NAMESPACE)
+            accepted: Any = ray.get(handle.note.remote(note), timeout=NOTE_S)
+        except (RayError, ValueError) as failed:
+            raise ActorUnreachable(owner, type(failed).__name__) from failed
+        return bool(accepted)
