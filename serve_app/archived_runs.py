@@ -34,6 +34,7 @@ from orchestrator.views import CalledView, Frame, Idempotency, LogChunk, MapView
 from serve_app import map_instances, rendering
 from serve_app.cursors import run_of
 from serve_app.dag_book import DagBook
+from serve_app.run_stream import Left
 from serve_app.steps import epoch_ms
 
 T = TypeVar("T")
@@ -71,6 +72,18 @@ class ArchivedRuns:
         if run is None or run.row.tenant != tenant:
             raise NotFound("run", run_id)
         return run
+
+    async def has_left(self, run_id: str) -> bool:
+        """Is a run that was in the journal no longer there?"""
+        return not self._store.empty and await self._journal.summary(run_id) is None
+
+    def rest_of(self, tenant: str, run_id: str) -> Left:
+        """For a stream of a run that was in the journal when it began."""
+
+        async def left(after: int) -> AsyncIterator[Sequence[Frame]] | None:
+            return _frames(await self.found(tenant, run_id), after) if await self.has_left(run_id) else None
+
+        return left
 
     async def run(self, tenant: str, run_id: str) -> RunView:
         """One run with its tasks and windows. Raises NotFound."""
