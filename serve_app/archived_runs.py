@@ -121,7 +121,8 @@ class ArchivedRuns:
         calls = called_in(event for batch in batches for event in codec.decode_events(batch.events, batch.schema))
         ids = [call.run_id for call in calls.values()]
         found = {row.run_id: row for row in await asyncio.gather(*map(self._journal.summary, ids)) if row is not None}
-        left = await self._ask(lambda: self._store.read([each for each in ids if each not in found]), {})
+        absent, nothing = [each for each in ids if each not in found], dict[str, Shelved]()
+        left = await self._ask(lambda: self._store.read(absent), nothing)
         found |= {run_id: run.row for run_id, run in left.items()}
         return rendering.called_views({task: found[c.run_id] for task, c in calls.items() if c.run_id in found})
 

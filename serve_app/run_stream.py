@@ -57,8 +57,8 @@ async def run_frames(hub: Hub, run_id: str, after: int, left: Left | None = None
             if left is not None and (not looked or chunk is Pause.SILENCE):
                 looked = True
                 if (rest := await left(after)) is not None:
-                    async for frames in rest:
-                        yield frames
+                    async for later in rest:
+                        yield later
                     return
             if chunk is Pause.SILENCE:
                 yield KEEP_ALIVE
