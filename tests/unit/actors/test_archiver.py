@@ -23,7 +23,7 @@ from orchestrator.archive import RECORDS, Sweep
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import Conflict, JournalUnavailable, NotFound, Unavailable
 from orchestrator.ports import RunFilter
-from orchestrator.views import CalledView, Frame, RunView, Trigger
+from orchestrator.views import CalledView, Frame, Idempotency, RunView, Trigger
 from serve_app.gateway import Gateway
 from tests.world import World
 from tests.world_clients import TENANT
@@ -185,6 +185,25 @@ def test_a_stream_that_is_open_when_its_run_ends_and_leaves_at_once_is_told_the_
         world.journal.events = real  # type: ignore[method-assign]
         told = [frame for frame in await reader if frame[1] != "keep_alive"]
         assert told == await streamed(gateway, run_id, None)
+
+    World(0).play_with(course)
+
+
+def test_a_command_on_a_run_that_leaves_just_then_is_sent_again() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        world.character.mischief.permanent = 1.0
+        run_id = await a_run(world, gateway)
+        world.character.mischief.permanent = 0.0
+        left_after(world, "summary")
+        with pytest.raises(Unavailable):
+            await gateway.retry_run(TENANT, run_id, Idempotency("k", "f"))
+        done = await gateway.retry_run(TENANT, run_id, Idempotency("k", "f"))
+        assert done.state in ("queued", "running")
+        assert not done.replayed
+        await ended(world, run_id)
+        assert (await gateway.run(TENANT, run_id)).state == "succeeded"
+        assert (await gateway.retry_run(TENANT, run_id, Idempotency("k", "f"))).replayed
 
     World(0).play_with(course)
 
