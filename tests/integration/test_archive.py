@@ -155,7 +155,7 @@ def check_windows(api: Api, known: dict[str, Seen]) -> None:
     windows = {run["run_id"] for run in api.runs(archived="true", parent_run_id=backfill, limit=200)}
     assert len(windows) == WINDOWS
     assert api.trigger("alone", start="2024-01-07", end="2024-01-07")["run_id"] in windows
-    refused(api.post(f"/runs/{backfill}/retry"), 409, "conflict")
+    refused(api.post(f"/runs/{backfill}/retry"), 409, "version_conflict")
 
 
 def check_retry(server: Server, known: dict[str, Seen]) -> None:
