@@ -73,6 +73,11 @@ class ArchivedRuns:
             raise NotFound("run", run_id)
         return run
 
+    async def row(self, tenant: str, run_id: str) -> RunRow | None:
+        """The row of a run that is here."""
+        run = await self._ask(lambda: self._store.run(run_id), None)
+        return run.row if run is not None and run.row.tenant == tenant else None
+
     async def has_left(self, run_id: str) -> bool:
         """Is a run that was in the journal no longer there?"""
         return not self._store.empty and await self._journal.summary(run_id) is None

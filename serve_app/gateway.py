@@ -141,7 +141,7 @@ class Gateway:
         #: results that are used again
         self.cache = CacheBook(journal, self._book, clock)
         #: what starts runs of several DAGs: events and assets
-        self.starters = Starters(journal, self._triggers, creations)
+        self.starters = Starters(journal, self._triggers, creations, self.archive)
         plans = PlanStore(Path(settings.plans_root))
         #: the instances surface's part
         self.instances = Instances(journal, control, self._book, creations, self._hub, plans, clock, settings)

@@ -423,6 +423,20 @@ def test_an_archive_that_cannot_be_read_starts_no_second_run_of_a_window(monkeyp
     World(0).play_with(course)
 
 
+def test_an_event_that_is_told_again_is_answered_with_the_runs_that_left() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world, on_event="order")
+        first = await gateway.starters.tell(TENANT, "order", "o1", {}, None)
+        await ended(world, first.runs[0].run_id)
+        await swept(world)
+        again = await gateway.starters.tell(TENANT, "order", "o1", {}, None)
+        assert again.duplicate
+        assert [(run.run_id, run.dag_id, run.state) for run in again.runs] == [(first.runs[0].run_id, "d", "succeeded")]
+        assert world.journal.runs == {}
+
+    World(0).play_with(course)
+
+
 async def caller(world: World, **below: Any) -> tuple[Gateway, str, str]:
     """A run that called one of DAG `child`, and the id of that."""
     work = TaskSpec(id="s", type="core.wait", params={"seconds": 60})
