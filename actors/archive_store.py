@@ -28,12 +28,14 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from actors.filesystems import filesystem
-from orchestrator import archive
+from orchestrator import archive, ids
 from orchestrator.archive import Shelved
 from orchestrator.errors import Invalid, Unavailable
 from orchestrator.ports import RunFilter, RunPage, RunRow
 
-_SCHEMA = """
+#: as `ids.place`: where a run stands in lists
+_PLACE_OF = "CASE substr(run_id, 1, 4) WHEN 'run_' THEN run_id ELSE 'run_' || run_id END"
+_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS segments (id INTEGER PRIMARY KEY, place TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS runs (
     run_id TEXT PRIMARY KEY, version INTEGER NOT NULL, tenant TEXT NOT NULL, dag_id TEXT NOT NULL,
@@ -41,8 +43,9 @@ CREATE TABLE IF NOT EXISTS runs (
     row BLOB NOT NULL, segment INTEGER NOT NULL, start INTEGER NOT NULL, size INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS windows ON runs (tenant, dag_id, window_key) WHERE window_key != '';
-CREATE INDEX IF NOT EXISTS places ON runs (tenant, dag_id, run_id);
-CREATE INDEX IF NOT EXISTS children ON runs (parent, run_id) WHERE parent != '';
+CREATE INDEX IF NOT EXISTS listed ON runs (tenant, {_PLACE_OF});
+CREATE INDEX IF NOT EXISTS listed_by_dag ON runs (tenant, dag_id, {_PLACE_OF});
+CREATE INDEX IF NOT EXISTS listed_by_parent ON runs (parent, {_PLACE_OF}) WHERE parent != '';
 """
 #: values in one query
 _CHUNK = 500
@@ -132,18 +135,18 @@ class ArchiveStore:
         """Rows as they were when they left, newest first."""
         filters = {
             "tenant = ?": wanted.tenant,
-            "run_id < ?": cursor,
+            f"{_PLACE_OF} < ?": cursor,
             "dag_id = ?": wanted.dag_id,
             "state = ?": wanted.state,
             "run_type = ?": wanted.run_type,
-            "parent = ?": wanted.parent,
+            "parent != '' AND parent = ?": wanted.parent,
         }
         given = {text: value for text, value in filters.items() if value is not None}
-        query = f"SELECT row FROM runs WHERE {' AND '.join(given)} ORDER BY run_id DESC LIMIT ?"
+        query = f"SELECT row FROM runs WHERE {' AND '.join(given)} ORDER BY {_PLACE_OF} DESC LIMIT ?"
         with self._opened() as index:
             found = [] if index is None else list(index.execute(query, (*given.values(), limit + 1)))
         rows = tuple(_row(row) for [row] in found[:limit])
-        return RunPage(rows, rows[-1].run_id if len(found) > limit else None)
+        return RunPage(rows, ids.place(rows[-1].run_id) if len(found) > limit else None)
 
     def _at(self, place: _Place) -> Shelved:
         return archive.decode(gzip.decompress(_read(self.folder, place)))

@@ -9,7 +9,7 @@ it or nothing. What `Journal` answers has been fsynced when the server runs `app
                  hd (who holds it from the start; it is in neither `queued` nor `active`)
                  hr (version of its HistoryRemoved) sm (missed SLAs: "" or a task, each followed by |)
                  by (causes of one that started by itself, as JSON)
-                 of backfills: mar (cap) bw (backwards) ph (plan hash)
+                 of backfills: mar (cap) bw (backwards) ph (plan hash) was (keys before it became wider, a line each)
     ev:<id>      stream of event batches; entry id = <version of its last event>-0; s(chema), e(vents)
     tk:<id>      hash task -> letter; a task that is not there is pending
     calls:<id>   hash task -> run that it calls, or called last

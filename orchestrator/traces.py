@@ -151,8 +151,8 @@ class _Reading:
                 self._run.attributes["orchestrator.queued_s"] = (event.at - self._run.start).total_seconds()
             case e.TaskStarted() | e.TaskWaiting() | e.TaskExpanded():
                 self._start(event)
-            case e.TaskSucceeded(cached=e.CachedFrom()):
-                self._use(event, event.cached)
+            case e.TaskSucceeded(cached=e.CachedFrom() as source):
+                self._use(event, source)
             case e.ToolStarted() if event.task in self._attempts:
                 self._call(event)
             case e.ToolCompleted():
@@ -219,11 +219,11 @@ class _Reading:
             self._tasks[name] = _Open(span_id, parent.span_id if parent else "", f"task {mapped}", at, about)
         return self._tasks[name]
 
-    def _use(self, event: e.TaskSucceeded, cached: e.CachedFrom) -> None:
+    def _use(self, event: e.TaskSucceeded, source: e.CachedFrom) -> None:
         """The result of an equal task is that of this one."""
         about = self._task(event.task, event.attempt, event.at).attributes
         about["orchestrator.cached"] = True
-        about["orchestrator.cached_from"] = cached.run_id
+        about["orchestrator.cached_from"] = source.run_id
         self._end_task(event.task, event.at, _word(event), None)
 
     def _call(self, event: e.ToolStarted) -> None:

@@ -34,6 +34,7 @@ from orchestrator.views import CalledView, Frame, Idempotency, LogChunk, MapView
 from serve_app import map_instances, rendering
 from serve_app.cursors import run_of
 from serve_app.dag_book import DagBook
+from serve_app.run_stream import Left
 from serve_app.steps import epoch_ms
 
 T = TypeVar("T")
@@ -72,6 +73,23 @@ class ArchivedRuns:
             raise NotFound("run", run_id)
         return run
 
+    async def row(self, tenant: str, run_id: str) -> RunRow | None:
+        """The row of a run that is here."""
+        run = await self._ask(lambda: self._store.run(run_id), None)
+        return run.row if run is not None and run.row.tenant == tenant else None
+
+    async def has_left(self, run_id: str) -> bool:
+        """Is a run that was in the journal no longer there?"""
+        return not self._store.empty and await self._journal.summary(run_id) is None
+
+    def rest_of(self, tenant: str, run_id: str) -> Left:
+        """For a stream of a run that was in the journal when it began."""
+
+        async def left(after: int) -> AsyncIterator[Sequence[Frame]] | None:
+            return _frames(await self.found(tenant, run_id), after) if await self.has_left(run_id) else None
+
+        return left
+
     async def run(self, tenant: str, run_id: str) -> RunView:
         """One run with its tasks and windows. Raises NotFound."""
         run = await self.found(tenant, run_id)
@@ -108,7 +126,8 @@ class ArchivedRuns:
         calls = called_in(event for batch in batches for event in codec.decode_events(batch.events, batch.schema))
         ids = [call.run_id for call in calls.values()]
         found = {row.run_id: row for row in await asyncio.gather(*map(self._journal.summary, ids)) if row is not None}
-        left = await self._ask(lambda: self._store.read([each for each in ids if each not in found]), {})
+        absent, nothing = [each for each in ids if each not in found], dict[str, Shelved]()
+        left = await self._ask(lambda: self._store.read(absent), nothing)
         found |= {run_id: run.row for run_id, run in left.items()}
         return rendering.called_views({task: found[c.run_id] for task, c in calls.items() if c.run_id in found})
 

@@ -146,7 +146,7 @@ class Gateway:
         #: results that are used again
         self.cache = CacheBook(journal, self._book, clock)
         #: what starts runs of several DAGs: events and assets
-        self.starters = Starters(journal, self._triggers, creations)
+        self.starters = Starters(journal, self._triggers, creations, self.archive)
         plans = PlanStore(Path(settings.plans_root))
         #: the instances surface's part
         self.instances = Instances(journal, control, self._book, creations, self._hub, plans, clock, settings)
@@ -301,7 +301,13 @@ class Gateway:
         found = await self._journal.look(run_id)
         if found is None:
             return await self.archive.run(tenant, run_id)
-        row, letters = shown(found[0], tenant, run_id), found[1]
+        row = shown(found[0], tenant, run_id)
+        view = await self._run_here(tenant, run_id, row, found[1])
+        if row.state in TERMINAL and await self.archive.has_left(run_id):  # in between, and with it what it is shown by
+            return await self.archive.run(tenant, run_id)
+        return view
+
+    async def _run_here(self, tenant: str, run_id: str, row: RunRow, letters: Mapping[str, str]) -> RunView:
         definition = await self._book.version(row.tenant, row.dag_id, row.dag_version)
         names = [task.id for task in definition.tasks]
         view = rendering.run_view(row)
@@ -497,7 +503,7 @@ class Gateway:
         begin = max(row.removed, min(after or 0, row.version))
         if after is not None and begin == row.version and row.state in TERMINAL:
             return None
-        return run_frames(self._hub, run_id, begin)
+        return run_frames(self._hub, run_id, begin, self.archive.rest_of(tenant, run_id))
 
     @within(DEADLINE_S)
     async def logs(self, tenant: str, run_id: str, task: str, attempt: int | None) -> list[LogChunk]:
@@ -509,6 +515,8 @@ class Gateway:
         attempts = [attempt] if attempt is not None else await self._attempts(run_id, task)
         outputs = await asyncio.gather(*(self._journal.log(run_id, task, n) for n in attempts))
         chunks = [_log(task, n, chunks) for n, chunks in zip(attempts, outputs, strict=True) if chunks]
+        if await self.archive.has_left(run_id):  # in between
+            return await self.archive.logs(tenant, run_id, task, attempt)
         return await self.archive.with_former(tenant, run_id, task, attempts, chunks)
 
     async def _attempts(self, run_id: str, task: str) -> list[int]:

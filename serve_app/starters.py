@@ -20,6 +20,7 @@ from orchestrator.errors import Conflict, Invalid, NotFound, OrchestratorError, 
 from orchestrator.messages import Cause
 from orchestrator.ports import GATHERED, CreatedRun, Creation, DagWritten, Journal, assets_of, gathered_key
 from orchestrator.views import AssetView, AwaitedView, EventTold, Idempotency, Trigger, Triggered, UpdateView
+from serve_app.archived_runs import ArchivedRuns
 from serve_app.asking import KEY_REUSED
 from serve_app.creations import Creations
 from serve_app.deadlines import DEADLINE_S, within
@@ -34,8 +35,9 @@ PENDING_SHOWN = 20
 class Starters:
     """`ports.Starters` over the journal."""
 
-    def __init__(self, journal: Journal, triggers: Triggers, creations: Creations) -> None:
+    def __init__(self, journal: Journal, triggers: Triggers, creations: Creations, archive: ArchivedRuns) -> None:
         self._journal = journal
+        self._archive = archive
         self._triggers = triggers
         self._creations = creations
 
@@ -57,15 +59,15 @@ class Starters:
             if result.status == "conflict":
                 raise Conflict(KEY_REUSED)
             if result.status != "changed":
-                told = await asyncio.gather(*map(self._as_it_is, result.runs))
+                told = await asyncio.gather(*(self._as_it_is(tenant, run) for run in result.runs))
                 duplicate, replayed = result.status == "told", result.status == "replayed"
                 return EventTold(name, event_id, tuple(told), duplicate, replayed)
             for dag_id in dags:
                 self._triggers.forget(tenant, dag_id)
         raise Unavailable(f"DAGs that listen to {name} change too fast")
 
-    async def _as_it_is(self, run: CreatedRun) -> Triggered:
-        row = await self._journal.summary(run.run_id)
+    async def _as_it_is(self, tenant: str, run: CreatedRun) -> Triggered:
+        row = await self._journal.summary(run.run_id) or await self._archive.row(tenant, run.run_id)
         dag_id, state = (row.dag_id, row.state) if row is not None else ("", run.state)
         return Triggered(run.run_id, dag_id, "manual", state)
 

@@ -295,7 +295,8 @@ class MemoryJournal:
 
     async def child_tasks(self, backfill: str) -> dict[str, dict[str, int]]:
         found: dict[str, dict[str, int]] = {}
-        for (task, letter), n in self.runs[backfill].task_counts.items():
+        counts = self.runs[backfill].task_counts if backfill in self.runs else {}
+        for (task, letter), n in counts.items():
             if n:
                 found.setdefault(task, {})[letter] = n
         return self._step(lambda: found)

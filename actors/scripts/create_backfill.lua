@@ -142,7 +142,8 @@ end
 local function write_wider(r)
   local version = r.v + 1
   append_events(id, version, b[7])
-  call('HSET', 'run:' .. id, 'v', version, 'wk', b[5])
+  local was = call('HGET', 'run:' .. id, 'was')
+  call('HSET', 'run:' .. id, 'v', version, 'wk', b[5], 'was', (was and was .. '\n' or '') .. r.wk)
   call('HSET', own_key, b[5], id)
   feed[#feed + 1] = { id, version, r.st }
   if r.own ~= '' then

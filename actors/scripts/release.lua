@@ -43,13 +43,19 @@ local function releasable(r, version)
   return r.rt == 'backfill' or (r.wb == '' and not (windowed(r) and kept(r)) and not awaited(r))
 end
 
+-- nothing finds it any more: a backfill by what it is over, nor by what it `was` over before it became wider
+local function forget(r, key, was)
+  for wk in string.gmatch(was .. '\n' .. r.wk, '[^\n]+') do
+    if call('HGET', key, wk) == r.id then call('HDEL', key, wk) end
+  end
+end
+
 local function release(r)
-  local at = r.t .. ':' .. r.d
+  local at, was = r.t .. ':' .. r.d, text(call('HGET', 'run:' .. r.id, 'was'))
   erase(r)
   add('metrics', r.rt == 'backfill' and 'archive_backfills' or 'archive_runs', 1)
   if windowed(r) then
-    local key = (r.rt == 'backfill' and 'bfw:' or 'win:') .. at
-    if call('HGET', key, r.wk) == r.id then call('HDEL', key, r.wk) end
+    forget(r, (r.rt == 'backfill' and 'bfw:' or 'win:') .. at, was)
     add('dag:' .. at, 'archived', 1)
   end
   if r.rt == 'backfill' then

@@ -18,6 +18,8 @@ from tests.conformance.journal_builders import (
     new_run,
     put,
 )
+from tests.conformance.reshape_suite import KEY as NARROW
+from tests.conformance.reshape_suite import WIDER, widening
 from tests.conformance.retention_suite import DAY, KEY, LATER_MS, before, ended, removed, row_of
 from tests.conformance.triggers_suite import gather
 
@@ -215,6 +217,21 @@ class ArchiveSuite:
         assert await journal.release({children[2]: 2}) == {children[2]}
         assert await journal.children(backfill.run_id) == []
         assert await journal.child_counts(backfill.run_id) == {}
+
+    async def test_what_a_backfill_was_over_is_free_once_it_left(self, journal: Journal) -> None:
+        owner = await Owner(journal).start()
+        await journal.put_dag(put())
+        gone = new_backfill(create_windows(["2025-06-01"]), key=WIDER)
+        await journal.create_backfill(gone)
+        wide = {"widens_key": WIDER, "window_key": "2024-12-31/2025-06-02", "in_front": 0}
+        assert (await journal.create_backfill(widening(gone, [], **wide))).status == "widened"
+        await journal.create_backfill(widening(gone, create_windows(["2025-06-02"]), **wide))
+        await owner.commit(append(gone.run_id, 2, state="succeeded", finished_ms=NOW_MS))
+        assert await journal.release({gone.run_id: 3}) == {gone.run_id}
+        backfill = new_backfill(create_windows(["2025-01-01"]), key=NARROW, archived=await archived(journal))
+        assert (await journal.create_backfill(backfill)).status == "created"
+        wider = widening(backfill, create_windows(["2024-12-31"]), archived=await archived(journal))
+        assert (await journal.create_backfill(wider)).status == "widened"
 
     async def test_a_window_may_go_on_while_its_backfill_leaves(self, journal: Journal) -> None:
         owner = await Owner(journal).start()

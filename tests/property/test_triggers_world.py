@@ -1,13 +1,14 @@
 """DAGs that follow others, in worlds in which schedulers and RunActors die, answers get lost and DAGs are paused.
 
 Whatever happens: each success and each update is consumed once, by one start of each DAG that follows; nothing that
-could start is left, and what is left could not.
+could start is left, and what is left could not. It is the same where runs leave for the archive as soon as they ended.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -15,14 +16,18 @@ from typing import Any
 
 import pytest
 
+from actors.archive_store import ArchiveStore
+from actors.archiver import Archiver
 from orchestrator import awaited, codec
 from orchestrator import events as e
+from orchestrator.archive import Sweep
 from orchestrator.awaited import AssetLog, Gathered
 from orchestrator.definition import Definition, TaskSpec, Window
-from orchestrator.errors import Refused
+from orchestrator.errors import Refused, Unavailable
 from orchestrator.messages import Cause
-from orchestrator.ports import GATHERED, assets_of, gathered_key
+from orchestrator.ports import GATHERED, RunFilter, assets_of, gathered_key
 from orchestrator.views import Trigger
+from tests.unit.actors.test_archiver import LaterClock
 from tests.world import RUN_ACTORS, World
 from tests.world_clients import TENANT
 
@@ -149,12 +154,47 @@ def _check_windows(world: World) -> None:
         )
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, 8))
-def test_each_success_and_update_is_consumed_once_whatever_dies(first: int) -> None:
+async def _swept_course(world: World) -> None:
+    """The same, while whatever ended is swept into the archive; at the end all of it is back, once."""
+    left = 0
+
+    async def sweep() -> None:
+        nonlocal left
+        later = LaterClock(world.clock)
+        while True:
+            await asyncio.sleep(world.rng.choice((0.2, 1.0, 5.0)))
+            before_ms = round(later.now().timestamp() * 1000)
+            with suppress(Unavailable):
+                done = await Archiver(world.journal, later, world.settings).sweep(
+                    Sweep(id="one", before_ms=before_ms, to="")
+                )
+                left += done.runs
+
+    sweeping = asyncio.create_task(sweep())
+    await _course(world)
+    sweeping.cancel()
+    assert left, "else nothing is tested"
+    page = ArchiveStore(world.settings.home).page(RunFilter(tenant=TENANT), None, 10_000)
+    away = [row.run_id for row in page.rows if row.run_id not in world.journal.runs]
+    gone = ArchiveStore(world.settings.home).read(away)
+    assert len(gone) == len(away)
+    back = await world.clients.insist(
+        partial(world.journal.restore, [(run.history, run.tasks) for run in gone.values()])
+    )
+    assert back == len(gone), "else a window had two runs"
+
+
+@pytest.mark.parametrize(
+    ("first", "course"),
+    [*((n, _course) for n in range(0, SEEDS, 8)), *((n, _swept_course) for n in range(1000, 1008, 8))],
+)
+def test_each_success_and_update_is_consumed_once_whatever_dies(
+    first: int, course: Callable[[World], Coroutine[Any, Any, None]]
+) -> None:
     started = Counter[str]()
     for seed in range(first, first + 8):
         world = World(seed)
-        world.play_with(_course)
+        world.play_with(course)
         u, v = list(_successes(world, "u")), list(_successes(world, "v"))
         _check_windows(world)
         _check_once(world, "both", u + v)

@@ -1,8 +1,8 @@
 """Lists over several core states, and cursors that say which list they belong to.
 
 A state of ours may stand for several core states (`failed` for failed, timed_out, quarantined), each with a
-list of its own. `merged` puts their pages together: ids ascend with time, a gateway's cursor is the id to go
-on below, and below the highest of these cursors some list may still hold runs that we have not seen.
+list of its own. `merged` puts their pages together: places of ids ascend with time, a gateway's cursor is the place to
+go on below, and below the highest of these cursors some list may still hold runs that we have not seen.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 
 from orchestrator.errors import Invalid
+from orchestrator.ids import place
 from orchestrator.views import Page, RunView
 
 #: what a cursor looks like to callers
@@ -22,11 +23,11 @@ _FORM = re.compile(FORM, re.ASCII)
 
 
 def merged(pages: Sequence[Page[RunView]], limit: int) -> Page[RunView]:
-    """One page of at most `limit` runs, newest first, and the id to go on below."""
+    """One page of at most `limit` runs, newest first, and the place to go on below."""
     horizon = max((page.next_cursor for page in pages if page.next_cursor is not None), default="")
-    runs = sorted((run for page in pages for run in page.items), key=lambda run: run.run_id, reverse=True)
-    complete = [run for run in runs if run.run_id >= horizon]
-    following = complete[limit - 1].run_id if len(complete) > limit else horizon
+    runs = sorted((run for page in pages for run in page.items), key=lambda run: place(run.run_id), reverse=True)
+    complete = [run for run in runs if place(run.run_id) >= horizon]
+    following = place(complete[limit - 1].run_id) if len(complete) > limit else horizon
     return Page(tuple(complete[:limit]), following or None)
 
 

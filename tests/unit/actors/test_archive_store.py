@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -111,6 +114,42 @@ def test_a_list_is_the_tenants_newest_first_page_by_page(store: ArchiveStore) ->
     assert listed(dag_id="e") == ["08", "07", "06"]
     assert listed(parent="run_b") == ["11"]
     assert listed(run_type="scheduled") == []
+
+
+def test_ids_of_the_surface_runs_stand_where_their_time_says(store: ArchiveStore) -> None:
+    store.add([run(n, run_id=f"{'run_' if n % 2 else ''}{n:04d}") for n in range(1, 8)])
+    for wanted in (RunFilter(tenant="t"), RunFilter(tenant="t", dag_id="d")):
+        found, cursor = list[str](), None
+        while True:
+            page = store.page(wanted, cursor, 2)
+            found += [row.run_id for row in page.rows]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        assert found == ["run_0007", "0006", "run_0005", "0004", "run_0003", "0002", "run_0001"]
+
+
+def test_a_list_is_read_off_an_index(store: ArchiveStore) -> None:
+    store.add([run(1)])
+    asked: list[str] = []
+    opened = store._opened
+
+    @contextmanager
+    def traced() -> Iterator[Any]:
+        with opened() as index:
+            index.set_trace_callback(asked.append)
+            yield index
+
+    store._opened = traced  # type: ignore[method-assign, assignment]
+    store.page(RunFilter(tenant="t"), None, 2)
+    store.page(RunFilter(tenant="t", dag_id="d", state="failed"), "run_0009", 2)
+    store.page(RunFilter(tenant="t", parent="run_0000"), "run_0009", 2)
+    store._opened = opened  # type: ignore[method-assign]
+    with store._opened() as index:
+        plans = [" ".join(row[-1] for row in index.execute(f"EXPLAIN QUERY PLAN {text}")) for text in asked]
+    for plan, used in zip(plans, ("listed", "listed_by_dag", "listed_by_parent"), strict=True):
+        assert f"USING INDEX {used} " in plan
+        assert "TEMP B-TREE" not in plan
 
 
 def test_segments_may_be_in_another_folder(store: ArchiveStore, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from orchestrator.archive import RECORDS, Sweep
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import Conflict, Invalid, JournalUnavailable, NotFound, Unavailable
 from orchestrator.ports import RunFilter
-from orchestrator.views import CalledView, Frame, RunView, Trigger
+from orchestrator.views import CalledView, Frame, Idempotency, RunView, Trigger
 from serve_app.gateway import Gateway
 from tests.world import World
 from tests.world_clients import TENANT
@@ -126,6 +126,105 @@ def test_a_run_in_the_archive_is_shown_as_before() -> None:
         assert world.journal.runs == {}, "reading brings nothing back"
 
     World(0).play_with(course)
+
+
+@pytest.mark.parametrize("of", ["run", "backfill"])
+def test_a_run_that_leaves_while_it_is_read_is_read_whole(of: str) -> None:
+    """Between the look at its row and the rest."""
+
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        run_id = await (a_run(world, gateway) if of == "run" else a_backfill(world, gateway))
+        world.journal.logs[run_id, "a", 1] = [b"printed"]
+        shown = await gateway.run(TENANT, run_id)
+        if of == "run":
+            printed = await gateway.logs(TENANT, run_id, "a", None)
+            left_after(world, "summary")
+            assert await gateway.logs(TENANT, run_id, "a", None) == printed
+            assert [chunk.text for chunk in printed] == ["printed"]
+            await back(world, run_id)
+        left_after(world, "look")
+        found = as_here(await gateway.run(TENANT, run_id))
+        assert found == msgspec.structs.replace(shown, windows_per_s=None, eta=None)
+
+    World(0).play_with(course)
+
+
+@pytest.mark.parametrize("after", [None, 2])
+def test_a_stream_of_a_run_that_leaves_before_it_is_read_ends_as_ever(after: int | None) -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        run_id = await a_run(world, gateway)
+        events = await streamed(gateway, run_id, after)
+        left_after(world, "summary")
+        before = world.loop.time()
+        assert await streamed(gateway, run_id, after) == events
+        assert world.loop.time() - before < 5.0
+        assert world.journal.runs == {}
+
+    World(0).play_with(course)
+
+
+def test_a_stream_that_is_open_when_its_run_ends_and_leaves_at_once_is_told_the_rest() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        other = await a_run(world, gateway)
+        await swept(world)
+        assert (await gateway.run(TENANT, other)).archived
+        run_id = (await gateway.trigger(TENANT, Trigger(dag_id="d"), None)).run_id
+        real = world.journal.events
+
+        async def nothing_yet(wanted: str, after: int, limit: int) -> Any:
+            return [] if wanted == run_id and after else await real(wanted, after, limit)
+
+        world.journal.events = nothing_yet  # type: ignore[method-assign]
+        reader = asyncio.create_task(streamed(gateway, run_id, None))
+        await ended(world, run_id)
+        await swept(world)
+        await asyncio.sleep(30.0)
+        world.journal.events = real  # type: ignore[method-assign]
+        told = [frame for frame in await reader if frame[1] != "keep_alive"]
+        assert told == await streamed(gateway, run_id, None)
+
+    World(0).play_with(course)
+
+
+def test_a_command_on_a_run_that_leaves_just_then_is_sent_again() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        world.character.mischief.permanent = 1.0
+        run_id = await a_run(world, gateway)
+        world.character.mischief.permanent = 0.0
+        left_after(world, "summary")
+        with pytest.raises(Unavailable):
+            await gateway.retry_run(TENANT, run_id, Idempotency("k", "f"))
+        done = await gateway.retry_run(TENANT, run_id, Idempotency("k", "f"))
+        assert done.state in ("queued", "running")
+        assert not done.replayed
+        await ended(world, run_id)
+        assert (await gateway.run(TENANT, run_id)).state == "succeeded"
+        assert (await gateway.retry_run(TENANT, run_id, Idempotency("k", "f"))).replayed
+
+    World(0).play_with(course)
+
+
+def left_after(world: World, step: str) -> None:
+    """Everything leaves once the journal has been asked that."""
+    real = getattr(world.journal, step)
+
+    async def answer(*given: Any) -> Any:
+        found = await real(*given)
+        setattr(world.journal, step, real)
+        await swept(world)
+        return found
+
+    setattr(world.journal, step, answer)
+
+
+async def back(world: World, run_id: str) -> None:
+    run = store(world).run(run_id)
+    assert run is not None
+    await world.journal.restore([(run.history, run.tasks)])
 
 
 def test_it_is_nobody_elses() -> None:
@@ -320,6 +419,20 @@ def test_an_archive_that_cannot_be_read_starts_no_second_run_of_a_window(monkeyp
             assert runs_of(world, "f") == []
         await asyncio.sleep(10.0)
         assert runs_of(world, "f") == [(run_id, "succeeded", 2)]
+
+    World(0).play_with(course)
+
+
+def test_an_event_that_is_told_again_is_answered_with_the_runs_that_left() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world, on_event="order")
+        first = await gateway.starters.tell(TENANT, "order", "o1", {}, None)
+        await ended(world, first.runs[0].run_id)
+        await swept(world)
+        again = await gateway.starters.tell(TENANT, "order", "o1", {}, None)
+        assert again.duplicate
+        assert [(run.run_id, run.dag_id, run.state) for run in again.runs] == [(first.runs[0].run_id, "d", "succeeded")]
+        assert world.journal.runs == {}
 
     World(0).play_with(course)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import httpx
@@ -13,11 +14,13 @@ from actors.archive_store import ArchiveStore
 from actors.settings import Settings
 from orchestrator import archive
 from orchestrator.errors import Invalid
-from orchestrator.ids import DEFAULT_TENANT
+from orchestrator.ids import DEFAULT_TENANT, place
+from orchestrator.ports import Creation
 from orchestrator.views import Page, RunView, Trigger
 from serve_app.gateway import Gateway
 from serve_app.surfaces.dags.paging import cursor_of, cursor_text, merged
 from serve_app.surfaces.dags.parse import RUN_STATES
+from tests.conformance.journal_builders import new_run
 from tests.fakes_gateway import EPOCH
 from tests.unit.serve_app.conftest import Connect
 from tests.unit.serve_app.test_gateway import SetClock, World, definition
@@ -103,17 +106,30 @@ async def listed(client: httpx.AsyncClient, query: str) -> list[str]:
 
 
 async def runs_of_all_states(world: World) -> dict[str, list[str]]:
-    """Core state -> its runs, newest first; no two of a state follow one another."""
+    """Core state -> its runs, newest first; no two of a state follow one another, some have ids of the surface runs."""
     await world.gateway.define_dag(DEFAULT_TENANT, definition(), keep_tasks=False, expect=None, idem=None)
     cores = sorted({core for group in RUN_STATES.values() for core in group})
     found: dict[str, list[str]] = {core: [] for core in cores}
     for _ in range(5):
         for core in cores:
-            run_id = (await world.gateway.trigger(DEFAULT_TENANT, Trigger(dag_id="d"), None)).run_id
+            run_id = await a_run(world, bare=len(found[core]) % 3 == 1)
             if core != "queued":
                 await world.end(run_id, core)
             found[core].insert(0, run_id)
     return found
+
+
+def newest_first(runs: Iterable[str]) -> list[str]:
+    return sorted(runs, key=place, reverse=True)
+
+
+async def a_run(world: World, bare: bool) -> str:
+    if not bare:
+        return (await world.gateway.trigger(DEFAULT_TENANT, Trigger(dag_id="d"), None)).run_id
+    run_id = world.gateway._clock.new_run_id().removeprefix("run_")
+    new = new_run(run_id=run_id, tenant=DEFAULT_TENANT)
+    [made] = await world.journal.create_runs([Creation((new,))])
+    return made.runs[0].run_id
 
 
 async def test_every_state_is_listed_whole_over_http(world: World, connect: Connect) -> None:
@@ -121,10 +137,10 @@ async def test_every_state_is_listed_whole_over_http(world: World, connect: Conn
     known = await runs_of_all_states(world)
     client = connect("admin")
     for state, cores in RUN_STATES.items():
-        of_state = sorted((run for core in cores for run in known[core]), reverse=True)
+        of_state = newest_first(run for core in cores for run in known[core])
         assert await listed(client, f"&state={state}") == of_state
         assert await listed(client, f"&state={state}&dag_id=d") == of_state
-    assert await listed(client, "") == sorted((run for runs in known.values() for run in runs), reverse=True)
+    assert await listed(client, "") == newest_first(run for runs in known.values() for run in runs)
 
 
 async def test_every_state_of_what_left_is_listed_whole_over_http(
@@ -135,7 +151,7 @@ async def test_every_state_of_what_left_is_listed_whole_over_http(
     ArchiveStore(tmp_path).add([archive.shelved(history, {}, {}) for history in histories])
     client = connect("admin")
     for state, cores in RUN_STATES.items():
-        of_state = sorted((run for core in cores for run in known[core]), reverse=True)
+        of_state = newest_first(run for core in cores for run in known[core])
         assert await listed(client, f"&archived=true&state={state}") == of_state
 
 
