@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import NoReturn
 
 import msgspec
@@ -27,6 +26,7 @@ from actors.attempt_log import RedisLogSink
 from actors.entrypoints import Entrypoints
 from actors.executor import Executor
 from actors.lua_cage import die_with_parent
+from actors.settings import Settings
 from orchestrator import codec
 from orchestrator.errors import ActorUnreachable
 from orchestrator.messages import Exchange, Settled
@@ -55,7 +55,7 @@ class _Attempt(LiveAttempt):
 
 
 class Line:
-    """The line to the worker; also the way that notes take to the owners of runs."""
+    """The line to the worker."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -98,10 +98,8 @@ class Line:
                 if int(number) == self._current[0]:
                     self._current[1].cancel(reason)
 
-    # ── as work.NoteSink ──
-
-    def send_note(self, owner: str, note: bytes) -> bool:
-        """As NoteSink."""
+    def pass_on(self, owner: str, note: bytes) -> bool:
+        """As NoteSink.send."""
         with self._noting:
             self.send(wire.NOTE, msgspec.json.encode(wire.NoteToPass(owner, note.decode())))
             answer = msgspec.json.decode(self._answers.get(), type=wire.NoteAnswer)
@@ -118,7 +116,7 @@ class _Notes:
 
     def send(self, owner: str, note: bytes) -> bool:
         """As NoteSink."""
-        return self._line.send_note(owner, note)
+        return self._line.pass_on(owner, note)
 
 
 def main(descriptor: int) -> NoReturn:
@@ -128,10 +126,11 @@ def main(descriptor: int) -> NoReturn:
     die_with_parent(order.parent)
     process.settle()
     wire.extend_path(order.packages, order.folders)
+    settings = Settings.from_dict(order.settings)
     executor = Executor(
-        artifacts=Artifacts(Path(order.artifacts)),
+        artifacts=Artifacts(settings.path("artifacts")),
         entrypoints=Entrypoints(order.folders),
-        logs=RedisLogSink(order.journal_url),
+        logs=RedisLogSink(settings.journal_url),
         notes=_Notes(line),
         http_allow=order.http_allow,
     )

@@ -19,6 +19,7 @@ as they are. Children end after IDLE_S without work, and with their worker.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -119,12 +120,10 @@ class BundleProcesses:
             raise PermanentFailure(f"bundle {bundle} is gone; deploy the same code again to go on") from None
         except (Invalid, Unavailable) as error:
             raise TaskFailed(f"bundle {bundle[:12]}: {error}") from error
-        settings = self._settings
         order = wire.Order(
             os.getpid(),
-            settings.journal_url,
-            str(settings.path("artifacts")),
-            (str(folder.resolve()), *settings.code_dirs),
+            self._settings.to_dict(),
+            (str(folder.resolve()), *self._settings.code_dirs),
             str(packages or ""),
             os.environ.get("ORCHESTRATOR_HTTP_ALLOW", ""),
         )
@@ -144,6 +143,7 @@ class BundleProcesses:
             if left_s <= 0:
                 del self._kept[bundle]
         if left_s > 0:
+            child.touch()
             self._look_later(bundle, child, left_s)
         else:
             child.end()
@@ -162,6 +162,7 @@ class _Child:
                 env=dict(environ),
             )
         self._line = Connection(ours.detach())
+        self._places = [place for place in (order.folders[0], order.packages) if place]
         self._sending = threading.Lock()
         self._number = 0
         self.busy = True
@@ -173,6 +174,12 @@ class _Child:
             ready = False
         if not ready:
             raise TaskFailed(f"the process of a bundle did not start: {self.end()}")
+
+    def touch(self) -> None:
+        """What it imports from is in use: see `BundleStore`."""
+        for place in self._places:
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(place)
 
     def alive(self) -> bool:
         """Can it take another attempt?"""

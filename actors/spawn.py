@@ -22,8 +22,6 @@ from actors.archiver import Archiver
 from actors.attempt_log import RedisLogSink
 from actors.batched import Batched
 from actors.bundle_keeper import BundleKeeper
-from actors.bundle_processes import BundleProcesses
-from actors.bundle_store import BundleStore
 from actors.cache_sweeper import CacheSweeper
 from actors.clock import Clock
 from actors.directory import TELL_S, RayPeers
@@ -134,7 +132,7 @@ class SupervisorProcess(Supervisor):
         self._keeper.start()
         self._retention = Retention(journal, Clock(), made)
         self._retention.start()
-        self._bundle_keeper = BundleKeeper(journal, BundleStore(made.home, made.bundles_url), Clock())
+        self._bundle_keeper = BundleKeeper(journal, Clock(), made)
         self._bundle_keeper.start()
         self._cache_sweeper = CacheSweeper(journal, Clock())
         self._cache_sweeper.start()
@@ -173,9 +171,8 @@ class WorkerProcess(WorkerActor):
 
     def __init__(self, name: str, pool: str, settings: dict[str, Any]) -> None:
         process.settle()
-        notes, cluster = RayNotes(), {"RAY_ADDRESS": str(ray.get_runtime_context().gcs_address)}
-        bundles = BundleProcesses(Settings.from_dict(settings), notes, environ=cluster)
-        super().__init__(name, settings, notes=notes, bundles=bundles)
+        cluster = {"RAY_ADDRESS": str(ray.get_runtime_context().gcs_address)}
+        super().__init__(name, settings, notes=RayNotes(), bundle_environ=cluster)
         self._where = f"{name} ({pool})"
 
     def __repr__(self) -> str:

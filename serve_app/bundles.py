@@ -58,7 +58,7 @@ class Bundles:
         self._clock = clock
         self._code_dirs = settings.code_dirs
         self._store = BundleStore(settings.home, settings.bundles_url)
-        self._keeper = BundleKeeper(journal, self._store, clock)
+        self._keeper = BundleKeeper(journal, clock, settings)
         #: one at a time is unpacked and imported
         self._checking = asyncio.Lock()
 
