@@ -3,7 +3,7 @@
 It holds the same executor as the worker, without Ray and without other DAGs' modules: so two versions of a module
 never meet, and a global, a C extension or a package belongs to one version alone. Its import path ends with the
 bundle's folder, so nothing of a bundle hides what this process is made of (`bundle_check.py` refuses such names).
-Started as `python -P -m actors.bundle_child FD`; it ends with its worker, however that ends.
+Started as `python -P -m actors.bundle_child FD ID`; it ends with its worker, however that ends.
 """
 
 from __future__ import annotations

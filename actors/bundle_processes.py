@@ -127,7 +127,7 @@ class BundleProcesses:
             str(packages or ""),
             os.environ.get("ORCHESTRATOR_HTTP_ALLOW", ""),
         )
-        return _Child(order, wire.environment() | self._environ)
+        return _Child(bundle, order, wire.environment() | self._environ)
 
     def _look_later(self, bundle: str, child: _Child, delay_s: float) -> None:
         timer = threading.Timer(delay_s, self._look, (bundle, child))
@@ -152,11 +152,11 @@ class BundleProcesses:
 class _Child:
     """One process, busy from the start: it is made for an attempt."""
 
-    def __init__(self, order: wire.Order, environ: Mapping[str, str]) -> None:
+    def __init__(self, bundle: str, order: wire.Order, environ: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "actors.bundle_child", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "actors.bundle_child", str(theirs.fileno()), bundle],  # for `ps` to tell
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 env=dict(environ),

@@ -572,14 +572,15 @@ class Gateway:
     @within(DEADLINE_S)
     async def metrics(self) -> Iterable[Metric]:
         """Metric families of the whole system."""
-        load, outside, workers, usage = await asyncio.gather(
+        load, outside, workers, usage, kept = await asyncio.gather(
             _or_none(self._control.load()),
             _or_none(self.jobs.figures()),
             _or_none(self.workers()),
             self.limit_book.usage(),
+            self.bundles.families(),
         )
         counters = await self._journal.metrics()
-        return [*figures.families(counters, load, outside, workers), *limit_figures.families(usage, load)]
+        return [*figures.families(counters, load, outside, workers), *limit_figures.families(usage, load), *kept]
 
     @within(DEADLINE_S)
     async def count_http(self, observations: Sequence[Observation]) -> None:

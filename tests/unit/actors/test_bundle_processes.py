@@ -193,6 +193,26 @@ def test_a_process_that_does_not_start_is_an_ordinary_failure(bench: Bench, monk
         bench.run(kept(bench.home), "which")
 
 
+@pytest.mark.slow
+def test_two_versions_have_two_versions_of_a_package(bench: Bench) -> None:
+    code = """
+import importlib.metadata
+import iniconfig
+from orchestrator import dag, task
+
+@task
+def which() -> list:
+    return [importlib.metadata.version("iniconfig"), "packages" in iniconfig.__file__]
+
+@dag
+def flow():
+    which()
+"""
+    for version in ("1.1.1", "2.0.0"):
+        name = kept(bench.home, **{"flow.py": code, "requirements.txt": f"iniconfig=={version}\n"})
+        assert bench.value(name, "which") == [version, True]
+
+
 def test_a_process_ends_with_its_worker(tmp_path: Path) -> None:
     import subprocess
     import sys
