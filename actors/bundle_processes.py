@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -162,6 +163,12 @@ class _Child:
                 env=dict(environ),
             )
         self._line = Connection(ours.detach())
+        self._news = select.poll()
+        self._news.register(self._line.fileno(), select.POLLIN)
+        # its own children may have the line open when it is gone
+        self._end_of_it = os.pidfd_open(self._process.pid) if hasattr(os, "pidfd_open") else None
+        if self._end_of_it is not None:
+            self._news.register(self._end_of_it, select.POLLIN)
         self._places = [place for place in (order.folders[0], order.packages) if place]
         self._sending = threading.Lock()
         self._number = 0
@@ -192,7 +199,7 @@ class _Child:
         self._send(wire.TASK + codec.encode_exchange(Exchange("", 0, number, (run,), (task,))))
         attempt.on_cancel(lambda: self._send(wire.CANCEL + f"{number} {attempt.reason}".encode()))
         while True:
-            message = self._line.recv_bytes()
+            message = self._received()
             kind, body = message[:1], message[1:]
             if kind == wire.REPORT:
                 (report,) = codec.decode_settled(body).reports
@@ -204,12 +211,20 @@ class _Child:
     def end(self) -> str:
         """It is gone; how it ended."""
         self._line.close()
+        if self._end_of_it is not None:
+            os.close(self._end_of_it)
+            self._end_of_it = None
         try:
             code = self._process.wait(_END_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
         return f"exit code {code}" if code >= 0 else f"signal {-code}"
+
+    def _received(self) -> bytes:
+        if all(descriptor == self._end_of_it for descriptor, _ in self._news.poll()):
+            raise EOFError
+        return self._line.recv_bytes()
 
     def _send(self, message: bytes) -> None:
         try:

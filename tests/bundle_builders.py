@@ -48,6 +48,15 @@ def dies():
 
 
 @task
+def leaves_a_child():
+    child = os.fork()
+    if child == 0:
+        time.sleep(5)  # with everything open that its parent had open
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task
 def sleeps(ctx, seconds: float = 60.0):
     time.sleep(0.2)
     ctx.heartbeat()

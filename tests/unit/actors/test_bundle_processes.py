@@ -158,9 +158,11 @@ def test_notes_go_to_the_owner_and_its_answer_comes_back(bench: Bench) -> None:
 
 def test_code_that_ends_its_process_ends_the_worker(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     name = kept(bench.home)
-    with pytest.raises(Lost):
-        bench.run(name, "dies")
-    assert "signal 9" in caplog.text
+    for how in ("dies", "leaves_a_child"):
+        caplog.clear()
+        with pytest.raises(Lost):
+            bench.run(name, how)
+        assert "signal 9" in caplog.text
     assert bench.value(name, "which") == "one"
 
 
