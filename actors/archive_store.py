@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import importlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,6 +27,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from actors.filesystems import filesystem
 from orchestrator import archive
 from orchestrator.archive import Shelved
 from orchestrator.errors import Invalid, Unavailable
@@ -256,18 +256,6 @@ def _read(folder: Path, place: _Place) -> bytes:
         raise
     except Exception as error:
         raise Unavailable(f"the archive's segment {place.segment}: {error}") from error
-
-
-def filesystem(url: str) -> tuple[Any, str]:
-    """(file system, path in it). Raises Invalid without fsspec, or without what this kind of URL needs."""
-    try:
-        core = importlib.import_module("fsspec.core")
-        files, path = core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise Invalid(
-            f"{url}: {error}; install ray-orchestrator[archive] and the store's own fsspec package"
-        ) from error
-    return files, str(path)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -36,8 +36,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from actors.archive_store import filesystem
 from actors.clock import Clock
+from actors.filesystems import filesystem
 from orchestrator import bundle as bundles
 from orchestrator.errors import Invalid, NotFound, Unavailable
 
