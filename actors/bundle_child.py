@@ -46,12 +46,13 @@ class _Attempt(LiveAttempt):
         self._told_s = time.monotonic()
 
     def alive(self) -> None:
-        """It gives a sign of life."""
+        """It gives a sign of life. Raises TaskCancelled."""
         super().alive()
         now_s = time.monotonic()
         if now_s - self._told_s >= _ALIVE_EVERY_S:
             self._told_s = now_s
-            self._line.send(wire.ALIVE)
+            with self.shielded():  # a message goes whole
+                self._line.send(wire.ALIVE)
 
 
 class Line:

@@ -38,6 +38,11 @@ def process() -> int:
 
 
 @task
+def shows(seen) -> str:
+    return repr(seen)
+
+
+@task
 def fails():
     raise PermanentFailure("no more")
 
