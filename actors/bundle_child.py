@@ -3,7 +3,7 @@
 It holds the same executor as the worker, without Ray and without other DAGs' modules: so two versions of a module
 never meet, and a global, a C extension or a package belongs to one version alone. Its import path ends with the
 bundle's folder, so nothing of a bundle hides what this process is made of (`bundle_check.py` refuses such names).
-Started as `python -P -m actors.bundle_child FD`; it ends with its worker, however that ends.
+Started as `python -P -m actors.bundle_child FD ID`; it ends with its worker, however that ends.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import NoReturn
 
 import msgspec
@@ -27,6 +26,7 @@ from actors.attempt_log import RedisLogSink
 from actors.entrypoints import Entrypoints
 from actors.executor import Executor
 from actors.lua_cage import die_with_parent
+from actors.settings import Settings
 from orchestrator import codec
 from orchestrator.errors import ActorUnreachable
 from orchestrator.messages import Exchange, Settled
@@ -46,16 +46,17 @@ class _Attempt(LiveAttempt):
         self._told_s = time.monotonic()
 
     def alive(self) -> None:
-        """It gives a sign of life."""
+        """It gives a sign of life. Raises TaskCancelled."""
         super().alive()
         now_s = time.monotonic()
         if now_s - self._told_s >= _ALIVE_EVERY_S:
             self._told_s = now_s
-            self._line.send(wire.ALIVE)
+            with self.shielded():  # a message goes whole
+                self._line.send(wire.ALIVE)
 
 
 class Line:
-    """The line to the worker; also the way that notes take to the owners of runs."""
+    """The line to the worker."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -98,10 +99,8 @@ class Line:
                 if int(number) == self._current[0]:
                     self._current[1].cancel(reason)
 
-    # ── as work.NoteSink ──
-
-    def send_note(self, owner: str, note: bytes) -> bool:
-        """As NoteSink."""
+    def pass_on(self, owner: str, note: bytes) -> bool:
+        """As NoteSink.send."""
         with self._noting:
             self.send(wire.NOTE, msgspec.json.encode(wire.NoteToPass(owner, note.decode())))
             answer = msgspec.json.decode(self._answers.get(), type=wire.NoteAnswer)
@@ -118,7 +117,7 @@ class _Notes:
 
     def send(self, owner: str, note: bytes) -> bool:
         """As NoteSink."""
-        return self._line.send_note(owner, note)
+        return self._line.pass_on(owner, note)
 
 
 def main(descriptor: int) -> NoReturn:
@@ -128,10 +127,11 @@ def main(descriptor: int) -> NoReturn:
     die_with_parent(order.parent)
     process.settle()
     wire.extend_path(order.packages, order.folders)
+    settings = Settings.from_dict(order.settings)
     executor = Executor(
-        artifacts=Artifacts(Path(order.artifacts)),
+        artifacts=Artifacts(settings.path("artifacts")),
         entrypoints=Entrypoints(order.folders),
-        logs=RedisLogSink(order.journal_url),
+        logs=RedisLogSink(settings.journal_url),
         notes=_Notes(line),
         http_allow=order.http_allow,
     )

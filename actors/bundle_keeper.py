@@ -18,9 +18,9 @@ from datetime import timedelta
 
 import msgspec
 
-from actors.bundle_store import BundleStore
 from actors.clock import Clock
 from actors.hosted import milliseconds
+from actors.settings import Settings
 from orchestrator import codec
 from orchestrator.bundle_record import RECORDS, USES, BundleRecord, use_key, uses_of
 from orchestrator.ids import DEFAULT_TENANT
@@ -38,10 +38,10 @@ _log = logging.getLogger(__name__)
 class BundleKeeper:
     """Sweeps. `start` returns at once."""
 
-    def __init__(self, journal: Journal, store: BundleStore, clock: Clock) -> None:
+    def __init__(self, journal: Journal, clock: Clock, settings: Settings) -> None:
         self._journal = journal
-        self._store = store
         self._clock = clock
+        self._settings = settings
         self._loop: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -75,7 +75,10 @@ class BundleKeeper:
         blob = await self._journal.record(RECORDS, bundle)
         if blob is None or _touched_ms(blob) > before_ms:
             return False
-        await asyncio.to_thread(self._store.remove, bundle)
+        from actors.bundle_store import BundleStore  # who never had a bundle need not have it in memory
+
+        store = BundleStore(self._settings.home, self._settings.bundles_url)
+        await asyncio.to_thread(store.remove, bundle)
         await self._journal.put_records(USES, {use_key(bundle, dag_id): None for dag_id in dags})
         await self._journal.put_records(RECORDS, {bundle: None})
         return True

@@ -19,8 +19,10 @@ as they are. Children end after IDLE_S without work, and with their worker.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -119,16 +121,14 @@ class BundleProcesses:
             raise PermanentFailure(f"bundle {bundle} is gone; deploy the same code again to go on") from None
         except (Invalid, Unavailable) as error:
             raise TaskFailed(f"bundle {bundle[:12]}: {error}") from error
-        settings = self._settings
         order = wire.Order(
             os.getpid(),
-            settings.journal_url,
-            str(settings.path("artifacts")),
-            (str(folder.resolve()), *settings.code_dirs),
+            self._settings.to_dict(),
+            (str(folder.resolve()), *self._settings.code_dirs),
             str(packages or ""),
             os.environ.get("ORCHESTRATOR_HTTP_ALLOW", ""),
         )
-        return _Child(order, wire.environment() | self._environ)
+        return _Child(bundle, order, wire.environment() | self._environ)
 
     def _look_later(self, bundle: str, child: _Child, delay_s: float) -> None:
         timer = threading.Timer(delay_s, self._look, (bundle, child))
@@ -144,6 +144,7 @@ class BundleProcesses:
             if left_s <= 0:
                 del self._kept[bundle]
         if left_s > 0:
+            child.touch()
             self._look_later(bundle, child, left_s)
         else:
             child.end()
@@ -152,16 +153,23 @@ class BundleProcesses:
 class _Child:
     """One process, busy from the start: it is made for an attempt."""
 
-    def __init__(self, order: wire.Order, environ: Mapping[str, str]) -> None:
+    def __init__(self, bundle: str, order: wire.Order, environ: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "actors.bundle_child", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "actors.bundle_child", str(theirs.fileno()), bundle],  # for `ps` to tell
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 env=dict(environ),
             )
         self._line = Connection(ours.detach())
+        self._news = select.poll()
+        self._news.register(self._line.fileno(), select.POLLIN)
+        # its own children may have the line open when it is gone
+        self._end_of_it = os.pidfd_open(self._process.pid) if hasattr(os, "pidfd_open") else None
+        if self._end_of_it is not None:
+            self._news.register(self._end_of_it, select.POLLIN)
+        self._places = [place for place in (order.folders[0], order.packages) if place]
         self._sending = threading.Lock()
         self._number = 0
         self.busy = True
@@ -174,6 +182,12 @@ class _Child:
         if not ready:
             raise TaskFailed(f"the process of a bundle did not start: {self.end()}")
 
+    def touch(self) -> None:
+        """What it imports from is in use: see `BundleStore`."""
+        for place in self._places:
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(place)
+
     def alive(self) -> bool:
         """Can it take another attempt?"""
         return self._process.poll() is None
@@ -185,7 +199,7 @@ class _Child:
         self._send(wire.TASK + codec.encode_exchange(Exchange("", 0, number, (run,), (task,))))
         attempt.on_cancel(lambda: self._send(wire.CANCEL + f"{number} {attempt.reason}".encode()))
         while True:
-            message = self._line.recv_bytes()
+            message = self._received()
             kind, body = message[:1], message[1:]
             if kind == wire.REPORT:
                 (report,) = codec.decode_settled(body).reports
@@ -197,12 +211,20 @@ class _Child:
     def end(self) -> str:
         """It is gone; how it ended."""
         self._line.close()
+        if self._end_of_it is not None:
+            os.close(self._end_of_it)
+            self._end_of_it = None
         try:
             code = self._process.wait(_END_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
         return f"exit code {code}" if code >= 0 else f"signal {-code}"
+
+    def _received(self) -> bytes:
+        if all(descriptor == self._end_of_it for descriptor, _ in self._news.poll()):
+            raise EOFError
+        return self._line.recv_bytes()
 
     def _send(self, message: bytes) -> None:
         try:

@@ -11,8 +11,10 @@ against its id before it is used. What was unpacked is compared with the zip whe
 crash of the node that lost half of it is made good.
 
 Requirements are installed by `pip install --target` (or `uv`, where pip is missing) into a folder for all bundles that
-ask for the same, one process at a time, and come before other packages on the import path. What the process itself is
-made of is pinned (`_PINNED`): who asks for another version is told at the deploy. Methods block: call them in a thread.
+ask for the same, and come before other packages on the import path. One installation of a folder goes on at a time, in
+a session of its own that holds the lock: it ends well even when the worker that waits for it is killed, which an
+attempt with a short limit may lead to, and the next one finds it done. What the process itself is made of is pinned
+(`_PINNED`): who asks for another version is told at the deploy. Methods block: call them in a thread.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -46,6 +49,8 @@ WEEK_S = 7 * 24 * 3600.0
 _TOLD_MAX = 4000
 #: what our own code stands on in the process of a bundle
 _PINNED = ("msgspec", "redis", "hiredis", "pydantic", "networkx", "croniter")
+#: $1 is the folder to make and $2 a scratch folder: requirements name files from where the bundle is
+_INSTALL = 'target=$1 aside=$2; shift 2; "$@" && mv "$aside/site" "$target"'
 #: a requirement that says all about itself, other than one of a file or an option
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9,._ -]*\])?\s*([<>=!~;].*)?$")
 
@@ -143,10 +148,10 @@ class BundleStore:
         target = self.folder / "packages" / _key(bundle, wanted)
         try:
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with _alone(target.with_suffix(".lock")):
+            with _alone(target.with_suffix(".lock")) as lock:
                 if not target.exists():
                     _sweep(target.parent)
-                    self._install(folder, target)
+                    self._install(folder, target, lock)
             os.utime(target)
         except OSError as error:
             raise Unavailable(f"requirements of bundle {bundle} cannot be installed: {error}") from error
@@ -189,13 +194,12 @@ class BundleStore:
             if not _is_complete(target, packed):  # no other worker was quicker
                 raise
 
-    def _install(self, folder: Path, target: Path) -> None:
+    def _install(self, folder: Path, target: Path, lock: int) -> None:
         aside = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
-        pins = aside / "constraints.txt"
-        pins.write_text("".join(f"{name}=={version}\n" for name, version in _pins()))
+        (aside / "site").mkdir()
+        (aside / "constraints.txt").write_text("".join(f"{name}=={version}\n" for name, version in _pins()))
         try:
-            _run_installer(folder, aside / "site", pins)
-            (aside / "site").rename(target)
+            _run_installer(folder, aside, target, lock)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
@@ -252,27 +256,31 @@ def _pins() -> Iterator[tuple[str, str]]:
             continue
 
 
-def _run_installer(folder: Path, target: Path, pins: Path) -> None:
-    command = [*_installer(), "--target", str(target), "--requirement", bundles.REQUIREMENTS, "--constraint", str(pins)]
-    try:
-        done = subprocess.run(
-            command,
+def _run_installer(folder: Path, aside: Path, target: Path, lock: int) -> None:
+    place = aside.resolve()
+    asked = ["--target", str(place / "site"), "--requirement", bundles.REQUIREMENTS]
+    command = [*_installer(), *asked, "--constraint", str(place / "constraints.txt")]
+    output = aside / "output"
+    with output.open("wb") as said:
+        process = subprocess.Popen(
+            ["sh", "-c", _INSTALL, "sh", str(target.resolve()), str(place), *command],
             cwd=folder,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=said,
             stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=INSTALL_S,
-            check=False,
+            pass_fds=(lock,),
+            start_new_session=True,
         )
+    try:
+        code = process.wait(INSTALL_S)
     except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         raise _refused(f"its packages were not installed within {INSTALL_S:.0f} s") from None
-    if done.returncode != 0:
-        told = done.stdout.strip()[-_TOLD_MAX:]
+    if code != 0:
+        told = output.read_text(errors="replace").strip()[-_TOLD_MAX:]
         errors = [line for line in told.splitlines() if line.startswith(("ERROR:", "error:", "  ×"))]
-        raise _refused((errors or told.splitlines() or [f"exit code {done.returncode}"])[-1].strip(), told)
-    target.mkdir(exist_ok=True)  # everything may be there already
+        raise _refused((errors or told.splitlines() or [f"exit code {code}"])[-1].strip(), told)
 
 
 def _installer() -> list[str]:
@@ -304,11 +312,11 @@ def _sweep(folder: Path) -> None:
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Nobody else is inside, in any process of this node."""
+def _alone(lock: Path) -> Iterator[int]:
+    """Nobody else is inside, in any process of this node; the descriptor that holds the lock, wherever it is open."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield file.fileno()
 
 
 def _sync_folder(folder: Path) -> None:

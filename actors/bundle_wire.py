@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -30,8 +31,8 @@ class Order(msgspec.Struct, frozen=True):
 
     #: process id of the worker
     parent: int
-    journal_url: str
-    artifacts: str
+    #: as `Settings.to_dict`
+    settings: dict[str, Any]
     #: the bundle's own folder, then the operator's
     folders: tuple[str, ...]
     #: with what its requirements ask for; "" = they ask for nothing

@@ -23,7 +23,6 @@ from actors.archiver import Archiver
 from actors.attempt_log import RedisLogSink
 from actors.batched import Batched
 from actors.bundle_keeper import BundleKeeper
-from actors.bundle_store import BundleStore
 from actors.cache_sweeper import CacheSweeper
 from actors.clock import Clock
 from actors.directory import TELL_S, RayPeers
@@ -136,7 +135,7 @@ class SupervisorProcess(Supervisor):
         self._keeper.start()
         self._retention = Retention(journal, Clock(), made)
         self._retention.start()
-        self._bundle_keeper = BundleKeeper(journal, BundleStore(made.home, made.bundles_url), Clock())
+        self._bundle_keeper = BundleKeeper(journal, Clock(), made)
         self._bundle_keeper.start()
         self._cache_sweeper = CacheSweeper(journal, Clock())
         self._cache_sweeper.start()

@@ -18,9 +18,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from actors.artifact_places import artifacts_of
+from actors.attempt import LiveAttempt
 from actors.attempt_log import LogSink, RedisLogSink
 from actors.batch_book import Batch, BatchBook
-from actors.bundle_processes import BundleProcesses
 from actors.clock import Clock
 from actors.entrypoints import Entrypoints
 from actors.executor import Bundles, Executor
@@ -28,7 +28,7 @@ from actors.fetched_values import Nodes
 from actors.settings import Settings
 from actors.work import NoNotes, NoteSink
 from orchestrator import codec
-from orchestrator.messages import Exchange, Fenced, Holding, Settled
+from orchestrator.messages import Assignment, Exchange, Fenced, Holding, Report, RunContext, Settled
 
 #: methods that must answer while `exchange` is busy
 CONTROL_METHODS = ("give_back", "cancel", "holding", "fence", "ping", "silence", "where")
@@ -36,10 +36,29 @@ CONTROL_METHODS = ("give_back", "cancel", "holding", "fence", "ping", "silence",
 REASONS = ("cancelled", "timed_out", "stalled")
 
 
+class _Bundled:
+    """`executor.Bundles`; nothing of what runs them is in memory before there is one."""
+
+    def __init__(self, settings: Settings, notes: NoteSink, environ: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._notes = notes
+        self._environ = environ
+        self._processes: Bundles | None = None
+
+    def run(self, task: Assignment, run: RunContext, attempt: LiveAttempt) -> Report:
+        """As Bundles."""
+        if self._processes is None:
+            from actors.bundle_processes import BundleProcesses
+
+            self._processes = BundleProcesses(self._settings, self._notes, environ=self._environ)
+        return self._processes.run(task, run, attempt)
+
+
 class WorkerActor:
     """One worker slot on the node of that id. `logs` and `notes` default to the journal and to nowhere.
 
-    `nodes` is the way to what other nodes have.
+    `nodes` is the way to what other nodes have. `bundle_environ` is in the environment of processes that run bundles,
+    beside its own.
     """
 
     def __init__(
@@ -49,9 +68,9 @@ class WorkerActor:
         *,
         logs: LogSink | None = None,
         notes: NoteSink | None = None,
-        bundles: Bundles | None = None,
         node_id: str = "",
         nodes: Nodes | None = None,
+        bundle_environ: Mapping[str, str] | None = None,
     ) -> None:
         values = Settings.from_dict(settings)
         clock = Clock()
@@ -65,7 +84,7 @@ class WorkerActor:
             logs=logs or RedisLogSink(values.journal_url),
             notes=notes or NoNotes(),
             http_allow=os.environ.get("ORCHESTRATOR_HTTP_ALLOW", ""),
-            bundles=bundles or BundleProcesses(values, notes or NoNotes()),
+            bundles=_Bundled(values, notes or NoNotes(), bundle_environ or {}),
         )
         #: held by the exchange whose batch runs
         self._turn = threading.Lock()

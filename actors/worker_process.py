@@ -11,10 +11,8 @@ import ray
 from ray.exceptions import RayError
 
 from actors import process
-from actors.bundle_processes import BundleProcesses
 from actors.names import NAMESPACE
 from actors.node_values import RayNodes, own_node
-from actors.settings import Settings
 from actors.worker_actor import CONTROL_METHODS, WorkerActor
 from orchestrator.errors import ActorUnreachable
 
@@ -29,9 +27,9 @@ class WorkerProcess(WorkerActor):
 
     def __init__(self, name: str, pool: str, settings: dict[str, Any]) -> None:
         process.settle()
-        notes, cluster = RayNotes(), {"RAY_ADDRESS": str(ray.get_runtime_context().gcs_address)}
-        bundles = BundleProcesses(Settings.from_dict(settings), notes, environ=cluster)
-        super().__init__(name, settings, notes=notes, bundles=bundles, node_id=own_node(), nodes=RayNodes(settings))
+        cluster = {"RAY_ADDRESS": str(ray.get_runtime_context().gcs_address)}
+        nodes = RayNodes(settings)
+        super().__init__(name, settings, notes=RayNotes(), node_id=own_node(), nodes=nodes, bundle_environ=cluster)
         self._where = f"{name} ({pool})"
 
     def __repr__(self) -> str:

@@ -32,6 +32,8 @@ from serve_app import home as homes
 _MANIFEST = "backup.json"
 _JOURNAL = "valkey/appendonlydir"
 _INDEX = "archive/index.sqlite"
+#: of `bundles`, what is made of them where it is missing
+_MADE_ANEW = frozenset({"unpacked", "packages"})
 #: of the data directory, what only the running server needs, and what is copied by itself
 _LEFT_OUT = frozenset({"valkey", "logs", "server.json", "server.lock", f"artifacts{FETCHED}"})
 
@@ -123,9 +125,11 @@ def _copy_tree(folder: Path, to: Path) -> None:
 
 
 def _unfinished(folder: str, names: list[str]) -> set[str]:
-    """What is being written aside, and the index, which is copied as SQLite does."""
-    index = {name for name in names if name.startswith("index.sqlite")} if Path(folder).name == "archive" else set()
-    return index | {name for name in names if name.endswith(".new")}
+    """What is being written aside, or made anew where it is missing, and the index, which is copied as SQLite does."""
+    left_out = {name for name in names if name.endswith(".new")}
+    if Path(folder).name == "archive":
+        left_out |= {name for name in names if name.startswith("index.sqlite")}
+    return left_out | _MADE_ANEW if Path(folder).name == "bundles" else left_out
 
 
 def _copy_file(source: str, to: str) -> None:

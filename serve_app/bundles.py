@@ -20,6 +20,7 @@ from datetime import timedelta
 from typing import Protocol
 
 import msgspec
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from actors.bundle_check import check
 from actors.bundle_keeper import BundleKeeper
@@ -58,7 +59,7 @@ class Bundles:
         self._clock = clock
         self._code_dirs = settings.code_dirs
         self._store = BundleStore(settings.home, settings.bundles_url)
-        self._keeper = BundleKeeper(journal, self._store, clock)
+        self._keeper = BundleKeeper(journal, clock, settings)
         #: one at a time is unpacked and imported
         self._checking = asyncio.Lock()
 
@@ -94,7 +95,7 @@ class Bundles:
         """All that are kept, those last touched first."""
         uses = uses_of(await self._journal.records(USES))
         found = []
-        for bundle, blob in (await self._journal.records(RECORDS)).items():
+        for bundle, blob in (await self._records()).items():
             record, dags = msgspec.json.decode(blob, type=BundleRecord), tuple(uses.get(bundle, ()))
             current = [dag_id for dag_id in dags if await self._keeper.is_current(bundle, dag_id)]
             at = instant(record.touched_ms)
@@ -105,6 +106,16 @@ class Bundles:
     async def prune(self, grace: timedelta) -> Sequence[str]:
         """Those that nobody needs and nobody touched for that long are gone; their ids."""
         return await self._keeper.prune(grace)
+
+    async def families(self) -> list[Metric]:
+        """What is kept, as gauges."""
+        sizes = [msgspec.json.decode(blob, type=BundleRecord).size_bytes for blob in (await self._records()).values()]
+        count = GaugeMetricFamily("orchestrator_bundles", "Bundles of code that are kept", value=len(sizes))
+        size = GaugeMetricFamily("orchestrator_bundles_bytes", "What they take, packed", value=sum(sizes))
+        return [count, size]
+
+    async def _records(self) -> dict[str, bytes]:
+        return await self._journal.records(RECORDS)
 
     def _found_in(self, bundle: str) -> list[Definition]:
         folder = self._store.unpacked(bundle)
@@ -123,8 +134,7 @@ class Bundles:
         await self._journal.put_records(RECORDS, {bundle: msgspec.json.encode(record)})
 
     async def _check_room(self, size_bytes: int) -> None:
-        records = await self._journal.records(RECORDS)
-        kept = sum(msgspec.json.decode(blob, type=BundleRecord).size_bytes for blob in records.values())
+        kept = sum(msgspec.json.decode(each, type=BundleRecord).size_bytes for each in (await self._records()).values())
         if kept + size_bytes > KEPT_MAX:
             raise Conflict(f"bundles take {kept:,} of {KEPT_MAX:,} bytes; remove some: orchestrator bundles prune")
 

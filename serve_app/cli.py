@@ -236,7 +236,7 @@ def _general_hint(error: OrchestratorError) -> str | None:
         case ApiRefused(status=401):
             return "give a token of this server with --token or ORCHESTRATOR_TOKEN (credentials.json holds three)"
         case ApiRefused(status=403) if "ORCHESTRATOR_ALLOW_BUNDLES" in error.message:
-            return "deploy on the server's machine, or let its operator set that variable"
+            return "deploy on the server's machine, let its operator allow it, or use --no-bundle if it has the code"
         case ApiRefused(status=403):
             return "use a token with that scope; `orchestrator token create` makes one"
         case ApiRefused(status=404) if "Orchestrator" in error.message:

@@ -583,14 +583,14 @@ class Gateway:
     @within(DEADLINE_S)
     async def metrics(self) -> Iterable[Metric]:
         """Metric families of the whole system, made only as they are asked for: with many DAGs that takes a while."""
-        load, outside, workers, usage, swept, pools = await asyncio.gather(
+        load, outside, workers, usage, pools = await asyncio.gather(
             _or_none(self._control.load()),
             _or_none(self.jobs.figures()),
             _or_none(self.workers()),
             self.limit_book.usage(),
-            self.archive.sweeps(),
             _or_none(self.pool_book.pools()),
         )
+        swept, kept = await asyncio.gather(self.archive.sweeps(), self.bundles.families())
         counters = await self._journal.metrics()
         now_ms = _epoch_ms(self._clock.now())
 
@@ -599,6 +599,7 @@ class Gateway:
             yield from limit_figures.families(usage, load)
             yield from pool_figures.families(counters, pools or ())
             yield from archive_figures.families(counters, swept, now_ms)
+            yield from kept
 
         return families()
 

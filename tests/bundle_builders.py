@@ -38,12 +38,26 @@ def process() -> int:
 
 
 @task
+def shows(seen) -> str:
+    return repr(seen)
+
+
+@task
 def fails():
     raise PermanentFailure("no more")
 
 
 @task
 def dies():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task
+def leaves_a_child():
+    child = os.fork()
+    if child == 0:
+        time.sleep(5)  # with everything open that its parent had open
+        os._exit(0)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

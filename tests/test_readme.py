@@ -75,6 +75,7 @@ GUIDES = (
     "fairness",
     "cluster-files",
     "clusters-kubernetes",
+    "bundles",
 )
 GUIDE = "".join((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in GUIDES)
 TEXT = README + GUIDE.replace("](../", "](")

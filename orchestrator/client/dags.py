@@ -431,7 +431,7 @@ def list_sweeps() -> Script[list[DagsSweepView]]:
 def put_bundle(packed: bytes) -> Script[DagsBundleStored]:
     """Keep a bundle (`orchestrator.bundle.pack`) on the server, which has to allow it; nothing of it runs yet."""
     where = path(BASE + "/bundles/{}", bundle.id_of(packed))
-    headers = {"Content-Type": "application/zip"}
+    headers = {"Content-Type": "application/octet-stream"}
     request = Request(method="PUT", path=where, headers=headers, content=packed, repeatable=True, timeout_s=_CHECK_S)
     return json_of(request)
 
@@ -455,8 +455,8 @@ def list_bundles() -> Script[list[DagsBundleView]]:
 
 def prune_bundles(older_than_s: int | None = None) -> Script[list[str]]:
     """Bundles that nobody needs, and nobody touched for so long (an hour), are gone; their ids."""
-    body = _given(older_than_s=older_than_s)
-    return part(json_of(Request(method="POST", path=f"{BASE}/bundles/prune", body=body, repeatable=True)), "items")
+    query = {} if older_than_s is None else {"older_than_s": older_than_s}
+    return part(json_of(Request(method="DELETE", path=f"{BASE}/bundles", query=query, repeatable=True)), "items")
 
 
 # -- inside

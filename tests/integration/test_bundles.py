@@ -141,6 +141,21 @@ def test_a_retry_of_an_old_run_runs_the_old_code(
     assert (place / f"{old}.done").read_text() == "one one one"
 
 
+def test_a_worker_keeps_the_process_of_a_bundle(
+    live: Server, api: Api, deploy: Callable[[str], Json], dag_id: str, place: Path
+) -> None:
+    (place / "open").touch()
+    deploy("one")
+    bundle = api.get(f"/dags/{dag_id}").json()["bundle"]
+    pids = []
+    for _ in range(3):
+        started = [api.trigger(dag_id, params={"place": str(place)})["run_id"] for _ in range(4)]
+        assert {ended(api, run_id)["state"] for run_id in started} == {"success"}
+        pids.append({process.pid for process in live.processes(bundle) if "bundle_child" in process.title})
+    assert 1 <= len(pids[-1]) <= len(live.processes("WorkerProcess"))
+    assert pids[0] <= pids[1] <= pids[2], "nobody started it again"
+
+
 def test_a_bundle_that_cannot_be_imported_is_refused_with_the_traceback(live: Server, api: Api, tmp_path: Path) -> None:
     folder = tmp_path / "flows"
     folder.mkdir()

@@ -160,6 +160,13 @@ def test_waiting_goes_on_with_a_signal_a_decision_and_time(live: Server, api: Ap
     assert (newest["state"], ways["refuse"], ways["load"]) == ("success", "skipped", "done")
 
 
+def test_two_versions_each_run_their_own_code(live: Server) -> None:
+    told = run(live, "two_versions").splitlines()
+    assert told[0].startswith("two_versions version 1 active bundle ")
+    assert told[1].startswith("two_versions version 2 active bundle ")
+    assert told[2:] == ["invoice/1 | offered at 10, invoiced at 10", "invoice/1 | offered at 12, invoiced at 12"]
+
+
 def test_follow_a_run_resumes_after_its_last_event(live: Server) -> None:
     lines = run(live, "follow_a_run").splitlines()
     cut = lines.index("-- connection lost, back again after 3")

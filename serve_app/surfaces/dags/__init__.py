@@ -12,7 +12,7 @@ On purpose, beyond the seed and its contract:
 - optional fields of POST /runs may be null, which counts as absent;
 - a dry run stores nothing, not even under an `X-Request-Id`;
 - a paused run answers `state:"running"` with the additive `paused:true`;
-- additive endpoints: deploy of a DAG, pause, resume and retry of a run, logs of a task, workers.
+- additive endpoints: bundles of code, deploy of a DAG, pause, resume and retry of a run, logs of a task, workers.
 """
 
 from serve_app.surfaces.dags.routes import BASE, DagsSurface

@@ -57,7 +57,7 @@ class BundleHandlers:
     async def prune_bundles(self, request: Request, principal: Principal) -> Response:
         """Remove bundles that no current version and no run needs"""
         _check_operator(principal)
-        grace = parse.prune_request(await optional_json_body(request, self._most_bytes))
+        grace = parse.prune_query(request.query_params)
         return answer({"items": list(await unhindered(self._bundles.prune(grace)))})
 
 

@@ -7,7 +7,6 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from orchestrator import bundle
-from serve_app.surfaces.dags import parse
 from serve_app.surfaces.dags.models import DagId, DagsDagDefined, Instant
 
 
@@ -44,14 +43,6 @@ class DagsBundleList(BaseModel):
     items: list[DagsBundleView]
 
 
-class DagsBundlePrune(BaseModel):
-    """Which bundles go, if nobody needs them."""
-
-    older_than_s: int = Field(
-        parse.GRACE_S, ge=0, le=parse.LONGEST_SPAN_S, description="touched longer ago, in seconds"
-    )
-
-
 class DagsBundlesPruned(BaseModel):
     """Bundles that went."""
 
@@ -75,6 +66,3 @@ ANSWERS: dict[type[BaseModel], dict[str, Any]] = {
     DagsBundleList: {"items": [_VIEW]},
     DagsBundlesPruned: {"items": [_ID]},
 }
-
-#: examples of each body, by name
-BODIES: dict[type[BaseModel], dict[str, dict[str, Any]]] = {DagsBundlePrune: {"a day": {"older_than_s": 86400}}}

@@ -20,7 +20,7 @@ from serve_app.surfaces.dags import waiting_models as w
 Json = dict[str, Any]
 
 _ANSWERS = m.ANSWERS | w.ANSWERS | s.ANSWERS | a.ANSWERS | b.ANSWERS | o.ANSWERS
-_BODIES = m.BODIES | w.BODIES | s.BODIES | a.BODIES | b.BODIES | o.BODIES
+_BODIES = m.BODIES | w.BODIES | s.BODIES | a.BODIES | o.BODIES
 
 _PROBLEM_EXAMPLES = {
     Kind.INVALID: "to is before from",
@@ -140,7 +140,7 @@ def operations() -> dict[str, Json]:
         "list_sweeps": _get((), a.DagsSweepList, Kind.NOT_FOUND),
         "put_bundle": _upload(),
         "deploy_bundle": _command((_bundle(),), b.DagsBundleDeployed),
-        "prune_bundles": _post((), b.DagsBundlePrune, b.DagsBundlesPruned, problems=_OF_READS, body_required=False),
+        "prune_bundles": _get((_older_than(),), b.DagsBundlesPruned, Kind.INVALID, Kind.NOT_FOUND),
         "list_bundles": _get((), b.DagsBundleList, Kind.NOT_FOUND),
     }
 
@@ -185,7 +185,7 @@ def _command(parameters: tuple[Json, ...], answer: type[BaseModel]) -> Json:
 
 def _upload() -> Json:
     described = _operation((_bundle(),), (b.DagsBundleStored,), _OF_COMMANDS, _HEADERS)
-    content = {"application/zip": {"schema": {"type": "string", "format": "binary"}}}
+    content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
     return {**described, "requestBody": {"required": True, "content": content}}
 
 
@@ -284,6 +284,11 @@ def _asset() -> Json:
 
 def _bundle() -> Json:
     return _path("bundle", bundle.ID, "3f5a0c7be1d24c9f8a6b5e4d3c2b1a09f8e7d6c5b4a392817060504030201000")
+
+
+def _older_than() -> Json:
+    schema = {"type": "integer", "minimum": 0, "maximum": parse.LONGEST_SPAN_S, "default": parse.GRACE_S}
+    return _query("older_than_s", schema, "sent or deployed longer ago, in seconds")
 
 
 def _attempt() -> Json:

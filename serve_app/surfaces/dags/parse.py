@@ -330,11 +330,9 @@ def sweep_request(body: object) -> tuple[timedelta, str | None]:
     return timedelta(seconds=older_than_s or 0), to
 
 
-def prune_request(body: object) -> timedelta:
-    """Body of POST /bundles/prune: for how long nobody has touched what goes."""
-    fields = Fields(body)
-    older_than_s = fields.whole("older_than_s", 0, LONGEST_SPAN_S)
-    fields.check()
+def prune_query(query: Mapping[str, str]) -> timedelta:
+    """Query of DELETE /bundles: for how long nobody has touched what goes."""
+    older_than_s = whole_number("older_than_s", query.get("older_than_s"), 0, LONGEST_SPAN_S)
     return timedelta(seconds=GRACE_S if older_than_s is None else older_than_s)
 
 

@@ -92,7 +92,7 @@ ENDPOINTS = (
     ("GET", "/archive", "admin", "list_sweeps"),
     ("PUT", "/bundles/{bundle}", "admin", "put_bundle"),
     ("POST", "/bundles/{bundle}/deploy", "admin", "deploy_bundle"),
-    ("POST", "/bundles/prune", "admin", "prune_bundles"),
+    ("DELETE", "/bundles", "admin", "prune_bundles"),
     ("GET", "/bundles", "admin", "list_bundles"),
 )
 

@@ -158,9 +158,11 @@ def test_notes_go_to_the_owner_and_its_answer_comes_back(bench: Bench) -> None:
 
 def test_code_that_ends_its_process_ends_the_worker(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     name = kept(bench.home)
-    with pytest.raises(Lost):
-        bench.run(name, "dies")
-    assert "signal 9" in caplog.text
+    for how in ("dies", "leaves_a_child"):
+        caplog.clear()
+        with pytest.raises(Lost):
+            bench.run(name, how)
+        assert "signal 9" in caplog.text
     assert bench.value(name, "which") == "one"
 
 
@@ -191,6 +193,26 @@ def test_a_process_that_does_not_start_is_an_ordinary_failure(bench: Bench, monk
     monkeypatch.setattr(module.sys, "executable", "/bin/false")
     with pytest.raises(TaskFailed, match="exit code 1"):
         bench.run(kept(bench.home), "which")
+
+
+@pytest.mark.slow
+def test_two_versions_have_two_versions_of_a_package(bench: Bench) -> None:
+    code = """
+import importlib.metadata
+import iniconfig
+from orchestrator import dag, task
+
+@task
+def which() -> list:
+    return [importlib.metadata.version("iniconfig"), "packages" in iniconfig.__file__]
+
+@dag
+def flow():
+    which()
+"""
+    for version in ("1.1.1", "2.0.0"):
+        name = kept(bench.home, **{"flow.py": code, "requirements.txt": f"iniconfig=={version}\n"})
+        assert bench.value(name, "which") == [version, True]
 
 
 def test_a_process_ends_with_its_worker(tmp_path: Path) -> None:

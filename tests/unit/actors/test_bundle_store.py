@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -134,26 +135,41 @@ class Broken:
 # ── requirements ──
 
 
+PIP = """
+echo "$@" >>"$0.asked"
+while [ $# -gt 0 ]; do
+    case $1 in --target) target=$2 ;; --constraint) cp "$2" "$0.pins" ;; esac
+    shift
+done
+[ -e "$0.slow" ] && sleep 1
+[ -e "$0.fails" ] && cat "$0.fails" && exit 1
+touch "$target/made.py"
+"""
+
+
 class Pip:
-    """Stands for pip: remembers what it was asked, and makes what it is told."""
+    """Stands for pip: notes what it was asked, and fails or takes its time when told to."""
 
-    def __init__(self) -> None:
-        self.asked: list[list[str]] = []
-        self.code, self.said = 0, ""
+    def __init__(self, script: Path) -> None:
+        self._script = script
+        script.write_text(PIP)
 
-    def run(self, command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        self.asked.append(command)
-        target = Path(command[command.index("--target") + 1])
-        if self.code == 0:
-            target.mkdir()
-            (target / "made.py").write_text("")
-        return subprocess.CompletedProcess(command, self.code, self.said)
+    def file(self, name: str) -> Path:
+        return self._script.with_name(f"{self._script.name}.{name}")
+
+    @property
+    def calls(self) -> int:
+        return len(self.file("asked").read_text().splitlines()) if self.file("asked").exists() else 0
+
+    @property
+    def command(self) -> list[str]:
+        return ["sh", str(self._script)]
 
 
 @pytest.fixture
-def pip(monkeypatch: pytest.MonkeyPatch) -> Pip:
-    pip = Pip()
-    monkeypatch.setattr(module.subprocess, "run", pip.run)
+def pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pip:
+    pip = Pip(tmp_path / "pip")
+    monkeypatch.setattr(module, "_installer", lambda: pip.command)
     return pip
 
 
@@ -164,7 +180,7 @@ def installed(store: BundleStore, tmp_path: Path, requirements: str, version: st
 
 def test_what_asks_for_nothing_needs_no_installation(store: BundleStore, tmp_path: Path, pip: Pip) -> None:
     assert installed(store, tmp_path, "# nothing\n\n  # at all") is None
-    assert pip.asked == []
+    assert pip.calls == 0
 
 
 def test_the_same_requirements_are_installed_once(store: BundleStore, tmp_path: Path, pip: Pip) -> None:
@@ -173,7 +189,7 @@ def test_the_same_requirements_are_installed_once(store: BundleStore, tmp_path: 
     assert (one / "made.py").exists()
     assert installed(store, tmp_path, "numpy==2.0  # why\n", "two") == one
     assert installed(store, tmp_path, "numpy==2.1\n") != one
-    assert len(pip.asked) == 2
+    assert pip.calls == 2
     assert sorted(entry.suffix for entry in one.parent.iterdir()) == ["", "", ".lock", ".lock"]
 
 
@@ -184,27 +200,50 @@ def test_requirements_that_are_files_or_options_belong_to_their_bundle(
         assert installed(store, tmp_path, line) != installed(store, tmp_path, line, "two")
 
 
-def test_what_our_own_code_stands_on_is_pinned(store: BundleStore, tmp_path: Path, monkeypatch: Any) -> None:
-    seen = []
-
-    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        seen.append(Path(command[command.index("--constraint") + 1]).read_text())
-        return subprocess.CompletedProcess(command, 0, "")
-
-    monkeypatch.setattr(module.subprocess, "run", run)
+def test_what_our_own_code_stands_on_is_pinned(store: BundleStore, tmp_path: Path, pip: Pip) -> None:
     assert installed(store, tmp_path, "msgspec\n") is not None
-    assert "msgspec==" in seen[0]
+    assert "msgspec==" in pip.file("pins").read_text()
 
 
 def test_what_pip_refuses_is_told_and_leaves_nothing(store: BundleStore, tmp_path: Path, pip: Pip) -> None:
-    pip.code, pip.said = 1, "Looking\nERROR: No matching distribution found for nosuch==1\n"
+    pip.file("fails").write_text("Looking\nERROR: No matching distribution found for nosuch==1\n")
     with pytest.raises(Invalid, match="No matching distribution found for nosuch==1") as refused:
         installed(store, tmp_path, "nosuch==1\n")
     assert refused.value.details[0][0] == "requirements.txt"
     folder = tmp_path / "bundles" / "packages"
     assert [entry.suffix for entry in folder.iterdir()] == [".lock"]
-    pip.code = 0
+    pip.file("fails").unlink()
     assert installed(store, tmp_path, "nosuch==1\n") is not None, "it is tried again"
+
+
+def test_an_installation_that_takes_too_long_is_ended(
+    store: BundleStore, tmp_path: Path, pip: Pip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "INSTALL_S", 0.2)
+    pip.file("slow").touch()
+    with pytest.raises(Invalid, match="not installed within"):
+        installed(store, tmp_path, "a\n")
+
+
+def test_an_installation_outlives_the_worker_that_waits_for_it(store: BundleStore, tmp_path: Path, pip: Pip) -> None:
+    pip.file("slow").touch()
+    name = kept(tmp_path, **{"requirements.txt": "a\n"})
+    folder = store.unpacked(name)
+    code = f"""
+from pathlib import Path
+import actors.bundle_store as module
+module._installer = lambda: {pip.command!r}
+module.BundleStore({str(tmp_path)!r}).packages({name!r}, Path({str(folder)!r}))
+"""
+    worker = subprocess.Popen([sys.executable, "-c", code])
+    while not pip.calls:
+        time.sleep(0.01)
+    worker.kill()
+    worker.wait()
+    packages = store.packages(name, folder)
+    assert packages is not None
+    assert (packages / "made.py").exists()
+    assert pip.calls == 1
 
 
 def test_what_nobody_used_for_long_leaves_the_node(store: BundleStore, tmp_path: Path, pip: Pip) -> None:

@@ -148,6 +148,14 @@ async def test_there_is_an_end_to_what_is_kept(world: World, monkeypatch: pytest
     assert await world.put("one") == name, "what is there already needs no room"
 
 
+async def test_what_is_kept_is_told_to_who_watches(world: World) -> None:
+    names = [await world.put(version) for version in ("one", "two")]
+    told = {family.name: family.samples[0].value for family in await world.bundles.families()}
+    sizes = sum(len(world.store.packed(name)) for name in names)
+    assert told == {"orchestrator_bundles": 2, "orchestrator_bundles_bytes": sizes}
+    assert {"orchestrator_bundles"} <= {family.name for family in await world.gateway.metrics()}
+
+
 # ── letting go ──
 
 

@@ -15,7 +15,7 @@ from tests.unit.serve_app.test_dags_surface import is_error
 PACKED = bundle.pack(files())
 NAME = bundle.id_of(PACKED)
 PLACE = f"{BASE}/bundles/{NAME}"
-ZIP = {"Content-Type": "application/zip"}
+ZIP = {"Content-Type": "application/octet-stream"}
 
 
 async def test_a_bundle_is_sent_deployed_listed_and_pruned(connect: Connect, gateway: FakeGateway) -> None:
@@ -30,10 +30,10 @@ async def test_a_bundle_is_sent_deployed_listed_and_pruned(connect: Connect, gat
     assert (await admin.get(f"{BASE}/dags/flow")).json()["bundle"] == NAME
     (item,) = (await admin.get(f"{BASE}/bundles")).json()["items"]
     assert (item["bundle"], item["dags"], item["current"]) == (NAME, ["flow"], [])
-    assert (await admin.post(f"{BASE}/bundles/prune")).json() == {"items": [NAME]}
-    await admin.post(f"{BASE}/bundles/prune", json={"older_than_s": 0})
+    assert (await admin.delete(f"{BASE}/bundles")).json() == {"items": [NAME]}
+    await admin.delete(f"{BASE}/bundles?older_than_s=0")
     assert gateway.bundles.pruned == [timedelta(hours=1), timedelta()]
-    is_error(await admin.post(f"{BASE}/bundles/prune", json={"older_than_s": -1}), 400, "invalid_request")
+    is_error(await admin.delete(f"{BASE}/bundles?older_than_s=-1"), 400, "invalid_request")
 
 
 async def test_code_over_http_is_off_unless_the_operator_allows_it(connect: Connect, gateway: FakeGateway) -> None:
@@ -54,7 +54,7 @@ async def test_to_other_tenants_bundles_do_not_exist(connect: Connect) -> None:
     is_error(await other.put(PLACE, content=PACKED), 404, "not_found")
     is_error(await other.post(f"{PLACE}/deploy"), 404, "not_found")
     is_error(await other.get(f"{BASE}/bundles"), 404, "not_found")
-    is_error(await other.post(f"{BASE}/bundles/prune"), 404, "not_found")
+    is_error(await other.delete(f"{BASE}/bundles"), 404, "not_found")
 
 
 async def test_what_is_no_bundle_or_another_one_is_refused(connect: Connect) -> None:
