@@ -1,8 +1,9 @@
-"""A Ray cluster of several nodes on this machine, in a process of its own: `python ray_nodes.py`, spoken to by `nodes.py`.
+"""A Ray cluster of several nodes on this machine, in a process of its own, which `nodes.py` starts and speaks to.
 
 Standard input has one JSON object a line, each answered by one line:
 
-    {"add": {"num_cpus": 2, "labels": {...}}}  ->  {"node_id": ..., "raylet": <pid>, "address": ..., "gcs": <pid> or null}
+    {"add": {"num_cpus": 2, "labels": {...}}}
+    {"node_id": ..., "raylet": <pid>, "address": ..., "gcs": <pid>, of the head}
 
 The first node is the head. The cluster ends with standard input. What is killed behind this process's back stays so.
 """

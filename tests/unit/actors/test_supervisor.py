@@ -211,3 +211,31 @@ async def test_a_pool_of_any_good_name_is_scaled_and_read_back_from_its_workers(
     await after.scale(codec.encode_scale("gpu-big", 3))
     assert {"worker-gpu-big-0", "worker-gpu-big-1", "worker-gpu-big-2"} <= stage.names
     assert pool_of("worker-gpu-big-2") == "gpu-big"
+
+
+class OneWorker(NoPeers):
+    """A worker that answers while it is there."""
+
+    def __init__(self) -> None:
+        self.there = False
+
+    async def control(self, worker: str, method: str, *args: Any) -> Any:
+        if not self.there:
+            raise WorkerGone(worker, "no room")
+        return "host-1", 42, "a1b2"
+
+
+async def test_a_worker_that_never_answered_is_starting_and_one_that_did_is_lost() -> None:
+    peers: Any = OneWorker()
+    made = Supervisor(FakeStage(), peers, FakeFacts(), Settings(redis_url="redis://x", workers=1))
+    await made.ensure(asked(1))
+
+    async def shown() -> tuple[str, str, str]:
+        [view] = codec.decode_workers(await made.workers(b""))
+        return view.state, view.node, view.node_id
+
+    assert await shown() == ("starting", "", "")
+    peers.there = True
+    assert (await shown())[1:] == ("host-1", "a1b2")
+    peers.there = False
+    assert await shown() == ("lost", "", "")
