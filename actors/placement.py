@@ -12,8 +12,8 @@ Two designs were open for spreading workers. With no CPU and a node chosen by us
 have to count nodes again whenever one comes or goes, and the autoscaler would take a node for idle on which they work,
 and end it. With one CPU each and Ray's SPREAD they are put apart, a node never gets more than it has CPUs for, beside
 whatever else runs on the cluster, and the autoscaler sees who works and who waits for room. Hence the second. Its
-price: after the loss of a node its workers wait where no CPU is free, and user code that starts Ray tasks of its own needs
-CPUs that no worker holds.
+price: after the loss of a node its workers wait where no CPU is free, and user code that starts Ray tasks of its own
+needs CPUs that no worker holds.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from orchestrator import run as runs
 from orchestrator.definition import TaskSpec
 from orchestrator.lost_values import LOST_MAX
 from orchestrator.messages import Value
+from orchestrator.narration import Narrator
 from tests.builders import Story, a_task, a_value
 from tests.invariants import check_history, check_replay
 
@@ -214,7 +215,9 @@ def test_people_who_follow_the_run_are_told_what_is_missing_and_what_is_lost() -
 
 
 def test_events_of_journals_that_know_nothing_of_losses_are_read() -> None:
-    old = b'[{"t":"task_reset","at":"2026-01-01T00:00:00Z","task":"a"},{"t":"task_returned","at":"2026-01-01T00:00:00Z",'
+    old = (
+        b'[{"t":"task_reset","at":"2026-01-01T00:00:00Z","task":"a"},{"t":"task_returned","at":"2026-01-01T00:00:00Z",'
+    )
     old += b'"task":"b","attempt":1},{"t":"task_succeeded","at":"2026-01-01T00:00:00Z","task":"a","attempt":1,'
     old += b'"value":[null,"run_1/a.1",9]}]'
     reset, returned, done = codec.decode_events(old, 1)
