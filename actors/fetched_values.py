@@ -95,7 +95,7 @@ class FetchedValues:
         if self._store is None and (self._nodes is None or not elsewhere):
             raise FileNotFoundError(name)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (path.parent / f".{path.name}.lock").open("w") as lock:
+        with _lock_of(path).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if _touched(path):
                 return path, 0
@@ -150,6 +150,7 @@ class FetchedValues:
             if over <= 0:
                 return
             path.unlink(missing_ok=True)
+            _lock_of(path).unlink(missing_ok=True)  # who waits for it fetches once more than needed
             over -= size
 
     def _path(self, name: str) -> Path:
@@ -171,6 +172,10 @@ def chunks(paths: Sequence[Path]) -> Iterator[bytes]:
                 yield chunk
         return
     raise FileNotFoundError(str(paths[0]))
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
 
 
 def _touched(path: Path) -> bool:

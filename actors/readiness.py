@@ -103,7 +103,7 @@ class ReadyRuns:
             self.bound.look(hosted)
         if run.lookups is not None and run.lookups.wanted and runs.going(run):
             self.curious[run.run_id] = hosted
-        wants = bool(run.ready) and runs.going(run)
+        wants = bool(run.ready) and runs.going(run) and (run.homes is None or locality.drop_stale(run))
         if run.kubernetes:
             if wants:
                 self._outside.setdefault(run.run_id, hosted)
@@ -259,8 +259,10 @@ class ReadyRuns:
         while sending.size < limit and not sending.full and (leaf := self._alone or turn()):
             before = sending.size, sending.expected_s
             self._fill_from(leaf, crew, sending, limit, begin)
-            if sending.size == before[0]:  # its next task would make the batch too long
-                break
+            if sending.size == before[0]:
+                if leaf in self._queues:  # its next task would make the batch too long
+                    break
+                continue
             cost = cost_s(sending.expected_s - before[1], sending.size - before[0])
             sending.costs[leaf] = sending.costs.get(leaf, 0.0) + cost
             if sending.charged:
@@ -278,7 +280,10 @@ class ReadyRuns:
             hosted = self._waiting[run_id]
             positions = _take(crew, hosted, sending, limit)
             if not positions:
-                return
+                if hosted.run.ready:
+                    return
+                self.look(hosted)  # what was ready there is not any more
+                continue
             sending.runs[run_id] = hosted
             sending.positions.setdefault(run_id, []).extend(positions)
             self._heads[run_id] = 1  # no priority: `look` lines it up anew

@@ -8,7 +8,7 @@ come first, and no seat and no task ever waits for it. A run without large value
 them a task costs its number of inputs when it is lined up, and two heaps instead of one.
 
 A task that is at home somewhere waits in the run's heap and in that of its node. Whoever takes it from one leaves it in
-the other, where it is dropped once it is on top and cannot start: as with tasks that are offered twice.
+the other, where it is dropped once it is on top and cannot start: a heap may hold more than waits, but holds up nobody.
 
 Part of a run's memory, and a cache of it. Tasks that need permits are not asked where they are at home.
 """
@@ -82,12 +82,17 @@ def next_for(run: Run, node: str, taken: Container[int]) -> int | None:
 
     None = there is none besides those that are `taken`. `take` takes it.
     """
-    while run.ready and (run.ready[0][1] in taken or not run.could_start(run.ready[0][1])):
-        heapq.heappop(run.ready)
-    if not run.ready:
+    if not drop_stale(run, taken):
         return None
     own = run.homes.first(run, node, taken) if run.homes is not None and node else None
     return own[1] if own is not None and own[0] <= run.ready[0][0] else run.ready[0][1]
+
+
+def drop_stale(run: Run, taken: Container[int] = ()) -> bool:
+    """Is there a ready task? It is on top of the run's heap then: who was taken elsewhere is dropped."""
+    while run.ready and (run.ready[0][1] in taken or not run.could_start(run.ready[0][1])):
+        heapq.heappop(run.ready)
+    return bool(run.ready)
 
 
 def take(run: Run, position: int, node: str) -> None:

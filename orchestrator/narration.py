@@ -140,6 +140,10 @@ class Narrator:
                 told["timed_out"] = event.reason or "run"
         if isinstance(event, e.TaskSkipped) and event.by:
             told |= {"by": event.by, "reason": event.reason}
+        if isinstance(event, e.TaskReturned) and event.missing:
+            told["missing"] = list(event.missing)
+        if isinstance(event, e.TaskReset) and event.lost:
+            told["lost"] = event.lost
         if isinstance(event, e.TaskWaiting):
             told["waiting_for"] = _wait(event.wait)
         if isinstance(event, e.TaskSuspended):

@@ -299,3 +299,13 @@ def raise_too_warm() -> None:
 
 def traceparent() -> str | None:
     return current().traceparent
+
+
+def array(elements: int) -> Any:
+    import numpy
+
+    return numpy.ones(elements)
+
+
+def take_sum(x: Any) -> float:
+    return float(x.sum())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
@@ -42,6 +42,30 @@ class Behaviour:
 
 
 @dataclass
+class Shelf:
+    """Large values of all workers, some of which vanish."""
+
+    #: chance that one of them is gone when an attempt begins, and how many may be
+    vanish: float
+    losses: int
+    there: set[str] = field(default_factory=set)
+
+    def missing(self, task: Assignment, rng: Random) -> tuple[str, ...]:
+        """What the attempt would take, and is not there."""
+        if self.losses and self.there and rng.random() < self.vanish:
+            self.losses -= 1
+            self.there.discard(rng.choice(sorted(self.there)))
+        taken = (value.artifact for value in task.inputs.values() if value.artifact is not None)
+        return tuple(name for name in taken if name not in self.there)
+
+    def put(self, key: Key) -> Value:
+        """What the attempt returns, by its name."""
+        name = f"{key[0]}/{key[1]}.{key[2]}"
+        self.there.add(name)
+        return Value(artifact=name, size_bytes=10**7, node="A")
+
+
+@dataclass
 class Mischief:
     """Chances of what user code does."""
 
@@ -54,6 +78,8 @@ class Mischief:
     notes: float = 0.05
     #: seconds it may take
     takes_s: tuple[float, ...] = DURATIONS_S
+    #: where large values are; None = all are small
+    shelf: Shelf | None = None
 
     def draw(self, rng: Random) -> Behaviour:
         """One attempt."""
@@ -159,10 +185,12 @@ class Worker:
             self._batch = None
 
     async def _attempt(self, task: Assignment, live: LiveAttempt, run: RunContext | None) -> Report:
-        does = self._mischief.draw(self._rng)
+        does, shelf = self._mischief.draw(self._rng), self._mischief.shelf
         stop = asyncio.Event()
         live.on_cancel(stop.set)
         key = (task.run_id, task.task, task.attempt)
+        if shelf is not None and (missing := shelf.missing(task, self._rng)):
+            return Report(*key, live.end() or "missing", error="MissingArtifact: gone", missing=missing)
         if does.notes and run is not None:
             await self._note(run.owner, key)
         if does.outcome == "kill":
@@ -179,6 +207,8 @@ class Worker:
         reason = live.end()
         if reason is not None:
             return Report(*key, reason, error=f"TaskCancelled: {reason}")
+        if does.outcome == "ok" and shelf is not None:
+            return Report(*key, "ok", shelf.put(key), took_s=does.takes_s)
         if does.outcome == "ok":
             return Report(*key, "ok", self._value(key, task), took_s=does.takes_s)
         if does.outcome == "suspended":

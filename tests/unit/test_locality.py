@@ -163,3 +163,29 @@ def test_whatever_seats_there_are_each_task_starts_once_and_no_seat_is_left_idle
         assert len(given) == min(len(nodes), before), "as many seats work as there are tasks"
         started.update(name for names in given.values() for name in names)
     assert started == Counter({task.id: 1 for task in tasks[:consumers]})
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from("AB-"), min_size=1, max_size=4), st.randoms(use_true_random=False))
+def test_runs_with_large_values_never_hold_up_others_while_their_tasks_run(nodes: list[str], random: Random) -> None:
+    def placed(dag_id: str) -> HostedRun:
+        takers = [takes(f"c{n}", random.choice(("left", "right", "small"))) for n in range(random.randint(1, 6))]
+        hosted = a_run(a_task("left"), a_task("right"), a_task("small"), *takers, dag_id=dag_id)
+        for name, node, size in (("left", "A", 8 * MB), ("right", "B", 8 * MB), ("small", "B", 10)):
+            makes(hosted, name, node, size)
+        return hosted
+
+    plain = a_run(*(a_task(f"t{n}", type="core.sleep") for n in range(4)), dag_id="plain")
+    waiting = [placed("x"), placed("y"), plain]
+    random.shuffle(waiting)
+    ready, crew = ReadyRuns(Shares(), lambda: 0.0, lambda: False), Nodes(*(n.strip("-") for n in nodes))
+    for hosted in waiting:
+        ready.look(hosted)
+    left = sum(task.state == "pending" for hosted in waiting for task in hosted.run.tasks)
+    while left:
+        begin = lambda run, wanted: run.step(wanted, AT + timedelta(seconds=1))  # noqa: E731
+        sent = ready.compose(crew, begin)  # type: ignore[arg-type]  # the part of it that is asked
+        assert len(sent) == min(len(nodes), left), "nobody is idle while there is something to do"
+        left -= sum(sending.size for sending in sent)
+    assert not ready
+    assert ready.demand() == {}

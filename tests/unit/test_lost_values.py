@@ -12,6 +12,7 @@ from orchestrator import run as runs
 from orchestrator.definition import TaskSpec
 from orchestrator.lost_values import LOST_MAX
 from orchestrator.messages import Value
+from orchestrator.narration import Narrator
 from tests.builders import Story, a_task, a_value
 from tests.invariants import check_history, check_replay
 
@@ -199,3 +200,29 @@ def test_a_pause_holds_the_new_attempt_too() -> None:
     story.do(runs.Resume())
     assert story.ready == ["b"]
     checked(story)
+
+
+def test_people_who_follow_the_run_are_told_what_is_missing_and_what_is_lost() -> None:
+    story = made(a_chain(), "a", "b")
+    story.begin("c")
+    misses(story, "c", "b.1")
+    narrator = Narrator("run_1")
+    frames = [narrator.tell(event).data for event in story.events]
+    assert [(f["task"], f["to"], f.get("missing"), f.get("lost")) for f in frames[-2:]] == [
+        ("c", "pending", ["run_1/b.1"], None),
+        ("b", "pending", None, "run_1/b.1"),
+    ]
+
+
+def test_events_of_journals_that_know_nothing_of_losses_are_read() -> None:
+    old = (
+        b'[{"t":"task_reset","at":"2026-01-01T00:00:00Z","task":"a"},{"t":"task_returned","at":"2026-01-01T00:00:00Z",'
+    )
+    old += b'"task":"b","attempt":1},{"t":"task_succeeded","at":"2026-01-01T00:00:00Z","task":"a","attempt":1,'
+    old += b'"value":[null,"run_1/a.1",9]}]'
+    reset, returned, done = codec.decode_events(old, 1)
+    assert (reset.lost, returned.missing, done.value) == (  # type: ignore[attr-defined]  # of these kinds
+        "",
+        (),
+        Value(artifact="run_1/a.1", size_bytes=9),
+    )

@@ -145,6 +145,7 @@ class DagsTaskView(BaseModel):
     cache_version: str | None = None
     cache_window: bool = False
     produces: list[str] = []
+    durability: str = "stored"
 
 
 class DagsDagView(BaseModel):

@@ -21,8 +21,12 @@ from actors.artifacts import Artifacts, MissingArtifact
 from actors.fetched_values import FetchedValues, Store, chunks
 from actors.memory_values import MemoryValues
 from actors.settings import Settings, read_settings
+from orchestrator import codec
 from orchestrator.errors import PermanentFailure, Unavailable
+from orchestrator.events import TaskSucceeded
 from orchestrator.messages import Value
+from tests.builders import AT
+from tests.worker_builders import Bench, exchange, python
 
 ARRAY = numpy.arange(100_000.0)
 
@@ -229,8 +233,9 @@ def test_all_missing_values_are_named(tmp_path: Path) -> None:
 
 
 def test_a_name_that_leads_out_of_the_directory_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="secret"):
-        Artifacts(tmp_path / "artifacts").read(Value(artifact="run_1/../../secret", size_bytes=1))
+    for name in ("run_1/../../secret", "/etc/secret"):
+        with pytest.raises(ValueError, match="secret"):
+            Artifacts(tmp_path / "artifacts").read(Value(artifact=name, size_bytes=1))
 
 
 # ── other nodes, and stores ──
@@ -354,3 +359,29 @@ def test_a_folder_given_as_url_is_mapped_where_it_is(tmp_path: Path) -> None:
         made = read_settings({"ORCHESTRATOR_ARTIFACTS_URL": url})
         assert (made.artifacts, made.artifacts_url) == (tmp_path / "shared", "")
     assert read_settings({"ORCHESTRATOR_ARTIFACTS_URL": "s3://b/x"}).artifacts_url == "s3://b/x"
+
+
+# ── what travels ──
+
+
+def test_a_large_value_adds_a_few_bytes_to_messages_and_journal_whatever_its_size(tmp_path: Path) -> None:
+    def bytes_told(elements: int) -> int:
+        """Of one maker and eight takers: exchanges, answers and events."""
+        bench = Bench(tmp_path / str(elements))
+        sizes, events = [], []
+        maker = python("array", "make", elements=elements)
+        takers = []
+        for batch in range(2):
+            sent = codec.encode_exchange(exchange(batch + 1, *(takers or [maker])))
+            answer = bench.worker.exchange(sent)
+            sizes += [len(sent), len(answer)]
+            for report in codec.decode_settled(answer).reports[-8:]:
+                if batch == 0 or report.task != "make":
+                    assert report.outcome == "ok", report.error
+                    events.append(TaskSucceeded(AT, report.task, 1, report.value))
+            takers = [python("take_sum", f"t{n}", inputs={"x": events[0].value}) for n in range(8)]
+        return sum(sizes) + len(codec.encode_events(events))
+
+    small, large = bytes_told(100_000), bytes_told(2_000_000)
+    assert large < 10_000
+    assert abs(large - small) < 200, "digits of its size"

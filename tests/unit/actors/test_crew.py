@@ -173,3 +173,17 @@ def test_a_worker_that_is_cut_off_from_the_network_is_lost_after_its_lease_and_n
 
     took_s = virtually(scenario())
     assert 8.9 <= took_s < 9.5
+
+
+async def test_the_node_of_a_worker_is_known_once_it_has_answered_and_stays_known() -> None:
+    workers: Any = DyingWorkers()
+    crew = Crew("run-actor-0", 1, workers, lambda _: None, Settings())
+    crew.seat("w0", "i1", 7)
+    assert crew.seats["w0"].node == ""
+    crew.settle(Ended("w0", Settled("w0", "i1", 1, (), (), "A"), None))
+    assert crew.seats["w0"].node == "A"
+    crew.leave_idle()
+    crew.seat("w0", "i1", 8)
+    assert crew.seats["w0"].node == "A", "of a lease after that"
+    crew.settle(Ended("w0", Settled("w0", "i2", 1, (), (), "B"), None))
+    assert crew.seats["w0"].node == "B", "it came back elsewhere"
