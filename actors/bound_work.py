@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from actors.crew import BATCH_MAX, TARGET_S, Seat
 from actors.hosted import HostedRun
 from orchestrator import run as runs
-from orchestrator.headroom import BACKFILL, spares
+from orchestrator.headroom import spares
 from orchestrator.messages import Need
 from orchestrator.shares import Path, Shares
 
@@ -80,7 +80,10 @@ class _Queue:
             return None
         leaf = next(iter(self.runs))
         if self.shares is not None:
-            leaf = (self.shares.next_without(BACKFILL) if kept else self.shares.next()) or leaf
+            leaf = self.shares.next() or leaf
+        if kept:
+            rest = [leaf for leaf in self.runs if not spares(leaf)]
+            leaf = rest[0] if self.shares is None else self.shares.least(rest)
         return next(iter(self.runs[leaf].values()))
 
     def to_the_end(self, hosted: HostedRun) -> None:

@@ -18,11 +18,12 @@ from functools import partial
 from actors.bound_work import BoundWork, cost_s
 from actors.crew import BATCH_MAX, TARGET_S, Crew, Seat
 from actors.hosted import HostedRun
+from actors.kept_turns import KeptTurns
 from actors.names import KUBERNETES
 from orchestrator import locality, mapped, waits
 from orchestrator import run as runs
 from orchestrator.ageing import AgedQueue
-from orchestrator.headroom import BACKFILL, spares
+from orchestrator.headroom import spares
 from orchestrator.messages import Assignment, RunContext, Value
 from orchestrator.shares import BORROW, Path, Shares
 
@@ -88,6 +89,8 @@ class ReadyRuns:
         self._placed: set[str] = set()
         #: runs whose tasks are Kubernetes Jobs
         self._outside: dict[str, HostedRun] = {}
+        #: turns on seats that are kept from backfills
+        self.kept = KeptTurns(new_shares())
         #: ready tasks with needs
         self.bound = BoundWork(new_shares)
         #: runs with tasks whose results may be known
@@ -251,12 +254,12 @@ class ReadyRuns:
     def _fill(
         self, crew: Crew, sending: Sending, limit: int, begin: Callable[[HostedRun, runs.Begin], None]
     ) -> Sending:
-        turn = self._shares.next
-        if sending.seat.kept:
-            if self.only_backfills:
-                return sending
-            turn = partial(self._shares.next_without, BACKFILL)
-        while sending.size < limit and not sending.full and (leaf := self._alone or turn()):
+        kept = self.kept if sending.seat.kept else None
+        shares = self._shares if kept is None else kept.shares
+        while sending.size < limit and not sending.full:
+            leaf = (self._alone or shares.next()) if kept is None else kept.next(self._queues)
+            if leaf is None:
+                break
             before = sending.size, sending.expected_s
             self._fill_from(leaf, crew, sending, limit, begin)
             if sending.size == before[0]:
@@ -266,7 +269,7 @@ class ReadyRuns:
             cost = cost_s(sending.expected_s - before[1], sending.size - before[0])
             sending.costs[leaf] = sending.costs.get(leaf, 0.0) + cost
             if sending.charged:
-                self._shares.charge(leaf, cost)
+                shares.charge(leaf, cost)
         return sending
 
     def _fill_from(

@@ -154,7 +154,7 @@ class RunActor(Living):
         self._weights: dict[str, float] = {}
         self._shares = self._new_shares()
         self._ready = ReadyRuns(self._shares, clock.monotonic, lambda: self._slot_time.competing, self._new_shares)
-        self._slot_time = SlotTime(self._shares, self._ready.bound)
+        self._slot_time = SlotTime(self._shares, self._ready.bound, self._ready.kept.shares)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._reporter = Reporter(
             name, peers, self._ready.demand, self._held, self._kept, lambda: len(self._hosted), self._slot_time
@@ -199,7 +199,7 @@ class RunActor(Living):
     def _take_shares(self, hosting: Hosting) -> None:
         for tenant, weight in hosting.weights or ():
             self._weights[tenant] = weight
-            for shares in (self._shares, *(tree for _, tree in self._ready.bound.trees())):
+            for shares in (self._shares, self._ready.kept.shares, *(tree for _, tree in self._ready.bound.trees())):
                 shares.weigh((tenant,), weight)
         if hosting.leads is not None:
             if hosting.leads and not self._slot_time.competing:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from actors.bound_work import BoundWork
 from actors.readiness import Sending
+from orchestrator.headroom import shared_as
 from orchestrator.messages import Need
 from orchestrator.needs import DEFAULT_POOL
 from orchestrator.shares import Path, Shares
@@ -31,16 +32,21 @@ class _Flight:
     expected_s: float
     paid: float
     sent_s: float
+    #: its slot is kept from backfills
+    kept: bool = False
 
 
 class SlotTime:
     """Charges the slots of one RunActor: plain tasks to `shares`, others to what `work` has for their need.
 
+    Plain tasks on slots that are kept from backfills are charged to `kept`.
+
     Times are seconds of a monotonic clock.
     """
 
-    def __init__(self, shares: Shares, work: BoundWork) -> None:
+    def __init__(self, shares: Shares, work: BoundWork, kept: Shares) -> None:
         self._shares = shares
+        self._kept = kept
         self._work = work
         #: worker -> number of the batch -> batch, in the order in which they were sent
         self._flights: dict[str, dict[int, _Flight]] = {}
@@ -57,7 +63,7 @@ class SlotTime:
     def sent(self, sending: Sending, number: int, now_s: float) -> None:
         """That batch left."""
         expected_s = sum(sending.costs.values())
-        flight = _Flight(sending.seat.need, sending.costs, expected_s, 0.0, now_s)
+        flight = _Flight(sending.seat.need, sending.costs, expected_s, 0.0, now_s, sending.seat.kept)
         flights = self._flights.get(sending.seat.worker)
         if flights is None:
             flights = self._flights[sending.seat.worker] = {}
@@ -69,10 +75,11 @@ class SlotTime:
     def kept(self, sending: Sending) -> None:
         """That batch did not leave."""
         if sending.charged:
-            self._charge(sending.seat.need, {leaf: -cost for leaf, cost in sending.costs.items()})
+            back = {leaf: -cost for leaf, cost in sending.costs.items()}
+            self._charge(sending.seat.need, sending.seat.kept, back)
 
-    def _charge(self, need: Need | None, by_leaf: Mapping[Path, float]) -> None:
-        shares = self._shares if need is None else self._work.shares(need)
+    def _charge(self, need: Need | None, kept: bool, by_leaf: Mapping[Path, float]) -> None:
+        shares = self._work.shares(need) if need is not None else self._kept if kept else self._shares
         if shares is not None:
             for leaf, seconds in by_leaf.items():
                 shares.charge(leaf, seconds)
@@ -120,11 +127,12 @@ class SlotTime:
         by_pool: dict[str, dict[Path, float]] = {}
         for (pool, *path), lead in leads.items():
             by_pool.setdefault(pool, {})[tuple(path)] = lead
-        for pool, shares in ((DEFAULT_POOL, self._shares), *self._work.trees()):
+        plain = {DEFAULT_POOL: self._shares, shared_as(DEFAULT_POOL, True): self._kept}
+        for pool, shares in (*plain.items(), *self._work.trees()):
             shares.take_leads(by_pool.get(pool, {}))
         for (pool, *leaf), seconds in self._untold.items() if leads else ():
-            if pool == DEFAULT_POOL:
-                self._shares.charge(tuple(leaf), seconds)
+            if pool in plain:
+                plain[pool].charge(tuple(leaf), seconds)
 
     def take_untold(self) -> tuple[tuple[Path, float], ...]:
         """What to tell the scheduler: leaf -> seconds charged since it was told last."""
@@ -151,11 +159,12 @@ class SlotTime:
 
     def _pay(self, flight: _Flight, seconds: float) -> None:
         flight.paid += seconds
-        self._charge(flight.need, {leaf: seconds * cost / flight.expected_s for leaf, cost in flight.costs.items()})
+        by_leaf = {leaf: seconds * cost / flight.expected_s for leaf, cost in flight.costs.items()}
+        self._charge(flight.need, flight.kept, by_leaf)
         self._note(flight, seconds)
 
     def _note(self, flight: _Flight, seconds: float) -> None:
-        pool = DEFAULT_POOL if flight.need is None else flight.need.pool
+        pool = shared_as(DEFAULT_POOL if flight.need is None else flight.need.pool, flight.kept)
         for leaf, cost in flight.costs.items():
             where = (pool, *leaf)
             self._untold[where] = self._untold.get(where, 0.0) + seconds * cost / flight.expected_s

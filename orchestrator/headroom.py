@@ -11,7 +11,8 @@ Another design would keep the count alone, and have the scheduler hand each RunA
 for backfills: any slot would do for a run, but a number that is lowered must be acknowledged before it can be given to
 somebody else, through crashes of either side, and that is what leases are there for already.
 
-A pool has one open slot at least: its backfills get on, however small it is.
+Open and kept slots of a pool are shared each for themselves (`bids.py`), like two pools. A pool has one open slot at
+least: its backfills get on, however small it is.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from orchestrator.shares import Path
 BACKFILL = "backfill"
 #: in place of a pool: those that are not named
 OTHERS = "*"
+#: behind the name of a pool: its kept slots
+KEPT = " kept"
 #: slots that may be kept free
 HEADROOM_MAX = 1000
 
@@ -49,6 +52,11 @@ def read_headroom(text: str) -> dict[str, int]:
     return out
 
 
+def shared_as(pool: str, kept: bool) -> str:
+    """What the slots of a pool are called where slot time is told; no pool can have the name of the kept ones."""
+    return pool + KEPT if kept else pool
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
     """Leases of a pool that may still be given; less than nothing: so many are too many."""
@@ -56,9 +64,19 @@ class Room:
     open: int
     kept: int
 
+    @property
+    def kinds(self) -> tuple[bool, ...]:
+        """Whether it is a kept one: what may be leased, the better one first for who may have both."""
+        return _KINDS[self.kept > 0, self.open > 0]
+
     def less(self, kept: bool) -> Room:
         """What is left of it after one more lease."""
         return Room(self.open, self.kept - 1) if kept else Room(self.open - 1, self.kept)
+
+
+_KINDS = {(False, False): (), (False, True): (False,), (True, False): (True,), (True, True): (True, False)}
+#: of a pool that keeps none: there is as much room as there are free slots
+ALL_OPEN = Room(1, 0)
 
 
 def headroom_of(by_pool: Mapping[str, int]) -> Headroom | None:

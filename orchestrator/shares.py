@@ -157,8 +157,11 @@ class Shares:
         """The leaf whose turn it is; None when nobody has work. Charge it for the turn, or it stays next."""
         if not self._leaves:
             return None
-        if self._woken and (woken := self._first_woken()) is not None:
-            return woken
+        while self._woken:
+            woken = next(iter(self._woken))
+            if woken in self and self._may_borrow(woken):
+                return woken
+            del self._woken[woken]
         node, names = self._root, list[str]()
         while node.active:
             child = node.first()
@@ -167,36 +170,9 @@ class Shares:
             node = child
         return tuple(names)
 
-    def next_without(self, name: str) -> Path | None:
-        """The same among leaves without `name` on their path, a name that does not wake; None when none has work.
-
-        Who is passed over keeps what it is owed, up to `borrow` at its level: that is made up for with turns that it
-        may have. More would be somebody else's standstill once there are enough of those.
-        """
-        if self._woken and (woken := self._first_woken()) is not None:
-            return woken
-        node, names = self._root, list[str]()
-        while others := [child for child in node.active.values() if _works_without(child, name)]:
-            child = min(others, key=lambda each: (each.tag, -each.weight, each.name))
-            for passed in node.active.values():
-                if passed.tag < (owed := child.tag - self.borrow / passed.weight):
-                    self._retag(passed, owed)
-            node.clock = max(node.clock, child.tag)
-            names.append(child.name)
-            node = child
-        return tuple(names) or None
-
-    def _first_woken(self) -> Path | None:
-        while self._woken:
-            woken = next(iter(self._woken))
-            if woken in self and self._may_borrow(woken):
-                return woken
-            del self._woken[woken]
-        return None
-
     def wakes(self, path: Path) -> bool:
-        """Does the leaf go first, since its work arrived after idleness?"""
-        return path in self._woken and self._may_borrow(path)
+        """Is the leaf next, since its work arrived after idleness?"""
+        return path in self._woken and path in self and self._may_borrow(path)
 
     def charge(self, path: Path, amount: float) -> None:
         """The leaf was served that much; less than nothing gives back what it was charged too much."""
@@ -303,10 +279,3 @@ class Shares:
             for child in [c for c in parent.children.values() if c.name not in parent.active]:
                 if child.tag <= parent.clock:
                     del parent.children[child.name]
-
-
-def _works_without(node: _Node, name: str) -> bool:
-    """Has it work, itself or below, but for what is under that name?"""
-    if node.name == name:
-        return False
-    return not node.active or any(_works_without(child, name) for child in node.active.values())

@@ -28,7 +28,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.bids import Bids
-from orchestrator.headroom import BACKFILL, Room, headroom_of, spares
+from orchestrator.headroom import ALL_OPEN, KEPT, Room, headroom_of, shared_as, spares
 from orchestrator.shares import BORROW, Path, Shares
 
 DEFAULT_POOL = "default"
@@ -103,8 +103,8 @@ class Slots:
         self._pools: dict[str, str] = {}
         #: RunActor -> what its leases were charged until it tells what it did with them: pool, leaf, seconds
         self._advanced: dict[str, list[tuple[str, Path, float]]] = {}
-        #: pool -> when bidders were compared last
-        self._compared_s: dict[str, float] = {}
+        #: pool, and whether its kept slots -> when bidders were compared last
+        self._compared_s: dict[tuple[str, bool], float] = {}
         self._contended_until_s = 0.0
         self._lease = 0
         #: RunActor -> lease it got last: of those alike, who was served longest ago comes first
@@ -128,10 +128,6 @@ class Slots:
         """Give no more work to the worker; its holder is asked to yield."""
         if worker in self.slots:
             self.slots[worker].draining = True
-
-    def keep_free(self, by_pool: Mapping[str, int]) -> None:
-        """So many slots of each pool are not for backfills from now on; leases that are too many are asked back."""
-        self._headroom = headroom_of(by_pool)
 
     def adopt(self, holder: str, worker: str, lease: int, now_s: float, kept: bool = False) -> None:
         """A holder told of a lease that an earlier scheduler gave."""
@@ -157,10 +153,19 @@ class Slots:
     def _in(self, pool: str) -> Bids:
         bids = self._bids.get(pool)
         if bids is None:
-            bids = self._bids[pool] = Bids(Shares(self._by_name, self._wakes))
-            for path, weight in self._weights.items():
-                bids.shares.weigh(path, weight)
+            bids = self._bids[pool] = Bids(self._new_tree(), None if self._headroom is None else self._new_tree())
         return bids
+
+    def _new_tree(self) -> Shares:
+        shares = Shares(self._by_name, self._wakes)
+        for path, weight in self._weights.items():
+            shares.weigh(path, weight)
+        return shares
+
+    def _trees(self) -> dict[str, Shares]:
+        """Every tree, as it is called where slot time is told."""
+        out = {pool: bids.shares for pool, bids in self._bids.items()}
+        return out | {shared_as(pool, True): b.kept for pool, b in self._bids.items() if b.kept is not None}
 
     def release(self, holder: str, worker: str, lease: int) -> None:
         """The holder gives the slot back; an old or foreign lease changes nothing."""
@@ -205,18 +210,22 @@ class Slots:
         """Set the weight of a tenant, or of a leaf, in every pool."""
         if self._weights.get(path, 1.0) != weight:
             self._weights[path] = weight
-            for bids in self._bids.values():
-                bids.shares.weigh(path, weight)
+            for tree in self._trees().values():
+                tree.weigh(path, weight)
 
     def served(self, holder: str, by_leaf: Mapping[Path, float]) -> None:
         """`holder` has used that many seconds of slots since it told last; paths begin with the pool."""
         self._settle(holder)
-        for (pool, *leaf), seconds in by_leaf.items():
-            self._in(pool).shares.charge(tuple(leaf), seconds)
+        for (name, *leaf), seconds in by_leaf.items():
+            self._charge(name, tuple(leaf), seconds)
 
     def _settle(self, holder: str) -> None:
-        for pool, leaf, seconds in self._advanced.pop(holder, ()):
-            self._in(pool).shares.charge(leaf, -seconds)
+        for name, leaf, seconds in self._advanced.pop(holder, ()):
+            self._charge(name, leaf, -seconds)
+
+    def _charge(self, name: str, leaf: Path, seconds: float) -> None:
+        pool = name.removesuffix(KEPT)
+        self._in(pool).tree(kept=pool != name).charge(leaf, seconds)
 
     def contended(self, now_s: float) -> bool:
         """Do leaves compete, or did they a moment ago? `contended` holders tell what they were served."""
@@ -230,7 +239,7 @@ class Slots:
 
     def leads(self) -> dict[Path, float]:
         """Pool and node -> by how much it is ahead of the sibling with work that is served least."""
-        return {(pool, *path): lead for pool, bids in self._bids.items() for path, lead in bids.shares.leads().items()}
+        return {(name, *path): lead for name, tree in self._trees().items() for path, lead in tree.leads().items()}
 
     def share(self, leaf: Path) -> float:
         """What the leaf gets of the default pool while all who want slots now go on to."""
@@ -253,21 +262,22 @@ class Slots:
         for pool, count in Counter(slot.pool for slot in self.slots.values()).items():
             if pool in wanted:
                 self._bids[pool].shares.borrow = BORROW * count
-        rooms = None if self._headroom is None else {pool: self._room(pool) for pool in wanted}
+        rooms = {pool: self._room(pool) for pool in wanted}
         for slot in free:
-            room = rooms[slot.pool] if rooms is not None else None
-            bid = self._next(self._bids[slot.pool], held, takes, None if room is None or room.open > 0 else BACKFILL)
+            kept, bid = False, None
+            for kept in rooms[slot.pool].kinds:
+                if (bid := self._next(self._bids[slot.pool], held, takes, kept)) is not None:
+                    break
             if bid is not None:
                 holder, leaf = bid
-                self._charge_ahead(slot.pool, holder, leaf)
+                self._charge_ahead(slot.pool, holder, leaf, kept)
                 self._bids[slot.pool].take_one(holder, leaf)
                 if not self.wants(holder):
                     self._pools.pop(holder, None)
                 held[holder] += 1
-                kept = room is not None and room.kept > 0 and not spares(leaf)
                 out.append(self._lease_to(holder, slot, leaf, now_s, kept))
-                if rooms is not None and room is not None:
-                    rooms[slot.pool] = room.less(kept)
+                if self._headroom is not None:
+                    rooms[slot.pool] = rooms[slot.pool].less(kept)
         return out
 
     def spare(self, holder: str, now_s: float, backfill: bool = False) -> Grant | None:
@@ -279,8 +289,8 @@ class Slots:
         if not needs_any and self._headroom is None:
             return None
         slot = next((slot for slot in self._free() if slot.pool == DEFAULT_POOL), None)
-        if slot is None or self._headroom is None:
-            return None if slot is None else self._lease_to(holder, slot, None, now_s)
+        if slot is None:
+            return None
         room = self._room(DEFAULT_POOL)
         if not backfill and room.kept > 0 and (needs_any or self._lacks_kept(holder)):
             return self._lease_to(holder, slot, None, now_s, kept=True)
@@ -301,29 +311,30 @@ class Slots:
         return tuple(lease for slot, lease in slots if slot is not None and slot.lease == lease and slot.kept)
 
     def _room(self, pool: str) -> Room:
-        assert self._headroom is not None, "every slot is for any work"
+        if self._headroom is None:
+            return ALL_OPEN
         mine = [slot for slot in self.slots.values() if slot.pool == pool and not slot.draining]
         leased = Counter(slot.kept for slot in mine if slot.holder)
         return self._headroom.room(pool, len(mine), leased[False], leased[True])
 
     def _next(
-        self, bids: Bids, held: Mapping[str, int], takes: Callable[[str], bool] | None, without: str | None
+        self, bids: Bids, held: Mapping[str, int], takes: Callable[[str], bool] | None, kept: bool
     ) -> tuple[str, Path] | None:
         def order(holder: str) -> tuple[int, int, str]:
             return held.get(holder, 0), self._served.get(holder, 0), holder
 
-        bid = bids.next(order, without)
+        bid = bids.next(order, kept)
         while bid is not None and takes is not None and not takes(bid[0]):
             self._withdraw(bid[0])
-            bid = bids.next(order, without)
+            bid = bids.next(order, kept)
         return bid
 
-    def _charge_ahead(self, pool: str, holder: str, leaf: Path) -> None:
-        shares = self._bids[pool].shares
+    def _charge_ahead(self, pool: str, holder: str, leaf: Path, kept: bool) -> None:
+        shares = self._bids[pool].tree(kept)
         if shares.contended:
             shares.charge(leaf, QUANTUM_S)
             actor = holder.partition("\n")[0]  # a claim's name begins with its RunActor's
-            self._advanced.setdefault(actor, []).append((pool, leaf, QUANTUM_S))
+            self._advanced.setdefault(actor, []).append((shared_as(pool, kept), leaf, QUANTUM_S))
 
     def _free(self) -> Iterator[Slot]:
         return (slot for slot in self.slots.values() if slot.holder is None and not slot.draining)
@@ -346,16 +357,16 @@ class Slots:
             if not bids.demand:
                 continue
             asked = len(out)
-            for _ in range(self._missing(pool)):
-                slot = self._victim(pool)
-                if slot is None or self._keeps_s(slot, now_s) > 0:
-                    break
-                out.append(self._ask(slot))
+            for kept in self._kinds:
+                for _ in range(self._missing(pool, kept)):
+                    slot = self._victim(pool, kept)
+                    if slot is None or self._keeps_s(slot, now_s) > 0:
+                        break
+                    out.append(self._ask(slot))
             if self._headroom is not None:
-                misplaced = self._misplaced(pool, bids)
-                out += [self._ask(misplaced)] if misplaced is not None and self._aged_s(misplaced, now_s) <= 0 else []
+                out += [self._ask(slot) for slot in self._misplaced(pool, bids) if self._aged_s(slot, now_s) <= 0]
             if len(out) == asked and bids.shares.contended:
-                out += [self._ask(slot) for slot in self._unfair(pool, bids, now_s)]
+                out += [self._ask(slot) for kept in self._kinds for slot in self._unfair(pool, bids, kept, now_s)]
         return out
 
     def ask_back(self, worker: str, lease: int) -> Yield | None:
@@ -368,115 +379,98 @@ class Slots:
     def next_review_s(self, now_s: float) -> float | None:
         """Seconds until `yields` may answer more although nothing happened; None when it cannot."""
         wanted = [pool for pool, bids in self._bids.items() if bids.demand]
-        victims = [self._victim(pool) for pool in wanted if self._missing(pool) > 0]
-        at = [self._keeps_s(slot, now_s) for slot in victims if slot is not None]
+        missing = [(pool, kept) for pool in wanted for kept in self._kinds if self._missing(pool, kept) > 0]
+        at = [self._keeps_s(slot, now_s) for where in missing if (slot := self._victim(*where)) is not None]
         if self._headroom is not None:
-            misplaced = [self._misplaced(pool, self._bids[pool]) for pool in wanted]
-            at += [self._aged_s(slot, now_s) for slot in misplaced if slot is not None]
+            at += [self._aged_s(slot, now_s) for pool in wanted for slot in self._misplaced(pool, self._bids[pool])]
         return min(at, default=None)
 
-    def _unfair(self, pool: str, bids: Bids, now_s: float) -> list[Slot]:
+    @property
+    def _kinds(self) -> tuple[bool, ...]:
+        """Of slots: open ones, and kept ones if there may be some."""
+        return (False,) if self._headroom is None else (False, True)
+
+    def _unfair(self, pool: str, bids: Bids, kept: bool, now_s: float) -> list[Slot]:
         """Slots to move to who bids for the leaf that is served least."""
-        if now_s < self._compared_s.get(pool, -QUANTUM_S) + QUANTUM_S:
+        if now_s < self._compared_s.get((pool, kept), -QUANTUM_S) + QUANTUM_S:
             return []
         theirs: dict[str, list[Slot]] = {}
-        leaf = bids.shares.least(bids.wanting)
-        useless = self._headroom is not None and spares(leaf)
         for slot in self.slots.values():
-            if slot.pool == pool and slot.holder and not slot.draining:
+            if slot.pool == pool and slot.holder and not slot.draining and slot.kept == kept:
                 if slot.yielding:
                     return []
-                if not (useless and slot.kept):
-                    theirs.setdefault(slot.holder, []).append(slot)
+                theirs.setdefault(slot.holder, []).append(slot)
+        leaf = bids.least(kept)
+        if leaf is None:
+            return []
         taker = min(bids.wanting[leaf], key=lambda h: (len(theirs.get(h, ())), h))
         count, slack = len(theirs.get(taker, ())), SLACK_S * sum(map(len, theirs.values()))
         moves: list[tuple[float, int, str]] = []
         for holder, slots in theirs.items():
             if holder == taker:
                 continue
-            lead = self._lead(bids, holder, slots, leaf)
+            lead = self._lead(bids, kept, holder, slots, leaf)
             if lead > slack:
                 moves.append((lead, 1, holder))
             elif len(slots) > 2 * count + 1:
                 moves.append((lead, (len(slots) - count) // 4 or 1, holder))
         if not moves:
-            self._compared_s[pool] = now_s
+            self._compared_s[pool, kept] = now_s
             return []
         _, number, giver = max(moves)
         old = [slot for slot in sorted(theirs[giver], key=lambda s: s.since_s) if now_s - slot.since_s >= QUANTUM_S]
         if old:
-            self._compared_s[pool] = now_s
+            self._compared_s[pool, kept] = now_s
         return old[:number]
 
     @staticmethod
-    def _lead(bids: Bids, holder: str, slots: list[Slot], leaf: Path) -> float:
+    def _lead(bids: Bids, kept: bool, holder: str, slots: list[Slot], leaf: Path) -> float:
         """By how much all that `holder` has to do is ahead of `leaf`; what it has, if it wants nothing more."""
         mine = bids.demand.get(holder) or {slot.leaf for slot in slots if slot.leaf is not None}
-        return min((bids.shares.lead(own, leaf) for own in mine), default=0.0)
+        leads = [bids.tree(kept).lead(own, leaf) for own in mine if not (kept and spares(own))]
+        return min(leads, default=0.0)
 
     def _surplus(self) -> Iterator[Slot]:
-        """Leases that are more than there may be of their kind, since slots were lost, or are kept since a while ago.
-
-        The newest ones, and those of nobody that waits for them.
-        """
+        """Leases that are more than there may be of their kind, since slots were lost, or more are kept than before."""
         for pool in {slot.pool for slot in self.slots.values()}:
             room = self._room(pool)
             for kept, over in ((False, -room.open), (True, -room.kept)):
-                leased = [s for s in self.slots.values() if s.holder and s.pool == pool and s.kept == kept]
-                going = sum(slot.yielding for slot in leased if not slot.draining)
-                staying = [slot for slot in leased if not slot.yielding and not slot.draining]
+                leased = [slot for slot in self._leased(pool, kept) if not slot.draining]
+                staying = [slot for slot in leased if not slot.yielding]
+                going = len(leased) - len(staying)
                 yield from sorted(staying, key=lambda s: -s.lease)[: max(0, over - going)]
 
-    def _misplaced(self, pool: str, bids: Bids) -> Slot | None:
+    def _misplaced(self, pool: str, bids: Bids) -> list[Slot]:
         """While slots are idle that backfills may not have, and some wait: an open one that something else was given.
 
-        The oldest; None while one is being given back.
+        The oldest; none while one is being given back.
         """
         room = self._room(pool)
         if room.open > 0 or room.open + room.kept <= 0 or not any(map(spares, bids.wanting)):
-            return None
-        leased = [s for s in self.slots.values() if s.holder and s.pool == pool and not s.kept and not s.draining]
+            return []
+        leased = [slot for slot in self._leased(pool, kept=False) if not slot.draining]
         if any(slot.yielding for slot in leased):
-            return None
+            return []
         others = [slot for slot in leased if slot.leaf is None or not spares(slot.leaf)]
-        return min(others, key=lambda slot: slot.lease, default=None)
+        return sorted(others, key=lambda slot: slot.lease)[:1]
 
-    def _missing(self, pool: str) -> int:
-        """Holders that wait without a slot, less the slots that are being given back."""
-        coming = [slot for slot in self.slots.values() if slot.yielding and not slot.draining and slot.pool == pool]
-        if self._useless_kept(pool):
-            coming = [slot for slot in coming if not slot.kept]
-        return len(self._without(pool)) - len(coming)
+    def _leased(self, pool: str, kept: bool) -> Iterator[Slot]:
+        return (slot for slot in self.slots.values() if slot.holder and slot.pool == pool and slot.kept == kept)
 
-    def _without(self, pool: str) -> list[str]:
-        """Who waits without a slot, and would get the next one; of others it would be taken for nothing."""
-        holders = {slot.holder for slot in self.slots.values()}
+    def _missing(self, pool: str, kept: bool) -> int:
+        """Holders that wait without a slot, and would get the next one, less the slots that are being given back."""
         bids = self._bids[pool]
-        without = [holder for holder in bids.demand if holder not in holders]
-        if not without or not bids.shares.contended:
-            return without
-        least = {bids.shares.least(bids.wanting)}
-        if self._headroom is not None and (rest := [leaf for leaf in bids.wanting if not spares(leaf)]):
-            least.add(bids.shares.least(rest))
-        return [holder for holder in without if any(bids.is_due(leaf, least) for leaf in bids.demand[holder])]
+        holders = {slot.holder for slot in self.slots.values()}
+        waiting = [holder for holder in bids.demand if holder not in holders]
+        if waiting and (kept or bids.shares.contended):
+            least = bids.least(kept)
+            waiting = [holder for holder in waiting if least is not None and bids.are_due(holder, least, kept)]
+        return len(waiting) - sum(slot.yielding and not slot.draining for slot in self._leased(pool, kept))
 
-    def _useless_kept(self, pool: str) -> bool:
-        """Would none of those that wait without a slot be helped by a kept one?"""
-        if self._headroom is None:
-            return False
-        demand = self._bids[pool].demand
-        return all(spares(leaf) for holder in self._without(pool) for leaf in demand[holder])
-
-    def _victim(self, pool: str) -> Slot | None:
+    def _victim(self, pool: str, kept: bool) -> Slot | None:
         """The lease to be given back first: of whoever has most, the oldest."""
         held = Counter(slot.holder for slot in self.slots.values())
-        useless = self._useless_kept(pool)
-        leased = [
-            slot
-            for slot in self.slots.values()
-            if slot.holder and slot.pool == pool and not slot.yielding and not slot.draining
-            if not (useless and slot.kept)
-        ]
+        leased = [slot for slot in self._leased(pool, kept) if not slot.yielding and not slot.draining]
         return max(leased, key=lambda s: (held[s.holder], -s.since_s), default=None)
 
     def _keeps_s(self, slot: Slot, now_s: float) -> float:

@@ -1,8 +1,9 @@
 """A large backfill beside a cron and three tenants, in virtual time with the real shells.
 
-Tasks take 25 to 35 ms on 64 worker slots, or 24 where they have limits; messages and the journal take their time, too
+Tasks take 25 to 35 ms on 64 worker slots, or 24, or 4; messages and the journal take their time, too
 (`world_wire.py`). Tenant `a` weighs 1 and has the backfill, a cron of every minute, and ten runs by hand a second;
-`b` weighs 2 and `c` weighs 1, and both have more ready tasks than they can ever get done.
+`b` weighs 2 and `c` weighs 1, and both have more ready tasks than they can ever get done: of runs by hand, or of
+backfills where those leave slots free.
 
 What is measured: of each run of the cron and by hand, the seconds from when it was due (its minute; the request) to the
 start of its task's code, before there is any load and beside it. Runs by hand are nearly all of them: a cron fires once
@@ -23,6 +24,7 @@ import pytest
 
 from orchestrator import codec
 from orchestrator.definition import Definition, TaskSpec
+from orchestrator.headroom import spares
 from orchestrator.messages import Assignment, RunContext
 from orchestrator.ports import TENANT_SHARES
 from orchestrator.views import Trigger
@@ -56,6 +58,11 @@ class Course:
 SMALL = Course(windows=4_000, workers=64, idle_s=6.0, settle_s=2.0, loaded_s=5.0)
 LIMITED = Course(windows=2_000, workers=24, idle_s=6.0, settle_s=2.0, loaded_s=8.0, limited=True)
 LARGE = Course(windows=10_000, workers=64, idle_s=70.0, settle_s=5.0, loaded_s=12.0)
+#: with headroom
+FEW = Course(windows=1_000, workers=4, idle_s=6.0, settle_s=2.0, loaded_s=10.0, others_backfill=True, headroom=1)
+SOME = replace(FEW, windows=4_000, workers=24)
+MANY = replace(LARGE, others_backfill=True, headroom=1)
+KEPT_LIMITED = replace(LIMITED, others_backfill=True, headroom=1)
 
 
 def _dag(
@@ -76,6 +83,8 @@ class Story:
     #: (tenant, run type) -> seconds for which its tasks ran
     used_s: dict[tuple[str, str], float] = field(default_factory=dict)
     windows_done: int = 0
+    #: most tasks of backfills at a time
+    backfills: int = 0
 
     def part(self, *names: str) -> float:
         """Of all seconds, those of the tenant, or of its runs of that type."""
@@ -93,6 +102,9 @@ class Meter(Mischief):
     clock: Callable[[], float] = float
     #: run -> when the code of its first task began
     began_s: dict[str, float] = field(default_factory=dict)
+    #: when tasks of backfills end that are under way, and the most there were
+    ends_s: list[float] = field(default_factory=list)
+    backfills: int = 0
 
     def began(self, _worker: str, task: Assignment, run: RunContext | None) -> None:
         """It is drawn for this attempt next."""
@@ -103,6 +115,10 @@ class Meter(Mischief):
     def draw(self, rng: Random) -> Behaviour:
         takes_s = rng.choice(TAKES_S)
         self.used_s[self.now] += takes_s  # type: ignore[assignment]  # a Counter of seconds
+        if self.now[1] == "backfill":
+            now_s = self.clock()
+            self.ends_s = [*(each for each in self.ends_s if each > now_s), now_s + takes_s]
+            self.backfills = max(self.backfills, len(self.ends_s))
         return Behaviour(takes_s)
 
 
@@ -141,7 +157,7 @@ class Fair:
         self.story.loaded_s = self._start_delays()
         self.story.used_s = dict(self.meter.used_s)
         done = [run for run in self.journal.runs.values() if run.parent and run.state == "succeeded"]
-        self.story.windows_done = len(done)
+        self.story.windows_done, self.story.backfills = len(done), self.meter.backfills
         return self.story
 
     async def _define(self) -> None:
@@ -212,13 +228,21 @@ def story(course: Course, seed: int = 0) -> Story:
 
 
 def longest_wait_s(course: Course) -> float:
-    """What a run by hand waits for a slot at most, as docs/fairness.md says, beside all that goes on here."""
+    """What a run by hand waits for a slot at most, as docs/fairness.md says, beside all that goes on here.
+
+    That is for an open slot, among all, or for a kept one, among those that are not of backfills.
+    """
     leaves = [
         (t, c, d) for t, c, d in (("a", "scheduled", "cron"), ("a", "manual", "hand"), ("a", "backfill", "filled"))
     ]
-    leaves += [("b", "manual", "wide"), ("c", "manual", "wide")]
+    kind = "backfill" if course.others_backfill else "manual"
+    leaves += [("b", kind, "wide"), ("c", kind, "wide")]
     weights = {("b",): 2.0, ("a", "scheduled"): 4.0, ("a", "manual"): 4.0}
-    return bound(weights, leaves, ("a", "manual", "hand"), course.workers, max(TAKES_S))
+    hand, takes_s = ("a", "manual", "hand"), max(TAKES_S)
+    longest_s = bound(weights, leaves, hand, course.workers - course.headroom, takes_s)
+    if not course.headroom:
+        return longest_s
+    return min(longest_s, bound(weights, [leaf for leaf in leaves if not spares(leaf)], hand, course.headroom, takes_s))
 
 
 def measured(course: Course) -> Story:
@@ -227,7 +251,8 @@ def measured(course: Course) -> Story:
     print(
         f"{len(told.loaded_s)} starts, p95 {p95(told.idle_s) * 1e3:.1f} ms idle, {p95(told.loaded_s) * 1e3:.1f} ms "
         f"loaded, longest {max(told.loaded_s) * 1e3:.1f} ms (bound {longest_wait_s(course) * 1e3:.1f} ms + idle); "
-        f"parts { {tenant: round(told.part(tenant), 4) for tenant in WEIGHTS} }; windows done {told.windows_done}"
+        f"parts { {tenant: round(told.part(tenant), 4) for tenant in WEIGHTS} }; windows done {told.windows_done}; "
+        f"slots used {sum(told.used_s.values()) / course.loaded_s:.2f} of {course.workers}"
     )
     assert told.windows_done < course.windows, "nothing was left to compete with"
     assert max(told.loaded_s) <= longest_wait_s(course) + max(told.idle_s)
@@ -241,6 +266,22 @@ def test_a_large_backfill_starves_nobody_and_is_not_starved(course: Course) -> N
         assert told.part(tenant) == pytest.approx(weight / 4, rel=0.05), tenant
     assert p95(told.loaded_s) < 2 * p95(told.idle_s)
     assert told.part("a", "backfill") > 0.2, "it has all that its tenant's other runs leave"
+
+
+@pytest.mark.parametrize(
+    "course",
+    [FEW, *(pytest.param(each, marks=pytest.mark.slow) for each in (SOME, MANY, KEPT_LIMITED))],
+    ids=["few", "some", "many", "limited"],
+)
+def test_a_run_finds_a_slot_that_backfills_left_free_and_those_have_the_others_by_weight(course: Course) -> None:
+    told = measured(course)
+    assert p95(told.loaded_s) < 2 * p95(told.idle_s)
+    assert told.backfills == course.workers - course.headroom, "all but the headroom, and never more"
+    backfills_s = {tenant: told.used_s[tenant, "backfill"] for tenant in WEIGHTS}
+    print(f"backfills {backfills_s}")
+    for tenant, weight in WEIGHTS.items():
+        due = pytest.approx(weight / 4, rel=0.1 if course.limited else 0.05)
+        assert backfills_s[tenant] / sum(backfills_s.values()) == due, tenant
 
 
 @pytest.mark.slow

@@ -142,3 +142,63 @@ def test_a_task_that_was_offered_twice_alone_makes_one_batch() -> None:
     run = hosted("a", tasks=1)
     run.run.ready.append(run.run.ready[0])
     assert Stage(run).turns(5) == {"run_a_d": 1}
+
+
+# ── seats that are kept from backfills ──
+
+
+class TwoSeats(OneSeat):
+    """One that is kept, and one that is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = Seat("k", "i", 2, kept=True)
+        self.seats["k"] = self.kept
+
+    def with_room(self) -> list[Seat]:
+        return [self.kept, self.seat]
+
+
+def a_window(tenant: str, dag_id: str = "d", **changes: object) -> HostedRun:
+    """A run of a backfill that has begun."""
+    definition = a_dag(*(a_task(f"t{n}", type="core.sleep") for n in range(60)), dag_id=dag_id, **changes)
+    history = [
+        created(f"run_{tenant}_{dag_id}", tenant=tenant, dag_id=dag_id, parent="run_b"),
+        e.RunStarted(AT, 1),
+    ]
+    return HostedRun(runs.fold(history, versions(definition)))
+
+
+def batches(stage: Stage) -> dict[str, set[str]]:
+    """Worker -> runs of its next batch."""
+    made = stage.ready.compose(stage.crew, begin)  # type: ignore[arg-type]  # the part of it that is asked
+    return {sending.seat.worker: set(sending.runs) for sending in made}
+
+
+def test_a_kept_seat_gets_no_task_of_a_backfill_and_does_not_keep_others_from_theirs() -> None:
+    stage = Stage(a_window("a"))
+    stage.crew = TwoSeats()
+    assert stage.ready.only_backfills
+    assert batches(stage) == {"w": {"run_a_d"}}
+    stage.ready.look(a_window("b"))
+    assert batches(stage).keys() == {"w"}, "nor one of several"
+
+
+def test_a_kept_seat_does_the_others_by_turns_that_its_open_neighbour_does_not_count() -> None:
+    stage = Stage(a_window("a"), hosted("b"), hosted("c"), competing=True)
+    stage.crew = TwoSeats()
+    turns = [batches(stage) for _ in range(8)]
+    assert not stage.ready.only_backfills
+    kept = [next(iter(turn["k"])) for turn in turns]
+    assert sorted(kept) == ["run_b_d"] * 4 + ["run_c_d"] * 4
+    assert {run for turn in turns for run in turn["w"]} == {"run_a_d", "run_b_d", "run_c_d"}
+
+
+def test_a_kept_seat_with_a_need_gets_no_task_of_a_backfill_either() -> None:
+    need = Need("default", (("d/a/d", 1),))
+    window, other = a_window("a", max_active_tasks=1), hosted("a", max_active_tasks=1)
+    window.run.run_id = "run_window"
+    for waiting, turns in (((window,), {}), ((window, other), {"run_a_d": 2})):
+        stage = Stage(*waiting, need=need)
+        stage.crew.seat.kept = True
+        assert stage.turns(2) == turns

@@ -29,7 +29,7 @@ class Books:
         self.shares = Shares()
         self.shares.arrive(A)
         self.shares.arrive(B)
-        self.time = SlotTime(self.shares, BoundWork())
+        self.time = SlotTime(self.shares, BoundWork(), Shares())
         if competing:
             self.time.take_leads(there({A: 0.0}), 0.0)
 
