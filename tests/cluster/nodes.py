@@ -148,5 +148,5 @@ def _add(process: subprocess.Popen[str], folder: Path, shape: Shape) -> dict[str
 def serving(cluster: Cluster, options: Sequence[str] = ()) -> Iterator[Server]:
     """An orchestrator on that cluster for the length of a `with` block."""
     joined = ("--address", cluster.address, *options)
-    with live.serving(joined, environ=cluster.environ, code=(TASKS,)) as server:
+    with live.serving(joined, environ=cluster.environ, code=(TASKS,), timeout_s=180) as server:
         yield server

@@ -76,7 +76,7 @@ def test_a_lost_node_costs_the_attempts_on_it_and_nothing_else(cluster: Cluster,
     assert 1 <= len(late) <= 2 * CPUS, late
     again = [at - killed for at in load.requeued()]
     print(f"they were queued again after {', '.join(f'{s:.2f}' for s in again)} s")
-    assert max(again) < 3.0  # how soon Ray tells depends on the load of the machine
+    assert max(again) < 5.0  # how soon Ray tells depends on the load of the machine
     print(f"{len(late)} of {TASKS} tasks needed another attempt; {redone} had begun on the lost node")
     cluster.start(Shape(lost, CPUS))
     took_s = until(lambda: at_work(server, 2 * CPUS), 120)
