@@ -8,7 +8,7 @@ A control plane is the supervisor, scheduler and RunActors of one Ray cluster. T
 replaced by a new one; the second *stands by*: it answers, and accepts what is durable, but decides nothing.
 
 Time is that of the journal's server alone, so clocks of machines do not matter. What makes it safe is not time but the
-*term*, which grows whenever the lease goes to another plane: epochs are taken within a term, and the journal refuses
+*term*, which grows whenever the lease changes hands: epochs are taken within a term, and the journal refuses
 what is decided under epochs of a former one (`commit.lua`). So a plane that was paused, and believes that it is still in
 charge, is harmless; time only says when somebody else may try. `scripts/claim_plane.lua` and `release_plane.lua` are
 these rules in the journal, held to them by a test.
@@ -31,7 +31,7 @@ class Lease(msgspec.Struct, frozen=True):
 
     #: "" = nobody
     plane: str = ""
-    #: grows with each change of hands; 0 = nobody ever was
+    #: grows whenever somebody comes to be in charge, or is not any more; 0 = nobody ever was
     term: int = 0
     since_ms: int = 0
     #: until then it is the plane's, or kept for `wanted`; 0 = for ever, or for nobody
@@ -91,7 +91,7 @@ def release(lease: Lease, plane: str, now_ms: int) -> Lease:
     if lease.plane != plane:
         return lease
     kept_ms = now_ms + KEPT_MS if lease.wanted else 0
-    return Lease(term=lease.term, until_ms=kept_ms, span_ms=KEPT_MS if lease.wanted else 0, wanted=lease.wanted)
+    return Lease(term=lease.term + 1, until_ms=kept_ms, span_ms=KEPT_MS if lease.wanted else 0, wanted=lease.wanted)
 
 
 def may_decide(lease: Lease, plane: str) -> bool:

@@ -6,7 +6,7 @@ local after = lease
 if lease.plane == plane then
   local kept = lease.wanted ~= ''
   after = {
-    plane = '', term = lease.term, since_ms = 0, until_ms = kept and clock_ms() + KEPT_MS or 0,
+    plane = '', term = lease.term + 1, since_ms = 0, until_ms = kept and clock_ms() + KEPT_MS or 0,
     span_ms = kept and KEPT_MS or 0, seat = '', url = '', wanted = lease.wanted,
   }
 end
