@@ -23,6 +23,11 @@ CONTROL_S = 3.0
 TELL_S = 5.0
 
 
+def this_plane() -> str:
+    """Id of this control plane: there is one in a Ray cluster, and all its processes are of one session."""
+    return str(ray.get_runtime_context().get_session_name())
+
+
 class RayPeers:
     """`peers.Peers` over Ray."""
 

@@ -1,4 +1,4 @@
-"""The journal as one control plane sees it: it keeps the lease of who is in charge, and gives epochs to that plane alone.
+"""The journal as one control plane sees it: with the lease of who is in charge, and epochs for that plane alone.
 
     plane   hash, the fields of `planes.Lease`; `owner:<actor>` has the `term` under which its epoch was taken
 

@@ -4,9 +4,9 @@
                              ├ refused ──▶ stand by: the supervisor alone, so nobody decides anything
                              └ lost, or somebody asked to take over ──▶ end the cast, release, end this process
 
-To stand by is to have no cast: what does not exist decides nothing, and needs no switch in every actor. After a loss the
-process ends, and Ray starts it again as one that stands by; so nothing here is ever undone. A plane that cannot reach
-the journal goes on: nobody else can reach it to take over either, and what it decides is written there or not at all.
+To stand by is to have no cast: what does not exist decides nothing, and needs no switch in every actor. After a loss
+the process ends, and Ray starts it again as one that stands by; so nothing here is ever undone. A plane that cannot
+reach the journal goes on: what it decides is written there or not at all.
 
 The embedded journal is its data directory's, and so can have one plane only: nothing is kept there, `enter` takes it.
 

@@ -52,6 +52,9 @@ class Settings:
     #: where the journal really answers; `up` fills it in once that server runs
     journal_url: str = _setting("", secret=True)
 
+    #: which data directory this server has; `up` fills it in
+    plane_seat: str = _setting("")
+
     # -- sizes of the cast
     run_actors_max: int = _setting(2, "ORCHESTRATOR_RUN_ACTORS_MAX")
     #: worker slots of pool `default`; 0 = one per CPU
@@ -247,6 +250,10 @@ class Settings:
     def with_journal(self, url: str) -> Settings:
         """The same settings, now that the journal answers at `url`."""
         return dataclasses.replace(self, journal_url=url)
+
+    def with_seat(self, seat: str) -> Settings:
+        """The same settings, on a data directory of that id."""
+        return dataclasses.replace(self, plane_seat=seat)
 
     def with_secret_key(self, key: str) -> Settings:
         """The same settings with the key under which secrets are stored."""

@@ -23,8 +23,7 @@ from actors.attempt_log import RedisLogSink
 from actors.batched import Batched
 from actors.cache_sweeper import CacheSweeper
 from actors.clock import Clock
-from actors.directory import TELL_S, RayPeers
-from actors.journal import Journal
+from actors.directory import TELL_S, RayPeers, this_plane
 from actors.kubernetes_actor import KubernetesActor
 from actors.kubernetes_cluster import Cluster
 from actors.names import (
@@ -42,6 +41,8 @@ from actors.names import (
 from actors.orchestrator_actor import OrchestratorActor
 from actors.plan_keeper import PlanKeeper
 from actors.plan_store import PlanStore
+from actors.plane_journal import PlaneJournal
+from actors.plane_keeper import PlaneKeeper, claim_of, enter
 from actors.retention import Retention
 from actors.run_actor import RunActor
 from actors.scheduler_actor import SchedulerActor
@@ -83,7 +84,7 @@ class _OwnerOfRuns(RunActor):
     async def __init__(self, name: str, settings: dict[str, Any]) -> None:  # type: ignore[misc]  # Ray awaits it
         process.settle()
         made = Settings.from_dict(settings)
-        super().__init__(name, Journal(made.journal_url), RayPeers(), Clock(), made)
+        super().__init__(name, open_journal(made), RayPeers(), Clock(), made)
         self.start()
 
     def on_crash(self) -> None:
@@ -107,7 +108,7 @@ class SchedulerProcess(SchedulerActor):
     async def __init__(self, name: str, settings: dict[str, Any]) -> None:  # type: ignore[misc]  # Ray awaits it
         process.settle()
         made = Settings.from_dict(settings)
-        super().__init__(Journal(made.journal_url), RayPeers(), Clock(), made)
+        super().__init__(open_journal(made), RayPeers(), Clock(), made)
         self.start()
 
     def on_crash(self) -> None:
@@ -123,8 +124,21 @@ class SupervisorProcess(Supervisor):
     async def __init__(self, name: str, settings: dict[str, Any]) -> None:  # type: ignore[misc]  # Ray awaits it
         process.settle()
         made = Settings.from_dict(settings)
-        journal, peers = Journal(made.journal_url), RayPeers()
+        journal, peers = open_journal(made), RayPeers()
         super().__init__(RayStage(made), peers, journal, made)
+        self._planes: PlaneKeeper | None = None
+        if made.embedded:  # nobody else can have that journal
+            self._begin(journal, peers, made)
+            return
+        self.stands_by = True
+        end_cast = partial(asyncio.to_thread, end_all_but, SUPERVISOR)
+        begin = partial(self._begin, journal, peers, made)
+        self._planes = PlaneKeeper(journal, claim_of(made, this_plane()), begin, end_cast, process.end)
+        self._planes.start()
+
+    def _begin(self, journal: PlaneJournal, peers: RayPeers, made: Settings) -> None:
+        """This control plane is in charge."""
+        self.stands_by = False
         self.start()
         store = PlanStore(Path(made.plans_root))
         self._keeper = PlanKeeper(journal, peers, store, Clock(), made, self.dismiss)
@@ -141,7 +155,13 @@ class SupervisorProcess(Supervisor):
 
     async def wake_archiver(self, _blob: bytes) -> None:
         """Somebody wants runs to leave for the archive."""
+        self.check_in_charge()
         self._archiver.wake()
+
+    async def take_over(self, _blob: bytes) -> None:
+        """Whoever is in charge is asked to hand over to this control plane."""
+        if self._planes is not None:
+            self._planes.take_over()
 
     def __repr__(self) -> str:
         return SUPERVISOR
@@ -243,6 +263,10 @@ class RayControlPlane:
         """It looks for sweeps that are wanted."""
         await self._peers.tell(SUPERVISOR, "wake_archiver", b"")
 
+    async def take_over(self) -> None:
+        """The supervisor asks for the lease."""
+        await self._peers.tell(SUPERVISOR, "take_over", b"")
+
     async def gateway(self, ward: str, request: bytes, patience_s: float = 5.0) -> bytes:
         """A request to a part of the gateway, and its answer; those with little patience go together."""
         if patience_s > TELL_S:
@@ -314,6 +338,11 @@ class RayStage:
         embedded.ensure_running(self._settings.home)
 
 
+def open_journal(settings: Settings) -> PlaneJournal:
+    """The journal as actors of this Ray cluster see it."""
+    return PlaneJournal(settings.journal_url, this_plane())
+
+
 def _create(kind: type, name: str, settings: Settings, concurrency: int = 10_000) -> Any:
     made: Any = ray.remote(kind).options(name=name, max_concurrency=concurrency, **_CONTROL)
     return made.remote(name, settings.to_dict())
@@ -334,12 +363,22 @@ def _create_worker(name: str, pool: str, settings: Settings) -> Any:
 
 
 def start(settings: Settings) -> None:
-    """The whole cast exists and answers. Raises Unavailable when it does not within START_S."""
+    """The cast exists and answers: all of it, or the supervisor of a control plane that stands by.
+
+    Raises Unavailable when it does not within START_S.
+    """
     RayStage(settings).end(HANDLERS)  # one that outlived its server has the code of then
+    if not asyncio.run(enter(settings, this_plane())):
+        _await([_create(SupervisorProcess, SUPERVISOR, settings)])
+        return
     handles = [_create(SupervisorProcess, SUPERVISOR, settings), _create(SchedulerProcess, SCHEDULER, settings)]
     handles += [_create_outside(GATEWAY, settings)] if settings.works_outside else []
     handles += [_create(RunActorProcess, run_actor_name(n), settings) for n in range(settings.run_actors_max)]
     handles += [_create_worker(worker_name("default", n), "default", settings) for n in range(settings.worker_count)]
+    _await(handles)
+
+
+def _await(handles: list[Any]) -> None:
     pings = [handle.ping.remote() for handle in handles]
     answered, missing = ray.wait(pings, num_returns=len(pings), timeout=START_S)
     if missing:
@@ -349,9 +388,14 @@ def start(settings: Settings) -> None:
 
 def stop() -> None:
     """Every actor of ours is gone: the supervisor first, so that nobody starts them again."""
+    end_all_but("")
+
+
+def end_all_but(kept: str) -> None:
+    """Every actor of ours but one is gone."""
     named: Any = ray.util.list_named_actors(all_namespaces=True)
     names = sorted((e["name"] for e in named if e["namespace"] == NAMESPACE), key=lambda n: n != SUPERVISOR)
-    for name in names:
+    for name in (each for each in names if each != kept):
         try:
             ray.kill(ray.get_actor(name, NAMESPACE), no_restart=True)
         except (ValueError, RayError):

@@ -111,6 +111,8 @@ class Supervisor:
         #: actor -> number of the last order about it; messages overtake one another
         self._orders: dict[str, int] = {}
         self._first = True
+        #: another control plane is in charge: nobody is started here
+        self.stands_by = False
         self._look = asyncio.Event()
         self._lock = asyncio.Lock()
         self._loop: asyncio.Task[None] | None = None
@@ -138,6 +140,7 @@ class Supervisor:
 
     async def open_gateway(self, _blob: bytes) -> None:
         """Somebody asks for the gateway: it exists from now on."""
+        self.check_in_charge()
         self._outside = True
         await self._phase(self._fill_gaps)
 
@@ -159,6 +162,11 @@ class Supervisor:
             del self._orders[next(iter(self._orders))]
         return True
 
+    def check_in_charge(self) -> None:
+        """Raises Unavailable while another control plane is in charge."""
+        if self.stands_by:
+            raise Unavailable("this control plane stands by: another one on the same journal is in charge")
+
     async def dismiss(self, name: str) -> None:
         """The actor beyond the standing ones ends for good."""
         self._extra.discard(name)
@@ -170,10 +178,11 @@ class Supervisor:
 
     async def workers(self, _blob: bytes) -> bytes:
         """JSON array of WorkerView."""
-        return codec.encode_workers(await self._views())
+        return codec.encode_workers(await self._views() if self._workers else [])
 
     async def scale(self, blob: bytes) -> bytes:
         """Let a pool have `n` workers; surplus ones finish what they do first. The workers then."""
+        self.check_in_charge()
         pool, n = codec.decode_scale(blob)
         if not re.fullmatch(POOL, pool):
             raise Invalid(f"{pool!r} is not the name of a pool", (("pool", f"must match {POOL}"),))
@@ -221,6 +230,8 @@ class Supervisor:
 
     async def _phase(self, phase: Callable[[], Awaitable[None]]) -> None:
         """One phase; whatever goes wrong in it is logged and met again in the next round."""
+        if self.stands_by:
+            return
         try:
             async with self._lock:
                 await phase()

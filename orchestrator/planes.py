@@ -8,10 +8,10 @@ A control plane is the supervisor, scheduler and RunActors of one Ray cluster. T
 replaced by a new one; the second *stands by*: it answers, and accepts what is durable, but decides nothing.
 
 Time is that of the journal's server alone, so clocks of machines do not matter. What makes it safe is not time but the
-*term*, which grows whenever the lease changes hands: epochs are taken within a term, and the journal refuses
-what is decided under epochs of a former one (`commit.lua`). So a plane that was paused, and believes that it is still in
-charge, is harmless; time only says when somebody else may try. `scripts/claim_plane.lua` and `release_plane.lua` are
-these rules in the journal, held to them by a test.
+*term*, which grows whenever the lease changes hands: epochs are taken within a term, and the journal refuses what is
+decided under epochs of a former one (`commit.lua`). So a plane that was paused, and believes itself in charge, is
+harmless; time only says when somebody else may try. `scripts/claim_plane.lua` and `release_plane.lua` are these rules
+in the journal, held to them by a test.
 
 Two designs were open: take over at once when somebody asks for it, or have the holder step down. The holder steps down:
 it ends its workers first, so that no task runs twice at the same time; if it is dead, its lease runs out anyway.
@@ -44,6 +44,14 @@ class Lease(msgspec.Struct, frozen=True):
     url: str = ""
     #: the plane that asked for it
     wanted: str = ""
+
+
+class PlaneView(msgspec.Struct, frozen=True):
+    """A plane, and who is in charge."""
+
+    plane: str
+    in_charge: bool
+    lease: Lease = Lease()
 
 
 class Claim(msgspec.Struct, frozen=True):

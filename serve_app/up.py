@@ -99,6 +99,7 @@ def serve(plan: Plan, say: Say, ready: Callable[[home.Server], None]) -> None:
     folder = Path(settings.home)
     with ExitStack() as ends, _interruptible(), home.claimed(folder):
         tokens = home.ensure_credentials(folder, settings.url)["tokens"]
+        settings = settings.with_seat(home.ensure_seat(folder))
         settings = settings if settings.secret_key else settings.with_secret_key(home.ensure_secret_key(folder))
         _check(settings, tokens)
         _check_extras(settings)
@@ -293,6 +294,7 @@ def _start(settings: Settings, server: home.Server, say: Say, ends: ExitStack) -
     if settings.embedded:
         ends.callback(_stop_journal, settings)
     ends.callback(_stop_ray)
+    ends.callback(_leave, settings, say)
     ends.callback(_stop_actors)
     with ThreadPoolExecutor(1) as pool:
         journal = pool.submit(_start_journal, settings, tell)
@@ -306,7 +308,7 @@ def _start(settings: Settings, server: home.Server, say: Say, ends: ExitStack) -
     rest.deploy(settings, ray_address)
     tell("supervisor, scheduler, run actors, workers and HTTP run")
     ends.callback(_part, settings, say)
-    tell(f"ready at {settings.url}")
+    tell(f"ready at {settings.url}{'' if settings.embedded else _standing(settings)}")
     return msgspec.structs.replace(server, ready=True, dashboard_url=dashboard_url, ray_address=ray_address)
 
 
@@ -363,6 +365,16 @@ def _part(settings: Settings, say: Say) -> None:
         time.sleep(_LAST_WORDS_S)
 
 
+def _standing(settings: Settings) -> str:
+    """Who does the work, when that is somebody else."""
+    from serve_app.api_client import Api
+
+    with Api(settings.url, None) as api:
+        _, told = api.root("/ready")
+    holder = told.get("in_charge") or {}
+    return f", standing by: {holder.get('url', 'nobody')} is in charge" if told.get("standby") else ""
+
+
 def _stop_journal(settings: Settings) -> None:
     from actors import embedded
 
@@ -409,6 +421,20 @@ def _stop_actors() -> None:
         from actors import spawn
 
         spawn.stop()
+
+
+def _leave(settings: Settings, say: Say) -> None:
+    """Another control plane on the same journal may be in charge at once."""
+    import ray
+
+    if settings.embedded or not ray.is_initialized():
+        return
+    from actors import directory, plane_keeper
+
+    try:
+        asyncio.run(plane_keeper.leave(settings, directory.this_plane()))
+    except OrchestratorError as error:
+        say(f"the lease has to run out: {error}")
 
 
 def _stop_http() -> None:

@@ -49,6 +49,7 @@ from serve_app import map_instances
 from serve_app.ports import Expect, Observation
 from tests.fakes_archive import FakeArchive
 from tests.fakes_limits import FakeLimits
+from tests.fakes_planes import FakePlanes
 from tests.fakes_starters import FakeStarters
 
 T = TypeVar("T")
@@ -108,6 +109,11 @@ class FakeGateway:
     )
 
     @property
+    def planes(self) -> FakePlanes:
+        """Who is in charge."""
+        return self._planes
+
+    @property
     def archive(self) -> FakeArchive:
         """Runs that left."""
         return FakeArchive(self._check, self._runs, self.sweeps)
@@ -119,6 +125,7 @@ class FakeGateway:
 
     def __post_init__(self) -> None:
         self._waiting = FakeWaiting(self)
+        self._planes = FakePlanes(self._check)
         self._starters = FakeStarters(self._check, self._trigger, self._once, self._definitions, EPOCH)
 
     # -- what tests do to it

@@ -5,13 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from orchestrator import planes
 from orchestrator.errors import JournalUnavailable
-from orchestrator.planes import Claim, Lease
+from orchestrator.planes import Claim, Lease, PlaneView
 from tests.fakes_journal import MemoryJournal
 
 if TYPE_CHECKING:
     from orchestrator.ports import Journal
+
+
+class FakePlanes:
+    """`serve_app.ports.Planes`: a plane that is in charge unless told otherwise."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        #: raises when the system is to be broken
+        self._check = check
+        self.seen = PlaneView("here", in_charge=True, lease=Lease("here", 1, 1_000))
+
+    async def view(self) -> PlaneView:
+        self._check()
+        return self.seen
+
+    async def standby(self) -> PlaneView | None:
+        return None if self.seen.in_charge else self.seen
+
+    async def take_over(self) -> PlaneView:
+        self._check()
+        if not self.seen.in_charge:
+            lease = msgspec.structs.replace(self.seen.lease, wanted=self.seen.plane)
+            self.seen = msgspec.structs.replace(self.seen, lease=lease)
+        return self.seen
 
 
 class MemoryPlanes:

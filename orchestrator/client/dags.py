@@ -37,6 +37,7 @@ from orchestrator.client.shapes import (
     DagsLog,
     DagsMapInstance,
     DagsPlan,
+    DagsPlane,
     DagsPreview,
     DagsPublished,
     DagsRun,
@@ -415,6 +416,19 @@ def sweep_archive(older_than_s: int, to: str | None = None, *, key: str | None =
 def list_sweeps() -> Script[list[DagsSweepView]]:
     """What is under way to the archive, and what went there last; the latest first."""
     return part(get(f"{BASE}/archive"), "items")
+
+
+# -- control planes
+
+
+def plane() -> Script[DagsPlane]:
+    """Which control plane is in charge of the journal, and whether it is the one asked."""
+    return get(f"{BASE}/plane")
+
+
+def take_over(*, key: str | None = None) -> Script[DagsPlane]:
+    """Let the server asked be in charge; this does not wait."""
+    return _post("/plane/takeover", None, key)
 
 
 # -- inside

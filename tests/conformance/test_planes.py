@@ -1,4 +1,4 @@
-"""The lease in the journal's scripts is the rule of `orchestrator/planes.py`, and fences what a former plane decides."""
+"""The lease in the journal's scripts follows `orchestrator/planes.py`, and fences what a former plane decides."""
 
 from __future__ import annotations
 

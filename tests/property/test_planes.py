@@ -2,8 +2,8 @@
 
 Each is the real keeper with a cast of one: an owner that takes an epoch and commits. A plane may be paused at any
 instant, which holds up whatever it waits for; what it asks of the journal may be lost before or after it took effect.
-At every accepted commit the plane is the one in charge; and once the weather clears up, one plane, and no other, decides
-within a bounded time.
+At every accepted commit the plane is the one in charge; and once the weather clears up, one plane, and no other,
+decides within a bounded time.
 """
 
 from __future__ import annotations
@@ -90,9 +90,7 @@ class Plane:
         with suppress(JournalUnavailable):
             await self._road(lambda: self.view.claim_lease(first))
         while True:
-            self.keeper = PlaneKeeper(
-                self, Claim(self.name, seat=self.seat), self._begin, self._end_cast, lambda: None
-            )
+            self.keeper = PlaneKeeper(self, Claim(self.name, seat=self.seat), self._begin, self._end_cast, lambda: None)
             await self.keeper.run()
             await asyncio.sleep(self.sky.rng.uniform(0.1, 2.0))
 
@@ -116,7 +114,7 @@ class Plane:
     async def _travel(self) -> None:
         rng = self.sky.rng
         await asyncio.sleep(rng.uniform(0.0, 0.05))
-        while self.paused_until_s > self.sky.now_s:
+        while self.paused_until_s > self.sky.now_s:  # noqa: ASYNC110 (a pause may end sooner)
             await asyncio.sleep(min(0.5, self.paused_until_s - self.sky.now_s))
         if rng.random() < self.sky.lost:
             raise JournalUnavailable("lost")
@@ -241,7 +239,7 @@ async def until(holds: Callable[[], bool], within_s: float) -> float:
     """Seconds until it held."""
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    while not holds():  # noqa: ASYNC110
+    while not holds():
         assert loop.time() - begun < within_s, "too late"
         await asyncio.sleep(0.01)
     return loop.time() - begun

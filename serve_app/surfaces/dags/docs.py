@@ -12,12 +12,13 @@ from serve_app.problems import STATUS, Kind
 from serve_app.surfaces.dags import archive_models as a
 from serve_app.surfaces.dags import models as m
 from serve_app.surfaces.dags import paging, parse, words
+from serve_app.surfaces.dags import plane_models as pl
 from serve_app.surfaces.dags import starter_models as s
 from serve_app.surfaces.dags import waiting_models as w
 
 Json = dict[str, Any]
 
-_ANSWERS = m.ANSWERS | w.ANSWERS | s.ANSWERS | a.ANSWERS
+_ANSWERS = m.ANSWERS | w.ANSWERS | s.ANSWERS | a.ANSWERS | pl.ANSWERS
 _BODIES = m.BODIES | w.BODIES | s.BODIES | a.BODIES
 
 _PROBLEM_EXAMPLES = {
@@ -132,12 +133,14 @@ def operations() -> dict[str, Json]:
         "delete_limit": _get((_limit(),), m.DagsLimitDeleted, Kind.NOT_FOUND),
         "sweep_archive": _post((), a.DagsSweep, a.DagsSweepView, problems=_OF_READS),
         "list_sweeps": _get((), a.DagsSweepList, Kind.NOT_FOUND),
+        "show_plane": _get((), pl.DagsPlane, Kind.NOT_FOUND),
+        "take_over": _command((), pl.DagsPlane),
     }
 
 
 def components() -> Json:
     """Schemas and the security scheme that the operations refer to."""
-    every = dict.fromkeys(each for module in (m, s, w, a) for each in vars(module).values() if _is_model(each))
+    every = dict.fromkeys(each for module in (m, s, w, a, pl) for each in vars(module).values() if _is_model(each))
     template = "#/components/schemas/{model}"
     _, definitions = models_json_schema([(each, "validation") for each in every], ref_template=template)
     scheme = {"type": "http", "scheme": "bearer", "description": "a token with scope client or admin"}

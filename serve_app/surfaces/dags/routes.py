@@ -29,6 +29,7 @@ from serve_app.surfaces.dags import docs, words
 from serve_app.surfaces.dags.answers import JSON, require
 from serve_app.surfaces.dags.archive_handlers import ArchiveHandlers
 from serve_app.surfaces.dags.handlers import Handlers
+from serve_app.surfaces.dags.plane_handlers import PlaneHandlers
 from serve_app.surfaces.dags.starter_handlers import StarterHandlers
 from serve_app.surfaces.dags.waiting_handlers import WaitingHandlers
 
@@ -84,6 +85,8 @@ ENDPOINTS = (
     ("DELETE", "/limits/{name}", "admin", "delete_limit"),
     ("POST", "/archive", "admin", "sweep_archive"),
     ("GET", "/archive", "admin", "list_sweeps"),
+    ("GET", "/plane", "client", "show_plane"),
+    ("POST", "/plane/takeover", "admin", "take_over"),
 )
 
 _log = logging.getLogger(__name__)
@@ -103,6 +106,7 @@ class DagsSurface:
             WaitingHandlers(gateway.waiting, options),
             StarterHandlers(gateway.starters, options),
             ArchiveHandlers(gateway.archive, options),
+            PlaneHandlers(gateway.planes),
             self._handlers,
         )
         self._tokens = tokens
