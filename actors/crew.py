@@ -33,6 +33,8 @@ TARGET_S = 0.02
 BATCH_MAX = 256
 #: a batch that runs this much longer than expected gives back what has not started
 PATIENCE_S = 0.03
+#: timers may fire so much too early
+_EARLY_S = 0.05
 #: (run id, task, attempt)
 Key = tuple[str, str, int]
 
@@ -58,7 +60,9 @@ class Batch:
     silent_at_s: dict[Key, float] = field(default_factory=dict)
     taken_back: bool = False
     timer: asyncio.TimerHandle | None = None
-    pings_missed: int = 0
+    #: when its worker was last asked for a sign of life, and last gave one
+    asked_s: float = 0.0
+    heard_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -114,9 +118,9 @@ class Crew:
         self._peers = peers
         self._post = post
         self._grace_s = settings.cancel_grace_s
-        #: seconds between pings of a worker that is silent, and pings it may miss
+        #: seconds between pings of a worker that is silent, and seconds it may be silent
         self._ping_s = settings.worker_ping_s
-        self._pings_missed_max = max(1, round(settings.worker_lease_s / settings.worker_ping_s))
+        self._lease_s = settings.worker_lease_s
         self._number = 0
         self.seats: dict[str, Seat] = {}
         #: worker -> batches whose reports are durable, to be told with the next one, whatever seat it has then
@@ -353,13 +357,14 @@ class Crew:
             self._time_out(seat, batch)
             if batch.silent_at_s:
                 await self._listen(seat, batch)
-            if _now() - batch.sent_s >= self._ping_s:
+            if _now() - batch.asked_s >= self._ping_s:
+                batch.asked_s = _now()
                 await self._peers.control(seat.worker, "ping")
-            batch.pings_missed = 0
+                batch.heard_s = _now()
         except WorkerGone as gone:
-            batch.pings_missed += 1
-            _log.warning("%s (%d of %d)", gone, batch.pings_missed, self._pings_missed_max)
-            if batch.pings_missed >= self._pings_missed_max:
+            silent_s = _now() - batch.heard_s
+            _log.warning("%s (silent for %.1f of %.1f s)", gone, silent_s, self._lease_s)
+            if silent_s >= self._lease_s - _EARLY_S:
                 self._lost(seat)
                 await self._end(seat.worker)
         if batch.number in seat.batches:
@@ -369,7 +374,8 @@ class Crew:
         now = _now()
         elapsed = now - batch.sent_s
         limits = [limit.run_s - elapsed for key, limit in batch.open.items() if key not in batch.overdue]
-        return max(0.01, min([self._ping_s, *limits, *(at - now for at in batch.silent_at_s.values())]))
+        ping_s = batch.asked_s + self._ping_s - now
+        return max(0.01, min([ping_s, *limits, *(at - now for at in batch.silent_at_s.values())]))
 
     async def _take_back(self, seat: Seat, batch: Batch) -> None:
         batch.taken_back = True
@@ -413,7 +419,7 @@ class Crew:
 
 def _batch(number: int, open_: dict[Key, Limit], expected_s: float) -> Batch:
     now = _now()
-    batch = Batch(number, open_, now, expected_s)
+    batch = Batch(number, open_, now, expected_s, asked_s=now, heard_s=now)
     for key, limit in open_.items():
         if limit.silence_s is not None:
             batch.silent_at_s[key] = now + limit.silence_s

@@ -20,6 +20,8 @@ GATEWAY_PARTS = (JOBS, PIPELINES, WEBHOOKS)
 HANDLERS = "handlers-0"
 #: before the number of an in-cluster runner
 RUNNER = "ray-"
+#: before pool and number of a worker
+WORKER = "worker-"
 
 
 def run_actor_name(number: int) -> str:
@@ -29,12 +31,12 @@ def run_actor_name(number: int) -> str:
 
 def worker_name(pool: str, number: int) -> str:
     """Name of the n-th worker of a pool."""
-    return f"worker-{pool}-{number}"
+    return f"{WORKER}{pool}-{number}"
 
 
 def pool_of(worker: str) -> str:
     """The pool of the worker of that name."""
-    return worker.removeprefix("worker-").rsplit("-", 1)[0]
+    return worker.removeprefix(WORKER).rsplit("-", 1)[0]
 
 
 def own_actor_name(run_id: str) -> str:

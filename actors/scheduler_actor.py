@@ -61,9 +61,10 @@ HELLO_S = 3.0
 ACTED_AFTER_S = 30.0
 #: seconds until a supervisor that did not answer is asked again
 ROSTER_AGAIN_S = 1.0
-#: how often a lost worker is asked whether it is back, and for how long
+#: how often a lost worker is asked whether it is back: at first, then (it waits for room, or for a new node), and when
 RETURN_CHECK_S = 0.05
-RETURN_MAX_S = 120.0
+RETURN_CHECK_LATER_S = 2.0
+RETURN_LATER_AFTER_S = 10.0
 
 
 @dataclass(slots=True)
@@ -507,13 +508,13 @@ class SchedulerActor(Living):
 
     async def _welcome(self, worker: str) -> None:
         """Add the worker's slot as soon as it answers; Ray may be starting it (again)."""
-        deadline_s = self._clock.monotonic() + RETURN_MAX_S
+        later_s = self._clock.monotonic() + RETURN_LATER_AFTER_S
         try:
-            while worker in self._workers and self._clock.monotonic() < deadline_s:
+            while worker in self._workers:
                 try:
                     incarnation = await self._peers.control(worker, "ping")
                 except WorkerGone:
-                    await asyncio.sleep(RETURN_CHECK_S)
+                    await asyncio.sleep(RETURN_CHECK_S if self._clock.monotonic() < later_s else RETURN_CHECK_LATER_S)
                     continue
                 self._slots.add(worker, self._workers[worker], incarnation)
                 self._guard.worker_there(worker, incarnation)
@@ -521,7 +522,6 @@ class SchedulerActor(Living):
                     self._slots.drain(worker)
                 self._wake.set()
                 return
-            _log.error("worker %s did not come back within %.0f s", worker, RETURN_MAX_S)
         finally:
             self._returning.discard(worker)
 

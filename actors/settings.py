@@ -8,6 +8,7 @@ default. Import stays light: every actor process reads this module.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -57,7 +58,7 @@ class Settings:
 
     # -- sizes of the cast
     run_actors_max: int = _setting(2, "ORCHESTRATOR_RUN_ACTORS_MAX")
-    #: worker slots of pool `default`; 0 = one per CPU
+    #: worker slots of pool `default`; 0 = one per CPU, of a cluster that we join: one per CPU of its worker nodes
     workers: int = _setting(0, "ORCHESTRATOR_WORKERS")
     api_replicas: int = _setting(1, "ORCHESTRATOR_API_REPLICAS")
 
@@ -243,6 +244,11 @@ class Settings:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
+    @property
+    def fingerprint(self) -> str:
+        """Tells one orchestrator from another on the same cluster; says nothing about what it is made from."""
+        return hashlib.sha256(f"{self.home}\0{self.journal_url}".encode()).hexdigest()[:16]
+
     def path(self, *parts: str) -> Path:
         """A path inside the data directory."""
         return Path(self.home, *parts)
@@ -254,6 +260,10 @@ class Settings:
     def with_seat(self, seat: str) -> Settings:
         """The same settings, on a data directory of that id."""
         return dataclasses.replace(self, plane_seat=seat)
+
+    def with_workers(self, number: int) -> Settings:
+        """The same settings with so many workers to start with."""
+        return dataclasses.replace(self, workers=number)
 
     def with_secret_key(self, key: str) -> Settings:
         """The same settings with the key under which secrets are stored."""

@@ -17,7 +17,7 @@ from zlib import crc32
 import ray
 from ray.exceptions import RayError
 
-from actors import embedded, process
+from actors import embedded, placement, process
 from actors.archiver import Archiver
 from actors.attempt_log import RedisLogSink
 from actors.batched import Batched
@@ -153,6 +153,10 @@ class SupervisorProcess(Supervisor):
         self._archiver = Archiver(journal, Clock(), made)
         self._archiver.start()
 
+    async def whose(self) -> str:
+        """Fingerprint of the settings that say whose actors these are."""
+        return self._settings.fingerprint
+
     async def wake_archiver(self, _blob: bytes) -> None:
         """Somebody wants runs to leave for the archive."""
         self.check_in_charge()
@@ -188,7 +192,7 @@ class WorkerProcess(WorkerActor):
 
     def __init__(self, name: str, pool: str, settings: dict[str, Any]) -> None:
         process.settle()
-        super().__init__(name, settings, notes=RayNotes())
+        super().__init__(name, settings, notes=RayNotes(), node_id=ray.get_runtime_context().get_node_id())
         self._where = f"{name} ({pool})"
 
     def __repr__(self) -> str:
@@ -344,7 +348,8 @@ def open_journal(settings: Settings) -> PlaneJournal:
 
 
 def _create(kind: type, name: str, settings: Settings, concurrency: int = 10_000) -> Any:
-    made: Any = ray.remote(kind).options(name=name, max_concurrency=concurrency, **_CONTROL)
+    options = _CONTROL | placement.options(name, settings)
+    made: Any = ray.remote(kind).options(name=name, max_concurrency=concurrency, **options)
     return made.remote(name, settings.to_dict())
 
 
@@ -359,7 +364,8 @@ def _create_outside(name: str, settings: Settings) -> Any:
 def _create_worker(name: str, pool: str, settings: Settings) -> Any:
     # Ray's own types do not know this keyword
     made = ray.remote(concurrency_groups={"control": CONTROL_THREADS})(WorkerProcess)  # type: ignore[call-overload]
-    return made.options(name=name, **_CONTROL).remote(name, pool, settings.to_dict())
+    options = _CONTROL | placement.options(name, settings)
+    return made.options(name=name, **options).remote(name, pool, settings.to_dict())
 
 
 def start(settings: Settings) -> None:
@@ -374,8 +380,9 @@ def start(settings: Settings) -> None:
     handles = [_create(SupervisorProcess, SUPERVISOR, settings), _create(SchedulerProcess, SCHEDULER, settings)]
     handles += [_create_outside(GATEWAY, settings)] if settings.works_outside else []
     handles += [_create(RunActorProcess, run_actor_name(n), settings) for n in range(settings.run_actors_max)]
-    handles += [_create_worker(worker_name("default", n), "default", settings) for n in range(settings.worker_count)]
-    _await(handles)
+    workers = [_create_worker(worker_name("default", n), "default", settings) for n in range(settings.worker_count)]
+    # on a cluster a worker may have to wait for room
+    _await(handles if settings.ray_address else handles + workers)
 
 
 def _await(handles: list[Any]) -> None:
@@ -384,6 +391,16 @@ def _await(handles: list[Any]) -> None:
     if missing:
         raise Unavailable(f"{len(missing)} of {len(pings)} control actors did not start within {START_S:.0f} s")
     ray.get(answered)
+
+
+def whose() -> str | None:
+    """Fingerprint of the orchestrator that has its actors on the cluster; None = there is none that could tell."""
+    try:
+        supervisor: Any = ray.get_actor(SUPERVISOR, NAMESPACE)
+        fingerprint: Any = ray.get(supervisor.whose.remote(), timeout=NOTE_S)
+    except (RayError, ValueError):
+        return None
+    return str(fingerprint)
 
 
 def stop() -> None:

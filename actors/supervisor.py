@@ -29,6 +29,7 @@ from actors.names import (
     KUBERNETES,
     RUNNER,
     SCHEDULER,
+    WORKER,
     is_own_actor,
     pool_of,
     run_actor_name,
@@ -103,6 +104,8 @@ class Supervisor:
         #: worker -> pool
         self._workers: dict[str, str] = {}
         self._draining: set[str] = set()
+        #: workers that have answered; on a cluster others may wait for room
+        self._met: set[str] = set()
         #: RunActors beyond the standing ones
         self._extra: set[str] = set()
         self._told: Roster | None = None
@@ -280,7 +283,7 @@ class Supervisor:
             present = await asyncio.to_thread(self._stage.present)
         self._extra |= {name for name in present if is_own_actor(name)}
         self._outside = self._outside or GATEWAY in present
-        alive = {name: pool_of(name) for name in present if name.startswith("worker-")}
+        alive = {name: pool_of(name) for name in present if name.startswith(WORKER)}
         self._workers = alive or {worker_name("default", n): "default" for n in range(self._settings.worker_count)}
 
     async def _retire(self) -> None:
@@ -290,6 +293,7 @@ class Supervisor:
         for name in [n for n in self._draining if states.get(n) != "draining_busy" and n in self._workers]:
             del self._workers[name]
             self._draining.discard(name)
+            self._met.discard(name)
             await asyncio.to_thread(self._stage.end, name)
 
     async def _tell_scheduler(self) -> None:
@@ -321,10 +325,11 @@ class Supervisor:
 
     async def _view(self, name: str, pool: str, state: str) -> WorkerView:
         try:
-            node, pid = await self._peers.control(name, "where")
+            node, pid, node_id = await self._peers.control(name, "where")
         except WorkerGone:
-            return WorkerView(name, pool, "lost")
-        return WorkerView(name, pool, "draining" if name in self._draining else state, node, pid)
+            return WorkerView(name, pool, "lost" if name in self._met else "starting")
+        self._met.add(name)
+        return WorkerView(name, pool, "draining" if name in self._draining else state, node, pid, node_id)
 
 
 def _number(worker: str) -> int:

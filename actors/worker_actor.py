@@ -35,7 +35,7 @@ REASONS = ("cancelled", "timed_out", "stalled")
 
 
 class WorkerActor:
-    """One worker slot. `logs` and `notes` default to the journal and to nowhere."""
+    """One worker slot on the node of that id. `logs` and `notes` default to the journal and to nowhere."""
 
     def __init__(
         self,
@@ -44,10 +44,12 @@ class WorkerActor:
         *,
         logs: LogSink | None = None,
         notes: NoteSink | None = None,
+        node_id: str = "",
     ) -> None:
         values = Settings.from_dict(settings)
         clock = Clock()
         self._name = name
+        self._node_id = node_id
         self._incarnation = clock.token()[:12]
         self._book = BatchBook(clock.monotonic)
         self._executor = Executor(
@@ -106,9 +108,9 @@ class WorkerActor:
         """The incarnation of this process."""
         return self._incarnation
 
-    def where(self) -> tuple[str, int]:
-        """Host name and process id."""
-        return socket.gethostname(), os.getpid()
+    def where(self) -> tuple[str, int, str]:
+        """Host name, process id and the id of Ray's node."""
+        return socket.gethostname(), os.getpid(), self._node_id
 
     def _run(self, batch: Batch, exchange: Exchange) -> None:
         runs = {run.run_id: run for run in exchange.runs}

@@ -398,8 +398,11 @@ class WorkerView(msgspec.Struct, frozen=True):
     pool: str
     #: starting | idle | busy | draining | lost
     state: str
+    #: host name
     node: str = ""
     pid: int = 0
+    #: of Ray's node
+    node_id: str = ""
 
 
 class LimitView(msgspec.Struct, frozen=True):

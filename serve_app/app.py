@@ -33,6 +33,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp
 
+from actors import placement
 from actors.clock import Clock as SystemClock
 from actors.hosted import milliseconds
 from actors.process import log, logs_json
@@ -250,7 +251,7 @@ def deployment(
         max_ongoing_requests=20_000,
         graceful_shutdown_timeout_s=5,
         health_check_period_s=5,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, **placement.control_options(settings)},
         logging_config={
             "enable_access_log": False,
             "log_level": "WARNING",

@@ -38,6 +38,9 @@ PlanHash = Annotated[str | None, typer.Option(help="Do exactly what the dry run 
 Reprocess = Annotated[str, typer.Option(help="Windows that ran already: none, failed or completed.")]
 Limit = Annotated[int, typer.Option(min=1, help="At most this many.")]
 
+#: characters of a node's id that tell it from others
+_NODE_ID_SHOWN = 12
+
 starting = group("Start runs.")
 dags = group("DAG definitions.")
 runs = group("Runs and backfills.")
@@ -564,8 +567,9 @@ def _show_workers(session: Session, answer: Json) -> None:
     if session.as_json:
         screen.print_json(answer)
         return
-    columns = ("worker_id", "pool", "state", "node", "pid")
-    screen.print_table(columns, ([each.get(column) for column in columns] for each in answer["items"]))
+    columns = ("worker_id", "pool", "state", "node", "node_id", "pid")
+    items = ({**each, "node_id": str(each.get("node_id", ""))[:_NODE_ID_SHOWN]} for each in answer["items"])
+    screen.print_table(columns, ([each.get(column) for column in columns] for each in items))
 
 
 # ------------------------------------------------------------------ shared

@@ -32,9 +32,12 @@ class Deployer:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def deploy(self, settings: Settings, ray_address: str) -> None:
-        """Actors run and `GET /ready` answers 200 once this returns. Raises Unavailable."""
-        order = json.dumps({"settings": settings.to_dict(), "address": ray_address})
+    def deploy(self, settings: Settings, ray_address: str, environment: dict[str, str]) -> None:
+        """Actors run and `GET /ready` answers 200 once this returns. Raises Unavailable.
+
+        They and what they start find `environment` in theirs, beside that of the node.
+        """
+        order = json.dumps({"settings": settings.to_dict(), "address": ray_address, "environment": environment})
         try:
             _, told = self._process.communicate(order, timeout=DEPLOY_S)
         except subprocess.TimeoutExpired:
@@ -70,7 +73,8 @@ def main() -> None:
 
     order: dict[str, Any] = json.load(sys.stdin)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    ray.init(order["address"], namespace="orchestrator", log_to_driver=False, logging_level=logging.ERROR)
+    told: dict[str, Any] = {"runtime_env": {"env_vars": order["environment"]}} if order["environment"] else {}
+    ray.init(order["address"], namespace="orchestrator", log_to_driver=False, logging_level=logging.ERROR, **told)
     settings = Settings.from_dict(order["settings"])
     with ThreadPoolExecutor(1) as pool:
         cast = pool.submit(spawn.start, settings)

@@ -38,7 +38,7 @@ from actors.settings import Settings
 from actors.span_export import installed
 from actors.token_files import plain_file_tokens
 from orchestrator.errors import Conflict, Invalid, OrchestratorError, Unavailable
-from serve_app import auth, deployer, edge, home
+from serve_app import auth, cluster, deployer, edge, home
 
 #: exit status of a server that refuses to start with these tokens on this address (sysexits' EX_CONFIG)
 REFUSED = 78
@@ -267,6 +267,11 @@ def _check(settings: Settings, tokens: dict[str, str]) -> None:
     auth.read_grants(os.environ, settings.path("credentials.json"), settings.more_tokens_path)
     if not all(tokens.values()):
         raise WeakTokens(f"{settings.path('credentials.json')} holds an empty token; remove the file for new ones")
+    if not settings.ray_address:
+        _check_port(settings)
+
+
+def _check_port(settings: Settings) -> None:
     with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -287,7 +292,9 @@ def _start(settings: Settings, server: home.Server, say: Say, ends: ExitStack) -
     if settings.pipelines_process_backend == "local":
         say("warning: PIPELINES_PROCESS_BACKEND=local lets whoever creates pipelines run commands as this user")
     os.environ.update(ray_environment(settings))
-    if not settings.ray_address:
+    if settings.ray_address:
+        cluster.reach(settings.ray_address)
+    else:
         # its admin socket lets anybody in: a short path (socket paths are limited) that nobody else may enter
         sockets = ends.enter_context(tempfile.TemporaryDirectory(prefix="orc-", dir="/tmp", ignore_cleanup_errors=True))
         os.environ.update(proxy_environment(Path(sockets)))
@@ -295,21 +302,39 @@ def _start(settings: Settings, server: home.Server, say: Say, ends: ExitStack) -
         ends.callback(_stop_journal, settings)
     ends.callback(_stop_ray)
     ends.callback(_leave, settings, say)
-    ends.callback(_stop_actors)
+    if not settings.ray_address:
+        ends.callback(_stop_actors)
     with ThreadPoolExecutor(1) as pool:
         journal = pool.submit(_start_journal, settings, tell)
         rest = ends.enter_context(deployer.prepared())
-        dashboard_url, ray_address = _start_ray(settings)
+        dashboard_url, ray_address = cluster.join(settings) if settings.ray_address else _start_ray(settings)
+        _take_signals()  # ray.init installs handlers of its own
         settings = journal.result()
         _publish_blueprints(settings, say)
         tell(f"Ray runs at {ray_address}" + (f", dashboard {dashboard_url}" if dashboard_url else ""))
-    if settings.ray_address:  # a cluster of our own takes Serve along, and faster
-        ends.callback(_stop_http)
-    rest.deploy(settings, ray_address)
+    environment: dict[str, str] = {}
+    if settings.ray_address:
+        settings, environment = _settle_on_cluster(settings, ends)
+        tell(f"{settings.workers} workers are wanted")
+    rest.deploy(settings, ray_address, environment)
     tell("supervisor, scheduler, run actors, workers and HTTP run")
     ends.callback(_part, settings, say)
     tell(f"ready at {settings.url}{'' if settings.embedded else _standing(settings)}")
     return msgspec.structs.replace(server, ready=True, dashboard_url=dashboard_url, ray_address=ray_address)
+
+
+def _settle_on_cluster(settings: Settings, ends: ExitStack) -> tuple[Settings, dict[str, str]]:
+    """The settings for the cluster that was joined, and the environment of our processes there. Raises Conflict.
+
+    From here on there is something of ours to end; before it would be what another server left, or runs.
+    """
+    cluster.check_vacant(settings)
+    if not cluster.serves():
+        _check_port(settings)
+    sockets = Path(tempfile.mkdtemp(prefix="orc-", dir="/tmp"))
+    ends.callback(_stop_actors)
+    ends.callback(cluster.stop_http, sockets)  # a cluster of our own takes Serve along, and faster
+    return cluster.sized(settings), cluster.environment(settings, proxy_environment(sockets))
 
 
 def _start_journal(settings: Settings, tell: Say) -> Settings:
@@ -382,11 +407,10 @@ def _stop_journal(settings: Settings) -> None:
 
 
 def _start_ray(settings: Settings) -> tuple[str | None, str]:
-    """Ray runs and we are connected: (dashboard URL, GCS address)."""
+    """A cluster of our own runs and we are connected: (dashboard URL, GCS address)."""
     import logging
 
-    if not settings.ray_address:
-        _ensure_ray_token(settings)
+    _ensure_ray_token(settings)
     import ray
 
     own: dict[str, Any] = {
@@ -396,8 +420,7 @@ def _start_ray(settings: Settings) -> tuple[str | None, str]:
         "object_store_memory": settings.object_store_memory_bytes,
     }
     options: dict[str, Any] = {"namespace": "orchestrator", "log_to_driver": False, "logging_level": logging.ERROR}
-    context: Any = ray.init(settings.ray_address or "local", **options, **({} if settings.ray_address else own))
-    _take_signals()  # ray.init installs handlers of its own
+    context: Any = ray.init("local", **options, **own)
     where = context.address_info
     return (f"http://{where['webui_url']}" if where.get("webui_url") else None), str(where["gcs_address"])
 
@@ -435,12 +458,6 @@ def _leave(settings: Settings, say: Say) -> None:
         asyncio.run(plane_keeper.leave(settings, directory.this_plane()))
     except OrchestratorError as error:
         say(f"the lease has to run out: {error}")
-
-
-def _stop_http() -> None:
-    from ray import serve as ray_serve
-
-    ray_serve.delete("orchestrator")
 
 
 def _deploy(dags: Path, folder: Path, say: Say) -> None:

@@ -105,7 +105,9 @@ class FakeGateway:
     _limits: dict[tuple[str, str], Limit] = field(default_factory=dict)
     sweeps: list[Sweep] = field(default_factory=list)
     _workers: dict[str, WorkerView] = field(
-        default_factory=lambda: {"worker-default-0": WorkerView("worker-default-0", "default", "idle", "n1", 42)}
+        default_factory=lambda: {
+            "worker-default-0": WorkerView("worker-default-0", "default", "idle", "n1", 42, "a1b2")
+        }
     )
 
     @property

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -219,6 +219,14 @@ def processes(home: Path) -> list[Process]:
     ours = {pid for pid in found if mark in _environment(pid).split(b"\0")}
     ours |= {process.pid for process in found.values() if is_journal_of(home, process)}
     ours.discard(os.getpid())
+    return below(ours, found)
+
+
+def below(pids: Set[int], found: Mapping[int, Process] | None = None) -> list[Process]:
+    """The processes `pids`, as far as they live, and all their descendants, of those in `found` (None = all)."""
+    if found is None:
+        found = {process.pid: process for process in _all_processes()}
+    ours = pids & found.keys()
     while more := {p.pid for p in found.values() if p.parent in ours} - ours:
         ours |= more
     return [found[pid] for pid in sorted(ours)]

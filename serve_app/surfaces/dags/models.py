@@ -548,7 +548,8 @@ class DagsWorker(BaseModel):
     worker_id: str
     pool: str
     state: str
-    node: str
+    node: str = Field(description="host name")
+    node_id: str = Field(description="of its node in Ray")
     pid: int
 
 

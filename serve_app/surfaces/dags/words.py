@@ -354,6 +354,7 @@ def worker(view: WorkerView) -> Json:
         "pool": view.pool,
         "state": view.state,
         "node": view.node,
+        "node_id": view.node_id,
         "pid": view.pid,
     }
 

@@ -919,7 +919,8 @@ async def test_a_stream_of_nothing_or_nobody_is_json(admin: httpx.AsyncClient, c
 
 async def test_workers_are_listed_scaled_and_drained(admin: httpx.AsyncClient) -> None:
     first = (await admin.get("/workers")).json()["items"][0]
-    assert first == {"worker_id": "worker-default-0", "pool": "default", "state": "idle", "node": "n1", "pid": 42}
+    where = {"node": "n1", "node_id": "a1b2", "pid": 42}
+    assert first == {"worker_id": "worker-default-0", "pool": "default", "state": "idle", **where}
     scaled = (await admin.post("/workers/scale", json={"n": 3})).json()["items"]
     assert [each["worker_id"] for each in scaled] == [f"worker-default-{number}" for number in range(3)]
     assert (await admin.post("/workers/worker-default-2/drain")).json()["state"] == "draining"
