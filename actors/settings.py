@@ -47,6 +47,9 @@ class Settings:
     dashboard_port: int = _setting(0, "ORCHESTRATOR_DASHBOARD_PORT")
     object_store_memory_bytes: int = _setting(200_000_000, "ORCHESTRATOR_OBJECT_STORE_MEMORY_BYTES")
 
+    #: where Ray's GCS of a cluster of our own keeps what it knows (`serve_app/gcs_keeper.py`)
+    gcs_storage: str = _setting("memory", "ORCHESTRATOR_GCS_STORAGE", words=("memory", "rocksdb"))
+
     # -- the journal
     #: a Redis >= 7 or Valkey kept by somebody else; empty = embedded Valkey under `home`
     redis_url: str = _setting("", "REDIS_URL", secret=True)

@@ -48,6 +48,8 @@ _log = logging.getLogger(__name__)
 
 #: seconds between looks
 RECONCILE_S = 2.0
+#: seconds a phase may take: Ray answers no question about actors while its GCS is away
+PHASE_S = 30.0
 #: workers a pool may have
 WORKERS_MAX = 512
 #: actors about which the last order is remembered
@@ -237,7 +239,7 @@ class Supervisor:
             return
         try:
             async with self._lock:
-                await phase()
+                await asyncio.wait_for(phase(), PHASE_S)
         except Exception:
             _log.exception("phase %s failed", getattr(phase, "__name__", phase))
 

@@ -38,7 +38,7 @@ from actors.settings import Settings
 from actors.span_export import installed
 from actors.token_files import plain_file_tokens
 from orchestrator.errors import Conflict, Invalid, OrchestratorError, Unavailable
-from serve_app import auth, cluster, deployer, edge, home
+from serve_app import auth, cluster, deployer, edge, gcs_keeper, home
 
 #: exit status of a server that refuses to start with these tokens on this address (sysexits' EX_CONFIG)
 REFUSED = 78
@@ -195,6 +195,7 @@ def ray_environment(settings: Settings) -> dict[str, str]:
         "RAY_maximum_gcs_destroyed_actor_cached_count": "10000",
         "RAY_task_events_max_num_task_in_gcs": "20000",
         **edge.serve_environment(),
+        **gcs_keeper.environment(settings),
     }
     if not settings.ray_address:
         values |= {
@@ -311,6 +312,8 @@ def _start(settings: Settings, server: home.Server, say: Say, ends: ExitStack) -
         _take_signals()  # ray.init installs handlers of its own
         settings = journal.result()
         _publish_blueprints(settings, say)
+        if not settings.ray_address:
+            ends.callback(gcs_keeper.keep(settings, say))
         tell(f"Ray runs at {ray_address}" + (f", dashboard {dashboard_url}" if dashboard_url else ""))
     environment: dict[str, str] = {}
     if settings.ray_address:
@@ -411,6 +414,7 @@ def _start_ray(settings: Settings) -> tuple[str | None, str]:
     import logging
 
     _ensure_ray_token(settings)
+    gcs_keeper.prepare(settings)
     import ray
 
     own: dict[str, Any] = {

@@ -12,7 +12,7 @@ from actors.peers import WorkerGone
 from actors.settings import Settings
 from actors.supervisor import Supervisor
 from orchestrator import codec
-from orchestrator.errors import ActorUnreachable, Invalid, JournalUnavailable
+from orchestrator.errors import ActorUnreachable, Invalid, JournalUnavailable, Unavailable
 from orchestrator.ports import OwnerRow, inbox
 
 OWN = "orchestrator:orch-1"
@@ -211,3 +211,19 @@ async def test_a_pool_of_any_good_name_is_scaled_and_read_back_from_its_workers(
     await after.scale(codec.encode_scale("gpu-big", 3))
     assert {"worker-gpu-big-0", "worker-gpu-big-1", "worker-gpu-big-2"} <= stage.names
     assert pool_of("worker-gpu-big-2") == "gpu-big"
+
+
+async def test_a_supervisor_that_stands_by_starts_nobody() -> None:
+    stage = FakeStage()
+    made = supervisor(stage)
+    made.stands_by = True
+    await made.ensure(asked(1))
+    assert stage.names == set()
+    with pytest.raises(Unavailable, match="stands by"):
+        await made.open_gateway(b"")
+    with pytest.raises(Unavailable, match="stands by"):
+        await made.scale(codec.encode_scale("default", 2))
+    assert codec.decode_workers(await made.workers(b"")) == []
+    made.stands_by = False
+    await made.ensure(asked(2))
+    assert "scheduler" in stage.names
