@@ -231,6 +231,8 @@ class RunView(msgspec.Struct, frozen=True):
     parent_task: str | None = None
     #: task -> the run that it called last; empty in lists
     children: dict[str, CalledView] = msgspec.field(default_factory=dict)
+    #: the Ray actor that has it now; "" = nobody needs to
+    actor: str = ""
 
 
 class MapInstance(msgspec.Struct, frozen=True):

@@ -102,12 +102,10 @@ def explained(address: str, error: Exception) -> OrchestratorError:
         return Invalid(
             f"the cluster at {address} runs other versions than this command: {facts}; install the same here"
         )
-    if type(error).__name__ == "AuthenticationError" or "authentication" in text.lower():
-        return Invalid(
-            f"the cluster at {address} wants its token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file"
-            f" that holds it ({text.splitlines()[0]})"
-        )
-    return Unavailable(f"cannot join the Ray cluster at {address}: {text.splitlines()[0]}")
+    return Unavailable(
+        f"cannot join the Ray cluster at {address}: {text.splitlines()[0]}. Is it the cluster's GCS that listens there,"
+        " and does it want a token? Then set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file that holds it"
+    )
 
 
 def check_head(node_id: str, nodes: Sequence[Node]) -> None:

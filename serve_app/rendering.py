@@ -68,6 +68,7 @@ def run_view(row: RunRow) -> RunView:
         sla_missed="" in row.sla_missed,
         tasks_sla_missed=tuple(filter(None, row.sla_missed)),
         timed_out=reason_of(row.error) if row.state == "timed_out" else None,
+        actor=row.owner,
     )
 
 

@@ -14,12 +14,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 from actors import embedded
 from actors.journal import Journal
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.definition import Definition
-from tests.dags_api import Api, fresh, task
+from orchestrator.ports import History
+from tests.dags_api import TERMINAL, Api, fresh, task
 from tests.invariants import check_history, check_row, check_versions
 from tests.live import Server
 
@@ -46,6 +49,7 @@ class Load:
     api: Api
     run_ids: tuple[str, ...]
     folder: Path
+    journal_url: str
 
     def marks(self) -> list[Mark]:
         """Every execution so far."""
@@ -58,35 +62,48 @@ class Load:
         until(lambda: len(self.marks()) >= number, timeout_s)
 
     def until_ended(self, timeout_s: float = 120) -> None:
-        """All runs have succeeded."""
+        """All runs have succeeded; an API that is away meanwhile comes back."""
         deadline = time.monotonic() + timeout_s
         for run_id in self.run_ids:
-            run = self.api.wait(run_id, timeout_s=max(1.0, deadline - time.monotonic()), every_s=0.2)
-            assert run["state"] == "success", run
+            until(lambda run_id=run_id: self._state(run_id) in TERMINAL, max(1.0, deadline - time.monotonic()), 0.2)
+            assert self._state(run_id) == "success", run_id
+
+    def _state(self, run_id: str) -> str:
+        try:
+            answer = self.api.get(f"/runs/{run_id}")
+        except httpx.TransportError:
+            return ""
+        return str(answer.json()["state"]) if answer.status_code == 200 else ""
 
     def check(self) -> dict[tuple[str, str], int]:
         """What the journal holds obeys every rule; (run, task) -> attempt whose result was accepted."""
-        return asyncio.run(self._check())
-
-    async def _check(self) -> dict[tuple[str, str], int]:
-        journal = Journal(embedded.ensure_running(self.server.home).url)
         accepted: dict[tuple[str, str], int] = {}
+        histories, definition = asyncio.run(self._read())
+        for found in histories:
+            run_id, events = found.row.run_id, check_versions(found.batches)
+            history = check_history(events, lambda _: definition)
+            check_row(found.row, dict.fromkeys(history.tasks, "d"), history)
+            done = [event for event in events if isinstance(event, e.TaskSucceeded)]
+            assert sorted(event.task for event in done) == sorted(history.tasks), f"{run_id}: a result twice"
+            accepted |= {(run_id, event.task): event.attempt for event in done}
+        return accepted
+
+    def requeued(self) -> list[float]:
+        """When attempts were given up as lost, and their tasks ready again, seconds since the epoch."""
+        histories, _ = asyncio.run(self._read())
+        events = [event for found in histories for event in check_versions(found.batches)]
+        return [each.at.timestamp() for each in events if isinstance(each, e.TaskRetrying) and each.lost]
+
+    async def _read(self) -> tuple[list[History], Definition]:
+        journal = Journal(self.journal_url)
         try:
-            for found in await journal.load(self.run_ids):
-                row = found.row
-                blob = await journal.definition(row.tenant, row.dag_id, row.dag_version)
-                assert blob is not None
-                definition = codec.decode_definition(blob)
-                events = check_versions(found.batches)
-                history = check_history(events, _always(definition))
-                letters = dict.fromkeys(history.tasks, "d") if row.state == "succeeded" else {}
-                check_row(row, letters, history)
-                done = [event for event in events if isinstance(event, e.TaskSucceeded)]
-                assert sorted(event.task for event in done) == sorted(history.tasks), f"{row.run_id}: a result twice"
-                accepted |= {(row.run_id, event.task): event.attempt for event in done}
+            histories = await journal.load(self.run_ids)
+            row = histories[0].row
+            blob = await journal.definition(row.tenant, row.dag_id, row.dag_version)
         finally:
             await journal.close()
-        return accepted
+        assert blob is not None
+        return histories, codec.decode_definition(blob)
 
     def executions(self) -> dict[tuple[str, str], list[Mark]]:
         """(run, task) -> its executions, in order."""
@@ -96,8 +113,8 @@ class Load:
         return dict(found)
 
 
-def begin(server: Server) -> Load:
-    """The runs are accepted."""
+def begin(server: Server, journal_url: str = "") -> Load:
+    """The runs are accepted; the journal is at `journal_url`, or the server's own."""
     api, name = server.api(), fresh("load")
     folder = Path(tempfile.mkdtemp(prefix="marks-", dir=server.home))
     chance = random.Random(SEED)
@@ -108,7 +125,13 @@ def begin(server: Server) -> Load:
         for each, params in zip(needs, lasting, strict=True)
     ]
     api.define(name, *tasks, max_active_runs=RUNS)
-    return Load(server, api, tuple(api.trigger(name)["run_id"] for _ in range(RUNS)), folder)
+    return Load(
+        server,
+        api,
+        tuple(api.trigger(name)["run_id"] for _ in range(RUNS)),
+        folder,
+        journal_url or embedded.ensure_running(server.home).url,
+    )
 
 
 def until(holds: Callable[[], bool], timeout_s: float, every_s: float = 0.1) -> float:
@@ -118,7 +141,3 @@ def until(holds: Callable[[], bool], timeout_s: float, every_s: float = 0.1) -> 
         assert time.monotonic() - start < timeout_s, f"not so after {timeout_s} s"
         time.sleep(every_s)
     return time.monotonic() - start
-
-
-def _always(definition: Definition) -> Callable[[int], Definition]:
-    return lambda _version: definition

@@ -62,6 +62,11 @@ class Node:
         """Its raylet and all below it whose title contains `title`."""
         return [process for process in live.below({self.raylet}) if title in process.title]
 
+    def signal(self, number: int) -> None:
+        """All of it gets that signal."""
+        for process in self.processes():
+            os.kill(process.pid, number)
+
     def kill(self) -> None:
         """Nothing of it is left, and nothing of it had a chance to say so."""
         for process in sorted(self.processes(), key=lambda each: each.pid != self.raylet):

@@ -421,6 +421,7 @@ class DagsRunSummary(BaseModel):
     parent_task: str | None = Field(None, description="the task that called this run")
     error: str | None
     triggered_by: list[DagsCause] | None = Field(None, description="of one that started by itself: at most 100 reasons")
+    actor: str | None = Field(None, description="the Ray actor that has it now, by the name that Ray's dashboard shows")
     archived: bool | None = Field(None, description="true: it is in the archive, as it was when it left")
     sla_missed: bool | None = None
     tasks_sla_missed: list[str] | None = Field(None, description="tasks that missed their SLA, at most the first 100")

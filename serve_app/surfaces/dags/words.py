@@ -222,6 +222,8 @@ def run_in_list(view: RunView) -> Json:
     }
     if view.triggered_by:
         body["triggered_by"] = [cause(each) for each in view.triggered_by]
+    if view.actor:
+        body["actor"] = view.actor
     if view.archived:
         body["archived"] = True
     if view.sla_missed:

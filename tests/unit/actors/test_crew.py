@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import msgspec
+import pytest
 
 from actors.crew import Crew, Ended, Gone
 from actors.peers import WorkerGone
@@ -13,6 +14,7 @@ from actors.settings import Settings
 from orchestrator import codec
 from orchestrator.control import Bound
 from orchestrator.messages import Assignment, Need, RunContext, Settled
+from tests.virtual_time import virtually
 
 RUN = RunContext("run_1", "t", "d", 1, None, "run-actor-0", {})
 
@@ -130,3 +132,44 @@ async def test_a_seat_with_permits_is_not_taken_over_by_a_lease_for_plain_tasks(
     assert crew.seats == {}
     assert crew.seat("w0", "i1", 9)
     assert crew.seats["w0"].lease == 9
+
+
+class CutOffWorker:
+    """Peers with one worker behind a network that swallows everything; counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.killed = 0
+
+    async def exchange(self, worker: str, blob: bytes) -> bytes:
+        await asyncio.Event().wait()
+        raise AssertionError("for ever")
+
+    async def control(self, worker: str, method: str, *args: Any) -> Any:
+        self.asked.append(method)
+        await asyncio.sleep(3.0)
+        raise WorkerGone(worker, "TimeoutError")
+
+    async def kill(self, worker: str) -> None:
+        self.killed += 1
+
+
+@pytest.mark.parametrize("names", ["ab", "a"], ids=["a batch, which is taken back first", "one task"])
+def test_a_worker_that_is_cut_off_from_the_network_is_lost_after_its_lease_and_not_later(names: str) -> None:
+    async def scenario() -> float:
+        worker: Any = CutOffWorker()
+        posted: list[Ended | Gone] = []
+        crew = Crew("run-actor-0", 1, worker, posted.append, Settings(worker_ping_s=3.0, worker_lease_s=9.0))
+        crew.seat("w0", "i1", 7)
+        loop = asyncio.get_running_loop()
+        start_s = loop.time()
+        crew.send(crew.seats["w0"], [RUN], [a_task(name) for name in names], 0.01)
+        while not posted:  # noqa: ASYNC110 # nobody tells
+            await asyncio.sleep(0.01)
+        [gone] = posted
+        assert isinstance(gone, Gone)
+        assert (gone.lost, worker.killed) == (tuple(("run_1", name, 1) for name in names), 1)
+        return loop.time() - start_s
+
+    took_s = virtually(scenario())
+    assert 8.9 <= took_s < 9.5

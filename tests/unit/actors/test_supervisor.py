@@ -227,3 +227,31 @@ async def test_a_supervisor_that_stands_by_starts_nobody() -> None:
     made.stands_by = False
     await made.ensure(asked(2))
     assert "scheduler" in stage.names
+
+
+class OneWorker(NoPeers):
+    """A worker that answers while it is there."""
+
+    def __init__(self) -> None:
+        self.there = False
+
+    async def control(self, worker: str, method: str, *args: Any) -> Any:
+        if not self.there:
+            raise WorkerGone(worker, "no room")
+        return "host-1", 42, "a1b2"
+
+
+async def test_a_worker_that_never_answered_is_starting_and_one_that_did_is_lost() -> None:
+    peers: Any = OneWorker()
+    made = Supervisor(FakeStage(), peers, FakeFacts(), Settings(redis_url="redis://x", workers=1))
+    await made.ensure(asked(1))
+
+    async def shown() -> tuple[str, str, str]:
+        [view] = codec.decode_workers(await made.workers(b""))
+        return view.state, view.node, view.node_id
+
+    assert await shown() == ("starting", "", "")
+    peers.there = True
+    assert (await shown())[1:] == ("host-1", "a1b2")
+    peers.there = False
+    assert await shown() == ("lost", "", "")
