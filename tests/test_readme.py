@@ -68,6 +68,7 @@ GUIDES = (
     "caching",
     "deadlines",
     "observability",
+    "survival",
 )
 GUIDE = "".join((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in GUIDES)
 TEXT = README + GUIDE.replace("](../", "](")
