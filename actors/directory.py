@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import Context
+from functools import partial
 from typing import Any
 
 import ray
@@ -23,11 +24,18 @@ CONTROL_S = 3.0
 TELL_S = 5.0
 
 
+def this_plane() -> str:
+    """Id of this control plane: there is one in a Ray cluster, and all its processes are of one session."""
+    return str(ray.get_runtime_context().get_session_name())
+
+
 class RayPeers:
     """`peers.Peers` over Ray."""
 
     def __init__(self) -> None:
         self._handles: dict[str, Any] = {}
+        #: names that are being asked for: while Ray's GCS is away each blocks one thread, and not one more per caller
+        self._asked: dict[str, asyncio.Future[Any]] = {}
 
     async def exchange(self, worker: str, blob: bytes) -> bytes:
         """Runs as long as the batch does; Ray reports the worker's death."""
@@ -92,9 +100,17 @@ class RayPeers:
         """Raises ValueError when no such actor lives."""
         handle = self._handles.get(actor)
         if handle is None:
-            handle = await asyncio.to_thread(ray.get_actor, actor, NAMESPACE)
-            self._handles[actor] = handle
+            asked = self._asked.get(actor)
+            if asked is None:
+                asked = self._asked[actor] = asyncio.ensure_future(asyncio.to_thread(ray.get_actor, actor, NAMESPACE))
+                asked.add_done_callback(partial(self._answered, actor))
+            handle = await asyncio.shield(asked)
         return handle
+
+    def _answered(self, actor: str, asked: asyncio.Future[Any]) -> None:
+        del self._asked[actor]
+        if not asked.cancelled() and asked.exception() is None:
+            self._handles[actor] = asked.result()
 
 
 def _first_line(error: BaseException) -> str:

@@ -57,12 +57,17 @@ class Settings:
     artifacts_cache_bytes: int = _setting(10 * 1024**3, "ORCHESTRATOR_ARTIFACTS_CACHE_BYTES")
     #: values in the memory of one node; 0 = half of what /dev/shm holds
     memory_values_bytes: int = _setting(0, "ORCHESTRATOR_MEMORY_VALUES_BYTES")
+    #: where Ray's GCS of a cluster of our own keeps what it knows (`serve_app/gcs_keeper.py`)
+    gcs_storage: str = _setting("memory", "ORCHESTRATOR_GCS_STORAGE", words=("memory", "rocksdb"))
 
     # -- the journal
     #: a Redis >= 7 or Valkey kept by somebody else; empty = embedded Valkey under `home`
     redis_url: str = _setting("", "REDIS_URL", secret=True)
     #: where the journal really answers; `up` fills it in once that server runs
     journal_url: str = _setting("", secret=True)
+
+    #: which data directory this server has; `up` fills it in
+    plane_seat: str = _setting("")
 
     # -- sizes of the cast
     run_actors_max: int = _setting(2, "ORCHESTRATOR_RUN_ACTORS_MAX")
@@ -275,6 +280,10 @@ class Settings:
     def with_journal(self, url: str) -> Settings:
         """The same settings, now that the journal answers at `url`."""
         return dataclasses.replace(self, journal_url=url)
+
+    def with_seat(self, seat: str) -> Settings:
+        """The same settings, on a data directory of that id."""
+        return dataclasses.replace(self, plane_seat=seat)
 
     def with_workers(self, number: int) -> Settings:
         """The same settings with so many workers to start with."""

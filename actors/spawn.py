@@ -25,8 +25,7 @@ from actors.batched import Batched
 from actors.bundle_keeper import BundleKeeper
 from actors.cache_sweeper import CacheSweeper
 from actors.clock import Clock
-from actors.directory import TELL_S, RayPeers
-from actors.journal import Journal
+from actors.directory import TELL_S, RayPeers, this_plane
 from actors.kubernetes_actor import KubernetesActor
 from actors.kubernetes_cluster import Cluster
 from actors.names import (
@@ -45,6 +44,8 @@ from actors.node_values import RayNodes, own_node
 from actors.orchestrator_actor import OrchestratorActor
 from actors.plan_keeper import PlanKeeper
 from actors.plan_store import PlanStore
+from actors.plane_journal import PlaneJournal
+from actors.plane_keeper import PlaneKeeper, claim_of, enter
 from actors.pools import Request, shaped
 from actors.ray_nodes import actors_on, draining_nodes, request_room
 from actors.retention import Retention
@@ -86,7 +87,7 @@ class _OwnerOfRuns(RunActor):
     async def __init__(self, name: str, settings: dict[str, Any]) -> None:  # type: ignore[misc]  # Ray awaits it
         process.settle()
         made = Settings.from_dict(settings)
-        super().__init__(name, Journal(made.journal_url), RayPeers(), Clock(), made)
+        super().__init__(name, open_journal(made), RayPeers(), Clock(), made)
         self.start()
 
     def on_crash(self) -> None:
@@ -110,7 +111,7 @@ class SchedulerProcess(SchedulerActor):
     async def __init__(self, name: str, settings: dict[str, Any]) -> None:  # type: ignore[misc]  # Ray awaits it
         process.settle()
         made = Settings.from_dict(settings)
-        super().__init__(Journal(made.journal_url), RayPeers(), Clock(), made)
+        super().__init__(open_journal(made), RayPeers(), Clock(), made)
         self.start()
 
     def on_crash(self) -> None:
@@ -126,11 +127,24 @@ class SupervisorProcess(Supervisor):
     async def __init__(self, name: str, settings: dict[str, Any]) -> None:  # type: ignore[misc]  # Ray awaits it
         process.settle()
         made = Settings.from_dict(settings)
-        journal, peers = Journal(made.journal_url), RayPeers()
+        journal, peers = open_journal(made), RayPeers()
         super().__init__(RayStage(made), peers, journal, made)
+        self._planes: PlaneKeeper | None = None
+        if made.embedded:  # nobody else can have that journal
+            self._begin(journal, peers, made)
+            return
+        self.stands_by = True
+        end_cast = partial(asyncio.to_thread, end_all_but, SUPERVISOR)
+        begin = partial(self._begin, journal, peers, made)
+        self._planes = PlaneKeeper(journal, claim_of(made, this_plane()), begin, end_cast, process.end)
+        self._planes.start()
+
+    def _begin(self, journal: PlaneJournal, peers: RayPeers, made: Settings) -> None:
+        """This control plane is in charge."""
+        self.stands_by = False
         self.start()
         store = PlanStore(Path(made.plans_root))
-        nodes = RayNodes(settings)
+        nodes = RayNodes(made.to_dict())
         self._keeper = PlanKeeper(journal, peers, store, Clock(), made, self.dismiss, node=own_node(), nodes=nodes)
         self._keeper.start()
         self._retention = Retention(journal, Clock(), made)
@@ -151,7 +165,13 @@ class SupervisorProcess(Supervisor):
 
     async def wake_archiver(self, _blob: bytes) -> None:
         """Somebody wants runs to leave for the archive."""
+        self.check_in_charge()
         self._archiver.wake()
+
+    async def take_over(self, _blob: bytes) -> None:
+        """Whoever is in charge is asked to hand over to this control plane."""
+        if self._planes is not None:
+            self._planes.take_over()
 
     def __repr__(self) -> str:
         return SUPERVISOR
@@ -232,6 +252,10 @@ class RayControlPlane:
         """It looks for sweeps that are wanted."""
         await self._peers.tell(SUPERVISOR, "wake_archiver", b"")
 
+    async def take_over(self) -> None:
+        """The supervisor asks for the lease."""
+        await self._peers.tell(SUPERVISOR, "take_over", b"")
+
     async def gateway(self, ward: str, request: bytes, patience_s: float = 5.0) -> bytes:
         """A request to a part of the gateway, and its answer; those with little patience go together."""
         if patience_s > TELL_S:
@@ -311,6 +335,11 @@ class RayStage:
         request_room(room)
 
 
+def open_journal(settings: Settings) -> PlaneJournal:
+    """The journal as actors of this Ray cluster see it."""
+    return PlaneJournal(settings.journal_url, this_plane())
+
+
 def _create(kind: type, name: str, settings: Settings, concurrency: int = 10_000) -> Any:
     options = _CONTROL | placement.options(name, settings)
     made: Any = ray.remote(kind).options(name=name, max_concurrency=concurrency, **options)
@@ -338,15 +367,25 @@ def _create_worker(name: str, pool: str, settings: Settings, spec: PoolSpec) -> 
 
 
 def start(settings: Settings) -> None:
-    """The whole cast exists and answers. Raises Unavailable when it does not within START_S."""
+    """The cast exists and answers: all of it, or the supervisor of a control plane that stands by.
+
+    Raises Unavailable when it does not within START_S.
+    """
     RayStage(settings).end(HANDLERS)  # one that outlived its server has the code of then
+    if not asyncio.run(enter(settings, this_plane())):
+        _await([_create(SupervisorProcess, SUPERVISOR, settings)])
+        return
     handles = [_create(SupervisorProcess, SUPERVISOR, settings), _create(SchedulerProcess, SCHEDULER, settings)]
     handles += [_create_outside(GATEWAY, settings)] if settings.works_outside else []
     handles += [_create(RunActorProcess, run_actor_name(n), settings) for n in range(settings.run_actors_max)]
     names = [worker_name(DEFAULT_POOL, n) for n in range(asyncio.run(_workers_at_first(settings)))]
     workers = [_create_worker(name, DEFAULT_POOL, settings, PoolSpec()) for name in names]
     # on a cluster a worker may have to wait for room
-    pings = [handle.ping.remote() for handle in (handles if settings.ray_address else handles + workers)]
+    _await(handles if settings.ray_address else handles + workers)
+
+
+def _await(handles: list[Any]) -> None:
+    pings = [handle.ping.remote() for handle in handles]
     answered, missing = ray.wait(pings, num_returns=len(pings), timeout=START_S)
     if missing:
         raise Unavailable(f"{len(missing)} of {len(pings)} control actors did not start within {START_S:.0f} s")
@@ -355,7 +394,7 @@ def start(settings: Settings) -> None:
 
 async def _workers_at_first(settings: Settings) -> int:
     """As the settings say, unless the pool was defined: then it is the supervisor's to start its workers."""
-    journal = Journal(settings.journal_url)
+    journal = open_journal(settings)
     try:
         return 0 if await journal.record(POOLS, DEFAULT_POOL) else settings.worker_count
     finally:
@@ -374,9 +413,14 @@ def whose() -> str | None:
 
 def stop() -> None:
     """Every actor of ours is gone: the supervisor first, so that nobody starts them again."""
+    end_all_but("")
+
+
+def end_all_but(kept: str) -> None:
+    """Every actor of ours but one is gone."""
     named: Any = ray.util.list_named_actors(all_namespaces=True)
     names = sorted((e["name"] for e in named if e["namespace"] == NAMESPACE), key=lambda n: n != SUPERVISOR)
-    for name in names:
+    for name in (each for each in names if each != kept):
         try:
             ray.kill(ray.get_actor(name, NAMESPACE), no_restart=True)
         except (ValueError, RayError):

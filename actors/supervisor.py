@@ -49,6 +49,8 @@ _log = logging.getLogger(__name__)
 
 #: seconds between looks
 RECONCILE_S = 2.0
+#: seconds a phase may take: Ray answers no question about actors while its GCS is away
+PHASE_S = 30.0
 #: actors about which the last order is remembered
 ORDERS_MAX = 10_000
 
@@ -125,6 +127,8 @@ class Supervisor:
         #: actor -> number of the last order about it; messages overtake one another
         self._orders: dict[str, int] = {}
         self._first = True
+        #: another control plane is in charge: nobody is started here
+        self.stands_by = False
         self._look = asyncio.Event()
         self._lock = asyncio.Lock()
         self._loop: asyncio.Task[None] | None = None
@@ -151,6 +155,7 @@ class Supervisor:
 
     async def open_gateway(self, _blob: bytes) -> None:
         """Somebody asks for the gateway: it exists from now on."""
+        self.check_in_charge()
         self._outside = True
         await self._phase(self._fill_gaps)
 
@@ -172,6 +177,11 @@ class Supervisor:
             del self._orders[next(iter(self._orders))]
         return True
 
+    def check_in_charge(self) -> None:
+        """Raises Unavailable while another control plane is in charge."""
+        if self.stands_by:
+            raise Unavailable("this control plane stands by: another one on the same journal is in charge")
+
     async def dismiss(self, name: str) -> None:
         """The actor beyond the standing ones ends for good."""
         self._extra.discard(name)
@@ -183,10 +193,11 @@ class Supervisor:
 
     async def workers(self, _blob: bytes) -> bytes:
         """JSON array of WorkerView."""
-        return codec.encode_workers(await self._views())
+        return codec.encode_workers(await self._views() if self._pools.workers else [])
 
     async def scale(self, blob: bytes) -> bytes:
         """Let a pool have `n` workers, durably; surplus ones finish what they do first. The workers then."""
+        self.check_in_charge()
         pool, n = codec.decode_scale(blob)
         _check_name(pool)
         if not 0 <= n <= WORKERS_MAX:
@@ -199,6 +210,7 @@ class Supervisor:
 
     async def set_pool(self, blob: bytes) -> bytes:
         """Define a pool, or forget one: durable, and so from now on. The pool then (JSON array of PoolView)."""
+        self.check_in_charge()
         name, spec = codec.decode_pool_change(blob)
         _check_name(name)
         if spec is not None:
@@ -257,9 +269,11 @@ class Supervisor:
 
     async def _phase(self, phase: Callable[[], Awaitable[None]]) -> None:
         """One phase; whatever goes wrong in it is logged and met again in the next round."""
+        if self.stands_by:
+            return
         try:
             async with self._lock:
-                await phase()
+                await asyncio.wait_for(phase(), PHASE_S)
         except Exception:
             _log.exception("phase %s failed", getattr(phase, "__name__", phase))
 

@@ -1132,6 +1132,10 @@ class ControlPlane(Protocol):
         """What waits: queued_runs, active_runs, waiting_tasks, workers, oldest_s, `pool_waiting|<pool>`."""
         ...
 
+    async def take_over(self) -> None:
+        """This control plane asks for the lease (`planes.py`)."""
+        ...
+
     async def weights_changed(self) -> None:
         """The scheduler has read the tenants' weights again."""
         ...

@@ -28,6 +28,7 @@ from serve_app import (
     limit_commands,
     pipeline_commands,
     plan_commands,
+    plane_commands,
     pool_commands,
     screen,
     starter_commands,
@@ -41,6 +42,7 @@ tokens = group("Access tokens.")
 app.add_typer(commands.starting)
 app.add_typer(agent_commands.agents)
 app.add_typer(archive_commands.archiving)
+app.add_typer(plane_commands.planes)
 app.add_typer(backup_commands.backups)
 for _group, _name in (
     (commands.dags, "dags"),
@@ -172,6 +174,8 @@ def _status(session: Session) -> Json:
             status, ready = api.root("/ready")
             _, health = api.root("/health")
         facts |= {"ready": status == 200, "reason": ready.get("reason"), "health": health.get("status")}
+        if ready.get("standby"):
+            facts |= {"standby": True, "in_charge": ready["in_charge"]}
         facts["version"] = health.get("version")
     except (Invalid, ServerUnreachable) as error:
         facts["reason"] = str(error)

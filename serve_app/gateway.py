@@ -80,6 +80,7 @@ from serve_app.jobs import Jobs
 from serve_app.limit_book import LimitBook
 from serve_app.live_runs import LiveRuns
 from serve_app.pipelines import Pipelines
+from serve_app.plane_book import PlaneBook
 from serve_app.pool_book import PoolBook, define_pools
 from serve_app.ports import Expect, Observation
 from serve_app.run_stream import run_frames
@@ -118,6 +119,7 @@ class Gateway:
         settings: Settings | None = None,
         blueprints: Sequence[tuple[Blueprint, int]] = (),
         worker_tokens: KeptTokens | None = None,
+        planes: PlaneBook | None = None,
     ) -> None:
         settings = settings or Settings()
         self._journal = journal
@@ -127,6 +129,7 @@ class Gateway:
         self._book = DagBook(journal)
         creations = Creations(journal)
         store = ArchiveStore(settings.home)
+        self.planes = planes or PlaneBook(control)
         #: runs that left the journal
         self.archive = ArchivedRuns(journal, self._book, store, clock, control, settings.archive_url)
         #: code that DAGs are deployed in
@@ -564,7 +567,8 @@ class Gateway:
 
     async def health(self) -> Mapping[str, object]:
         """What answers."""
-        journal, ray = await asyncio.gather(self._journal.ping(), self._alive())
+        journal, ray, standby = await asyncio.gather(self._journal.ping(), self._alive(), self.planes.standby())
+        ray = ray or standby is not None  # its cast is the other one's
         return {"journal": journal, "ray": ray, "orchestrators_running": await self._orchestrators() if journal else 0}
 
     async def _orchestrators(self) -> int:
@@ -642,14 +646,16 @@ async def open_gateway(settings: Settings, worker_tokens: KeptTokens) -> Gateway
 
     Blueprints were published before any replica started. Raises JournalUnavailable: Serve tries again.
     """
-    from actors.journal import Journal as RedisJournal
+    from actors.directory import this_plane
+    from actors.plane_journal import PlaneJournal
     from actors.spawn import RayControlPlane
 
-    journal = RedisJournal(settings.journal_url)
+    plane, control = this_plane(), RayControlPlane(settings)
+    journal = PlaneJournal(settings.journal_url, plane)
     deployed = await BlueprintBook(journal).deployed()
     return Gateway(
         journal,
-        RayControlPlane(settings),
+        control,
         Clock(),
         windows_max=settings.dags_backfill_max_windows,
         dags_max=settings.dags_max_dags_per_tenant,
@@ -657,6 +663,7 @@ async def open_gateway(settings: Settings, worker_tokens: KeptTokens) -> Gateway
         settings=settings,
         blueprints=[(each.blueprint, each.version) for each in deployed.values()],
         worker_tokens=worker_tokens,
+        planes=PlaneBook(control, None if settings.embedded else journal, plane),
     )
 
 

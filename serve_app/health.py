@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from orchestrator.errors import OrchestratorError
+from orchestrator.planes import PlaneView
 from serve_app.auth import Tokens
 from serve_app.observations import Observations
 from serve_app.plain_route import Endpoint, PlainRoute
@@ -125,7 +126,10 @@ class SharedRoutes:
             reason = await self._gateway.ready()
         except OrchestratorError:
             reason = "gateway"
-        return _json({"ok": True}) if reason is None else _not_ready(reason)
+        if reason is not None:
+            return _not_ready(reason)
+        standby = await self._gateway.planes.standby()
+        return _json({"ok": True} if standby is None else {"ok": True, "standby": True, "in_charge": _holder(standby)})
 
     async def _metrics(self, _: Request) -> Response:
         await self._observations.flush()
@@ -169,6 +173,11 @@ def _json(body: Json, status: int = 200, headers: dict[str, str] | None = None) 
     return Response(orjson.dumps(body), status, headers, _JSON)
 
 
+def _holder(standby: PlaneView) -> Json | None:
+    lease = standby.lease
+    return {"plane": lease.plane, "url": lease.url} if lease.plane else None
+
+
 def _not_ready(reason: str) -> Response:
     return _json({"ok": False, "reason": reason}, 503, {"Retry-After": "1"})
 
@@ -202,6 +211,12 @@ def _object(properties: Json) -> Json:
 
 
 _OK: Json = {"type": "boolean"}
+_HOLDER: Json = {"plane": {"type": "string"}, "url": {"type": "string"}}
+_READY: Json = {
+    "type": "object",
+    "required": ["ok"],
+    "properties": {"ok": _OK, "standby": _OK, "in_charge": {"anyOf": [_object(_HOLDER), {"type": "null"}]}},
+}
 _NOT_READY_DOC: Json = {
     "description": "not now",
     "headers": {"Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}},
@@ -235,8 +250,8 @@ _HEALTH_DOC: Json = {
 _READY_DOC: Json = {
     "responses": {
         "200": {
-            "description": "yes",
-            "content": {"application/json": {"schema": _object({"ok": _OK}), "example": {"ok": True}}},
+            "description": "yes; `standby`: another control plane, which `in_charge` tells, does what this one accepts",
+            "content": {"application/json": {"schema": _READY, "example": {"ok": True}}},
         },
         "503": _NOT_READY_DOC,
     }

@@ -3,6 +3,7 @@
 <home>/credentials.json   {"url", "tokens": {"admin", "client", "worker"}}, 0600, made at first start
 <home>/secret.key         under which secrets are stored (`actors/vault.py`), 0600, made at first start
 <home>/server.json        what the running (or last) server told about itself
+<home>/seat.id            which data directory this is, for servers that share a journal; made at first start
 <home>/server.lock        held by the process of `orchestrator up` for as long as it lives
 """
 
@@ -78,6 +79,14 @@ def ensure_secret_key(home: Path) -> str:
     if not key:
         raise Invalid(f"{path} is empty; put the key back, or remove it: then secrets stored so far are lost")
     return key
+
+
+def ensure_seat(home: Path) -> str:
+    """An id of this data directory alone."""
+    path = home / "seat.id"
+    if not path.exists():
+        write_private(path, Clock().uuid() + "\n")
+    return path.read_text().strip()
 
 
 def write_private(path: Path, text: str) -> None:

@@ -19,6 +19,7 @@ from orchestrator.bundle_record import BundleStored, BundleView
 from orchestrator.definition import Definition
 from orchestrator.errors import OrchestratorError
 from orchestrator.limits import Limit
+from orchestrator.planes import PlaneView
 from orchestrator.pools import PoolSpec
 from orchestrator.ports import Ballot
 from orchestrator.views import (
@@ -188,8 +189,25 @@ class Bundles(Protocol):
         """Those that nobody needs and nobody touched for that long are gone; their ids."""
 
 
+class Planes(Protocol):
+    """Which control plane is in charge of the journal."""
+
+    async def view(self) -> PlaneView:
+        """This one, and who is in charge."""
+
+    async def standby(self) -> PlaneView | None:
+        """Not None when this one stands by, as far as that can be known now."""
+
+    async def take_over(self) -> PlaneView:
+        """Whoever is in charge is asked to hand over to this one; how it stands now."""
+
+
 class Gateway(Protocol):
     """Commands in, views and streams out."""
+
+    @property
+    def planes(self) -> Planes:
+        """Which control plane is in charge."""
 
     @property
     def cache(self) -> Caches:

@@ -41,7 +41,7 @@ from actors.settings import Settings
 from actors.span_export import installed
 from actors.token_files import plain_file_tokens
 from orchestrator.errors import Conflict, Invalid, OrchestratorError, Unavailable
-from serve_app import auth, cluster, deployer, edge, home
+from serve_app import auth, cluster, deployer, edge, gcs_keeper, home
 
 #: exit status of a server that refuses to start with these tokens on this address (sysexits' EX_CONFIG)
 REFUSED = 78
@@ -102,6 +102,7 @@ def serve(plan: Plan, say: Say, ready: Callable[[home.Server], None]) -> None:
     folder = Path(settings.home)
     with ExitStack() as ends, _interruptible(), home.claimed(folder):
         tokens = home.ensure_credentials(folder, settings.url)["tokens"]
+        settings = settings.with_seat(home.ensure_seat(folder))
         settings = settings if settings.secret_key else settings.with_secret_key(home.ensure_secret_key(folder))
         _check(settings, tokens)
         check_extras(settings)
@@ -198,6 +199,7 @@ def ray_environment(settings: Settings) -> dict[str, str]:
         "RAY_maximum_gcs_destroyed_actor_cached_count": "10000",
         "RAY_task_events_max_num_task_in_gcs": "20000",
         **edge.serve_environment(),
+        **gcs_keeper.environment(settings),
     }
     if not settings.ray_address:
         values |= {
@@ -307,6 +309,7 @@ def _start(settings: Settings, server: home.Server, say: Say, ends: ExitStack) -
         ends.callback(_stop_journal, settings)
     ends.callback(memory_values.clear, root_of(settings))
     ends.callback(_stop_ray)
+    ends.callback(_leave, settings, say)
     if not settings.ray_address:
         ends.callback(_stop_actors)
     with ThreadPoolExecutor(1) as pool:
@@ -316,6 +319,8 @@ def _start(settings: Settings, server: home.Server, say: Say, ends: ExitStack) -
         _take_signals()  # ray.init installs handlers of its own
         settings = journal.result()
         publish_blueprints(settings, say)
+        if not settings.ray_address:
+            ends.callback(gcs_keeper.keep(settings, say))
         tell(f"Ray runs at {ray_address}" + (f", dashboard {dashboard_url}" if dashboard_url else ""))
     environment: dict[str, str] = {}
     if settings.ray_address:
@@ -324,7 +329,7 @@ def _start(settings: Settings, server: home.Server, say: Say, ends: ExitStack) -
     rest.deploy(settings, ray_address, environment)
     tell("supervisor, scheduler, run actors, workers and HTTP run")
     ends.callback(_part, settings, say)
-    tell(f"ready at {settings.url}")
+    tell(f"ready at {settings.url}{'' if settings.embedded else _standing(settings)}")
     return msgspec.structs.replace(server, ready=True, dashboard_url=dashboard_url, ray_address=ray_address)
 
 
@@ -396,6 +401,16 @@ def _part(settings: Settings, say: Say) -> None:
         time.sleep(_LAST_WORDS_S)
 
 
+def _standing(settings: Settings) -> str:
+    """Who does the work, when that is somebody else."""
+    from serve_app.api_client import Api
+
+    with Api(settings.url, None) as api:
+        _, told = api.root("/ready")
+    holder = told.get("in_charge") or {}
+    return f", standing by: {holder.get('url', 'nobody')} is in charge" if told.get("standby") else ""
+
+
 def _stop_journal(settings: Settings) -> None:
     from actors import embedded
 
@@ -407,6 +422,7 @@ def _start_ray(settings: Settings) -> tuple[str | None, str]:
     import logging
 
     _ensure_ray_token(settings)
+    gcs_keeper.prepare(settings)
     import ray
 
     own: dict[str, Any] = {
@@ -450,6 +466,20 @@ def _release_room() -> None:
         from actors.ray_nodes import request_room
 
         request_room(((), ()))
+
+
+def _leave(settings: Settings, say: Say) -> None:
+    """Another control plane on the same journal may be in charge at once."""
+    import ray
+
+    if settings.embedded or not ray.is_initialized():
+        return
+    from actors import directory, plane_keeper
+
+    try:
+        asyncio.run(plane_keeper.leave(settings, directory.this_plane()))
+    except OrchestratorError as error:
+        say(f"the lease has to run out: {error}")
 
 
 def _deploy(dags: Path, folder: Path, say: Say) -> None:

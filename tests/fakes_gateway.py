@@ -51,6 +51,7 @@ from serve_app.ports import Expect, Observation
 from tests.fakes_archive import FakeArchive
 from tests.fakes_bundles import FakeBundles
 from tests.fakes_limits import FakeLimits
+from tests.fakes_planes import FakePlanes
 from tests.fakes_pools import FakePools
 from tests.fakes_starters import FakeStarters
 
@@ -114,6 +115,11 @@ class FakeGateway:
     )
 
     @property
+    def planes(self) -> FakePlanes:
+        """Who is in charge."""
+        return self._planes
+
+    @property
     def archive(self) -> FakeArchive:
         """Runs that left."""
         return FakeArchive(self._check, self._runs, self.sweeps)
@@ -127,6 +133,7 @@ class FakeGateway:
         self._waiting = FakeWaiting(self)
         #: code that DAGs are deployed in
         self.bundles = FakeBundles(self._check, self.define_dag, EPOCH)
+        self._planes = FakePlanes(self._check)
         self._starters = FakeStarters(self._check, self._trigger, self._once, self._definitions, EPOCH)
 
     # -- what tests do to it

@@ -22,6 +22,7 @@ from orchestrator import ports as p
 from orchestrator.errors import Broken, Fenced, JournalUnavailable
 from orchestrator.events import SCHEMA
 from orchestrator.ids import place
+from orchestrator.planes import Lease
 from tests.fakes_rates import SlidingWindows
 
 T = TypeVar("T")
@@ -105,6 +106,8 @@ class _Owner:
     epoch: int = 0
     turn: int = 0
     cursor: str = "0-0"
+    #: of the lease when the epoch was taken
+    term: int = 0
     reply: list[p.CommitResult] = field(default_factory=list)
 
 
@@ -119,6 +122,8 @@ class MemoryJournal:
         self.released: dict[str, _Run] = {}
         self.documents: dict[str, dict[str, bytes]] = defaultdict(dict)
         self.owners: dict[str, _Owner] = defaultdict(_Owner)
+        #: which control plane is in charge; see `fakes_planes.py`
+        self.lease = Lease()
         self.by_window_key: dict[tuple[str, str, str], str] = {}
         self.backfills_by_key: dict[tuple[str, str, str], str] = {}
         self.streams: dict[str, list[tuple[int, bytes]]] = defaultdict(list)
@@ -147,7 +152,7 @@ class MemoryJournal:
     async def take_epoch(self, owner: str) -> int:
         def step() -> int:
             row = self.owners[owner]
-            row.epoch, row.turn, row.reply = row.epoch + 1, 0, []
+            row.epoch, row.turn, row.reply, row.term = row.epoch + 1, 0, [], self.lease.term
             return row.epoch
 
         return self._step(step)
@@ -502,7 +507,7 @@ class MemoryJournal:
 
     def _commit(self, commit: p.Commit) -> list[p.CommitResult]:
         owner = self.owners[commit.owner]
-        if owner.epoch != commit.epoch:
+        if owner.epoch != commit.epoch or owner.term != self.lease.term:
             raise Fenced(commit.owner, commit.epoch, owner.epoch)
         if commit.turn == owner.turn:
             return owner.reply
@@ -542,7 +547,11 @@ class MemoryJournal:
     def _admitted(self, run: _Run, epoch: int, lane: str) -> bool:
         dag = self.dag_rows.get((run.tenant, run.dag_id))
         held = (dag and dag.paused) or (lane and self.runs[lane].state == "paused")
-        return epoch == self.owners["scheduler"].epoch and not held
+        return self._schedules(epoch) and not held
+
+    def _schedules(self, epoch: int) -> bool:
+        scheduler = self.owners["scheduler"]
+        return (scheduler.epoch, scheduler.term) == (epoch, self.lease.term)
 
     def _apply(self, owner: str, run: _Run, a: p.Append) -> None:
         before, tell = run.state, a.passive
@@ -997,7 +1006,7 @@ class MemoryJournal:
         return found | {"skipped": len(run.kept)} if run.kept else found
 
     def _fire(self, f: p.Fire) -> p.FireResult:
-        if self.owners["scheduler"].epoch != f.scheduler_epoch:
+        if not self._schedules(f.scheduler_epoch):
             return p.FireResult("fenced")
         dag = self.dag_rows.get((f.tenant, f.dag_id), _Dag())
         if dag.next_fire_ms != f.expected_ms:
@@ -1059,7 +1068,7 @@ class MemoryJournal:
         return []
 
     def _gather(self, g: p.Gather) -> p.GatherResult:
-        if self.owners["scheduler"].epoch != g.scheduler_epoch:
+        if not self._schedules(g.scheduler_epoch):
             return p.GatherResult("fenced")
         if self.documents[g.kind].get(g.key, b"") != g.expected:
             return p.GatherResult("stale")
@@ -1121,7 +1130,7 @@ class MemoryJournal:
         return {key: dag.next_due_ms for key, dag in self.dag_rows.items() if dag.next_fire_ms and not dag.paused}
 
     def _pop_timers(self, epoch: int, now_ms: int, limit: int) -> int:
-        if self.owners["scheduler"].epoch != epoch:
+        if not self._schedules(epoch):
             raise Fenced("scheduler", epoch, self.owners["scheduler"].epoch)
         due = sorted((at, kind, run_id) for (kind, run_id), at in self.timers.items() if at <= now_ms)[:limit]
         inboxes: dict[str, list[p.InboxItem]] = {}

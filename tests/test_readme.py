@@ -76,6 +76,7 @@ GUIDES = (
     "cluster-files",
     "clusters-kubernetes",
     "bundles",
+    "survival",
 )
 GUIDE = "".join((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in GUIDES)
 TEXT = README + GUIDE.replace("](../", "](")

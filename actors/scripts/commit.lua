@@ -2,10 +2,10 @@
 
 local c = cmsgpack.unpack(ARGV[1])
 local owner, epoch, turn = c[1], c[2], c[3]
-local state = call('HMGET', 'owner:' .. owner, 'epoch', 'turn', 'reply')
-local current = tonumber(state[1] or '0')
+local state = call('HMGET', 'owner:' .. owner, 'epoch', 'turn', 'reply', 'term')
+local current = epoch_of(state[1], state[4])
 if current ~= epoch then
-  return { 'fenced', current }
+  return { 'fenced', math.abs(current) }
 end
 local last = tonumber(state[2] or '0')
 if turn == last then
@@ -14,10 +14,11 @@ elseif turn < last then
   return { 'late', last }
 end
 
-local scheduler_epoch = tonumber(call('HGET', 'owner:scheduler', 'epoch') or '0')
+local scheduler_epoch
 
 -- `lane` is the backfill for which the run is admitted
 local function admitted(r, wanted, lane)
+  scheduler_epoch = scheduler_epoch or scheduler_epoch_now()
   return wanted == scheduler_epoch and call('HGET', 'dag:' .. r.t .. ':' .. r.d, 'paused') ~= '1'
     and (lane == '' or call('HGET', 'run:' .. lane, 'st') ~= 'paused')
 end

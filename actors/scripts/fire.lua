@@ -4,7 +4,7 @@
 local f = cmsgpack.unpack(ARGV[1])
 local at, versions = f[1] .. ':' .. f[2], {}
 local key = 'dag:' .. at
-if tonumber(call('HGET', 'owner:scheduler', 'epoch') or '0') ~= f[3] then
+if scheduler_epoch_now() ~= f[3] then
   return { 'fenced', '' }
 end
 local dag = call('HMGET', key, 'next_fire', 'paused')

@@ -2,7 +2,7 @@
 -- -> {status, msgpack list of {run_id, state, how}, of busy ones their windows}
 
 local g = cmsgpack.unpack(ARGV[1])
-if tonumber(call('HGET', 'owner:scheduler', 'epoch') or '0') ~= g[1] then
+if scheduler_epoch_now() ~= g[1] then
   return { 'fenced', '' }
 end
 local kept = 'rec:' .. g[2]

@@ -29,6 +29,17 @@ local function text(value)
   return value or ''
 end
 
+-- of an owner: its epoch, less than nothing when that was taken under another term (see planes.lua)
+local function epoch_of(state, term)
+  local epoch = tonumber(state or '0')
+  return (term or '0') == (call('HGET', 'plane', 'term') or '0') and epoch or -epoch
+end
+
+local function scheduler_epoch_now()
+  local state = call('HMGET', 'owner:scheduler', 'epoch', 'term')
+  return epoch_of(state[1], state[2])
+end
+
 local function put(collection, key, member, value)
   local of = collection[key]
   if not of then

@@ -1,9 +1,9 @@
 -- {scheduler_epoch, now, limit} -> how many, or -1 - current epoch
 
 local p = cmsgpack.unpack(ARGV[1])
-local epoch = tonumber(call('HGET', 'owner:scheduler', 'epoch') or '0')
+local epoch = scheduler_epoch_now()
 if epoch ~= p[1] then
-  return -1 - epoch
+  return -1 - math.abs(epoch)
 end
 local due = call('ZRANGEBYSCORE', 'timers', '-inf', p[2], 'WITHSCORES', 'LIMIT', 0, p[3])
 local inboxes = {}

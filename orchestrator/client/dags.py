@@ -43,6 +43,7 @@ from orchestrator.client.shapes import (
     DagsLog,
     DagsMapInstance,
     DagsPlan,
+    DagsPlane,
     DagsPreview,
     DagsPublished,
     DagsRun,
@@ -457,6 +458,19 @@ def prune_bundles(older_than_s: int | None = None) -> Script[list[str]]:
     """Bundles that nobody needs, and nobody touched for so long (an hour), are gone; their ids."""
     query = {} if older_than_s is None else {"older_than_s": older_than_s}
     return part(json_of(Request(method="DELETE", path=f"{BASE}/bundles", query=query, repeatable=True)), "items")
+
+
+# -- control planes
+
+
+def plane() -> Script[DagsPlane]:
+    """Which control plane is in charge of the journal, and whether it is the one asked."""
+    return get(f"{BASE}/plane")
+
+
+def take_over(*, key: str | None = None) -> Script[DagsPlane]:
+    """Let the server asked be in charge; this does not wait."""
+    return _post("/plane/takeover", None, key)
 
 
 # -- inside

@@ -529,6 +529,25 @@ class DagsSweepView(TypedDict):
     updated_at: str | None
 
 
+class DagsPlane(TypedDict):
+    """A control plane, and who is in charge of the journal."""
+
+    #: that answers: its Ray cluster's session; empty when there can be no other
+    plane: str
+    #: false: it stands by, and the holder does what it accepts
+    in_charge: bool
+    #: the plane in charge
+    holder: str | None
+    #: where that one answers
+    holder_url: str | None
+    #: by the clock of the journal's server
+    since: str | None
+    #: grows whenever somebody comes to be in charge, or is not any more
+    term: int
+    #: the plane that asked to take over
+    wanted: str | None
+
+
 class DagsLimitDeleted(TypedDict):
     """It is not defined any more."""
 

@@ -84,12 +84,19 @@ class Cluster:
     environ: dict[str, str]
     nodes: dict[str, Node]
     _start: Callable[[Shape], dict[str, Any]]
+    _start_gcs: Callable[[], dict[str, Any]]
 
     def start(self, shape: Shape) -> Node:
         """A node of that shape, also in the place of one that was lost."""
         told = self._start(shape)
         self.nodes[shape.name] = Node(told["node_id"], told["raylet"], told["gcs"])
         return self.nodes[shape.name]
+
+    def start_gcs(self) -> None:
+        """The head's GCS, which was killed, runs again."""
+        [head] = [name for name, node in self.nodes.items() if node.gcs]
+        told = self._start_gcs()
+        self.nodes[head] = Node(told["node_id"], told["raylet"], told["gcs"])
 
     def processes(self, *titles: str) -> list[Process]:
         """Those of all nodes whose title has one of `titles`."""
@@ -120,7 +127,7 @@ def ray_cluster(*shapes: Shape, **more: str) -> Iterator[Cluster]:
         head, *others = shapes
         told = add(head)
         nodes = {head.name: Node(told["node_id"], told["raylet"], told["gcs"])}
-        cluster = Cluster(told["address"], joining, nodes, add)
+        cluster = Cluster(told["address"], joining, nodes, add, lambda: _ask(process, folder, {"start_gcs": True}))
         for shape in others:
             cluster.start(shape)
         yield cluster
@@ -132,14 +139,18 @@ def ray_cluster(*shapes: Shape, **more: str) -> Iterator[Cluster]:
 
 
 def _add(process: subprocess.Popen[str], folder: Path, shape: Shape) -> dict[str, Any]:
-    assert process.stdin is not None
-    assert process.stdout is not None
     wanted = {"num_cpus": shape.num_cpus, "labels": shape.labels, "object_store_memory": 80 * 2**20}
     wanted |= {"env_vars": shape.environ} if shape.environ else {}
-    process.stdin.write(json.dumps({"add": wanted}) + "\n")
+    return _ask(process, folder, {"add": wanted})
+
+
+def _ask(process: subprocess.Popen[str], folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps(asked) + "\n")
     process.stdin.flush()
     line = process.stdout.readline()
-    assert line, f"no node {shape.name}: {(folder / 'nodes.err').read_text()[-3000:]}"
+    assert line, f"no answer to {asked}: {(folder / 'nodes.err').read_text()[-3000:]}"
     told: dict[str, Any] = json.loads(line)
     return told
 

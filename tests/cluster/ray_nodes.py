@@ -1,9 +1,9 @@
-"""A Ray cluster of several nodes on this machine, in a process of its own, which `nodes.py` starts and speaks to.
+"""A Ray cluster of several nodes on this machine, in a process of its own: `python ray_nodes.py`, for `nodes.py`.
 
 Standard input has one JSON object a line, each answered by one line:
 
-    {"add": {"num_cpus": 2, "labels": {...}}}
-    {"node_id": ..., "raylet": <pid>, "address": ..., "gcs": <pid>, of the head}
+    {"add": {"num_cpus": 2, "labels": {...}}}  ->  {"node_id", "raylet": <pid>, "address", "gcs": <pid> or null}
+    {"start_gcs": true}                        ->  the same of the head, whose GCS was killed and runs again
 
 The first node is the head. The cluster ends with standard input. What is killed behind this process's back stays so.
 """
@@ -20,7 +20,13 @@ def main() -> None:
     """Obeys until its input ends."""
     cluster = Cluster(shutdown_at_exit=True)
     for line in sys.stdin:
-        node = cluster.add_node(**json.loads(line)["add"])
+        asked = json.loads(line)
+        if "add" in asked:
+            node = cluster.add_node(**asked["add"])
+        else:
+            node = cluster.head_node
+            node.kill_gcs_server(check_alive=False)
+            node.start_gcs_server()
         started = node.all_processes
         gcs = started.get("gcs_server")
         told = {

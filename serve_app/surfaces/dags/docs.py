@@ -13,13 +13,14 @@ from serve_app.surfaces.dags import archive_models as a
 from serve_app.surfaces.dags import bundle_models as b
 from serve_app.surfaces.dags import models as m
 from serve_app.surfaces.dags import paging, parse, words
+from serve_app.surfaces.dags import plane_models as pl
 from serve_app.surfaces.dags import pool_models as o
 from serve_app.surfaces.dags import starter_models as s
 from serve_app.surfaces.dags import waiting_models as w
 
 Json = dict[str, Any]
 
-_ANSWERS = m.ANSWERS | w.ANSWERS | s.ANSWERS | a.ANSWERS | b.ANSWERS | o.ANSWERS
+_ANSWERS = m.ANSWERS | w.ANSWERS | s.ANSWERS | a.ANSWERS | b.ANSWERS | o.ANSWERS | pl.ANSWERS
 _BODIES = m.BODIES | w.BODIES | s.BODIES | a.BODIES | o.BODIES
 
 _PROBLEM_EXAMPLES = {
@@ -142,12 +143,15 @@ def operations() -> dict[str, Json]:
         "deploy_bundle": _command((_bundle(),), b.DagsBundleDeployed),
         "prune_bundles": _get((_older_than(),), b.DagsBundlesPruned, Kind.INVALID, Kind.NOT_FOUND),
         "list_bundles": _get((), b.DagsBundleList, Kind.NOT_FOUND),
+        "show_plane": _get((), pl.DagsPlane, Kind.NOT_FOUND),
+        "take_over": _command((), pl.DagsPlane),
     }
 
 
 def components() -> Json:
     """Schemas and the security scheme that the operations refer to."""
-    every = dict.fromkeys(each for module in (m, s, w, a, b, o) for each in vars(module).values() if _is_model(each))
+    modules = (m, s, w, a, b, o, pl)
+    every = dict.fromkeys(each for module in modules for each in vars(module).values() if _is_model(each))
     template = "#/components/schemas/{model}"
     _, definitions = models_json_schema([(each, "validation") for each in every], ref_template=template)
     scheme = {"type": "http", "scheme": "bearer", "description": "a token with scope client or admin"}

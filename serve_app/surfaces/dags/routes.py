@@ -30,6 +30,7 @@ from serve_app.surfaces.dags.answers import JSON, require
 from serve_app.surfaces.dags.archive_handlers import ArchiveHandlers
 from serve_app.surfaces.dags.bundle_handlers import BundleHandlers
 from serve_app.surfaces.dags.handlers import Handlers
+from serve_app.surfaces.dags.plane_handlers import PlaneHandlers
 from serve_app.surfaces.dags.pool_handlers import PoolHandlers
 from serve_app.surfaces.dags.starter_handlers import StarterHandlers
 from serve_app.surfaces.dags.waiting_handlers import WaitingHandlers
@@ -94,6 +95,8 @@ ENDPOINTS = (
     ("POST", "/bundles/{bundle}/deploy", "admin", "deploy_bundle"),
     ("DELETE", "/bundles", "admin", "prune_bundles"),
     ("GET", "/bundles", "admin", "list_bundles"),
+    ("GET", "/plane", "client", "show_plane"),
+    ("POST", "/plane/takeover", "admin", "take_over"),
 )
 
 _log = logging.getLogger(__name__)
@@ -115,6 +118,7 @@ class DagsSurface:
             ArchiveHandlers(gateway.archive, options),
             BundleHandlers(gateway.bundles, options),
             PoolHandlers(gateway.pool_book, options),
+            PlaneHandlers(gateway.planes),
             self._handlers,
         )
         self._tokens = tokens

@@ -25,6 +25,7 @@ from orchestrator.definition import Window
 from orchestrator.events import Counts
 from orchestrator.fires import Tick, Timetable
 from orchestrator.messages import Cause
+from orchestrator.planes import PlaneView
 from orchestrator.standing import vote_json, wait_json
 from orchestrator.views import (
     ApprovalView,
@@ -388,6 +389,20 @@ def sweep(view: Sweep) -> Json:
         "error": view.error or None,
         "asked_at": _instant_of_ms(view.asked_ms),
         "updated_at": _instant_of_ms(view.updated_ms) if view.updated_ms else None,
+    }
+
+
+def plane(view: PlaneView) -> Json:
+    """A control plane, and who is in charge."""
+    lease = view.lease
+    return {
+        "plane": view.plane,
+        "in_charge": view.in_charge,
+        "holder": lease.plane or (view.plane if view.in_charge else None),
+        "holder_url": lease.url or None,
+        "since": _instant_of_ms(lease.since_ms) if lease.since_ms else None,
+        "term": lease.term,
+        "wanted": lease.wanted or None,
     }
 
 

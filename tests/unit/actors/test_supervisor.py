@@ -15,7 +15,7 @@ from actors.settings import Settings
 from actors.supervisor import Supervisor
 from orchestrator import codec
 from orchestrator.control import PoolLoad, Roster
-from orchestrator.errors import ActorUnreachable, Invalid, JournalUnavailable, NotFound
+from orchestrator.errors import ActorUnreachable, Invalid, JournalUnavailable, NotFound, Unavailable
 from orchestrator.pools import PoolSpec
 from orchestrator.ports import OwnerRow, inbox
 
@@ -364,6 +364,22 @@ async def test_a_pool_that_cannot_be_so_is_refused_and_one_that_is_not_there_can
             await made.set_pool(codec.encode_pool_change(name, spec))
     with pytest.raises(NotFound):
         await made.set_pool(codec.encode_pool_change("gpu", None))
+
+
+async def test_a_supervisor_that_stands_by_starts_nobody() -> None:
+    stage = FakeStage()
+    made = supervisor(stage)
+    made.stands_by = True
+    await made.ensure(asked(1))
+    assert stage.names == set()
+    with pytest.raises(Unavailable, match="stands by"):
+        await made.open_gateway(b"")
+    with pytest.raises(Unavailable, match="stands by"):
+        await made.scale(codec.encode_scale("default", 2))
+    assert codec.decode_workers(await made.workers(b"")) == []
+    made.stands_by = False
+    await made.ensure(asked(2))
+    assert "scheduler" in stage.names
 
 
 class OneWorker(NoPeers):

@@ -1,0 +1,58 @@
+"""actors.directory: what happens to names while Ray's GCS is away."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from actors import directory
+from actors.directory import RayPeers
+from orchestrator.errors import ActorUnreachable
+
+
+async def test_a_name_that_gcs_does_not_tell_blocks_one_thread_however_many_ask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    back, asked = threading.Event(), list[str]()
+
+    class Handle:
+        class ping:
+            @staticmethod
+            async def remote(blob: bytes) -> bytes:
+                return blob
+
+    def get_actor(name: str, _namespace: str) -> Any:
+        asked.append(name)
+        assert back.wait(10)
+        return Handle
+
+    monkeypatch.setattr(directory.ray, "get_actor", get_actor)
+    peers = RayPeers()
+    for _ in range(50):
+        with pytest.raises(ActorUnreachable):
+            await peers.ask("scheduler", "ping", b"x", 0.001)
+    assert asked == ["scheduler"]
+    waiting = asyncio.create_task(peers.ask("scheduler", "ping", b"x"))
+    await asyncio.sleep(0.01)
+    back.set()
+    assert await waiting == b"x"
+    assert await peers.ask("scheduler", "ping", b"y") == b"y"
+    assert asked == ["scheduler"]
+
+
+async def test_a_name_that_nobody_has_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[str]()
+
+    def get_actor(name: str, _namespace: str) -> Any:
+        asked.append(name)
+        raise ValueError(name)
+
+    monkeypatch.setattr(directory.ray, "get_actor", get_actor)
+    peers = RayPeers()
+    for _ in range(2):
+        with pytest.raises(ActorUnreachable):
+            await peers.ask("nobody", "ping", b"x")
+    assert asked == ["nobody"] * 2
