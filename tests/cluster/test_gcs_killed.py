@@ -120,7 +120,7 @@ def test_a_server_on_its_own_starts_its_gcs_again() -> None:
 
 
 def test_without_it_the_cluster_ends_and_the_next_server_goes_on() -> None:
-    environ = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}  # a minute by default
+    environ = {"RAY_gcs_rpc_server_reconnect_timeout_s": "15"}  # a minute by default
     with serving_alone(("--workers", str(CPUS), "--no-dashboard"), environ=environ, code=(CODE,)) as server:
         load = begin(server)
         load.until_begun(TASKS // 4)
