@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -568,7 +568,7 @@ class Gateway:
 
     @within(DEADLINE_S)
     async def metrics(self) -> Iterable[Metric]:
-        """Metric families of the whole system."""
+        """Metric families of the whole system, made as they are asked for: with many DAGs that takes a second or two."""
         load, outside, workers, usage, swept = await asyncio.gather(
             _or_none(self._control.load()),
             _or_none(self.jobs.figures()),
@@ -577,11 +577,14 @@ class Gateway:
             self.archive.sweeps(),
         )
         counters = await self._journal.metrics()
-        return [
-            *figures.families(counters, load, outside, workers),
-            *limit_figures.families(usage, load),
-            *archive_figures.families(counters, swept, _epoch_ms(self._clock.now())),
-        ]
+        now_ms = _epoch_ms(self._clock.now())
+
+        def families() -> Iterator[Metric]:
+            yield from figures.families(counters, load, outside, workers)
+            yield from limit_figures.families(usage, load)
+            yield from archive_figures.families(counters, swept, now_ms)
+
+        return families()
 
     @within(DEADLINE_S)
     async def count_http(self, observations: Sequence[Observation]) -> None:

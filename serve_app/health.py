@@ -6,6 +6,7 @@ needs a token, except that `ORCHESTRATOR_PRIVATE_DOCS` closes metrics and descri
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Literal
@@ -132,7 +133,9 @@ class SharedRoutes:
             families = await self._gateway.metrics()
         except OrchestratorError:
             return _not_ready("journal")
-        return Response(exposition(families), media_type=_METRICS)
+        # with thousands of DAGs that takes a second or two, in which others want answers
+        text = await asyncio.to_thread(exposition, families)
+        return Response(text, media_type=_METRICS)
 
 
 def exposition(families: Iterable[Metric]) -> bytes:

@@ -33,3 +33,10 @@ def speak(ctx: Any) -> dict[str, Any]:
     ctx.checkpoint({"seen": 1})
     ctx.progress(0.5, "half")
     return {"attempt": ctx.attempt}
+
+
+def fail_once(ctx: Any) -> str:
+    """Fails on its first attempt, succeeds on its second."""
+    if ctx.attempt == 1:
+        raise ValueError("not yet")
+    return "well"
