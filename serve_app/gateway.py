@@ -568,7 +568,7 @@ class Gateway:
 
     @within(DEADLINE_S)
     async def metrics(self) -> Iterable[Metric]:
-        """Metric families of the whole system, made as they are asked for: with many DAGs that takes a second or two."""
+        """Metric families of the whole system, made only as they are asked for: with many DAGs that takes a while."""
         load, outside, workers, usage, swept = await asyncio.gather(
             _or_none(self._control.load()),
             _or_none(self.jobs.figures()),

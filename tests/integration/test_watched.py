@@ -195,21 +195,22 @@ def prometheus(server: Server, folder: Path) -> Iterator[Any]:
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(told))
     command = [found, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
-    with (folder / "log").open("w") as log, httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1/") as client:
-        with subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log) as process:
+    command.append(f"--web.listen-address=127.0.0.1:{port}")
+    with contextlib.ExitStack() as ends:
+        log = ends.enter_context((folder / "log").open("w"))
+        client = ends.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1/"))
+        process = ends.enter_context(subprocess.Popen(command, stdout=log, stderr=log))
+        ends.callback(process.kill)
 
-            def ask(path: str, **query: str) -> Any:
-                try:
-                    answer = client.get(path, params=query)
-                except httpx.TransportError:
-                    return {"result": [], "groups": []}
-                assert answer.status_code in (200, 503), answer.text
-                return answer.json()["data"] if answer.status_code == 200 else {"result": [], "groups": []}
-
+        def ask(path: str, **query: str) -> Any:
             try:
-                yield ask
-            finally:
-                process.kill()
+                answer = client.get(path, params=query)
+            except httpx.TransportError:
+                return {"result": [], "groups": []}  # it is starting
+            assert answer.status_code in (200, 503), answer.text
+            return answer.json()["data"] if answer.status_code == 200 else {"result": [], "groups": []}
+
+        yield ask
 
 
 # ---------------------------------------------------------------- cardinality
@@ -229,7 +230,7 @@ def test_ten_thousand_runs_of_many_dags_make_no_more_series_than_are_promised(se
     took_s = time.monotonic() - began
     after = series(text)
     print(
-        f"series: {before} before, {after.total()} after {_ended(text):.0f} runs of {DAGS} DAGs; a scrape {took_s:.1f} s"
+        f"{before} series before, {after.total()} after {_ended(text):.0f} runs of {DAGS} DAGs; scrape: {took_s:.1f} s"
     )
     assert after["runs_total"] < DAGS, "later DAGs are counted together"
     assert 'runs_total{dag="other",state="success"}' in text

@@ -13,10 +13,12 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator import events as e
+from orchestrator.ports import LATENCY_BOUNDS, METRICS_MAX
 from orchestrator.task import TERMINAL
 from tests.watched import promtool, scrape, watched
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
 DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana" / "orchestrator.json").read_text(encoding="utf-8"))
 RULES_FILE = DEPLOY / "prometheus" / "alerts.yml"
 RULES = [rule for group in yaml.safe_load(RULES_FILE.read_text())["groups"] for rule in group["rules"]]
@@ -118,6 +120,30 @@ def test_every_metric_says_what_it_is_in_its_name_and_its_help() -> None:
         assert family.samples, f"{family.name} is not shown by this scrape, so that nothing is known of it"
         assert re.fullmatch(r"[a-z][a-z_]*[a-z]", family.name), family.name
         assert family.type != "histogram" or family.name.endswith("_seconds"), family.name
+
+
+def test_the_guides_tell_every_metric_and_none_that_there_is_not() -> None:
+    known = set(labels_by_name())
+    guide = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| (`[^|]*) \|", guide.partition("## Traces")[0], re.M)
+    told = {name for names in table for name in re.findall(r"`(\w+)`", names)}
+    assert len(told) > 30
+    for name in told:
+        assert name in known or f"{name}_count" in known, f"{name} is no metric of ours"
+    everywhere = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "docs").glob("*.md"))
+    everywhere += (ROOT / "README.md").read_text(encoding="utf-8")
+    plain = {re.sub(r"_(bucket|count|sum)$", "", name) for name in known - ITS_OWN.keys()}
+    assert [name for name in sorted(plain) if name not in everywhere] == []
+
+
+def test_the_most_series_that_the_guide_promises_follow_from_what_is_kept() -> None:
+    guide = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
+    shown = len(LATENCY_BOUNDS) + 3
+    assert f"Once there are {METRICS_MAX:,} numbers" in guide
+    assert (
+        f"three numbers is shown as {shown} series, so there are at most {METRICS_MAX // 3 * shown:,}"
+        in guide.replace("\n", " ")
+    )
 
 
 def test_promtool_has_nothing_to_say_against_the_metrics() -> None:
