@@ -51,7 +51,7 @@ def app(args: dict[str, Any]) -> Application:
 
 def checked_settings(environ: Mapping[str, str]) -> Settings:
     """Settings of every process of this cluster. Raises Invalid for what is missing, WeakTokens for tokens too weak."""
-    settings = read_settings(environ, host=_ANY_HOST)
+    settings = read_settings(environ, host=_ANY_HOST, ray_address="auto")
     if settings.embedded:
         raise Invalid("REDIS_URL is not set: no process here keeps a journal of our own")
     if not settings.secret_key:

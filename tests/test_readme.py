@@ -71,7 +71,7 @@ GUIDES = (
     "observability",
     "operations",
     "fairness",
-    "clusters",
+    "cluster-files",
     "clusters-kubernetes",
 )
 GUIDE = "".join((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in GUIDES)
