@@ -16,6 +16,13 @@ def fail_on(day: str, bad: str) -> str:
     return day
 
 
+def fail_once(ctx: Any) -> str:
+    """Fails on its first attempt, succeeds on its second."""
+    if ctx.attempt == 1:
+        raise ValueError("not yet")
+    return "well"
+
+
 def die_once(folder: str, name: str) -> str:
     """Kills its own process the first time, returns the second time."""
     mark = Path(folder, name)
@@ -33,10 +40,3 @@ def speak(ctx: Any) -> dict[str, Any]:
     ctx.checkpoint({"seen": 1})
     ctx.progress(0.5, "half")
     return {"attempt": ctx.attempt}
-
-
-def fail_once(ctx: Any) -> str:
-    """Fails on its first attempt, succeeds on its second."""
-    if ctx.attempt == 1:
-        raise ValueError("not yet")
-    return "well"
