@@ -5,12 +5,12 @@
 
 Three ways were open to let two versions of a module run side by side. A pool of Ray actors per bundle with a Ray
 `runtime_env`: slots would belong to code instead of to the machine, so pools, limits and shares of slots would count
-the same CPU once per version, each version would cost its own actors, and the first task after a deploy waits for
-them (docs/bundles.md has the figures). Swapping `sys.modules` in the worker: no process to start, but C extensions,
-threads, open handles and everything else that is global to a process would be shared between versions, and packages
-could not differ at all. A child process per bundle, as here: the slot stays what it is, isolation is that of the
-operating system, packages are a folder on the child's path, and the first task waits a quarter of a second. An attempt
-costs one round trip over a socket more than in the worker; who has no bundle does not come through here.
+the same CPU once per version, and each version would cost actors of 60 MB that its first task waits for. Swapping
+`sys.modules` in the worker: no process to start, but C extensions, threads, open handles and everything else that is
+global to a process would be shared between versions, and packages could not differ at all. A child process per bundle,
+as here: the slot stays what it is, isolation is that of the operating system, packages are a folder on the child's
+path, and the first task waits a quarter of a second (docs/bundles.md). An attempt costs one round trip over a socket
+more than in the worker; who has no bundle does not come through here.
 
 A child that ends by itself takes its worker with it: killed by a signal, out of memory, `os._exit`. That is what such
 code does to a worker that runs it itself, so the rules for lost workers (redone, and quarantined the third time) hold

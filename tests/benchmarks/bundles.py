@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.bundles
 
-Both ways start from a version that the node has never seen, and end when its task has returned. Medians of RUNS.
+A version is one that the node has never seen, and its first task ends when it has returned. Medians of RUNS.
 """
 
 from __future__ import annotations
@@ -12,9 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import ray
 
 from actors.artifacts import Artifacts
 from actors.attempt import LiveAttempt
@@ -63,34 +60,6 @@ def in_the_worker(home: Path) -> float:
     return took_s(lambda: [executor.run(task, run, LiveAttempt()) for _ in range(TASKS)]) / TASKS
 
 
-class Actor:
-    """What a pool per bundle would start."""
-
-    def version(self) -> str:
-        import helper  # type: ignore[import-not-found]  # in the working directory of the actor
-
-        return str(helper.VERSION)
-
-
-def ray_actors(home: Path) -> float:
-    """An actor with a `runtime_env` of its own: until its first call has returned; seconds."""
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    kind: Any = ray.remote(num_cpus=0)(Actor)
-
-    def first(folder: Path) -> None:
-        actor = kind.options(runtime_env={"working_dir": str(folder)}).remote()
-        ray.get(actor.version.remote())
-
-    found = []
-    for number in range(RUNS + 1):
-        folder = home / f"version-{number}"
-        folder.mkdir()
-        (folder / "helper.py").write_text(f"VERSION = {number}\n")
-        found.append(took_s(lambda folder=folder: first(folder)))  # type: ignore[misc]  # a default binds it
-    ray.shutdown()
-    return statistics.median(found[1:])
-
-
 def main() -> None:
     """Prints the figures."""
     with tempfile.TemporaryDirectory() as place:
@@ -98,7 +67,6 @@ def main() -> None:
         first_s, each_s = children(home)
         plain_s = in_the_worker(home)
         print(f"child process: first task {first_s:.2f} s, each {(each_s - plain_s) * 1000:.2f} ms more than without")
-        print(f"Ray actor with a runtime_env: first call {ray_actors(home):.2f} s")
 
 
 if __name__ == "__main__":

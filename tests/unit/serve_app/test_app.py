@@ -147,7 +147,7 @@ async def test_every_operation_has_examples_and_every_error(connect: Connect) ->
         operation = document["paths"][BASE + path.replace(":path", "")][method.lower()]
         assert operation["operationId"] == f"dags_{name}"
         assert {"200", "401", "403", "429", "500", "503"} <= set(operation["responses"])
-        if "requestBody" in operation:
+        if "requestBody" in operation and name != "put_bundle":  # that one takes bytes
             assert operation["requestBody"]["content"]["application/json"]["examples"], name
     for method, path, status, name in runs.ENDPOINTS:
         operation = document["paths"][runs.BASE + path][method.lower()]
