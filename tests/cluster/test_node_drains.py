@@ -15,17 +15,17 @@ import pytest
 
 from tests.cluster.load import until
 from tests.cluster.nodes import CONTROL, Cluster, Node, Shape, ray_cluster, serving
-from tests.dags_api import answered, fresh, task
+from tests.dags_api import Api, answered, fresh, task
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 SPOT = {"tier": "spot"}
-HEAD, LEFT, RIGHT = Shape("head", 1, CONTROL), Shape("left", 1, SPOT), Shape("right", 1, SPOT)
+HEAD, LEFT, RIGHT = Shape("head", 0, CONTROL), Shape("left", 2, SPOT), Shape("right", 2, SPOT)
 #: of the task that is at work when the notice comes; seconds until the node is gone
 TAKES_S, DEADLINE_S = 8.0, 60
 
 
 def test_workers_of_a_node_that_drains_finish_while_others_take_their_place(tmp_path: Path) -> None:
-    with ray_cluster(HEAD, LEFT) as cluster, serving(cluster, ("--workers", "0")) as server:
+    with ray_cluster(HEAD, LEFT) as cluster, serving(cluster, ("--workers", "1")) as server:
         api, name = server.api(), fresh("spot")
         answered(api.http.put("/pools/spot", json={"min": 1, "max": 1, "num_cpus": 0.5, "labels": SPOT}))
         work = {"entrypoint": "marking_tasks:mark", "pool": "spot"}
@@ -40,7 +40,7 @@ def test_workers_of_a_node_that_drains_finish_while_others_take_their_place(tmp_
 
         drain(cluster, cluster.nodes["left"])
         told_s = time.monotonic()
-        until(lambda: elsewhere(api.get("/workers").json()["items"], right), 30)
+        until(lambda: elsewhere(workers(api), right), 40)
         print(f"\na worker elsewhere {time.monotonic() - told_s:.1f} s after the notice")
         run = api.wait(run_id, timeout_s=60)
 
@@ -49,16 +49,22 @@ def test_workers_of_a_node_that_drains_finish_while_others_take_their_place(tmp_
         assert {(name, attempt) for name, attempt, _ in begun} == {("long", "1"), ("next", "1")}
         assert len(begun) == 2
         assert begun[0][2] == cluster.nodes["left"].node_id
-        until(lambda: [w["node_id"] for w in api.get("/workers").json()["items"]] == [right.node_id], 30)
+        until(lambda: [each["node_id"] for each in workers(api)] == [right.node_id], 40)
         again = api.trigger(name)["run_id"]
         assert api.wait(again, timeout_s=60)["state"] == "success"
         assert {mark[3] for mark in marks(tmp_path) if mark[0] == again} == {right.node_id}
 
 
-def elsewhere(workers: list[dict[str, str]], node: Node) -> bool:
+def workers(api: Api) -> list[dict[str, str]]:
+    """Those of the pool."""
+    found: list[dict[str, str]] = answered(api.get("/workers"))["items"]
+    return [each for each in found if each["pool"] == "spot"]
+
+
+def elsewhere(found: list[dict[str, str]], node: Node) -> bool:
     """One drains, one on that node is ready."""
-    return any(each["state"] == "draining" for each in workers) and any(
-        each["node_id"] == node.node_id and each["state"] in ("idle", "busy") for each in workers
+    return any(each["state"] == "draining" for each in found) and any(
+        each["node_id"] == node.node_id and each["state"] in ("idle", "busy") for each in found
     )
 
 

@@ -78,7 +78,8 @@ def test_a_node_comes_when_room_is_requested_and_goes_when_it_is_released(enviro
     (home / "fake.yaml").write_text(json.dumps(CONFIG))
     port = free_port()
     start = ("start", "--head", f"--port={port}", "--num-cpus=0", f"--autoscaling-config={home / 'fake.yaml'}")
-    more = (f"--temp-dir={home / 'ray'}", "--include-dashboard=false", "--object-store-memory=80000000")
+    ports = ("--min-worker-port=20002", "--max-worker-port=29999")  # ours is among those that Ray would take
+    more = (f"--temp-dir={home / 'ray'}", "--include-dashboard=false", "--object-store-memory=80000000", *ports)
     command = [str(Path(sys.executable).with_name("ray")), *start, *more]
     done = subprocess.run(command, env=environ, check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
