@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test test-chaos test-sdk test-slow bench lint format
+.PHONY: help demo test test-chaos test-cluster test-sdk test-slow bench lint format
 
 help:
 	@echo "make demo       start everything, backfill a year of real weather, show the result"
 	@echo "make test       run the tests: less than ten minutes"
 	@echo "make test-chaos kill every kind of process while runs, backfills and triggers go on"
+	@echo "make test-cluster kill nodes of a cluster of several while tasks run"
 	@echo "make test-sdk   run public worker SDKs of three generations from PyPI against a server"
 	@echo "make test-slow  run the rest: a browser, thousands of events, the contracts while processes are killed"
 	@echo "make bench      measure; writes tests/benchmarks/latest.json"
@@ -30,6 +31,9 @@ test: $(STAMP)
 
 test-chaos: $(STAMP)
 	$(BIN)/python -m pytest -m 'chaos and not slow'
+
+test-cluster: $(STAMP)
+	$(BIN)/python -m pytest tests/cluster
 
 test-sdk: $(STAMP)
 	$(BIN)/python -m pytest tests/conformance/test_jobs_sdks.py

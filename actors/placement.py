@@ -8,11 +8,12 @@ Preferences, never pins: a node may die, and what was on it starts again on anot
 Ray tries the selector first and `fallback_strategy` when no node that lives could ever serve it; an empty selector
 there means any node. An actor stays where it is when a better node comes later.
 
-Two designs were open for spreading workers. Placed by us (affinity, round robin) they would need counting nodes, again
-whenever one comes or goes, by an actor that may be dead then. Left to Ray with one CPU each, SPREAD puts them apart, a
-node never gets more than it has CPUs for, beside whatever else runs on the cluster, and the autoscaler sees those that
-wait for room. Hence the second; after the loss of a node whose CPUs nobody else has free, its workers wait for a
-new one, and the others do the work.
+Two designs were open for spreading workers. With no CPU and a node chosen by us (affinity, round robin), somebody would
+have to count nodes again whenever one comes or goes, and the autoscaler would take a node for idle on which they work,
+and end it. With one CPU each and Ray's SPREAD they are put apart, a node never gets more than it has CPUs for, beside
+whatever else runs on the cluster, and the autoscaler sees who works and who waits for room. Hence the second. Its
+price: after the loss of a node its workers wait where no CPU is free, and user code that starts Ray tasks of its own
+needs CPUs that no worker holds.
 """
 
 from __future__ import annotations

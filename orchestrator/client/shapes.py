@@ -250,6 +250,8 @@ class DagsRunSummary(TypedDict):
     error: str | None
     #: of one that started by itself
     triggered_by: NotRequired[list[DagsCause] | None]
+    #: the Ray actor that has it now, by the name that Ray's dashboard shows
+    actor: NotRequired[str | None]
     #: True: it is in the archive, as it was when it left
     archived: NotRequired[bool | None]
     sla_missed: NotRequired[bool | None]

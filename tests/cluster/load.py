@@ -21,6 +21,7 @@ from actors.journal import Journal
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.definition import Definition
+from orchestrator.ports import History
 from tests.dags_api import TERMINAL, Api, fresh, task
 from tests.invariants import check_history, check_row, check_versions
 from tests.live import Server
@@ -76,27 +77,33 @@ class Load:
 
     def check(self) -> dict[tuple[str, str], int]:
         """What the journal holds obeys every rule; (run, task) -> attempt whose result was accepted."""
-        return asyncio.run(self._check())
-
-    async def _check(self) -> dict[tuple[str, str], int]:
-        journal = Journal(self.journal_url)
         accepted: dict[tuple[str, str], int] = {}
+        histories, definition = asyncio.run(self._read())
+        for found in histories:
+            run_id, events = found.row.run_id, check_versions(found.batches)
+            history = check_history(events, lambda _: definition)
+            check_row(found.row, dict.fromkeys(history.tasks, "d"), history)
+            done = [event for event in events if isinstance(event, e.TaskSucceeded)]
+            assert sorted(event.task for event in done) == sorted(history.tasks), f"{run_id}: a result twice"
+            accepted |= {(run_id, event.task): event.attempt for event in done}
+        return accepted
+
+    def requeued(self) -> list[float]:
+        """When attempts were given up as lost, and their tasks ready again, seconds since the epoch."""
+        histories, _ = asyncio.run(self._read())
+        events = [event for found in histories for event in check_versions(found.batches)]
+        return [each.at.timestamp() for each in events if isinstance(each, e.TaskRetrying) and each.lost]
+
+    async def _read(self) -> tuple[list[History], Definition]:
+        journal = Journal(self.journal_url)
         try:
-            for found in await journal.load(self.run_ids):
-                row = found.row
-                blob = await journal.definition(row.tenant, row.dag_id, row.dag_version)
-                assert blob is not None
-                definition = codec.decode_definition(blob)
-                events = check_versions(found.batches)
-                history = check_history(events, _always(definition))
-                letters = dict.fromkeys(history.tasks, "d") if row.state == "succeeded" else {}
-                check_row(row, letters, history)
-                done = [event for event in events if isinstance(event, e.TaskSucceeded)]
-                assert sorted(event.task for event in done) == sorted(history.tasks), f"{row.run_id}: a result twice"
-                accepted |= {(row.run_id, event.task): event.attempt for event in done}
+            histories = await journal.load(self.run_ids)
+            row = histories[0].row
+            blob = await journal.definition(row.tenant, row.dag_id, row.dag_version)
         finally:
             await journal.close()
-        return accepted
+        assert blob is not None
+        return histories, codec.decode_definition(blob)
 
     def executions(self) -> dict[tuple[str, str], list[Mark]]:
         """(run, task) -> its executions, in order."""
@@ -134,7 +141,3 @@ def until(holds: Callable[[], bool], timeout_s: float, every_s: float = 0.1) -> 
         assert time.monotonic() - start < timeout_s, f"not so after {timeout_s} s"
         time.sleep(every_s)
     return time.monotonic() - start
-
-
-def _always(definition: Definition) -> Callable[[int], Definition]:
-    return lambda _version: definition

@@ -62,6 +62,11 @@ class Node:
         """Its raylet and all below it whose title contains `title`."""
         return [process for process in live.below({self.raylet}) if title in process.title]
 
+    def signal(self, number: int) -> None:
+        """All of it gets that signal."""
+        for process in self.processes():
+            os.kill(process.pid, number)
+
     def kill(self) -> None:
         """Nothing of it is left, and nothing of it had a chance to say so."""
         for process in sorted(self.processes(), key=lambda each: each.pid != self.raylet):
@@ -140,5 +145,5 @@ def _add(process: subprocess.Popen[str], folder: Path, shape: Shape) -> dict[str
 def serving(cluster: Cluster, options: Sequence[str] = ()) -> Iterator[Server]:
     """An orchestrator on that cluster for the length of a `with` block."""
     joined = ("--address", cluster.address, *options)
-    with live.serving(joined, environ=cluster.environ, code=(TASKS,)) as server:
+    with live.serving(joined, environ=cluster.environ, code=(TASKS,), timeout_s=180) as server:
         yield server
