@@ -1,7 +1,7 @@
 """The scheduler's side of pools that grow: telling the supervisor that tasks have begun to wait.
 
     somebody bids for slots of a pool, and still does after all that can be granted was
-        ─▶ once per such time, for a pool that is elastic or has no slots at all: PoolLoad ─▶ supervisor
+        ─▶ once per such time, for a pool that is elastic or has no workers: PoolLoad ─▶ supervisor
 
 How it goes on the supervisor asks (`loads`) as long as it matters. So a pool that rests costs no message, and one in
 which tasks begin to wait has its first worker under way at once. What could not be told is told again.
@@ -36,13 +36,16 @@ class PoolDemand:
         self._slots = slots
         self._spawn = spawn
         self._elastic: frozenset[str] = frozenset()
+        #: pools that have workers, or will once these have started
+        self._staffed: frozenset[str] = frozenset()
         #: pool -> since when somebody has bid for its slots
         self._since_s: dict[str, float] = {}
         #: of those, the ones about which the supervisor knows, or need not know
         self._told: set[str] = set()
 
-    def watch(self, elastic: Iterable[str]) -> None:
-        """Pools that may grow, says the supervisor."""
+    def watch(self, elastic: Iterable[str], staffed: Iterable[str] = ()) -> None:
+        """Pools that may grow, and those that have workers, says the supervisor."""
+        self._staffed = frozenset(staffed)
         if self._elastic != (found := frozenset(elastic)):
             self._elastic = found
             self._told.clear()
@@ -72,7 +75,7 @@ class PoolDemand:
             return
         self._told |= news
         loads = [load for load in self.loads(now_s) if load.pool in news]
-        due = [load for load in loads if load.pool in self._elastic or not load.slots]
+        due = [load for load in loads if load.pool in self._elastic or load.pool not in self._staffed]
         if due:
             self._spawn(self._tell(due))
 

@@ -508,7 +508,7 @@ class SchedulerActor(Living):
         for worker in roster.draining:
             self._slots.drain(worker)
         self._draining = set(roster.draining)
-        self._pool_demand.watch(roster.elastic)
+        self._pool_demand.watch(roster.elastic, wanted.values())
         for worker in wanted:
             if worker not in self._slots.slots:
                 self._await_worker(worker)

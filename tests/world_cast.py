@@ -278,6 +278,10 @@ class Supervisor:
         if process is not None:
             process.end()
 
+    async def demand(self, blob: bytes) -> None:
+        """Tasks wait in pools without workers: some may come later."""
+        codec.decode_pool_loads(blob)
+
     def _is_current(self, order: int, name: str) -> bool:
         self._epoch = max(self._epoch, order >> 32)
         if order >> 32 < self._epoch or order < self._orders.get(name, 0):

@@ -70,9 +70,9 @@ async def test_what_gets_a_slot_does_not_wait() -> None:
     assert scene.demand.loads(1.0) == [PoolLoad("gpu", busy=1, slots=1)]
 
 
-async def test_a_fixed_pool_is_told_of_only_while_it_has_no_slots() -> None:
+async def test_a_fixed_pool_is_told_of_only_while_it_has_no_workers_not_even_some_that_start() -> None:
     scene = Scene()
-    scene.slots.add("worker-default-0", "default", "i")
+    scene.demand.watch((), ["default"])
     scene.slots.demand("A", {LEAF: 5})
     scene.slots.demand("A\nneed", {LEAF: 5}, "unknown")
     assert [[load.pool for load in loads] for loads in await scene.look(1.0)] == [["unknown"]]
@@ -81,11 +81,12 @@ async def test_a_fixed_pool_is_told_of_only_while_it_has_no_slots() -> None:
 async def test_a_pool_that_becomes_elastic_is_told_of_although_tasks_wait_already() -> None:
     scene = Scene()
     scene.slots.add("worker-default-0", "default", "i")
+    scene.demand.watch((), ["default"])
     scene.slots.demand("A", {LEAF: 5})
     assert await scene.look(1.0) == []
-    scene.demand.watch(["default"])
+    scene.demand.watch(["default"], ["default"])
     assert await scene.look(3.5) == [[PoolLoad("default", waiting=4, waiting_s=2.5, busy=1, slots=1)]]
-    scene.demand.watch(["default"])
+    scene.demand.watch(["default"], ["default"])
     assert await scene.look(4.0) == []
 
 
