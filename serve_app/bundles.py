@@ -110,9 +110,7 @@ class Bundles:
     async def families(self) -> list[Metric]:
         """What is kept, as gauges."""
         sizes = [msgspec.json.decode(blob, type=BundleRecord).size_bytes for blob in (await self._records()).values()]
-        count = GaugeMetricFamily("orchestrator_bundles", "Bundles of code that are kept", value=len(sizes))
-        size = GaugeMetricFamily("orchestrator_bundles_bytes", "What they take, packed", value=sum(sizes))
-        return [count, size]
+        return gauges(sizes)
 
     async def _records(self) -> dict[str, bytes]:
         return await self._journal.records(RECORDS)
@@ -142,3 +140,11 @@ class Bundles:
 def _measured(packed: bytes) -> tuple[str, int]:
     """Its id, and the number of its files."""
     return bundles.id_of(packed), sum(1 for _ in bundles.entries(packed))
+
+
+def gauges(sizes: Sequence[int]) -> list[Metric]:
+    """Of bundles with so many bytes each, packed."""
+    return [
+        GaugeMetricFamily("orchestrator_bundles", "Bundles of code that are kept", value=len(sizes)),
+        GaugeMetricFamily("orchestrator_bundles_bytes", "What they take, packed", value=sum(sizes)),
+    ]

@@ -301,6 +301,7 @@ def test_a_backfill_streams_its_windows_and_not_their_tasks(api: Api) -> None:
     assert frames[-1].data == {"run_id": run_id, "state": "success"}
 
 
+@pytest.mark.slow  # the next minute is up to 62 s away
 def test_a_schedule_fires_on_its_minute_once(api: Api, every_minute: tuple[str, datetime]) -> None:
     name, created = every_minute
     due = created.replace(second=0, microsecond=0) + timedelta(minutes=1)

@@ -272,7 +272,8 @@ def test_spans_wait_for_a_collector_that_is_away_and_for_a_journal_that_is_down(
     World(0).play_with(course)
 
 
-async def test_the_journals_silence_is_told_to_who_asks() -> None:
+async def test_the_journals_silence_is_told_to_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.tracer.BLOCK_MS", 10)
     world = World(0)
     world.journal.failing = [False]
     with pytest.raises(JournalUnavailable):
