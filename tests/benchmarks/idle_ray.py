@@ -17,7 +17,9 @@ def main() -> None:
     from ray import serve
     from starlette.requests import Request
 
-    ray.init(include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False, object_store_memory=200 << 20)
+    ray.init(
+        "local", include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False, object_store_memory=200 << 20
+    )
 
     class Empty:
         async def ping(self) -> None:
