@@ -310,10 +310,10 @@ class RunActor(Living):
             self._mail.append(Gone(worker, incarnation, tuple(keys), ()))
             return
         reported = {(r.run_id, r.task, r.attempt) for r in holding.reports}
-        live = {key: limit for key, limit in keys.items() if key in set(holding.live)}
-        missing = tuple(key for key in keys if key not in live and key not in reported)
-        if reported or live:  # the empty batch brings the kept reports and waits for the live attempts
-            here = {k: v for k, v in keys.items() if k not in missing}
+        known = reported | set(holding.live)
+        missing = tuple(key for key in keys if key not in known)
+        here = {key: limit for key, limit in keys.items() if key in known}
+        if here:  # the empty batch brings the kept reports and waits for the live attempts; older reports tell no need
             self._crew.collect(worker, holding.incarnation, 0, here, self._need_of(next(iter(here), None)))
         if missing:
             self._mail.append(Gone(worker, incarnation, missing, ()))

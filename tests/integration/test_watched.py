@@ -93,7 +93,7 @@ def scraped(server: Server) -> str:
 
 def series(text: str) -> Counter[str]:
     """Metric -> how many series it has."""
-    return Counter(re.match(r"\w+", line)[0] for line in text.splitlines() if line and line[0] != "#")  # type: ignore[index]
+    return Counter(re.match(r"\w+", line)[0] for line in text.splitlines() if line and line[0] != "#")  # type: ignore[index]  # each such line begins with a name
 
 
 def within(seconds: float, holds: Any) -> Any:

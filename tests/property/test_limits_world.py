@@ -40,3 +40,7 @@ def test_limits_hold_in_many_worlds(first: int) -> None:
 @pytest.mark.skipif("WORLD_SEED" not in os.environ, reason="plays the world of WORLD_SEED")
 def test_one_seed() -> None:
     play(int(os.environ["WORLD_SEED"]))
+
+
+def test_a_worker_that_has_old_reports_alone_is_nobodys_seat() -> None:
+    play(10107)  # a RunActor that comes back took one of another pool for its own

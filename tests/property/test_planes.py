@@ -138,7 +138,7 @@ class Plane:
                 while True:
                     turn += 1
                     step = Commit(owner=self.owner, epoch=epoch, turn=turn)
-                    await self._road(lambda step=step: self._commit(step))  # type: ignore[misc]
+                    await self._road(lambda step=step: self._commit(step))  # type: ignore[misc]  # a default binds it
                     await asyncio.sleep(0.2)
             await asyncio.sleep(0.3)
 

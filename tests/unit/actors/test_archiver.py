@@ -177,7 +177,7 @@ def test_a_stream_that_is_open_when_its_run_ends_and_leaves_at_once_is_told_the_
         async def nothing_yet(wanted: str, after: int, limit: int) -> Any:
             return [] if wanted == run_id and after else await real(wanted, after, limit)
 
-        world.journal.events = nothing_yet  # type: ignore[method-assign]
+        world.journal.events = nothing_yet  # type: ignore[method-assign]  # the reader comes too early
         reader = asyncio.create_task(streamed(gateway, run_id, None))
         await ended(world, run_id)
         await swept(world)
