@@ -59,6 +59,7 @@ from serve_app.surfaces.instances import InstancesSurface
 from serve_app.surfaces.jobs import JobsSurface
 from serve_app.surfaces.pipelines import PipelinesSurface
 from serve_app.surfaces.runs import RunsSurface, published
+from serve_app.token_file import TokenFile
 from serve_app.worker_tokens import KeptTokens
 
 if TYPE_CHECKING:
@@ -205,7 +206,8 @@ class Api:
         worker_tokens: dict[str, Any],
     ) -> None:
         self._settings = Settings.from_dict(settings)
-        self._tokens = Tokens(Grant(**each) for each in grants)
+        token_file = TokenFile(self._settings.more_tokens_path)
+        self._tokens = Tokens((Grant(**each) for each in grants), token_file.changed)
         self._clients = Clients(Agreement(**each) for each in agreements)
         self._worker_tokens = KeptTokens(**worker_tokens)
         self._gateway: JournalGateway | None = None

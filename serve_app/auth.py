@@ -21,7 +21,7 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -81,6 +81,8 @@ class Grant:
     scopes: tuple[str, ...]
     #: where the token was configured, or what its tenant calls it
     name: str = ""
+    #: of the file that is read again while the server runs (`serve_app/token_file.py`)
+    of_file: bool = False
 
 
 #: what an anonymous caller may do where anonymity is allowed
@@ -90,14 +92,21 @@ ANYONE = Principal(DEFAULT_TENANT, SCOPES)
 class Tokens:
     """Every token the server knows."""
 
-    def __init__(self, grants: Iterable[Grant]) -> None:
+    def __init__(
+        self, grants: Iterable[Grant], file_changed: Callable[[], Iterable[Grant] | None] = lambda: None
+    ) -> None:
+        """`file_changed` answers what stands in the place of all grants `of_file` from now on; None = nothing new."""
         every = tuple(grants)
-        self._known = tuple((bytes.fromhex(each.sha256), _principal(each)) for each in every)
+        self._fixed = _digests(each for each in every if not each.of_file)
+        self._known = _digests(every)
+        self._file_changed = file_changed
         #: the operator wants a token of everybody, on any listener
         self.api_key_set = any(each.name == _API_KEY for each in every)
 
     def principal(self, token: str) -> Principal | None:
         """Who presents `token`; None for a token we do not know. Takes the same time either way."""
+        if (now := self._file_changed()) is not None:
+            self._known = (*self._fixed, *_digests(now))
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         found = None
         for known, principal in self._known:
@@ -137,9 +146,14 @@ def read_grants(
     """All grants of this server. Raises Invalid for a file that cannot be understood."""
     plain = plain_tokens(environ, credentials)
     own = [grant(token, scope, name=source) for source, (scope, token) in plain.items() if token]
-    more = _json_file(more_tokens, list) if more_tokens.exists() else []
     named = [Grant(each.sha256, each.tenant, ("client",), each.name) for each in clients]
-    return (*own, *(_file_grant(each, f"{more_tokens.name}/{n}") for n, each in enumerate(more)), *named)
+    return (*own, *file_grants(more_tokens), *named)
+
+
+def file_grants(path: Path) -> tuple[Grant, ...]:
+    """What the file of further tokens grants; nothing when there is none. Raises Invalid when it is not understood."""
+    entries = _json_file(path, list) if path.exists() else []
+    return tuple(_file_grant(each, f"{path.name}/{n}") for n, each in enumerate(entries))
 
 
 def refusal(host: str, tokens: Mapping[str, str] | Iterable[str]) -> str | None:
@@ -175,6 +189,10 @@ def basic_password(authorization: str | None) -> str | None:
     except (binascii.Error, ValueError):
         return None
     return text.partition(":")[2]
+
+
+def _digests(grants: Iterable[Grant]) -> tuple[tuple[bytes, Principal], ...]:
+    return tuple((bytes.fromhex(each.sha256), _principal(each)) for each in grants)
 
 
 def _principal(each: Grant) -> Principal:
@@ -218,5 +236,5 @@ def _file_grant(entry: Any, where: str) -> Grant:
                 and scopes
                 and all(isinstance(each, str) and each in SCOPES for each in scopes)
             ):
-                return Grant(sha256.lower(), tenant, tuple(scopes), str(entry.get("name", "")))
+                return Grant(sha256.lower(), tenant, tuple(scopes), str(entry.get("name", "")), of_file=True)
     raise Invalid(f'{where}: {{"sha256": 64 hex digits, "tenant", "scopes": of {sorted(SCOPES)}, "name"}} expected')

@@ -7,7 +7,6 @@ cancelled; 78 the server refuses to start with its tokens; 130 interrupted.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Sequence
@@ -32,13 +31,13 @@ from serve_app import (
     pool_commands,
     screen,
     starter_commands,
+    token_commands,
     waiting_commands,
 )
 from serve_app.api_client import ApiRefused, Json, ServerUnreachable
 from serve_app.session import Session, command, group
 
 app = group("Durable workflows inside a Ray cluster.")
-tokens = group("Access tokens.")
 app.add_typer(commands.starting)
 app.add_typer(agent_commands.agents)
 app.add_typer(archive_commands.archiving)
@@ -58,7 +57,7 @@ for _group, _name in (
     (plan_commands.instances, "instances"),
     (job_commands.jobs, "jobs"),
     (pipeline_commands.pipelines, "pipelines"),
-    (tokens, "token"),
+    (token_commands.tokens, "token"),
 ):
     app.add_typer(_group, name=_name)
 
@@ -197,29 +196,6 @@ def generate_types_command(
         return
     for each in files:
         screen.print_line(str(each))
-
-
-@command(tokens, "create")
-def token_create(
-    session: Session,
-    tenant: Annotated[str, typer.Option(help="Tenant that the token acts for.")],
-    scope: Annotated[list[str], typer.Option(help="client, worker or admin; may be given several times.")],
-    name: Annotated[str, typer.Option(help="What it is for.")] = "",
-) -> None:
-    """Make a token; it is printed once, and the server keeps only its digest. Takes effect at the next start."""
-    from actors.clock import Clock
-    from serve_app import auth, home
-
-    if unknown := set(scope) - auth.SCOPES:
-        raise Invalid(f"unknown scope {', '.join(sorted(unknown))}; choose of {', '.join(sorted(auth.SCOPES))}")
-    token = Clock().token()
-    entry = {"sha256": hashlib.sha256(token.encode()).hexdigest(), "tenant": tenant, "scopes": scope, "name": name}
-    home.add_token(read_settings(os.environ, home=str(session.home)).more_tokens_path, entry)
-    if session.as_json:
-        screen.print_json({"token": token, "tenant": tenant, "scopes": scope, "name": name})
-    else:
-        print(token)
-        screen.say("the server accepts it from its next start on")
 
 
 def _status_of(error: OrchestratorError) -> int:

@@ -12,10 +12,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import msgspec
 
@@ -147,12 +147,3 @@ def who_runs(home: Path, server: Server | None) -> str:
     """That there is a server already, and how to be rid of it."""
     where = f" (pid {server.pid}, {server.url})" if server else ""
     return f"a server already runs on {home}{where}; stop it with `orchestrator down --data-dir {home}`"
-
-
-def add_token(path: Path, entry: Mapping[str, Any]) -> None:
-    """The JSON array in `path` also holds `entry`."""
-    try:
-        entries = json.loads(path.read_bytes()) if path.exists() else []
-    except ValueError:
-        raise Invalid(f"{path} is not JSON; mend or remove it") from None
-    write_private(path, json.dumps([*entries, entry], indent=2) + "\n")

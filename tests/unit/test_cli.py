@@ -556,6 +556,18 @@ def test_a_token_is_shown_once_and_kept_as_a_digest(call: Any, tmp_path: Path) -
     assert (principal.tenant, principal.scopes) == ("t2", {"client", "worker"})
 
 
+def test_tokens_are_listed_and_revoked_without_being_shown(call: Any) -> None:
+    made = json.loads(call("token", "create", "--tenant", "t2", "--scope", "client", "--name", "ci", "--json")[1])
+    listed = call("token", "list", "--json")[1]
+    assert made["token"] not in listed
+    assert json.loads(listed) == {"items": [{"id": made["id"], "name": "ci", "tenant": "t2", "scopes": ["client"]}]}
+    assert made["id"] in call("token", "list")[1]
+    assert call("token", "revoke", "ci")[0] == 0
+    assert json.loads(call("token", "list", "--json")[1]) == {"items": []}
+    status, _, err = call("token", "revoke", "ci")
+    assert (status, "ci" in err) == (1, True)
+
+
 def test_an_unknown_scope_is_refused(call: Any) -> None:
     status, _, err = call("token", "create", "--tenant", "t", "--scope", "root")
     assert status == 1

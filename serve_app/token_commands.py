@@ -1,0 +1,75 @@
+"""`orchestrator token`: access tokens of tenants, besides the three that a server makes at its first start."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from actors.settings import read_settings
+from orchestrator.errors import Invalid
+from serve_app import screen
+from serve_app.session import Session, command, group
+
+tokens = group("Access tokens.")
+
+
+@command(tokens, "create")
+def token_create(
+    session: Session,
+    tenant: Annotated[str, typer.Option(help="Tenant that the token acts for.")],
+    scope: Annotated[list[str], typer.Option(help="client, worker or admin; may be given several times.")],
+    name: Annotated[str, typer.Option(help="What it is for.")] = "",
+) -> None:
+    """Make a token; it is printed once, and only its digest is kept. Counts at once."""
+    from actors.clock import Clock
+    from serve_app import auth, token_file
+
+    if not tenant:
+        raise Invalid("a token needs a tenant")
+    if unknown := set(scope) - auth.SCOPES:
+        raise Invalid(f"unknown scope {', '.join(sorted(unknown))}; choose of {', '.join(sorted(auth.SCOPES))}")
+    token = Clock().token()
+    made = token_file.add(_path(session), token, tenant, scope, name)
+    if session.as_json:
+        screen.print_json(
+            {"id": token_file.short(made.sha256), "token": token, "tenant": tenant, "scopes": scope, "name": name}
+        )
+    else:
+        print(token)
+
+
+@command(tokens, "list")
+def token_list(session: Session) -> None:
+    """Tokens that were made with `create`, without what they are."""
+    from serve_app import auth, token_file
+
+    found = [
+        {"id": token_file.short(each.sha256), "name": each.name, "tenant": each.tenant, "scopes": list(each.scopes)}
+        for each in auth.file_grants(_path(session))
+    ]
+    if session.as_json:
+        screen.print_json({"items": found})
+    else:
+        rows = [(each["id"], each["name"], each["tenant"], ", ".join(each["scopes"])) for each in found]
+        screen.print_table(("id", "name", "tenant", "scopes"), rows)
+
+
+@command(tokens, "revoke")
+def token_revoke(
+    session: Session, named: Annotated[str, typer.Argument(help="Its name or id, as `token list` shows them.")]
+) -> None:
+    """Take a token back. Requests with it are refused from the next second on; open streams go on to their end."""
+    from serve_app import token_file
+
+    gone = token_file.remove(_path(session), named)
+    if session.as_json:
+        screen.print_json({"id": token_file.short(gone.sha256), "name": gone.name, "revoked": True})
+    else:
+        screen.say(f"{named} is revoked")
+
+
+def _path(session: Session) -> Path:
+    return read_settings(os.environ, home=str(session.home)).more_tokens_path
