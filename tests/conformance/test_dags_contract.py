@@ -8,6 +8,7 @@ without a cluster, in `test_dags_rate_limit.py`. What sections 2 to 9a say beyon
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import time
 from datetime import datetime, timedelta
@@ -55,6 +56,25 @@ def test_a_worker_token_is_forbidden(live: Server) -> None:
     refused(worker.post("/dags", {"dag_id": "x", "owner": "y"}), 403, "forbidden")
     refused(worker.get("/dags"), 403, "forbidden")
     refused(worker.post("/runs", {"dag_id": "x"}), 403, "forbidden")
+
+
+def test_a_token_counts_until_it_is_revoked_while_the_server_runs(live: Server) -> None:
+    made = live.cli("token", "create", "--tenant", fresh("acme"), "--scope", "client", "--json")
+    assert made.returncode == 0, made.stderr
+    entry = json.loads(made.stdout)
+    theirs = Api(live.url, entry["token"])
+    answered_soon(theirs, 200)
+    assert answered(theirs.get("/dags"))["items"] == []
+    assert live.cli("token", "revoke", entry["id"]).returncode == 0
+    answered_soon(theirs, 401)
+
+
+def answered_soon(theirs: Api, status: int) -> None:
+    """A list is answered so within seconds."""
+    deadline = time.monotonic() + 5
+    while (found := theirs.get("/dags").status_code) != status:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
 
 
 # ---------------------------------------------------------------- 3: what is malformed
