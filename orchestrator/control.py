@@ -138,6 +138,8 @@ class Claims(msgspec.Struct, frozen=True, array_like=True):
     held: tuple[Bound, ...] | None = None
     #: seconds since it may last have started a task under a rate, told with `held`
     quiet_s: float = 0.0
+    #: newest scheduler that it has heard of: what an older one grants does not count
+    scheduler: int = 0
 
 
 class Binding(msgspec.Struct, frozen=True, array_like=True):
