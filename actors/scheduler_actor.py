@@ -29,6 +29,7 @@ from actors.peers import Peers, WorkerGone
 from actors.pool_demand import PoolDemand
 from actors.refusals import Refusals
 from actors.replaced import ReplacedRuns
+from actors.roster_order import RosterOrder
 from actors.settings import Settings, class_weights, headroom
 from actors.timekeeper import Timekeeper
 from orchestrator import codec, errors
@@ -127,6 +128,7 @@ class SchedulerActor(Living):
         self._to_host: dict[str, str] = {}
         #: DAGs whose runs get a RunActor of their own
         self._dedicated: set[str] = set()
+        self._rosters = RosterOrder()
         self._workers: dict[str, str] = {}
         self._draining: set[str] = set()
         self._returning: set[str] = set()
@@ -176,8 +178,10 @@ class SchedulerActor(Living):
 
     async def roster(self, blob: bytes) -> None:
         """The supervisor tells who ought to exist."""
-        self._take_roster(codec.decode_roster(blob))
-        self._wake.set()
+        told = codec.decode_roster(blob)
+        if self._rosters.is_news(told):
+            self._take_roster(told)
+            self._wake.set()
 
     async def ping(self) -> int:
         """Number of runs that wait, once rebuilt."""
@@ -282,11 +286,13 @@ class SchedulerActor(Living):
         """Ask the supervisor who ought to exist; whether it answered."""
         try:
             asked = codec.encode_supervision(self._epoch << 32, "")
-            self._take_roster(codec.decode_roster(await self._peers.ask(SUPERVISOR, "tell_roster", asked)))
+            answer = codec.decode_roster(await self._peers.ask(SUPERVISOR, "tell_roster", asked))
         except errors.Unavailable as unavailable:
             _log.warning("%s", unavailable)
             return False
-        self._wake.set()
+        if self._rosters.is_so(answer):
+            self._take_roster(answer)
+            self._wake.set()
         return True
 
     async def _fetch_roster_later(self) -> None:
@@ -373,6 +379,7 @@ class SchedulerActor(Living):
                 await self.insist(partial(self._journal.commit, note))
             behind = self._cursor
             await self._ensure_current()
+            await self._fetch_roster()  # the last word may be of a former supervisor
             self._take_weights(await self.insist(lambda: self._journal.records(TENANT_SHARES)))  # the word may be lost
 
     async def _ensure_current(self) -> None:

@@ -88,6 +88,8 @@ class Roster(msgspec.Struct, frozen=True, array_like=True):
     draining: tuple[str, ...] = ()
     #: pools that have more workers when tasks wait: the supervisor is told at once when they begin to
     elastic: tuple[str, ...] = ()
+    #: grows with each that differs; its upper bits are of the supervisor's incarnation (`actors/roster_order.py`)
+    number: int = 0
 
 
 class PoolLoad(msgspec.Struct, frozen=True, array_like=True):
