@@ -443,7 +443,8 @@ class SchedulerActor(Living):
             self._admissions.enqueue(queued)
 
     async def _take_moved(self, item: RunMoved) -> None:
-        self._refusals.moved(item.run_id)
+        if item.after != "queued":  # else it was let go, or a command changed it
+            self._refusals.moved(item.run_id)
         if item.after in TERMINAL:
             self._waiting.pop(item.run_id, None)
             self._admissions.finish(item.run_id)

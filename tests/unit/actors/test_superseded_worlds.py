@@ -99,3 +99,18 @@ def test_a_refused_run_of_which_something_else_has_become_keeps_no_place(then: s
         assert await ends(world, await triggered(gateway), 1.0) == "succeeded"
 
     World(0).play_with(course)
+
+
+def test_a_refused_run_that_is_changed_while_it_waits_starts_once_it_may() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world, a_task("a"), a_task("b", "a"))
+        await ends(world, await triggered(gateway))
+        world.journal.dag_rows[TENANT, "d"].paused = True  # nobody is told
+        run_id = await triggered(gateway)
+        await asyncio.sleep(5.0)
+        await gateway.skip_task(TENANT, run_id, "a", None)
+        await asyncio.sleep(2 * PAUSE_MAX_S)
+        world.journal.dag_rows[TENANT, "d"].paused = False
+        assert await ends(world, run_id, 2 * PAUSE_MAX_S) == "succeeded"
+
+    World(0).play_with(course)
