@@ -167,14 +167,14 @@ class Claimant:
         self._number += 1
         demand = tuple((need, tuple(self._work.demand(need).items())) for need in self._pending)
         told = (tuple(self._begun), tuple(self._released), tuple(self._lost))
-        return Claims(self._actor, self._epoch, self._number, demand, False, *told)
+        return Claims(self._actor, self._epoch, self._number, demand, False, *told, scheduler=self._scheduler)
 
     def _all(self) -> Claims:
         self._number += 1
         demand = tuple((need, tuple(self._work.demand(need).items())) for need in self._work.needs())
         told = (tuple(self._begun), tuple(self._released), tuple(self._lost))
-        held, quiet_s = self._crew.bound(), _now() - self._metered_s
-        return Claims(self._actor, self._epoch, self._number, demand, True, *told, held=held, quiet_s=quiet_s)
+        more = (self._crew.bound(), _now() - self._metered_s, self._scheduler)
+        return Claims(self._actor, self._epoch, self._number, demand, True, *told, *more)
 
 
 def _now() -> float:

@@ -27,7 +27,9 @@ from actors.living import Living
 from actors.names import SCHEDULER, SUPERVISOR, is_own_actor, own_actor_name
 from actors.peers import Peers, WorkerGone
 from actors.pool_demand import PoolDemand
+from actors.refusals import Refusals
 from actors.replaced import ReplacedRuns
+from actors.roster_order import RosterOrder
 from actors.settings import Settings, class_weights, headroom
 from actors.timekeeper import Timekeeper
 from orchestrator import codec, errors
@@ -126,6 +128,7 @@ class SchedulerActor(Living):
         self._to_host: dict[str, str] = {}
         #: DAGs whose runs get a RunActor of their own
         self._dedicated: set[str] = set()
+        self._rosters = RosterOrder()
         self._workers: dict[str, str] = {}
         self._draining: set[str] = set()
         self._returning: set[str] = set()
@@ -134,6 +137,7 @@ class SchedulerActor(Living):
         self._cursor = ""
         #: place of the run that was queued last
         self._order = 0
+        self._refusals = Refusals(self._ensure_current, self._spawn, self._queue_again)
         self._replaced = ReplacedRuns(journal, peers, self._some_run_actor)
         self._wake = asyncio.Event()
         self._ready = asyncio.Event()
@@ -154,6 +158,8 @@ class SchedulerActor(Living):
         """A RunActor tells what it wants and has of tasks that are not plain."""
         await self._ready.wait()
         claims = codec.decode_claims(blob)
+        if claims.scheduler > self._epoch:
+            self._refusals.doubt()
         if claims.actor in self._hosts or not is_own_actor(claims.actor):
             self._guard.take_claims(claims)
             self._wake.set()
@@ -172,8 +178,10 @@ class SchedulerActor(Living):
 
     async def roster(self, blob: bytes) -> None:
         """The supervisor tells who ought to exist."""
-        self._take_roster(codec.decode_roster(blob))
-        self._wake.set()
+        told = codec.decode_roster(blob)
+        if self._rosters.is_news(told):
+            self._take_roster(told)
+            self._wake.set()
 
     async def ping(self) -> int:
         """Number of runs that wait, once rebuilt."""
@@ -278,11 +286,13 @@ class SchedulerActor(Living):
         """Ask the supervisor who ought to exist; whether it answered."""
         try:
             asked = codec.encode_supervision(self._epoch << 32, "")
-            self._take_roster(codec.decode_roster(await self._peers.ask(SUPERVISOR, "tell_roster", asked)))
+            answer = codec.decode_roster(await self._peers.ask(SUPERVISOR, "tell_roster", asked))
         except errors.Unavailable as unavailable:
             _log.warning("%s", unavailable)
             return False
-        self._wake.set()
+        if self._rosters.is_so(answer):
+            self._take_roster(answer)
+            self._wake.set()
         return True
 
     async def _fetch_roster_later(self) -> None:
@@ -368,7 +378,12 @@ class SchedulerActor(Living):
                 note = Commit(owner=SCHEDULER, epoch=self._epoch, turn=turn, cursor=behind)
                 await self.insist(partial(self._journal.commit, note))
             behind = self._cursor
+            await self._ensure_current()
+            await self._fetch_roster()  # the last word may be of a former supervisor
             self._take_weights(await self.insist(lambda: self._journal.records(TENANT_SHARES)))  # the word may be lost
+
+    async def _ensure_current(self) -> None:
+        await self.ensure_current(self._journal, self._epoch)
 
     async def _read_sched(self, gatherer: Gatherer) -> None:
         while True:
@@ -423,10 +438,13 @@ class SchedulerActor(Living):
                 queued_s=self._clock.monotonic(),
             )
             self._unplace(run_id)
+            self._refusals.moved(run_id)
             self._waiting[run_id] = queued
             self._admissions.enqueue(queued)
 
     async def _take_moved(self, item: RunMoved) -> None:
+        if item.after != "queued":  # else it was let go, or a command changed it
+            self._refusals.moved(item.run_id)
         if item.after in TERMINAL:
             self._waiting.pop(item.run_id, None)
             self._admissions.finish(item.run_id)
@@ -480,11 +498,15 @@ class SchedulerActor(Living):
             queued, given = self._waiting.get(run_id), self._given.get(run_id)
             if queued is not None and given is not None and given.number == number:
                 self._unplace(run_id)
-                self._admissions.requeue(run_id, queued)
+                self._refusals.take(queued)
         self._slots.demand(host.name, dict(standing.demand))
         if standing.served:
             self._slots.served(host.name, dict(standing.served))
             host.leads_due = True
+
+    def _queue_again(self, queued: Queued) -> None:
+        self._admissions.requeue(queued.run_id, queued)
+        self._wake.set()
 
     def _host_was_replaced(self, host: _Host, epoch: int) -> None:
         """Its memory is gone: leases are void, and what it was told but had not committed is told again."""

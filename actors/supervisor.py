@@ -23,6 +23,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from actors.clock import Clock
 from actors.kubernetes_config import configured
 from actors.names import (
     GATEWAY,
@@ -36,6 +37,7 @@ from actors.names import (
 )
 from actors.peers import Peers, WorkerGone
 from actors.pools import PoolRecords, Pools, Request
+from actors.roster_order import first_number, numbered
 from actors.settings import Settings
 from orchestrator import codec
 from orchestrator.control import PoolLoad, Roster
@@ -121,6 +123,8 @@ class Supervisor:
         self._requested: Request | None = None
         #: RunActors beyond the standing ones
         self._extra: set[str] = set()
+        #: as it was last, and as the scheduler was told
+        self._made = Roster((), (), number=first_number(Clock().now().timestamp()))
         self._told: Roster | None = None
         #: of the newest scheduler that was heard of
         self._scheduler_epoch = 0
@@ -390,7 +394,9 @@ class Supervisor:
 
     def _roster(self) -> Roster:
         workers = tuple(sorted(self._pools.workers.items()))
-        return Roster(self._run_actors, workers, tuple(sorted(self._pools.draining)), self._pools.elastic)
+        wanted = Roster(self._run_actors, workers, tuple(sorted(self._pools.draining)), self._pools.elastic)
+        self._made = numbered(wanted, self._made)
+        return self._made
 
     async def _slot_states(self) -> dict[str, str]:
         """worker -> idle | busy | draining | draining_busy, as the scheduler sees it."""

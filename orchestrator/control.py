@@ -88,6 +88,8 @@ class Roster(msgspec.Struct, frozen=True, array_like=True):
     draining: tuple[str, ...] = ()
     #: pools that have more workers when tasks wait: the supervisor is told at once when they begin to
     elastic: tuple[str, ...] = ()
+    #: grows with each that differs; its upper bits are of the supervisor's incarnation (`actors/roster_order.py`)
+    number: int = 0
 
 
 class PoolLoad(msgspec.Struct, frozen=True, array_like=True):
@@ -138,6 +140,8 @@ class Claims(msgspec.Struct, frozen=True, array_like=True):
     held: tuple[Bound, ...] | None = None
     #: seconds since it may last have started a task under a rate, told with `held`
     quiet_s: float = 0.0
+    #: newest scheduler that it has heard of: what an older one grants does not count
+    scheduler: int = 0
 
 
 class Binding(msgspec.Struct, frozen=True, array_like=True):

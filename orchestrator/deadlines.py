@@ -9,7 +9,8 @@ look (`CheckDeadlines`) finds everything that is due by then. The SLA of a run i
 says when), as it may pass while nobody hosts the run; `wake_ms` is for what else may pass while it is queued.
 
 A task is judged once, by what it is when its deadline passes; one that is reset by hand after that is not judged again.
-It waits for a worker from the moment it could start, after a pause from the resume. While a run is winding up nothing
+It waits for a worker from the moment it could start, after a pause from the resume. A compensation whose turn may never
+come is told as missed and is not ended: what it undoes must not stay done for that. While a run is winding up nothing
 of this counts. Who uses none of it pays one look at `Compiled.timed` a step.
 
 Two designs were open for how long a task has been ready: find it out when it matters, from the ends of all it waits
@@ -138,7 +139,7 @@ def verdicts(run: Run, now: datetime) -> tuple[list[e.Event], dict[int, e.Event]
             continue
         spec = run.compiled.specs[position]
         misses.append(e.SlaMissed(at=now, deadline=deadline, task=spec.id))
-        if "cancel" in spec.on_sla_miss:
+        if "cancel" in spec.on_sla_miss and _counts(run, position):
             ends[position] = _end(run, position, now, f"SlaMissed: not done {spec.sla_s} s after its run was queued")
     if run.state == "running":
         for position, since in run.in_line.items():
@@ -147,6 +148,11 @@ def verdicts(run: Run, now: datetime) -> tuple[list[e.Event], dict[int, e.Event]
             if late and run.could_start(position):
                 ends[position] = _end(run, position, now, f"QueueTimeout: no worker took it within {limit_s:g} s")
     return misses, ends
+
+
+def _counts(run: Run, position: int) -> bool:
+    """Is it known that the task is to be done? Of a compensation only while the run compensates."""
+    return position not in run.compiled.undoes or (position in run.undoing and not run.advancing)
 
 
 def _end(run: Run, position: int, now: datetime, error: str) -> e.Event:

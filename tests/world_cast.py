@@ -17,6 +17,7 @@ import msgspec
 from actors.attempt import LiveAttempt
 from actors.batch_book import Batch, BatchBook
 from actors.names import pool_of
+from actors.roster_order import first_number, numbered
 from orchestrator import codec
 from orchestrator.control import Roster
 from orchestrator.errors import ActorUnreachable
@@ -252,6 +253,7 @@ class Supervisor:
         self._orders: dict[str, int] = {}
         #: starts the actor of that name
         self.start: Callable[[str], None] = lambda _: None
+        self._made = Roster((), (), number=first_number(1.0))
         self._told: Roster | None = None
 
     async def tell_roster(self, blob: bytes) -> bytes:
@@ -303,7 +305,8 @@ class Supervisor:
 
     def _roster(self) -> Roster:
         workers = tuple((name, pool_of(name)) for name in self.workers)
-        return Roster(tuple(self.run_actors), workers, tuple(self.draining))
+        self._made = numbered(Roster(tuple(self.run_actors), workers, tuple(self.draining)), self._made)
+        return self._made
 
     async def drain(self, worker: str) -> None:
         """The worker gets no more work and ends once it has none."""

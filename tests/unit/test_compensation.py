@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from orchestrator import events as e
 from orchestrator import run as runs
 from orchestrator.errors import Conflict, Invalid
 from orchestrator.spec import parse_dag, to_json
@@ -331,3 +332,29 @@ def test_a_retry_that_comes_to_nothing_leaves_what_is_owed() -> None:
     story.do(runs.RetryTask("send"))
     assert (checked(story).states["send"], story.ready) == ("upstream_failed", ["unbook"])
     assert checked(story.ok("unbook")).run.state == "failed"
+
+
+def test_a_deadline_before_its_turn_does_not_end_a_compensation() -> None:
+    story = Story(
+        a_task("book"),
+        a_task("send", "book"),
+        a_task("unbook", "book", compensates="book", sla_s=1, on_sla_miss=("event", "cancel")),
+    ).start()
+    story.wait(2.0)
+    assert [event.task for event in story.do(runs.CheckDeadlines()) if isinstance(event, e.SlaMissed)] == ["unbook"]
+    story.ok("book")
+    assert story.ready == ["send"]
+    story.fail("send")
+    assert story.ready == ["unbook"], "what it undoes did not stay done"
+    assert checked(story.ok("unbook")).run.error == "send: Boom"
+
+
+def test_a_deadline_ends_a_compensation_whose_turn_it_is() -> None:
+    story = Story(
+        a_task("book"),
+        a_task("send", "book"),
+        a_task("unbook", "book", compensates="book", sla_s=1, on_sla_miss=("cancel",)),
+    ).start()
+    story.ok("book").fail("send").wait(2.0)
+    story.do(runs.CheckDeadlines())
+    assert checked(story).run.error == "send: Boom; compensation failed: unbook"
