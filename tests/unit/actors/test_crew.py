@@ -25,6 +25,8 @@ class DyingWorkers:
     def __init__(self) -> None:
         self.dead = asyncio.Event()
 
+    def meet(self, worker: str, incarnation: str) -> None: ...
+
     async def exchange(self, worker: str, blob: bytes) -> bytes:
         await self.dead.wait()
         raise WorkerGone(worker, "told to die")
@@ -77,6 +79,8 @@ class SilentWorker:
         self.silences = list(silences)
         self.cancelled: list[tuple[Any, ...]] = []
         self.over = asyncio.Event()
+
+    def meet(self, worker: str, incarnation: str) -> None: ...
 
     async def exchange(self, worker: str, blob: bytes) -> bytes:
         await self.over.wait()
@@ -140,6 +144,8 @@ class CutOffWorker:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.killed = 0
+
+    def meet(self, worker: str, incarnation: str) -> None: ...
 
     async def exchange(self, worker: str, blob: bytes) -> bytes:
         await asyncio.Event().wait()
