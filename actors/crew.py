@@ -156,6 +156,7 @@ class Crew:
             return True
         if known is not None:  # replaced before we heard of its death
             self._lost(known)
+        self._peers.meet(worker, incarnation)
         self.seats[worker] = Seat(worker, incarnation, lease, kept=kept, node=self._nodes.get(worker, ""))
         self.keeps |= kept
         return True
@@ -174,6 +175,7 @@ class Crew:
         if known is not None and (known.batches or known.lease > grant.lease):
             self._over[worker] = grant.lease
             return False
+        self._peers.meet(worker, grant.incarnation)
         self.seats[worker] = Seat(
             worker, grant.incarnation, grant.lease, need=grant.need, starts=grant.starts, fresh=True, kept=grant.kept
         )

@@ -1,8 +1,9 @@
 """Reaching an actor by its name: the only place that asks Ray for a handle.
 
 Handles are cached by name and dropped when a call through one fails, so that the next call finds
-whoever has the name then. Calls are made in an empty context: Ray cancels by context, and what an
-actor tells another one must not be cancelled because a client went away.
+whoever has the name then; of workers also when another incarnation is heard of. Calls are made in an
+empty context: Ray cancels by context, and what an actor tells another one must not be cancelled because
+a client went away.
 """
 
 from __future__ import annotations
@@ -34,8 +35,16 @@ class RayPeers:
 
     def __init__(self) -> None:
         self._handles: dict[str, Any] = {}
+        #: worker -> incarnation that the handle is of
+        self._met: dict[str, str] = {}
         #: names that are being asked for: while Ray's GCS is away each blocks one thread, and not one more per caller
         self._asked: dict[str, asyncio.Future[Any]] = {}
+
+    def meet(self, worker: str, incarnation: str) -> None:
+        """Names come again: a batch that is sent to an actor which was ended would count as lost."""
+        if self._met.get(worker) != incarnation:
+            self._met[worker] = incarnation
+            self._handles.pop(worker, None)
 
     async def exchange(self, worker: str, blob: bytes) -> bytes:
         """Runs as long as the batch does; Ray reports the worker's death."""

@@ -25,6 +25,10 @@ class WorkerGone(Unavailable):
 class Peers(Protocol):
     """What control actors say to each other and to workers."""
 
+    def meet(self, worker: str, incarnation: str) -> None:
+        """A worker of that incarnation has the name now: whoever had it before is not called any more."""
+        ...
+
     async def exchange(self, worker: str, blob: bytes) -> bytes:
         """Run a batch at a worker; answers when it ended. Raises WorkerGone when Ray reports its death."""
         ...

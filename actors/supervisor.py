@@ -5,7 +5,7 @@
                         nodes that are about to go ─ others take the place of their workers
                         elastic pools ─ more or fewer workers, by what the scheduler says of them
                         actors that ought to exist ─ start those that do not
-                        drained workers without work ─ end them
+                        workers that are to end ─ the scheduler is told; once they have no work they end
     on change:          Roster ─▶ scheduler, room for workers ─▶ Ray's autoscaler
 
 All control actors and workers are detached and restarted by Ray itself, so user code survives a crash of
@@ -260,6 +260,7 @@ class Supervisor:
                 self._follow_load,
                 self._fill_gaps,
                 self._shed,
+                self._tell_scheduler,
                 self._retire,
                 self._tell_scheduler,
                 self._request_room,
@@ -365,11 +366,17 @@ class Supervisor:
             _log.warning("pools cannot be read: %s", unavailable)
 
     async def _retire(self) -> None:
+        """End those that have no work, and will get none: so says a scheduler that was told, or never met them."""
         draining = self._pools.draining
         if not draining:
             return
-        states = await self._slot_states()
-        for name in [name for name in draining if states.get(name) != "draining_busy"]:
+        try:
+            await self._loads()  # raises while a new scheduler does not know yet who works
+            states = await self._slot_states()
+        except Unavailable as unavailable:
+            _log.warning("workers that drain stay for now: %s", unavailable)
+            return
+        for name in [name for name in draining if states.get(name, "draining") == "draining"]:
             self._pools.ended(name)
             self._met.discard(name)
             await asyncio.to_thread(self._stage.end, name)

@@ -142,6 +142,9 @@ class Wire:
     def __post_init__(self) -> None:
         self._context = copy_context()
 
+    def meet(self, worker: str, incarnation: str) -> None:
+        """`Peers.meet`: names are looked up with every call."""
+
     async def exchange(self, worker: str, blob: bytes) -> bytes:
         """`Peers.exchange`."""
         answer: bytes = await self._send(self._worker_call(worker, "exchange", (blob,), None))  # Ray tells of a death

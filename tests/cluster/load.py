@@ -53,9 +53,7 @@ class Load:
 
     def marks(self) -> list[Mark]:
         """Every execution so far."""
-        file = self.folder / "marks"
-        words = (line.split() for line in file.read_text().splitlines()) if file.exists() else ()
-        return [Mark(run_id, name, int(attempt), node, int(pid)) for run_id, name, attempt, node, pid in words]
+        return marks_in(self.folder)
 
     def until_begun(self, number: int, timeout_s: float = 60) -> None:
         """So many executions have begun."""
@@ -111,6 +109,13 @@ class Load:
         for mark in self.marks():
             found[mark.run_id, mark.task].append(mark)
         return dict(found)
+
+
+def marks_in(folder: Path) -> list[Mark]:
+    """Every execution that left a mark there, in order."""
+    file = folder / "marks"
+    words = (line.split() for line in file.read_text().splitlines()) if file.exists() else ()
+    return [Mark(run_id, name, int(attempt), node, int(pid)) for run_id, name, attempt, node, pid in words]
 
 
 def begin(server: Server, journal_url: str = "") -> Load:

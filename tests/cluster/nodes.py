@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests import live
 from tests.live import Process, Server
@@ -36,6 +36,8 @@ RAY = {
     "RAY_memory_monitor_refresh_ms": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_AUTH_MODE": "token",
+    # on a machine with other work Serve would end a proxy that has not started yet, and `up` with it
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
 }
 CONTROL = {"orc.role": "control"}
 
@@ -155,8 +157,17 @@ def _ask(process: subprocess.Popen[str], folder: Path, asked: dict[str, Any]) ->
     return told
 
 
+class Joined(Protocol):
+    """A cluster that an orchestrator can join."""
+
+    @property
+    def address(self) -> str: ...
+    @property
+    def environ(self) -> dict[str, str]: ...
+
+
 @contextlib.contextmanager
-def serving(cluster: Cluster, options: Sequence[str] = ()) -> Iterator[Server]:
+def serving(cluster: Joined, options: Sequence[str] = ()) -> Iterator[Server]:
     """An orchestrator on that cluster for the length of a `with` block."""
     joined = ("--address", cluster.address, *options)
     with live.serving(joined, environ=cluster.environ, code=(TASKS,), timeout_s=180) as server:

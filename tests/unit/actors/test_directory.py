@@ -56,3 +56,30 @@ async def test_a_name_that_nobody_has_is_asked_for_again(monkeypatch: pytest.Mon
         with pytest.raises(ActorUnreachable):
             await peers.ask("nobody", "ping", b"x")
     assert asked == ["nobody"] * 2
+
+
+async def test_a_worker_with_the_name_of_one_that_was_ended_is_the_one_that_gets_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Worker:
+        def __init__(self, incarnation: str) -> None:
+            self.incarnation, self.exchange = incarnation, self
+
+        async def remote(self, _blob: bytes) -> bytes:
+            return self.incarnation.encode()
+
+    there, asked = Worker("i1"), list[str]()
+
+    def get_actor(name: str, _namespace: str) -> Any:
+        asked.append(name)
+        return there
+
+    monkeypatch.setattr(directory.ray, "get_actor", get_actor)
+    peers = RayPeers()
+    for _ in range(2):
+        peers.meet("w0", "i1")
+        assert await peers.exchange("w0", b"") == b"i1"
+    there = Worker("i2")
+    peers.meet("w0", "i2")
+    assert await peers.exchange("w0", b"") == b"i2"
+    assert asked == ["w0"] * 2

@@ -33,6 +33,8 @@ class FakePeers:
         self.batch: tuple[str, int, int] | None = None
         self.looks = 0
 
+    def meet(self, _worker: str, _incarnation: str) -> None: ...
+
     async def control(self, _worker: str, _method: str, *_args: Any) -> bytes:
         self.looks += 1
         return codec.encode_fenced(Fenced("i", self.batch, NEED if self.batch else None))

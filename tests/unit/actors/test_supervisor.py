@@ -270,7 +270,13 @@ class Scheduler(NoPeers):
 
     async def ask(self, actor: str, method: str, blob: bytes) -> bytes:
         self.asked.append(method)
-        return codec.encode_pool_loads(self.loads) if method == "pool_loads" else codec.encode_states(self.states)
+        if method == "pool_loads":
+            return codec.encode_pool_loads(self.loads)
+        return codec.encode_states({name: self._word(name, state) for name, state in self.states.items()})
+
+    def _word(self, worker: str, state: str) -> str:
+        told = self.roster is not None and worker in self.roster.draining
+        return {"idle": "draining", "busy": "draining_busy"}[state] if told else state
 
 
 ELASTIC = codec.encode_pool_change("gpu", PoolSpec(max=4, num_gpus=1.0, idle_timeout_s=0.0))
@@ -284,11 +290,12 @@ async def rounds(made: Supervisor, count: int = 1) -> None:
             made._follow_load,
             made._fill_gaps,
             made._shed,
+            made._tell_scheduler,
             made._retire,
             made._tell_scheduler,
+            made._request_room,
         ):
             await made._phase(phase)
-        await made._phase(made._request_room)
 
 
 async def test_an_elastic_pool_has_workers_while_tasks_wait_and_is_then_left_alone() -> None:
@@ -331,15 +338,55 @@ async def test_workers_on_a_node_that_drains_finish_and_others_take_their_place(
     made = supervisor(stage, peers=scheduler, ray_address="auto")
     await rounds(made)
     stage.departing = {"worker-default-0", "supervisor"}
-    scheduler.states = {"worker-default-0": "draining_busy"}
+    scheduler.states = {"worker-default-0": "busy"}
     await rounds(made, 2)
     assert {"worker-default-0", "worker-default-1"} <= stage.names
     assert scheduler.roster is not None
     assert scheduler.roster.draining == ("worker-default-0",)
-    scheduler.states = {"worker-default-0": "draining"}
+    scheduler.states = {"worker-default-0": "idle"}
     await rounds(made)
     assert "worker-default-0" not in stage.names
     assert "worker-default-1" in stage.names
+
+
+async def test_workers_that_are_to_end_stay_while_a_new_scheduler_does_not_know_who_works() -> None:
+    class New(Scheduler):
+        rebuilt = False
+
+        async def ask(self, actor: str, method: str, blob: bytes) -> bytes:
+            if method == "pool_loads" and not self.rebuilt:
+                raise Unavailable("the scheduler has not heard of everybody yet")
+            return await super().ask(actor, method, blob)
+
+    stage, scheduler = FakeStage(), New()
+    made = supervisor(stage, peers=scheduler, ray_address="auto")
+    await rounds(made)
+    stage.departing = {"worker-default-0"}
+    await rounds(made, 2)
+    assert "worker-default-0" in stage.names
+    scheduler.rebuilt = True
+    await rounds(made)
+    assert "worker-default-0" not in stage.names
+
+
+async def test_a_worker_that_the_scheduler_may_still_give_work_is_not_ended() -> None:
+    class Cut(Scheduler):
+        reached = False
+
+        async def tell(self, actor: str, method: str, blob: bytes) -> None:
+            if not self.reached:
+                raise ActorUnreachable(actor, "told to fail")
+            await super().tell(actor, method, blob)
+
+    stage, scheduler = FakeStage(), Cut()
+    made = supervisor(stage, peers=scheduler, ray_address="auto")
+    await rounds(made)
+    stage.departing, scheduler.states = {"worker-default-0"}, {"worker-default-0": "idle"}
+    await rounds(made, 2)
+    assert "worker-default-0" in stage.names
+    scheduler.reached = True
+    await rounds(made)
+    assert "worker-default-0" not in stage.names
 
 
 async def test_rays_autoscaler_is_told_when_what_is_needed_changes_and_only_where_it_may_exist() -> None:
