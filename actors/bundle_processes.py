@@ -38,11 +38,12 @@ from actors import bundle_wire as wire
 from actors import process
 from actors.attempt import LiveAttempt
 from actors.bundle_store import BundleStore
+from actors.fetched_values import Nodes
 from actors.settings import Settings
 from actors.work import NoteSink, TaskFailed
 from orchestrator import codec
 from orchestrator.errors import Invalid, NotFound, PermanentFailure, Unavailable
-from orchestrator.messages import Assignment, Exchange, Report, RunContext
+from orchestrator.messages import Assignment, Exchange, Report, RunContext, Value
 
 #: processes that a worker keeps
 PROCESSES_MAX = 2
@@ -63,14 +64,17 @@ class BundleProcesses:
         self,
         settings: Settings,
         notes: NoteSink,
-        *,
+        node_id: str = "",
+        nodes: Nodes | None = None,
         environ: Mapping[str, str] | None = None,
+        *,
         lost: Callable[[], NoReturn] | None = None,
         idle_s: float = IDLE_S,
     ) -> None:
         self._settings = settings
         self._store = BundleStore(settings.home, settings.bundles_url)
-        self._notes = notes
+        self._desk = _Desk(notes, nodes)
+        self._node_id = node_id
         self._environ = dict(environ or {})
         self._lost: Callable[[], NoReturn] = lost or process.end
         self._idle_s = idle_s
@@ -82,7 +86,7 @@ class BundleProcesses:
         """How the attempt ended. Raises PermanentFailure or TaskFailed when it could not begin."""
         child = self._take(run.bundle)
         try:
-            return child.run(task, run, attempt, self._notes)
+            return child.run(task, run, attempt, self._desk)
         except (EOFError, OSError):
             _log.error("bundle %s: task %s ended its process: %s", run.bundle, task.task, child.end())
             self._lost()
@@ -124,6 +128,7 @@ class BundleProcesses:
         order = wire.Order(
             os.getpid(),
             self._settings.to_dict(),
+            self._node_id,
             (str(folder.resolve()), *self._settings.code_dirs),
             str(packages or ""),
             os.environ.get("ORCHESTRATOR_HTTP_ALLOW", ""),
@@ -192,7 +197,7 @@ class _Child:
         """Can it take another attempt?"""
         return self._process.poll() is None
 
-    def run(self, task: Assignment, run: RunContext, attempt: LiveAttempt, notes: NoteSink) -> Report:
+    def run(self, task: Assignment, run: RunContext, attempt: LiveAttempt, desk: _Desk) -> Report:
         """How the attempt ended. Raises EOFError or OSError when the process did."""
         self._number += 1
         number = self._number
@@ -205,7 +210,10 @@ class _Child:
                 (report,) = codec.decode_settled(body).reports
                 return report
             if kind == wire.NOTE:
-                self._send(wire.ANSWER + msgspec.json.encode(_passed_on(body, notes)))
+                self._send(wire.ANSWER + msgspec.json.encode(desk.pass_on(body)))
+            elif kind == wire.COPY:
+                copied = desk.copy(body, wire.receive_file(self._line))
+                self._send(wire.ANSWER + msgspec.json.encode(copied))
             attempt.alive()
 
     def end(self) -> str:
@@ -234,9 +242,31 @@ class _Child:
             pass  # whoever reads next learns that it is gone
 
 
-def _passed_on(body: bytes, notes: NoteSink) -> wire.NoteAnswer:
-    note = msgspec.json.decode(body, type=wire.NoteToPass)
-    try:
-        return wire.NoteAnswer(notes.send(note.owner, note.note.encode()))
-    except Unavailable as unavailable:
-        return wire.NoteAnswer(False, str(unavailable))
+class _Desk:
+    """What a child cannot do without Ray, done for it."""
+
+    def __init__(self, notes: NoteSink, nodes: Nodes | None) -> None:
+        self._notes = notes
+        self._nodes = nodes
+
+    def pass_on(self, body: bytes) -> wire.Answer:
+        """A note goes to the owner of its run."""
+        note = msgspec.json.decode(body, type=wire.NoteToPass)
+        try:
+            return wire.Answer(self._notes.send(note.owner, note.note.encode()))
+        except Unavailable as unavailable:
+            return wire.Answer(False, str(unavailable))
+
+    def copy(self, body: bytes, descriptor: int) -> wire.Answer:
+        """A value that another node has is in the file."""
+        value = msgspec.json.decode(body, type=Value)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                if self._nodes is None:
+                    return wire.Answer(False)
+                self._nodes.copy(value, file)
+        except FileNotFoundError:
+            return wire.Answer(False)
+        except (OSError, Unavailable) as error:  # of the file or the way there: the process is well
+            return wire.Answer(False, str(error))
+        return wire.Answer(True)

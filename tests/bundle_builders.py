@@ -43,6 +43,11 @@ def shows(seen) -> str:
 
 
 @task
+def makes():
+    return {1: "one"}
+
+
+@task
 def fails():
     raise PermanentFailure("no more")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
 from collections.abc import Iterator
+from io import BufferedWriter
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,13 +15,16 @@ import msgspec
 import pytest
 
 import actors.bundle_processes as module
+from actors import memory_values
+from actors.artifact_places import artifacts_of, root_of
+from actors.artifacts import Artifacts
 from actors.attempt import LiveAttempt
 from actors.bundle_processes import BundleProcesses
 from actors.bundle_store import BundleStore
 from actors.settings import Settings
 from actors.work import TaskFailed
 from orchestrator.errors import PermanentFailure
-from orchestrator.messages import Report
+from orchestrator.messages import Assignment, Report, Value
 from tests.bundle_builders import assignment, context, kept
 from tests.worker_builders import FakeNotes
 
@@ -38,8 +43,7 @@ class Bench:
     def __init__(self, home: Path, **options: float) -> None:
         self.home = home
         self.notes = FakeNotes()
-        settings = Settings(home=str(home), journal_url="redis://127.0.0.1:1")
-        self.processes = BundleProcesses(settings, self.notes, lost=lost, environ={"MARK": "1"}, **options)
+        self.processes = BundleProcesses(settings_of(home), self.notes, lost=lost, environ={"MARK": "1"}, **options)
         self.attempt = LiveAttempt()
 
     def run(self, name: str, function: str, **params: object) -> Report:
@@ -235,3 +239,73 @@ sys.stdin.read()
     worker.kill()
     worker.communicate()
     until(lambda: gone(pid))
+
+
+class OtherNode:
+    """`fetched_values.Nodes`: one other node, with its artifacts in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.artifacts = Artifacts(folder, node="other")
+        self._folder = folder
+        self.full = False
+
+    def copy(self, value: Value, to: BufferedWriter) -> None:
+        content = (self._folder / (value.artifact or "")).read_bytes()
+        to.write(content[: len(content) // 2] if self.full else content)
+        if self.full:
+            raise OSError(errno.ENOSPC, "no space left")
+
+
+def shows(seen: Value) -> Assignment:
+    return msgspec.structs.replace(assignment("shows"), inputs={"seen": seen})
+
+
+def settings_of(home: Path) -> Settings:
+    return Settings(home=str(home), journal_url="redis://127.0.0.1:1")
+
+
+def test_values_of_other_nodes_reach_the_process(tmp_path: Path) -> None:
+    other = OtherNode(tmp_path / "elsewhere")
+    processes = BundleProcesses(settings_of(tmp_path), FakeNotes(), "here", other)
+    name = kept(tmp_path)
+    value = other.artifacts.keep("run_1", "first", 1, {1: "one"})
+    other.full = True
+    report = processes.run(shows(value), context(name), LiveAttempt())
+    assert (report.outcome, report.permanent) == ("error", False)
+    assert "no space left" in str(report.error)
+    other.full = False
+    report = processes.run(shows(value), context(name), LiveAttempt())
+    assert msgspec.json.decode(report.value.inline) == "{1: 'one'}"
+    assert report.fetched_bytes == value.size_bytes, "nothing of the copy that broke off is left"
+    lost = msgspec.structs.replace(value, artifact="run_1/none.1")
+    report = processes.run(shows(lost), context(name), LiveAttempt())
+    assert (report.outcome, report.missing) == ("missing", ("run_1/none.1",))
+    processes.end()
+
+
+def test_a_value_of_another_node_is_missing_where_there_is_no_way_to_it(bench: Bench, tmp_path: Path) -> None:
+    value = OtherNode(tmp_path / "elsewhere").artifacts.keep("run_1", "first", 1, {1: "one"})
+    report = bench.processes.run(shows(value), context(kept(bench.home)), LiveAttempt())
+    assert (report.outcome, report.missing) == ("missing", ("run_1/first.1",))
+
+
+@pytest.mark.skipif(not memory_values.supported(), reason="there is no directory that is memory here")
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_values_of_either_durability_go_in_and_out(tmp_path: Path, in_memory: bool) -> None:
+    settings = settings_of(tmp_path)
+    root = root_of(settings)
+    processes = BundleProcesses(settings, FakeNotes(), "here")
+    name = kept(tmp_path)
+    try:
+        given = msgspec.structs.replace(assignment("makes"), in_memory=in_memory)
+        report = processes.run(given, context(name), LiveAttempt())
+        made = report.value
+        assert (report.outcome, made.node) == ("ok", "here")
+        kept_in = memory_values.folder_of(root) if in_memory else root
+        assert (kept_in / str(made.artifact)).stat().st_size == made.size_bytes
+        assert artifacts_of(settings, "").read(made) == {1: "one"}, "a worker of the node reads it"
+        seen = processes.run(shows(made), context(name), LiveAttempt())
+        assert msgspec.json.decode(seen.value.inline) == "{1: 'one'}"
+    finally:
+        processes.end()
+        memory_values.clear(root)
