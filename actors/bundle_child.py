@@ -24,6 +24,7 @@ from actors import process
 from actors.artifact_places import artifacts_of
 from actors.attempt import LiveAttempt
 from actors.attempt_log import RedisLogSink
+from actors.bundle_code import BundleCode
 from actors.entrypoints import Entrypoints
 from actors.executor import Executor
 from actors.lua_cage import die_with_parent
@@ -166,6 +167,7 @@ def main(descriptor: int) -> NoReturn:
         logs=RedisLogSink(settings.journal_url),
         notes=_Notes(line),
         http_allow=order.http_allow,
+        code=BundleCode(order.folders[0], order.packages, order.folders[1:]),
     )
     threading.Thread(target=line.listen, name="line", daemon=True).start()
     line.send(wire.READY)

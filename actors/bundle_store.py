@@ -131,7 +131,10 @@ class BundleStore:
         packed = self.packed(bundle)
         try:
             if not _is_complete(target, packed):
-                self._unpack(packed, target)
+                target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                with _alone(target.with_suffix(".lock")):
+                    if not _is_complete(target, packed):  # nobody was quicker, and takes what there is for whole
+                        self._unpack(packed, target)
             os.utime(target)
         except OSError as error:
             raise Unavailable(f"bundle {bundle} cannot be unpacked: {error}") from error
@@ -179,20 +182,16 @@ class BundleStore:
             raise Unavailable(f"bundle {bundle} cannot be kept: {error}") from error
 
     def _unpack(self, packed: bytes, target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _sweep(target.parent)
         aside = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
         for path, content in bundles.entries(packed):
             file = aside / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
-        try:
-            shutil.rmtree(target, ignore_errors=True)
-            aside.rename(target)
-        except OSError:
-            shutil.rmtree(aside, ignore_errors=True)
-            if not _is_complete(target, packed):  # no other worker was quicker
-                raise
+            if bundles.is_program(content):
+                file.chmod(0o755)
+        shutil.rmtree(target, ignore_errors=True)
+        aside.rename(target)
 
     def _install(self, folder: Path, target: Path, lock: int) -> None:
         aside = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
@@ -298,16 +297,24 @@ def _refused(why: str, told: str = "") -> Invalid:
 
 def _is_complete(folder: Path, packed: bytes) -> bool:
     try:
-        return all((folder / path).read_bytes() == content for path, content in bundles.entries(packed))
+        return all(_is_file(folder / path, content) for path, content in bundles.entries(packed))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return False
+
+
+def _is_file(file: Path, content: bytes) -> bool:
+    return file.read_bytes() == content and (not bundles.is_program(content) or os.access(file, os.X_OK))
 
 
 def _sweep(folder: Path) -> None:
     """What nobody used for a week is gone; a process that uses it has touched it when it started."""
     before_s = Clock().now().timestamp() - WEEK_S
     for entry in folder.iterdir() if folder.exists() else ():
-        if entry.is_dir() and entry.stat().st_mtime < before_s:
+        try:
+            old = entry.is_dir() and entry.stat().st_mtime < before_s
+        except FileNotFoundError:  # the other one is done with it
+            continue
+        if old:
             shutil.rmtree(entry, ignore_errors=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from actors.work import TaskFailed
 from orchestrator.errors import PermanentFailure
 from orchestrator.messages import Assignment, Report, Value
 from tests.bundle_builders import assignment, context, kept
-from tests.worker_builders import FakeNotes
+from tests.worker_builders import FakeNotes, task
 
 
 class Lost(Exception):
@@ -197,6 +198,53 @@ def test_a_process_that_does_not_start_is_an_ordinary_failure(bench: Bench, monk
     monkeypatch.setattr(module.sys, "executable", "/bin/false")
     with pytest.raises(TaskFailed, match="exit code 1"):
         bench.run(kept(bench.home), "which")
+
+
+TOOL = """
+import os
+import helper
+print(helper.VERSION, os.environ["ORCHESTRATOR_TASK_ID"])
+"""
+SCRIPTS = {"scripts/x.sh": "#!/bin/sh\necho $1 of $(cat data.txt); echo more >> data.txt\n", "tool.py": TOOL}
+
+
+def bash(bench: Bench, name: str, command: str, **env: str) -> object:
+    given = task("shell", "bash", run_id="run_1", command=command, env=env)
+    report = bench.processes.run(given, context(name), LiveAttempt())
+    assert report.outcome == "ok", report.error
+    return msgspec.json.decode(report.value.inline)
+
+
+def test_a_command_runs_scripts_and_programs_of_its_own_version(bench: Bench) -> None:
+    one, two = (kept(bench.home, version, **SCRIPTS, **{"data.txt": version}) for version in ("one", "two"))
+    for name, version in ((one, "one"), (two, "two")):
+        assert bash(bench, name, "./scripts/x.sh this") == f"this of {version}"
+        assert bash(bench, name, "python tool.py") == f"{version} shell"
+        assert bash(bench, name, "cd scripts && python -c 'import helper; print(helper.VERSION)'") == version
+    assert bash(bench, one, "echo $MARK") == "1"
+    assert bash(bench, one, "echo $PYTHONPATH", PYTHONPATH="mine") == "mine"
+
+
+def test_what_a_command_writes_where_it_is_goes_with_it(bench: Bench) -> None:
+    name = kept(bench.home, **SCRIPTS, **{"data.txt": "one"})
+    for _ in range(2):
+        assert bash(bench, name, "./scripts/x.sh this; ls; rm -r *; echo $?") == "0"
+    assert bash(bench, name, "./scripts/x.sh this") == "this of one"
+    assert bash(bench, name, "wc -l < data.txt") == "0", "the line before was of another attempt"
+
+
+def test_a_bundle_on_disk_whose_programs_cannot_be_run_is_made_good(bench: Bench) -> None:
+    name = kept(bench.home, **SCRIPTS, **{"data.txt": "one"})
+    (BundleStore(bench.home).unpacked(name) / "scripts/x.sh").chmod(0o644)
+    assert bash(bench, name, "./scripts/x.sh this") == "this of one"
+
+
+@pytest.mark.slow
+def test_a_command_finds_the_programs_and_modules_of_its_requirements(bench: Bench) -> None:
+    name = kept(bench.home, **{"requirements.txt": "iniconfig==2.0.0\ntabulate==0.9.0\n"})
+    assert bash(bench, name, "printf '1 2\\n' | tabulate -f plain") == "1  2"
+    code = 'import iniconfig, sys; print("packages" in iniconfig.__file__, sys.executable)'
+    assert bash(bench, name, f"python -c '{code}'") == f"True {Path(sys.executable).parent / 'python'}"
 
 
 @pytest.mark.slow
