@@ -79,12 +79,12 @@ class BundleProcesses:
         self._lost: Callable[[], NoReturn] = lost or process.end
         self._idle_s = idle_s
         self._lock = threading.Lock()
-        #: bundle -> its process, the one used last at the end
-        self._kept: dict[str, _Child] = {}
+        #: (tenant, bundle) -> its process, the one used last at the end: tenants share no memory
+        self._kept: dict[tuple[str, str], _Child] = {}
 
     def run(self, task: Assignment, run: RunContext, attempt: LiveAttempt) -> Report:
         """How the attempt ended. Raises PermanentFailure or TaskFailed when it could not begin."""
-        child = self._take(run.bundle)
+        child = self._take((run.tenant, run.bundle))
         try:
             return child.run(task, run, attempt, self._desk)
         except (EOFError, OSError):
@@ -101,20 +101,20 @@ class BundleProcesses:
         for child in children:
             child.end()
 
-    def _take(self, bundle: str) -> _Child:
+    def _take(self, key: tuple[str, str]) -> _Child:
         with self._lock:
-            child = self._kept.pop(bundle, None)
+            child = self._kept.pop(key, None)
             if child is not None and child.alive():
-                self._kept[bundle] = child
+                self._kept[key] = child
                 child.busy = True
                 return child
-        started = self._start(bundle)
+        started = self._start(key[1])
         with self._lock:
-            self._kept[bundle] = started
+            self._kept[key] = started
             surplus = [self._kept.pop(next(iter(self._kept))) for _ in range(len(self._kept) - PROCESSES_MAX)]
         for each in surplus:
             each.end()
-        self._look_later(bundle, started, self._idle_s)
+        self._look_later(key, started, self._idle_s)
         return started
 
     def _start(self, bundle: str) -> _Child:
@@ -135,22 +135,22 @@ class BundleProcesses:
         )
         return _Child(bundle, order, wire.environment() | self._environ)
 
-    def _look_later(self, bundle: str, child: _Child, delay_s: float) -> None:
-        timer = threading.Timer(delay_s, self._look, (bundle, child))
+    def _look_later(self, key: tuple[str, str], child: _Child, delay_s: float) -> None:
+        timer = threading.Timer(delay_s, self._look, (key, child))
         timer.daemon = True
         timer.start()
 
-    def _look(self, bundle: str, child: _Child) -> None:
+    def _look(self, key: tuple[str, str], child: _Child) -> None:
         """End it when it was idle for long enough."""
         with self._lock:
-            if self._kept.get(bundle) is not child:
+            if self._kept.get(key) is not child:
                 return
             left_s = self._idle_s if child.busy else child.used_s + self._idle_s - time.monotonic()
             if left_s <= 0:
-                del self._kept[bundle]
+                del self._kept[key]
         if left_s > 0:
             child.touch()
-            self._look_later(bundle, child, left_s)
+            self._look_later(key, child, left_s)
         else:
             child.end()
 

@@ -59,7 +59,7 @@ async def play(world: World, steps: list[tuple[str, int]]) -> None:
             case "wait":
                 world.clock.at += timedelta(minutes=number)
             case "prune":
-                assert set(await world.bundles.prune(HOUR)) == oracle.prune(world.clock.at)
+                assert set(await world.prune()) == oracle.prune(world.clock.at)
         kept = await world.kept()
         assert kept.keys() == oracle.touched.keys()
         assert all(world.store.has(name) for name in kept)

@@ -89,6 +89,15 @@ def test_two_versions_of_a_module_run_side_by_side(bench: Bench) -> None:
     assert os.getpid() not in processes
 
 
+def test_tenants_share_no_process(bench: Bench) -> None:
+    name = kept(bench.home)
+    pids = [
+        bench.processes.run(assignment("process"), context(name, tenant), LiveAttempt()).value.inline
+        for tenant in ("t", "other", "t")
+    ]
+    assert bytes(pids[0]) == bytes(pids[2]) != bytes(pids[1])
+
+
 def test_a_worker_keeps_the_processes_it_used_last(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [kept(bench.home, version) for version in ("one", "two", "three")]
     first, second, _ = [bench.value(name, "process") for name in names]
