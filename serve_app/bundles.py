@@ -11,7 +11,7 @@ does not bring back code that was replaced meanwhile. DAGs are deployed one afte
 wait for itself, say) leaves those before it deployed, and says so.
 
 The same content is one file, whoever sent it; each tenant holds what it sent itself, and to it nothing else exists.
-What lies on offer in the data directory (`BundleStore.offer`) is from the operator's command line, for the first tenant.
+What is on offer in the data directory (`BundleStore.offer`) is from the operator's command line, to the first tenant.
 """
 
 from __future__ import annotations

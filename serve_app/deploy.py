@@ -22,6 +22,7 @@ from actors.bundle_store import BundleStore
 from orchestrator import bundle
 from orchestrator.bundle_folder import read_folder
 from orchestrator.client import dags
+from orchestrator.client.shapes import DagsBundleDeployed
 from orchestrator.definition import Definition
 from orchestrator.load import load
 from orchestrator.spec import to_json
@@ -43,15 +44,15 @@ def deploy_bundle(api: Api, home: Path | None, folder: Path) -> list[Json]:
     found = None if home is None else _deploy_offered(api, BundleStore(home), name, packed)
     if found is None:
         api.run(dags.put_bundle(packed))
-        found = api.run(dags.deploy_bundle(name))["items"]
-    return [{**each, "bundle": name} for each in found]
+        found = api.run(dags.deploy_bundle(name))
+    return [{**each, "bundle": name} for each in found["items"]]
 
 
-def _deploy_offered(api: Api, store: BundleStore, name: str, packed: bytes) -> list[Json] | None:
+def _deploy_offered(api: Api, store: BundleStore, name: str, packed: bytes) -> DagsBundleDeployed | None:
     """None: the server takes no offers from whom we speak for. Raises ApiRefused."""
     store.offer(name, packed)
     try:
-        return [{**each} for each in api.run(dags.deploy_bundle(name))["items"]]
+        return api.run(dags.deploy_bundle(name))
     except ApiRefused as refused:
         if refused.status != 404:
             raise

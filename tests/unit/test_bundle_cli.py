@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from actors.bundle_store import BundleStore
 from orchestrator import bundle
 from orchestrator.bundle_folder import read_folder
+from serve_app import up
 from tests.unit.test_cli import Stub, call, stub
 
 __all__ = ["call", "stub"]
@@ -128,3 +130,22 @@ def test_who_may_not_send_code_is_told_where_to_go(
     status, _, err = call("dags", "deploy", str(folder), local=False)
     assert status == 1
     assert "deploy on the server's machine" in err
+
+
+@pytest.mark.parametrize("no_bundle", [False, True])
+def test_up_deploys_a_folder_as_the_command_does(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path, no_bundle: bool
+) -> None:
+    ran: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        ran.append(command)
+        return subprocess.CompletedProcess(command, 0, json.dumps({"items": [DEFINED]}), "")
+
+    monkeypatch.setattr(up.subprocess, "run", run)
+    said: list[str] = []
+    up.deploy(folder, tmp_path, said.append, no_bundle=no_bundle)
+    assert said == ["deployed flow"]
+    ((*_, where, option, home, last),) = [[each for each in command if each != "--no-bundle"] for command in ran]
+    assert (where, option, home, last) == (str(folder), "--data-dir", str(tmp_path), "--json")
+    assert ("--no-bundle" in ran[0]) == no_bundle
