@@ -7,8 +7,8 @@
 and its file while any tenant holds it. A run whose history was removed, or that left for the archive, counts no more:
 retried after that, it may be told that its bundle is gone, and goes on once the same code is deployed again, since the
 same code has the same id. A bundle that is sent or deployed in the very moment in which it goes is put back, here or by
-that deploy (`serve_app/bundles.py`). Looking costs a look at every run of the DAGs that were deployed from bundles
-which are current no more; others cost one read.
+that deploy (`serve_app/bundles.py`). A sweep looks once at every run of the DAGs that were deployed from bundles which
+are current no more; others cost one read.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ SWEEP_S = 6 * 3600.0
 #: of sweeps that nobody asked for
 GRACE = timedelta(days=1)
 _PAGE = 500
+
+#: (tenant, DAG) -> bundle -> a run that was created with it
+Pins = dict[tuple[str, str], dict[str, str]]
 
 _log = logging.getLogger(__name__)
 
@@ -67,13 +70,14 @@ class BundleKeeper:
     async def prune(self, grace: timedelta, tenant: str | None = None) -> list[str]:
         """Once, for that tenant (None = for all); ids of those that went. Raises Unavailable."""
         before_ms = milliseconds(self._clock.now() - grace)
-        uses = uses_of(await self._journal.records(USES))
+        uses, pins = uses_of(await self._journal.records(USES)), Pins()
         gone = []
         for (bundle, holder), record in held(await self._journal.records(RECORDS)).items():
             if tenant not in (None, holder) or record.touched_ms > before_ms:
                 continue
             dags = uses.get((bundle, holder), [])
-            if await self.need(bundle, holder, dags) is None and await self._remove(bundle, holder, dags, before_ms):
+            why = await self._need(bundle, holder, dags, pins)
+            if why is None and await self._remove(bundle, holder, dags, before_ms):
                 gone.append(bundle)
         return gone
 
@@ -83,23 +87,25 @@ class BundleKeeper:
             raise NotFound("bundle", bundle)
         now_ms = milliseconds(self._clock.now())
         dags = uses_of(await self._journal.records(USES)).get((bundle, tenant), [])
-        why = await self.need(bundle, tenant, dags)
+        why = await self._need(bundle, tenant, dags, {})
         if why is not None or not await self._remove(bundle, tenant, dags, now_ms):
             raise Conflict(f"bundle {bundle[:12]} is in use: {why or 'somebody has just sent or deployed it'}")
-
-    async def need(self, bundle: str, tenant: str, dags: Iterable[str]) -> str | None:
-        """Why one of these DAGs needs the bundle; None = none does."""
-        for dag_id in dags:
-            if await self.is_current(bundle, tenant, dag_id):
-                return f"the current version of DAG {dag_id} names it"
-            if (run_id := await self._run_with(bundle, tenant, dag_id)) is not None:
-                return f"run {run_id} of DAG {dag_id} was created with it, and may be retried"
-        return None
 
     async def is_current(self, bundle: str, tenant: str, dag_id: str) -> bool:
         """Does the current version of the DAG name it?"""
         row = await self._journal.dag(tenant, dag_id)
         return row is not None and codec.decode_definition(row.definition).bundle == bundle
+
+    async def _need(self, bundle: str, tenant: str, dags: Iterable[str], pins: Pins) -> str | None:
+        """Why one of these DAGs needs the bundle; None = none does. `pins` remembers what was found."""
+        for dag_id in dags:
+            if await self.is_current(bundle, tenant, dag_id):
+                return f"the current version of DAG {dag_id} names it"
+            if (tenant, dag_id) not in pins:
+                pins[tenant, dag_id] = await self._pinned(tenant, dag_id)
+            if (run_id := pins[tenant, dag_id].get(bundle)) is not None:
+                return f"run {run_id} of DAG {dag_id} was created with it, and may be retried"
+        return None
 
     async def _remove(self, bundle: str, tenant: str, dags: list[str], before_ms: int) -> bool:
         """False: somebody wants it again, and has it."""
@@ -111,7 +117,7 @@ class BundleKeeper:
         await self._journal.put_records(USES, dict.fromkeys(uses))
         await self._journal.put_records(RECORDS, {key: None})
         # whoever came in between saw the file, and has left a record or a version
-        deployed = await self.need(bundle, tenant, dags) is not None
+        deployed = [dag_id for dag_id in dags if await self.is_current(bundle, tenant, dag_id)]
         if deployed:
             await self._journal.put_records(RECORDS, {key: blob})
             await self._journal.put_records(USES, dict.fromkeys(uses, b"{}"))
@@ -131,22 +137,24 @@ class BundleKeeper:
         holders = held(await self._journal.records(RECORDS))
         return any(each == bundle and holder != tenant for each, holder in holders)
 
-    async def _run_with(self, bundle: str, tenant: str, dag_id: str) -> str | None:
+    async def _pinned(self, tenant: str, dag_id: str) -> dict[str, str]:
+        """Bundle -> a run of the DAG that was created with it."""
         cursor: str | None = None
-        named: dict[int, bool] = {}
+        #: version -> its bundle, or "" when it has none
+        named: dict[int, str] = {}
+        found: dict[str, str] = {}
         while True:
             page = await self._journal.summaries(RunFilter(tenant=tenant, dag_id=dag_id), cursor, _PAGE)
             for row in page.rows:
                 if row.removed and row.state in TERMINAL:
                     continue
                 if row.dag_version not in named:
-                    named[row.dag_version] = await self._names(tenant, dag_id, row.dag_version, bundle)
-                if named[row.dag_version]:
-                    return row.run_id
+                    named[row.dag_version] = await self._named(tenant, dag_id, row.dag_version)
+                found.setdefault(named[row.dag_version], row.run_id)
             cursor = page.next_cursor
             if cursor is None:
-                return None
+                return found
 
-    async def _names(self, tenant: str, dag_id: str, version: int, bundle: str) -> bool:
+    async def _named(self, tenant: str, dag_id: str, version: int) -> str:
         blob = await self._journal.definition(tenant, dag_id, version)
-        return blob is not None and codec.decode_definition(blob).bundle == bundle
+        return "" if blob is None else codec.decode_definition(blob).bundle or ""

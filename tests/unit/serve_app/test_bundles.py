@@ -190,13 +190,31 @@ async def test_what_a_version_or_a_run_needs_stays(world: World) -> None:
     assert await world.kept() == {three: (("flow",), ("flow",))}
 
 
+async def test_a_sweep_looks_at_the_runs_of_a_dag_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for version in ("one", "two", "three"):
+        await world.deploy(version)
+        await world.run()
+    await world.deploy("four")
+    world.clock.at += 2 * HOUR
+    looked = []
+    summaries = world.journal.summaries
+
+    async def look(*given: Any) -> Any:
+        looked.append(given)
+        return await summaries(*given)
+
+    monkeypatch.setattr(world.journal, "summaries", look)
+    assert await world.prune() == []
+    assert len(looked) == 1
+
+
 async def test_what_was_touched_between_the_look_and_the_step_stays(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, _ = await world.deploy("one")
     await world.deploy("two")
     world.clock.at += 2 * HOUR
-    meanwhile(world, monkeypatch, "need", lambda: world.deploy("one"))
+    meanwhile(world, monkeypatch, "_need", lambda: world.deploy("one"))
     assert await world.prune() == []
     assert world.store.has(name)
 
