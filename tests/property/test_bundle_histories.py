@@ -20,7 +20,7 @@ from tests.bundle_builders import files
 from tests.unit.serve_app.test_bundles import World
 
 HOUR = timedelta(hours=1)
-VERSIONS = ("one", "two", "three")
+VERSIONS = ("one", "two")
 NAMES = {version: bundle.id_of_files(files(version)) for version in VERSIONS}
 TENANTS = (DEFAULT_TENANT, "other")
 
@@ -101,7 +101,7 @@ async def play(world: World, steps: list[Step]) -> None:
         assert {name for name in NAMES.values() if world.store.has(name)} == held
 
 
-@given(steps=st.lists(_steps, max_size=25))
+@given(steps=st.lists(_steps, min_size=6, max_size=25))
 @settings(deadline=None, max_examples=40)
 def test_what_is_new_current_or_pinned_is_kept_and_nothing_else(steps: list[Step]) -> None:
     last: list[Step] = [("wait", DEFAULT_TENANT, 60), *(("prune", tenant, 0) for tenant in TENANTS)]
