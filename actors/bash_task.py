@@ -1,5 +1,5 @@
 """Type `bash`, and commands in general: a shell line in a scratch directory, in a process group that never outlives the
-attempt (`process_group.py`).
+attempt (`process_group.py`). The scratch directory of a run that pins a bundle has a copy of it (`bundle_code.py`).
 """
 
 from __future__ import annotations
@@ -58,8 +58,13 @@ def run_bash(work: Work) -> object:
         raise PermanentFailure("params.command must be a shell command")
     if not isinstance(env, dict):
         raise PermanentFailure("params.env must be an object")
+    code = work.shop.code
     with tempfile.TemporaryDirectory(prefix="orchestrator-", ignore_cleanup_errors=True) as scratch:
-        told = environment(work, env)
+        paths: dict[str, Any] = {}
+        if code is not None:
+            code.lay_out(scratch)
+            paths = code.paths(scratch, os.environ)
+        told = environment(work, paths | env)
         output = work.wait_for(run_process(("bash", "-c", command), told, scratch, work.log, LINE_MAX))
         return output.last_line()
 

@@ -13,6 +13,7 @@ import queue
 import sys
 import threading
 import time
+from io import BufferedWriter
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
@@ -20,16 +21,17 @@ import msgspec
 
 from actors import bundle_wire as wire
 from actors import process
-from actors.artifacts import Artifacts
+from actors.artifact_places import artifacts_of
 from actors.attempt import LiveAttempt
 from actors.attempt_log import RedisLogSink
+from actors.bundle_code import BundleCode
 from actors.entrypoints import Entrypoints
 from actors.executor import Executor
 from actors.lua_cage import die_with_parent
 from actors.settings import Settings
 from orchestrator import codec
-from orchestrator.errors import ActorUnreachable
-from orchestrator.messages import Exchange, Settled
+from orchestrator.errors import ActorUnreachable, Unavailable
+from orchestrator.messages import Exchange, Settled, Value
 
 #: signs of life are told at most so often; a limit on silence is at least twice as long
 _ALIVE_EVERY_S = 0.05
@@ -61,8 +63,8 @@ class Line:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._sending = threading.Lock()
-        #: one note at a time is on its way
-        self._noting = threading.Lock()
+        #: one question at a time is on its way
+        self._asking = threading.Lock()
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         #: attempts to run
         self.tasks: queue.SimpleQueue[tuple[Exchange, _Attempt]] = queue.SimpleQueue()
@@ -99,14 +101,25 @@ class Line:
                 if int(number) == self._current[0]:
                     self._current[1].cancel(reason)
 
-    def pass_on(self, owner: str, note: bytes) -> bool:
-        """As NoteSink.send."""
-        with self._noting:
-            self.send(wire.NOTE, msgspec.json.encode(wire.NoteToPass(owner, note.decode())))
-            answer = msgspec.json.decode(self._answers.get(), type=wire.NoteAnswer)
-        if answer.unreachable is not None:
-            raise ActorUnreachable(owner, answer.unreachable)
-        return answer.accepted
+    def pass_on(self, note: wire.NoteToPass) -> wire.Answer:
+        """What came of the note."""
+        with self._asking:
+            self.send(wire.NOTE, msgspec.json.encode(note))
+            return self._answer()
+
+    def copy(self, value: Value, to: int) -> wire.Answer:
+        """What came of the copy into the file with that descriptor."""
+        with self._asking:
+            try:
+                with self._sending:
+                    self._connection.send_bytes(wire.COPY + msgspec.json.encode(value))
+                    wire.send_file(self._connection, to)
+            except OSError:
+                os._exit(1)
+            return self._answer()
+
+    def _answer(self) -> wire.Answer:
+        return msgspec.json.decode(self._answers.get(), type=wire.Answer)
 
 
 class _Notes:
@@ -117,7 +130,27 @@ class _Notes:
 
     def send(self, owner: str, note: bytes) -> bool:
         """As NoteSink."""
-        return self._line.pass_on(owner, note)
+        answer = self._line.pass_on(wire.NoteToPass(owner, note.decode()))
+        if answer.unreachable is not None:
+            raise ActorUnreachable(owner, answer.unreachable)
+        return answer.done
+
+
+class _Nodes:
+    """`fetched_values.Nodes` over the line: the worker copies, since it has Ray."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    def copy(self, value: Value, to: BufferedWriter) -> None:
+        """As Nodes. Raises Unavailable, too."""
+        to.flush()
+        answer = self._line.copy(value, to.fileno())
+        if answer.unreachable is not None:
+            raise Unavailable(f"{value.artifact} from node {value.node}: {answer.unreachable}")
+        if not answer.done:
+            raise FileNotFoundError(value.artifact)
+        to.seek(0, os.SEEK_END)
 
 
 def main(descriptor: int) -> NoReturn:
@@ -129,11 +162,12 @@ def main(descriptor: int) -> NoReturn:
     wire.extend_path(order.packages, order.folders)
     settings = Settings.from_dict(order.settings)
     executor = Executor(
-        artifacts=Artifacts(settings.path("artifacts")),
+        artifacts=artifacts_of(settings, order.node, _Nodes(line)),
         entrypoints=Entrypoints(order.folders),
         logs=RedisLogSink(settings.journal_url),
         notes=_Notes(line),
         http_allow=order.http_allow,
+        code=BundleCode(order.folders[0], order.packages, order.folders[1:]),
     )
     threading.Thread(target=line.listen, name="line", daemon=True).start()
     line.send(wire.READY)

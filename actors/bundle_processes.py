@@ -38,11 +38,12 @@ from actors import bundle_wire as wire
 from actors import process
 from actors.attempt import LiveAttempt
 from actors.bundle_store import BundleStore
+from actors.fetched_values import Nodes
 from actors.settings import Settings
 from actors.work import NoteSink, TaskFailed
 from orchestrator import codec
 from orchestrator.errors import Invalid, NotFound, PermanentFailure, Unavailable
-from orchestrator.messages import Assignment, Exchange, Report, RunContext
+from orchestrator.messages import Assignment, Exchange, Report, RunContext, Value
 
 #: processes that a worker keeps
 PROCESSES_MAX = 2
@@ -63,26 +64,29 @@ class BundleProcesses:
         self,
         settings: Settings,
         notes: NoteSink,
-        *,
+        node_id: str = "",
+        nodes: Nodes | None = None,
         environ: Mapping[str, str] | None = None,
+        *,
         lost: Callable[[], NoReturn] | None = None,
         idle_s: float = IDLE_S,
     ) -> None:
         self._settings = settings
         self._store = BundleStore(settings.home, settings.bundles_url)
-        self._notes = notes
+        self._desk = _Desk(notes, nodes)
+        self._node_id = node_id
         self._environ = dict(environ or {})
         self._lost: Callable[[], NoReturn] = lost or process.end
         self._idle_s = idle_s
         self._lock = threading.Lock()
-        #: bundle -> its process, the one used last at the end
-        self._kept: dict[str, _Child] = {}
+        #: (tenant, bundle) -> its process, the one used last at the end: tenants share no memory
+        self._kept: dict[tuple[str, str], _Child] = {}
 
     def run(self, task: Assignment, run: RunContext, attempt: LiveAttempt) -> Report:
         """How the attempt ended. Raises PermanentFailure or TaskFailed when it could not begin."""
-        child = self._take(run.bundle)
+        child = self._take((run.tenant, run.bundle))
         try:
-            return child.run(task, run, attempt, self._notes)
+            return child.run(task, run, attempt, self._desk)
         except (EOFError, OSError):
             _log.error("bundle %s: task %s ended its process: %s", run.bundle, task.task, child.end())
             self._lost()
@@ -97,20 +101,20 @@ class BundleProcesses:
         for child in children:
             child.end()
 
-    def _take(self, bundle: str) -> _Child:
+    def _take(self, key: tuple[str, str]) -> _Child:
         with self._lock:
-            child = self._kept.pop(bundle, None)
+            child = self._kept.pop(key, None)
             if child is not None and child.alive():
-                self._kept[bundle] = child
+                self._kept[key] = child
                 child.busy = True
                 return child
-        started = self._start(bundle)
+        started = self._start(key[1])
         with self._lock:
-            self._kept[bundle] = started
+            self._kept[key] = started
             surplus = [self._kept.pop(next(iter(self._kept))) for _ in range(len(self._kept) - PROCESSES_MAX)]
         for each in surplus:
             each.end()
-        self._look_later(bundle, started, self._idle_s)
+        self._look_later(key, started, self._idle_s)
         return started
 
     def _start(self, bundle: str) -> _Child:
@@ -124,28 +128,29 @@ class BundleProcesses:
         order = wire.Order(
             os.getpid(),
             self._settings.to_dict(),
+            self._node_id,
             (str(folder.resolve()), *self._settings.code_dirs),
             str(packages or ""),
             os.environ.get("ORCHESTRATOR_HTTP_ALLOW", ""),
         )
         return _Child(bundle, order, wire.environment() | self._environ)
 
-    def _look_later(self, bundle: str, child: _Child, delay_s: float) -> None:
-        timer = threading.Timer(delay_s, self._look, (bundle, child))
+    def _look_later(self, key: tuple[str, str], child: _Child, delay_s: float) -> None:
+        timer = threading.Timer(delay_s, self._look, (key, child))
         timer.daemon = True
         timer.start()
 
-    def _look(self, bundle: str, child: _Child) -> None:
+    def _look(self, key: tuple[str, str], child: _Child) -> None:
         """End it when it was idle for long enough."""
         with self._lock:
-            if self._kept.get(bundle) is not child:
+            if self._kept.get(key) is not child:
                 return
             left_s = self._idle_s if child.busy else child.used_s + self._idle_s - time.monotonic()
             if left_s <= 0:
-                del self._kept[bundle]
+                del self._kept[key]
         if left_s > 0:
             child.touch()
-            self._look_later(bundle, child, left_s)
+            self._look_later(key, child, left_s)
         else:
             child.end()
 
@@ -192,7 +197,7 @@ class _Child:
         """Can it take another attempt?"""
         return self._process.poll() is None
 
-    def run(self, task: Assignment, run: RunContext, attempt: LiveAttempt, notes: NoteSink) -> Report:
+    def run(self, task: Assignment, run: RunContext, attempt: LiveAttempt, desk: _Desk) -> Report:
         """How the attempt ended. Raises EOFError or OSError when the process did."""
         self._number += 1
         number = self._number
@@ -205,7 +210,10 @@ class _Child:
                 (report,) = codec.decode_settled(body).reports
                 return report
             if kind == wire.NOTE:
-                self._send(wire.ANSWER + msgspec.json.encode(_passed_on(body, notes)))
+                self._send(wire.ANSWER + msgspec.json.encode(desk.pass_on(body)))
+            elif kind == wire.COPY:
+                copied = desk.copy(body, wire.receive_file(self._line))
+                self._send(wire.ANSWER + msgspec.json.encode(copied))
             attempt.alive()
 
     def end(self) -> str:
@@ -234,9 +242,31 @@ class _Child:
             pass  # whoever reads next learns that it is gone
 
 
-def _passed_on(body: bytes, notes: NoteSink) -> wire.NoteAnswer:
-    note = msgspec.json.decode(body, type=wire.NoteToPass)
-    try:
-        return wire.NoteAnswer(notes.send(note.owner, note.note.encode()))
-    except Unavailable as unavailable:
-        return wire.NoteAnswer(False, str(unavailable))
+class _Desk:
+    """What a child cannot do without Ray, done for it."""
+
+    def __init__(self, notes: NoteSink, nodes: Nodes | None) -> None:
+        self._notes = notes
+        self._nodes = nodes
+
+    def pass_on(self, body: bytes) -> wire.Answer:
+        """A note goes to the owner of its run."""
+        note = msgspec.json.decode(body, type=wire.NoteToPass)
+        try:
+            return wire.Answer(self._notes.send(note.owner, note.note.encode()))
+        except Unavailable as unavailable:
+            return wire.Answer(False, str(unavailable))
+
+    def copy(self, body: bytes, descriptor: int) -> wire.Answer:
+        """A value that another node has is in the file."""
+        value = msgspec.json.decode(body, type=Value)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                if self._nodes is None:
+                    return wire.Answer(False)
+                self._nodes.copy(value, file)
+        except FileNotFoundError:
+            return wire.Answer(False)
+        except (OSError, Unavailable) as error:  # of the file or the way there: the process is well
+            return wire.Answer(False, str(error))
+        return wire.Answer(True)

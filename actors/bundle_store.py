@@ -1,6 +1,7 @@
 """Bundles as files: where they are kept for good, and what a node makes of them to run their code.
 
     <home>/bundles/<id>.zip                 as packed; durable before anybody hears of it
+    <home>/bundles/offered/<id>.zip         by the operator's command line, for the server to keep
     <home>/bundles/unpacked/<id>/           the files, on each node that runs them    ┐ made anew when it is missing,
     <home>/bundles/packages/<key>/          what its requirements.txt asks for        ┘ gone after WEEK_S without use
 
@@ -19,6 +20,7 @@ attempt with a short limit may lead to, and the next one finds it done. What the
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import importlib.util
@@ -31,7 +33,6 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ from orchestrator.errors import Invalid, NotFound, Unavailable
 INSTALL_S = 300.0
 #: what nobody used for so long leaves the node
 WEEK_S = 7 * 24 * 3600.0
+#: what was offered, and nobody took for so long, goes
+GRACE_S = 24 * 3600.0
 #: characters of pip's output in an error
 _TOLD_MAX = 4000
 #: what our own code stands on in the process of a bundle
@@ -88,6 +91,8 @@ class BundleStore:
         try:
             found = self._zip(bundle).read_bytes()
             if bundles.id_of(found) == bundle:
+                if self._url:
+                    os.utime(self._zip(bundle))
                 return found
         except FileNotFoundError:
             found = b""
@@ -113,6 +118,34 @@ class BundleStore:
             if self._url:
                 self._send(bundle, packed)
 
+    def take(self, bundle: str) -> bytes | None:
+        """It is not kept any more; what it was, unless it was gone or damaged. Raises Unavailable."""
+        try:
+            packed = self.packed(bundle)
+        except (NotFound, Unavailable):
+            packed = None
+        self.remove(bundle)
+        return packed
+
+    def offer(self, bundle: str, packed: bytes) -> None:
+        """It lies where a server of this data directory takes it from. Raises Unavailable."""
+        for entry in _older(self.folder / "offered", GRACE_S):
+            entry.unlink(missing_ok=True)
+        self._keep(bundle, packed, self.folder / "offered")
+
+    def offered(self, bundle: str) -> bytes | None:
+        """What somebody on this machine has offered. Raises Unavailable."""
+        try:
+            return (self.folder / "offered" / self._zip(bundle).name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise Unavailable(f"bundle {bundle}: {error}") from error
+
+    def withdraw(self, bundle: str) -> None:
+        """It is not on offer any more."""
+        (self.folder / "offered" / self._zip(bundle).name).unlink(missing_ok=True)
+
     def remove(self, bundle: str) -> None:
         """It is not kept any more. Raises Unavailable."""
         try:
@@ -122,6 +155,7 @@ class BundleStore:
                     files.rm_file(path)
             self._zip(bundle).unlink(missing_ok=True)
             shutil.rmtree(self.folder / "unpacked" / bundle, ignore_errors=True)
+            (self.folder / "unpacked" / f"{bundle}.lock").unlink(missing_ok=True)
         except Exception as error:
             raise Unavailable(f"bundle {bundle}: {error}") from error
 
@@ -131,7 +165,10 @@ class BundleStore:
         packed = self.packed(bundle)
         try:
             if not _is_complete(target, packed):
-                self._unpack(packed, target)
+                target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                with _alone(target.with_suffix(".lock")):
+                    if not _is_complete(target, packed):  # nobody was quicker, and takes what there is for whole
+                        self._unpack(packed, target)
             os.utime(target)
         except OSError as error:
             raise Unavailable(f"bundle {bundle} cannot be unpacked: {error}") from error
@@ -164,35 +201,33 @@ class BundleStore:
             raise NotFound("bundle", bundle)
         return self.folder / f"{bundle}.zip"
 
-    def _keep(self, bundle: str, packed: bytes) -> None:
-        target = self._zip(bundle)
+    def _keep(self, bundle: str, packed: bytes, folder: Path | None = None) -> None:
+        folder = folder or self.folder
+        target = folder / self._zip(bundle).name
         try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle, aside = tempfile.mkstemp(dir=self.folder, suffix=".new")
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            handle, aside = tempfile.mkstemp(dir=folder, suffix=".new")
             with os.fdopen(handle, "wb") as file:
                 file.write(packed)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(aside, target)
-            _sync_folder(self.folder)
+            _sync_folder(folder)
         except OSError as error:
             raise Unavailable(f"bundle {bundle} cannot be kept: {error}") from error
 
     def _unpack(self, packed: bytes, target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _sweep(target.parent)
+        self._drop_copies()
         aside = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
         for path, content in bundles.entries(packed):
             file = aside / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
-        try:
-            shutil.rmtree(target, ignore_errors=True)
-            aside.rename(target)
-        except OSError:
-            shutil.rmtree(aside, ignore_errors=True)
-            if not _is_complete(target, packed):  # no other worker was quicker
-                raise
+            if bundles.is_program(content):
+                file.chmod(0o755)
+        shutil.rmtree(target, ignore_errors=True)
+        aside.rename(target)
 
     def _install(self, folder: Path, target: Path, lock: int) -> None:
         aside = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
@@ -204,6 +239,15 @@ class BundleStore:
             shutil.rmtree(aside, ignore_errors=True)
 
     # ── the store behind a URL ──
+
+    def _drop_copies(self) -> None:
+        """What is behind the URL, and nobody here used for a week, is not on this node."""
+        if not self._url:
+            return
+        with contextlib.suppress(Unavailable):
+            for entry in _older(self.folder, WEEK_S):
+                if entry.suffix == ".zip" and self.has(entry.stem):
+                    entry.unlink(missing_ok=True)
 
     def _remote(self, bundle: str) -> tuple[Any, str]:
         name = self._zip(bundle).name
@@ -298,20 +342,34 @@ def _refused(why: str, told: str = "") -> Invalid:
 
 def _is_complete(folder: Path, packed: bytes) -> bool:
     try:
-        return all((folder / path).read_bytes() == content for path, content in bundles.entries(packed))
+        return all(_is_file(folder / path, content) for path, content in bundles.entries(packed))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return False
 
 
+def _is_file(file: Path, content: bytes) -> bool:
+    return file.read_bytes() == content and (not bundles.is_program(content) or os.access(file, os.X_OK))
+
+
 def _sweep(folder: Path) -> None:
     """What nobody used for a week is gone; a process that uses it has touched it when it started."""
-    before_s = Clock().now().timestamp() - WEEK_S
-    for entry in folder.iterdir() if folder.exists() else ():
-        if entry.is_dir() and entry.stat().st_mtime < before_s:
+    for entry in _older(folder, WEEK_S):
+        if entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
 
 
-@contextmanager
+def _older(folder: Path, age_s: float) -> Iterator[Path]:
+    before_s = Clock().now().timestamp() - age_s
+    for entry in folder.iterdir() if folder.exists() else ():
+        try:
+            old = entry.stat().st_mtime < before_s
+        except FileNotFoundError:  # another process is done with it
+            continue
+        if old:
+            yield entry
+
+
+@contextlib.contextmanager
 def _alone(lock: Path) -> Iterator[int]:
     """Nobody else is inside, in any process of this node; the descriptor that holds the lock, wherever it is open."""
     with lock.open("w") as file:

@@ -4,6 +4,7 @@
            ── TASK exchange ─▶                  one attempt (messages.Exchange), numbered by its batch
            ── CANCEL number ─▶                  and the reason; of another number than the one that runs: ignored
            ◀─ NOTE owner, note ── ANSWER ──▶    a checkpoint and the like, passed on to the run's owner
+           ◀─ COPY value, file ── ANSWER ──▶    what another node has, into an open file of the process
            ◀─ ALIVE ──                          the attempt gave a sign of life
            ◀─ REPORT settled ──                 how it ended (messages.Settled)
 
@@ -13,15 +14,17 @@ One socket pair, messages of bytes whose first one is the kind. Either end goes 
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Iterable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 TASK, CANCEL, ANSWER = b"T", b"C", b"A"
-READY, NOTE, ALIVE, REPORT = b"Y", b"N", b"L", b"R"
+READY, NOTE, COPY, ALIVE, REPORT = b"Y", b"N", b"V", b"L", b"R"
 #: folders of installed packages
 _SITES = ("site-packages", "dist-packages")
 
@@ -33,6 +36,8 @@ class Order(msgspec.Struct, frozen=True):
     parent: int
     #: as `Settings.to_dict`
     settings: dict[str, Any]
+    #: of the node that both are on
+    node: str
     #: the bundle's own folder, then the operator's
     folders: tuple[str, ...]
     #: with what its requirements ask for; "" = they ask for nothing
@@ -48,12 +53,28 @@ class NoteToPass(msgspec.Struct, frozen=True, array_like=True):
     note: str
 
 
-class NoteAnswer(msgspec.Struct, frozen=True, array_like=True):
-    """What came of it."""
+class Answer(msgspec.Struct, frozen=True, array_like=True):
+    """What came of a note or a copy."""
 
-    accepted: bool
-    #: why the owner could not be reached; None = it was
+    #: the note is durable, the file holds the value
+    done: bool
+    #: why the owner, or the file, could not be reached; None = it was
     unreachable: str | None = None
+
+
+def send_file(line: Connection, descriptor: int) -> None:
+    """The open file goes along with what was sent last. Raises OSError."""
+    with socket.fromfd(line.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as raw:
+        socket.send_fds(raw, [b"F"], [descriptor])
+
+
+def receive_file(line: Connection) -> int:
+    """Descriptor of the open file that came along with the last message. Raises EOFError, OSError."""
+    with socket.fromfd(line.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as raw:
+        _, descriptors, _, _ = socket.recv_fds(raw, 1, 1)
+    if not descriptors:
+        raise EOFError
+    return descriptors[0]
 
 
 def environment() -> dict[str, str]:

@@ -15,6 +15,7 @@ import msgspec
 from actors.artifacts import INLINE_MAX, INSTANCE_INLINE_MAX, Artifacts, MissingArtifact
 from actors.attempt import LiveAttempt
 from actors.attempt_log import AttemptLog, LogSink, Shipper, capturing
+from actors.bundle_code import BundleCode
 from actors.durable_sleep import Suspended
 from actors.entrypoints import Entrypoints
 from actors.guarded_http import GuardedHttp
@@ -27,6 +28,8 @@ from orchestrator.messages import Assignment, Report, RunContext, Value
 
 #: packages whose frames lead to user code
 _OURS = ("actors", "asyncio")
+#: types of task that run code of their bundle
+BUNDLED = frozenset({"python", "bash"})
 _EMPTY = Value(msgspec.Raw(b"{}"), None, 2)
 
 
@@ -38,7 +41,10 @@ class Bundles(Protocol):
 
 
 class Executor:
-    """Everything an attempt needs, kept from one to the next. Without `bundles` their code is importable here."""
+    """Everything an attempt needs, kept from one to the next. Without `bundles` their code is importable here.
+
+    `code` is the bundle that this process is of.
+    """
 
     def __init__(
         self,
@@ -49,16 +55,17 @@ class Executor:
         notes: NoteSink,
         http_allow: str,
         bundles: Bundles | None = None,
+        code: BundleCode | None = None,
     ) -> None:
         self._shipper = Shipper(logs)
         self._bundles = bundles
-        self._shop = Shop(artifacts, entrypoints, notes, GuardedHttp(http_allow), ThreadLoop())
+        self._shop = Shop(artifacts, entrypoints, notes, GuardedHttp(http_allow), ThreadLoop(), code)
 
     def run(self, task: Assignment, run: RunContext | None, attempt: LiveAttempt) -> Report:
         """How the attempt ended. Raises nothing."""
         value = _at_once(task, run)
         if value is None:
-            if self._bundles is not None and run is not None and run.bundle and task.type == "python":
+            if self._bundles is not None and run is not None and run.bundle and task.type in BUNDLED:
                 return self._run_bundled(self._bundles, task, run, attempt)
             return self._run_fully(task, run, attempt)
         if (reason := attempt.end()) is not None:

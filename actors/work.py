@@ -17,6 +17,7 @@ import msgspec
 from actors.artifacts import Artifacts
 from actors.attempt import LiveAttempt
 from actors.attempt_log import AttemptLog
+from actors.bundle_code import BundleCode
 from actors.entrypoints import Entrypoints
 from actors.guarded_http import GuardedHttp
 from orchestrator import binding, traces
@@ -85,6 +86,8 @@ class Shop:
     notes: NoteSink
     http: GuardedHttp
     loop: ThreadLoop
+    #: what this process runs the code of; None = of no bundle
+    code: BundleCode | None = None
 
 
 @dataclass

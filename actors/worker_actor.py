@@ -39,9 +39,13 @@ REASONS = ("cancelled", "timed_out", "stalled")
 class _Bundled:
     """`executor.Bundles`; nothing of what runs them is in memory before there is one."""
 
-    def __init__(self, settings: Settings, notes: NoteSink, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, settings: Settings, notes: NoteSink, node_id: str, nodes: Nodes | None, environ: Mapping[str, str]
+    ) -> None:
         self._settings = settings
         self._notes = notes
+        self._node_id = node_id
+        self._nodes = nodes
         self._environ = environ
         self._processes: Bundles | None = None
 
@@ -50,7 +54,7 @@ class _Bundled:
         if self._processes is None:
             from actors.bundle_processes import BundleProcesses
 
-            self._processes = BundleProcesses(self._settings, self._notes, environ=self._environ)
+            self._processes = BundleProcesses(self._settings, self._notes, self._node_id, self._nodes, self._environ)
         return self._processes.run(task, run, attempt)
 
 
@@ -84,7 +88,7 @@ class WorkerActor:
             logs=logs or RedisLogSink(values.journal_url),
             notes=notes or NoNotes(),
             http_allow=os.environ.get("ORCHESTRATOR_HTTP_ALLOW", ""),
-            bundles=_Bundled(values, notes or NoNotes(), bundle_environ or {}),
+            bundles=_Bundled(values, notes or NoNotes(), node_id, nodes, bundle_environ or {}),
         )
         #: held by the exchange whose batch runs
         self._turn = threading.Lock()

@@ -104,6 +104,11 @@ def entries(packed: bytes) -> Iterator[tuple[str, bytes]]:
         raise Invalid(f"the bundle is no zip that can be read: {error}") from error
 
 
+def is_program(content: bytes) -> bool:
+    """Is the file to be executable? Modes do not travel: a script says so itself, in its first two bytes."""
+    return content.startswith((b"#!", b"\x7fELF"))
+
+
 def _read(archive: zipfile.ZipFile) -> Iterator[tuple[str, bytes]]:
     infos = archive.infolist()
     check_paths([info.filename for info in infos])

@@ -1,25 +1,29 @@
-"""What the journal knows of bundles: that they are kept, and which DAGs were deployed from them.
+"""What the journal knows of bundles: for whom they are kept, and which DAGs were deployed from them.
 
     kind `bundles`       <id>             BundleRecord: how large, and when somebody last sent or deployed it
     kind `bundle_uses`   <id>/<dag_id>    a version of that DAG names the bundle
 
-A use is written before the version that it is about, and each has a record of its own, so whatever is written twice or
-half leads to nothing but a bundle that is kept for longer.
+Each tenant that sent a bundle holds it, and knows of no other one's: of tenants other than the first one the keys end
+with `/<tenant>`. The file is there for as long as somebody holds it. A use is written before the version that it is
+about, and each has a record of its own, so whatever is written twice or half leads to nothing but a bundle that is kept
+for longer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import msgspec
+
+from orchestrator.ids import DEFAULT_TENANT
 
 RECORDS = "bundles"
 USES = "bundle_uses"
 
 
 class BundleRecord(msgspec.Struct, frozen=True):
-    """One bundle that is kept."""
+    """One bundle that is kept, for one tenant."""
 
     #: bytes, packed
     size_bytes: int
@@ -51,15 +55,33 @@ class BundleStored(msgspec.Struct, frozen=True):
     created: bool
 
 
-def use_key(bundle: str, dag_id: str) -> str:
+def record_key(bundle: str, tenant: str) -> str:
+    """Key of the record of a bundle that the tenant holds."""
+    return _key(bundle, tenant)
+
+
+def use_key(bundle: str, dag_id: str, tenant: str) -> str:
     """Key of the record of a use."""
-    return f"{bundle}/{dag_id}"
+    return _key(f"{bundle}/{dag_id}", tenant)
 
 
-def uses_of(keys: Iterable[str]) -> dict[str, list[str]]:
-    """Bundle -> DAGs that were deployed from it, by id."""
-    found: dict[str, list[str]] = {}
+def held(records: Mapping[str, bytes]) -> dict[tuple[str, str], BundleRecord]:
+    """(bundle, tenant) -> what the tenant holds, by bundle, then tenant."""
+    found = {}
+    for key, blob in records.items():
+        bundle, _, tenant = key.partition("/")
+        found[bundle, tenant or DEFAULT_TENANT] = msgspec.json.decode(blob, type=BundleRecord)
+    return dict(sorted(found.items()))
+
+
+def uses_of(keys: Iterable[str]) -> dict[tuple[str, str], list[str]]:
+    """(bundle, tenant) -> DAGs of the tenant that were deployed from it, by id."""
+    found: dict[tuple[str, str], list[str]] = {}
     for key in sorted(keys):
-        bundle, _, dag_id = key.partition("/")
-        found.setdefault(bundle, []).append(dag_id)
+        bundle, dag_id, tenant = (*key.split("/", 2), "")[:3]
+        found.setdefault((bundle, tenant or DEFAULT_TENANT), []).append(dag_id)
     return found
+
+
+def _key(key: str, tenant: str) -> str:
+    return key if tenant == DEFAULT_TENANT else f"{key}/{tenant}"

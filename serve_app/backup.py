@@ -32,8 +32,8 @@ from serve_app import home as homes
 _MANIFEST = "backup.json"
 _JOURNAL = "valkey/appendonlydir"
 _INDEX = "archive/index.sqlite"
-#: of `bundles`, what is made of them where it is missing
-_MADE_ANEW = frozenset({"unpacked", "packages"})
+#: of `bundles`, what is made of them where it is missing, and what is on its way
+_MADE_ANEW = frozenset({"unpacked", "packages", "offered"})
 #: of the data directory, what only the running server needs, and what is copied by itself
 _LEFT_OUT = frozenset({"valkey", "logs", "server.json", "server.lock", f"artifacts{FETCHED}"})
 

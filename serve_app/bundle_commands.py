@@ -7,9 +7,13 @@ from typing import Annotated
 import typer
 
 from orchestrator.client import dags
+from orchestrator.errors import Invalid
 from serve_app import screen
 from serve_app.archive_commands import span_s
 from serve_app.session import Session, command, group
+
+#: digits of an id that are shown, and enough to name it
+_SHORT = 12
 
 bundles = group("Bundles of code that DAGs were deployed in.")
 
@@ -24,7 +28,7 @@ def bundles_list(session: Session) -> None:
         return
     rows = (
         (
-            each["bundle"][:12],
+            each["bundle"][:_SHORT],
             each["size_bytes"],
             each["files"],
             each["touched_at"],
@@ -33,6 +37,22 @@ def bundles_list(session: Session) -> None:
         for each in found
     )
     screen.print_table(("bundle", "bytes", "files", "touched", "dags"), rows)
+
+
+@command(bundles, "delete")
+def bundles_delete(
+    session: Session,
+    ids: Annotated[list[str], typer.Argument(metavar="BUNDLE...", help="An id, or its first 12 digits or more.")],
+) -> None:
+    """Remove bundles; refused for one that the current version of a DAG or a run needs."""
+    with session.api() as api:
+        known = [each["bundle"] for each in api.run(dags.list_bundles())]
+        for each in [_meant(given, known) for given in ids]:
+            api.run(dags.delete_bundle(each))
+            if session.as_json:
+                screen.print_json({"bundle": each, "deleted": True})
+            else:
+                screen.say(f"{each[:_SHORT]} removed")
 
 
 @command(bundles, "prune")
@@ -49,6 +69,15 @@ def bundles_prune(
     for each in gone:
         screen.print_line(each)
     screen.say(f"{len(gone)} removed")
+
+
+def _meant(given: str, known: list[str]) -> str:
+    """The one bundle whose id begins so. Raises Invalid."""
+    found = [each for each in known if each.startswith(given)]
+    if len(given) < _SHORT or len(found) != 1:
+        what = "an id needs 12 digits" if len(given) < _SHORT else f"{len(found)} bundles begin so"
+        raise Invalid(f"{given!r}: {what}; see what there is with `orchestrator bundles list`")
+    return found[0]
 
 
 def _uses(deployed: list[str], current: list[str]) -> str:

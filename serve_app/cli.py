@@ -87,7 +87,10 @@ def up_command(
     redis_url: Annotated[
         str | None, typer.Option(help="Redis or Valkey for the journal, default: one of ours.")
     ] = None,
-    dags: Annotated[Path | None, typer.Option(help="File or folder with DAGs to deploy.")] = None,
+    dags: Annotated[
+        Path | None, typer.Option(help="File or folder with DAGs to deploy, as `dags deploy` does.")
+    ] = None,
+    no_bundle: Annotated[bool, typer.Option("--no-bundle", help="As of `dags deploy`.")] = False,
     blueprints: Annotated[
         Path | None, typer.Option(help="Folder with blueprints of jobs (Python, YAML, JSON).")
     ] = None,
@@ -114,7 +117,7 @@ def up_command(
         "dashboard": False if no_dashboard else None,
     }
     settings = read_settings(os.environ, **given)
-    plan = up.Plan(settings, None if dags is None else dags.absolute())
+    plan = up.Plan(settings, None if dags is None else dags.absolute(), no_bundle)
     if plan.dags is not None and not plan.dags.exists():
         raise Invalid(f"--dags {dags}: no such file or folder")
     if detach:

@@ -4,7 +4,7 @@ A folder becomes a bundle, which the server compiles and which its runs pin. A f
 machine reads code and compiled definitions from its data directory, so what it deploys may use every task type. A
 server elsewhere gets the definition over HTTP, with the rules for whoever sends one.
 
-    flows/ ──pack──▶ bundle ─▶ <home>/bundles/<id>.zip (local), PUT /bundles/<id> (remote); POST /bundles/<id>/deploy
+    flows/ ──pack──▶ bundle ─▶ <home>/bundles/offered/ (local), PUT /bundles/<id> (remote); POST /bundles/<id>/deploy
 
     weather.py ──load──▶ Definitions ─▶ <home>/deployed/<dag_id>.json, POST /dags/<dag_id>/deploy    (local)
         └── sources ──────────────────▶ <home>/dags/                   POST /dags                    (remote)
@@ -22,10 +22,11 @@ from actors.bundle_store import BundleStore
 from orchestrator import bundle
 from orchestrator.bundle_folder import read_folder
 from orchestrator.client import dags
+from orchestrator.client.shapes import DagsBundleDeployed
 from orchestrator.definition import Definition
 from orchestrator.load import load
 from orchestrator.spec import to_json
-from serve_app.api_client import Api, Json
+from serve_app.api_client import Api, ApiRefused, Json
 from serve_app.home import write_private
 
 #: folders that never hold the operator's own DAG code
@@ -35,15 +36,29 @@ _FOREIGN = frozenset({"site-packages", "dist-packages", "__pycache__", "node_mod
 def deploy_bundle(api: Api, home: Path | None, folder: Path) -> list[Json]:
     """The DAGs in `folder` are the server's current ones, with the code there. Raises Invalid, ApiRefused.
 
-    `home` is the data directory of a server on this machine; None = it gets the bundle over HTTP.
+    `home` is the data directory of a server on this machine, which takes from there what it is offered; None = it gets
+    the bundle over HTTP, as it does from whoever is not of the first tenant.
     """
     packed = bundle.pack(read_folder(folder))
-    if home is None:
-        name = api.run(dags.put_bundle(packed))["bundle"]
-    else:
-        name = bundle.id_of(packed)
-        BundleStore(home).put(name, packed)
-    return [{**each, "bundle": name} for each in api.run(dags.deploy_bundle(name))["items"]]
+    name = bundle.id_of(packed)
+    found = None if home is None else _deploy_offered(api, BundleStore(home), name, packed)
+    if found is None:
+        api.run(dags.put_bundle(packed))
+        found = api.run(dags.deploy_bundle(name))
+    return [{**each, "bundle": name} for each in found["items"]]
+
+
+def _deploy_offered(api: Api, store: BundleStore, name: str, packed: bytes) -> DagsBundleDeployed | None:
+    """None: the server takes no offers from whom we speak for. Raises ApiRefused."""
+    store.offer(name, packed)
+    try:
+        return api.run(dags.deploy_bundle(name))
+    except ApiRefused as refused:
+        if refused.status != 404:
+            raise
+        return None
+    finally:
+        store.withdraw(name)
 
 
 def deploy_local(api: Api, home: Path, path: Path) -> list[Json]:

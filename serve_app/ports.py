@@ -174,18 +174,21 @@ class Archive(Protocol):
 
 
 class Bundles(Protocol):
-    """Code that DAGs are deployed in: the operator's."""
+    """Code that DAGs are deployed in. To a tenant exists what it sent."""
 
-    async def put(self, bundle: str, packed: bytes) -> BundleStored:
+    async def put(self, tenant: str, bundle: str, packed: bytes) -> BundleStored:
         """It is kept under the id of its content. Raises Invalid, and Conflict when there is no room."""
 
-    async def deploy(self, bundle: str, idem: Idempotency | None) -> list[DagDefined]:
-        """Its DAGs are the current ones. Raises Invalid with all that is wrong in it. May take minutes."""
+    async def deploy(self, tenant: str, bundle: str, idem: Idempotency | None) -> list[DagDefined]:
+        """Its DAGs are the current ones. Raises Invalid with all that is wrong in it, NotFound. May take minutes."""
 
-    async def bundles(self) -> list[BundleView]:
+    async def bundles(self, tenant: str) -> list[BundleView]:
         """All that are kept, those last touched first."""
 
-    async def prune(self, grace: timedelta) -> Sequence[str]:
+    async def delete(self, tenant: str, bundle: str) -> None:
+        """It is not kept any more. Raises NotFound, and Conflict when a current version or a run needs it."""
+
+    async def prune(self, tenant: str, grace: timedelta) -> Sequence[str]:
         """Those that nobody needs and nobody touched for that long are gone; their ids."""
 
 

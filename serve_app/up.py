@@ -75,16 +75,20 @@ class Plan:
     settings: Settings
     #: DAGs to deploy once ready
     dags: Path | None = None
+    #: of a folder: without a bundle
+    no_bundle: bool = False
 
     def to_json(self) -> bytes:
         """For `detached.py`."""
-        return json.dumps({"settings": self.settings.to_dict(), "dags": self.dags and str(self.dags)}).encode()
+        dags = None if self.dags is None else str(self.dags)
+        return json.dumps({"settings": self.settings.to_dict(), "dags": dags, "no_bundle": self.no_bundle}).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> Plan:
         """Inverse of `to_json`."""
         told: dict[str, Any] = json.loads(text)
-        return cls(Settings.from_dict(told["settings"]), Path(told["dags"]) if told["dags"] else None)
+        dags = Path(told["dags"]) if told["dags"] else None
+        return cls(Settings.from_dict(told["settings"]), dags, told["no_bundle"])
 
 
 def version() -> str:
@@ -112,7 +116,7 @@ def serve(plan: Plan, say: Say, ready: Callable[[home.Server], None]) -> None:
         try:
             server = _start(settings, server, say, ends)
             if plan.dags is not None:
-                _deploy(plan.dags, folder, say)
+                deploy(plan.dags, folder, say, no_bundle=plan.no_bundle)
             home.write_server(folder, server)
             ready(server)
             threading.Event().wait()
@@ -482,10 +486,14 @@ def _leave(settings: Settings, say: Say) -> None:
         say(f"the lease has to run out: {error}")
 
 
-def _deploy(dags: Path, folder: Path, say: Say) -> None:
-    """The DAGs in `dags` are deployed, by a process of their own: user code must not get into this one."""
+def deploy(dags: Path, folder: Path, say: Say, *, no_bundle: bool) -> None:
+    """The DAGs in `dags` are deployed, by a process of their own: user code must not get into this one.
+
+    A folder as `orchestrator dags deploy` does it, in a bundle. Raises Invalid.
+    """
     command = [sys.executable, "-P", "-m", "serve_app.cli", "dags", "deploy", str(dags), "--data-dir", str(folder)]
-    done = subprocess.run([*command, "--no-bundle", "--json"], capture_output=True, text=True, check=False)
+    more = ["--no-bundle"] if no_bundle else []
+    done = subprocess.run([*command, *more, "--json"], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise Invalid(f"cannot deploy {dags}:\n{done.stderr.strip()}")
     names = ", ".join(each["dag_id"] for each in json.loads(done.stdout)["items"])

@@ -43,6 +43,11 @@ def shows(seen) -> str:
 
 
 @task
+def makes():
+    return {1: "one"}
+
+
+@task
 def fails():
     raise PermanentFailure("no more")
 
@@ -104,6 +109,6 @@ def assignment(function: str, **params: object) -> Assignment:
     return Assignment("run_1", function, 1, "python", f"flow:{function}", raw, {}, 60.0)
 
 
-def context(name: str) -> RunContext:
+def context(name: str, tenant: str = "t") -> RunContext:
     """A run that pins that bundle."""
-    return RunContext("run_1", "t", "flow", 1, None, "run-actor-0", {}, bundle=name)
+    return RunContext("run_1", tenant, "flow", 1, None, "run-actor-0", {}, bundle=name)

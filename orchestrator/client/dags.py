@@ -454,6 +454,11 @@ def list_bundles() -> Script[list[DagsBundleView]]:
     return part(get(f"{BASE}/bundles"), "items")
 
 
+def delete_bundle(bundle_id: str) -> Script[bool]:
+    """A bundle that nobody needs is gone: True. Refused with 409 when a version or a run needs it."""
+    return part(json_of(Request(method="DELETE", path=path(BASE + "/bundles/{}", bundle_id))), "deleted")
+
+
 def prune_bundles(older_than_s: int | None = None) -> Script[list[str]]:
     """Bundles that nobody needs, and nobody touched for so long (an hour), are gone; their ids."""
     query = {} if older_than_s is None else {"older_than_s": older_than_s}

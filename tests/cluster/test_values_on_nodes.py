@@ -19,6 +19,7 @@ from actors import embedded, memory_values
 from actors.journal import Journal
 from orchestrator import codec
 from orchestrator import events as e
+from orchestrator.client import Client
 from tests import live
 from tests.cluster.load import until
 from tests.cluster.nodes import CONTROL, Cluster, Shape, ray_cluster
@@ -137,6 +138,57 @@ def test_tasks_rather_run_where_their_value_is(server: Server) -> None:
     at_home = [seen(done[f"look{n}_{i}"])["node"] == nodes[f"make{n}"] for i in range(8) for n in range(2 * CPUS)]
     print(f"{sum(at_home)} of {len(at_home)} tasks ran where their value was")
     assert sum(at_home) >= 0.8 * len(at_home), "by chance it would be half"
+
+
+BUNDLE = """
+import os
+import time
+
+from orchestrator import dag, task
+
+
+@task(durability=DURABILITY)
+def make() -> bytes:
+    return b"x" * 2**20
+
+
+@task
+def look(values: bytes) -> list:
+    time.sleep(1.5)
+    return [os.environ["ORCHESTRATOR_ARTIFACTS_DIR"], len(values)]
+
+
+@dag(dag_id=DAG_ID)
+def flow():
+    made = make()
+    for _ in range(LOOKS):
+        look(made)
+"""
+
+
+@pytest.mark.parametrize("durability", ["memory", "stored"])
+def test_the_process_of_a_bundle_reads_values_of_both_nodes(
+    server: Server, cluster: Cluster, folders: dict[str, Path], tmp_path: Path, durability: str
+) -> None:
+    api, dag_id = server.api(), fresh("bundled")
+    text = (
+        BUNDLE.replace("DAG_ID", repr(dag_id)).replace("LOOKS", str(2 * CPUS)).replace("DURABILITY", repr(durability))
+    )
+    (tmp_path / "flow.py").write_text(text)
+    with Client(server.url, server.tokens["admin"]) as client:
+        client.dags.deploy_folder(tmp_path)
+    run_id = str(api.trigger(dag_id)["run_id"])
+    assert api.wait(run_id, timeout_s=60)["state"] == "success"
+    done = ends(server, run_id)
+    made = done["make"].value
+    assert made is not None
+    looks = [event.value for name, event in done.items() if name != "make" and event.value is not None]
+    seen = [msgspec.json.decode(value.inline) for value in looks]
+    assert {size for _, size in seen} == {2**20}
+    assert {where for where, _ in seen} == {str(path) for path in folders.values()}
+    assert fetched_bytes(server, dag_id) == made.size_bytes, "once, for both processes of the node"
+    [maker] = [name for name, node in cluster.nodes.items() if node.node_id == made.node]
+    assert (folders[maker] / str(made.artifact)).exists() == (durability == "stored")
 
 
 @pytest.mark.parametrize("durability", ["memory", "stored"])

@@ -186,3 +186,42 @@ def test_code_comes_over_http_from_who_does_not_see_the_servers_disk(
     run_id = api.trigger(dag_id, params={"place": str(place)})["run_id"]
     assert ended(api, run_id)["state"] == "success"
     assert (place / f"{run_id}.done").read_text() == "sent sent sent"
+
+
+TENANTS = """
+from orchestrator import dag, task
+
+import helper
+
+
+@task
+def told() -> str:
+    return helper.VERSION
+
+
+@dag(dag_id="DAG_ID")
+def shipped():
+    task.bash("shell", "./x.sh", env={"SEEN": told()})
+"""
+
+
+def test_a_second_tenant_runs_code_that_only_it_sees(live: Server, api: Api, tmp_path: Path, dag_id: str) -> None:
+    folder = tmp_path / "flows"
+    folder.mkdir()
+    (folder / "flow.py").write_text(TENANTS.replace("DAG_ID", dag_id))
+    (folder / "helper.py").write_text("VERSION = 'of the other'\n")
+    (folder / "x.sh").write_text("#!/bin/sh\necho $SEEN, $(cat helper.py)\n")
+    done = live.cli("dags", "deploy", str(folder), "--token", live.tokens["other"])
+    assert done.returncode == 0, done.stderr
+    other = live.api("other")
+    bundle = other.get(f"/dags/{dag_id}").json()["bundle"]
+    run_id = other.trigger(dag_id)["run_id"]
+    assert ended(other, run_id)["state"] == "success"
+    logs = live.cli("runs", "logs", run_id, "shell", "--token", live.tokens["other"]).stdout
+    assert "of the other, VERSION = 'of the other'" in logs
+    assert [each["bundle"] for each in other.get("/bundles").json()["items"]] == [bundle]
+    assert bundle not in [each["bundle"] for each in api.get("/bundles").json()["items"]]
+    assert api.post(f"/bundles/{bundle}/deploy").status_code == 404
+    refused = live.cli("bundles", "delete", bundle[:12], "--token", live.tokens["other"])
+    assert (refused.returncode, f"the current version of DAG {dag_id} names it" in refused.stderr) == (1, True)
+    assert api.get(f"/dags/{dag_id}").status_code == 404

@@ -668,7 +668,7 @@ def test_ray_gets_our_settings_unless_the_caller_has_others(monkeypatch: pytest.
 @pytest.mark.parametrize("dags", [Path("/d"), None])
 def test_a_detached_server_gets_the_same_plan(dags: Path | None) -> None:
     settings = read_settings({"REDIS_URL": "redis://:pw@r"}, home="/h", port=7, workers=3, dashboard=False)
-    plan = up.Plan(settings, dags)
+    plan = up.Plan(settings, dags, no_bundle=dags is None)
     assert up.Plan.from_json(plan.to_json()) == plan
 
 

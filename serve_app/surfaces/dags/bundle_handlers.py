@@ -1,8 +1,9 @@
 """What the endpoints about bundles of code do; see `handlers.py` for what holds of all.
 
-A bundle is code that runs here. So they are the operator's alone: scope `admin` of the first tenant, and for what comes
-over the network the server's leave besides (`ORCHESTRATOR_ALLOW_BUNDLES`). The operator's command line on the server's
-own machine puts bundles into the data directory and asks only for the deploy, as it does with compiled definitions.
+A bundle is code that runs here. So it needs scope `admin`, and for what comes over the network the server's leave
+besides (`ORCHESTRATOR_ALLOW_BUNDLES`), which counts for all tenants. Each of them sees and deploys what it sent itself,
+whatever others have. The operator's command line on the server's own machine leaves bundles in the data directory and
+asks, as the first tenant, only for the deploy, as it does with compiled definitions.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from starlette.responses import Response
 
 from orchestrator.bundle import PACKED_MAX
 from orchestrator.bundle_record import BundleView
-from orchestrator.errors import NotAllowed, NotFound
+from orchestrator.errors import NotAllowed
 from orchestrator.ids import DEFAULT_TENANT
 from serve_app.auth import Principal
 from serve_app.options import ServerOptions
@@ -32,44 +33,42 @@ class BundleHandlers:
 
     async def put_bundle(self, request: Request, principal: Principal) -> Response:
         """Keep a bundle of code, a zip, under the id of its content; nothing of it runs yet"""
-        bundle = _bundle(request, principal)
-        if not self._allowed:
-            raise NotAllowed("bundles over HTTP need ORCHESTRATOR_ALLOW_BUNDLES=1 on the server")
+        bundle = path_id(request, "bundle", "bundle")
+        self._check_leave()
         packed = await raw_body(request, min(self._most_bytes, PACKED_MAX))
-        stored = await unhindered(self._bundles.put(bundle, packed))
+        stored = await unhindered(self._bundles.put(principal.tenant, bundle, packed))
         told = {"bundle": stored.bundle, "size_bytes": stored.size_bytes, "files": stored.files}
         return answer({**told, "created": stored.created})
 
     async def deploy_bundle(self, request: Request, principal: Principal) -> Response:
         """Check a bundle by importing it, and make its DAGs the current ones"""
-        bundle = _bundle(request, principal)
+        bundle = path_id(request, "bundle", "bundle")
+        if principal.tenant != DEFAULT_TENANT:
+            self._check_leave()
         body = await optional_json_body(request, self._most_bytes)
         idem = idempotency(request, principal.tenant, body)
-        defined = await unhindered(self._bundles.deploy(bundle, idem))
+        defined = await unhindered(self._bundles.deploy(principal.tenant, bundle, idem))
         replayed = all(each.replayed for each in defined)
         return answer({"bundle": bundle, "items": [words.dag_defined(each) for each in defined]}, replayed=replayed)
 
     async def list_bundles(self, _: Request, principal: Principal) -> Response:
         """List bundles, those last sent or deployed first"""
-        _check_operator(principal)
-        return answer({"items": [_view(each) for each in await self._bundles.bundles()]})
+        return answer({"items": [_view(each) for each in await self._bundles.bundles(principal.tenant)]})
+
+    async def delete_bundle(self, request: Request, principal: Principal) -> Response:
+        """Remove a bundle that no current version and no run needs"""
+        bundle = path_id(request, "bundle", "bundle")
+        await unhindered(self._bundles.delete(principal.tenant, bundle))
+        return answer({"bundle": bundle, "deleted": True})
 
     async def prune_bundles(self, request: Request, principal: Principal) -> Response:
         """Remove bundles that no current version and no run needs"""
-        _check_operator(principal)
         grace = parse.prune_query(request.query_params)
-        return answer({"items": list(await unhindered(self._bundles.prune(grace)))})
+        return answer({"items": list(await unhindered(self._bundles.prune(principal.tenant, grace)))})
 
-
-def _bundle(request: Request, principal: Principal) -> str:
-    _check_operator(principal)
-    return path_id(request, "bundle", "bundle")
-
-
-def _check_operator(principal: Principal) -> None:
-    """To other tenants bundles do not exist."""
-    if principal.tenant != DEFAULT_TENANT:
-        raise NotFound("bundles of tenant", principal.tenant)
+    def _check_leave(self) -> None:
+        if not self._allowed:
+            raise NotAllowed("bundles over HTTP need ORCHESTRATOR_ALLOW_BUNDLES=1 on the server")
 
 
 def _view(view: BundleView) -> words.Json:

@@ -43,6 +43,13 @@ class DagsBundleList(BaseModel):
     items: list[DagsBundleView]
 
 
+class DagsBundleDeleted(BaseModel):
+    """A bundle that went."""
+
+    bundle: str
+    deleted: bool
+
+
 class DagsBundlesPruned(BaseModel):
     """Bundles that went."""
 
@@ -64,5 +71,6 @@ ANSWERS: dict[type[BaseModel], dict[str, Any]] = {
     DagsBundleStored: {"bundle": _ID, "size_bytes": 18234, "files": 7, "created": True},
     DagsBundleDeployed: {"bundle": _ID, "items": [{"dag_id": "sales_gdp", "status": "active", "version": 2}]},
     DagsBundleList: {"items": [_VIEW]},
+    DagsBundleDeleted: {"bundle": _ID, "deleted": True},
     DagsBundlesPruned: {"items": [_ID]},
 }

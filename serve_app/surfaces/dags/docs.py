@@ -141,8 +141,9 @@ def operations() -> dict[str, Json]:
         "list_sweeps": _get((), a.DagsSweepList, Kind.NOT_FOUND),
         "put_bundle": _upload(),
         "deploy_bundle": _command((_bundle(),), b.DagsBundleDeployed),
-        "prune_bundles": _get((_older_than(),), b.DagsBundlesPruned, Kind.INVALID, Kind.NOT_FOUND),
-        "list_bundles": _get((), b.DagsBundleList, Kind.NOT_FOUND),
+        "prune_bundles": _get((_older_than(),), b.DagsBundlesPruned, Kind.INVALID),
+        "list_bundles": _get((), b.DagsBundleList),
+        "delete_bundle": _get((_bundle(),), b.DagsBundleDeleted, Kind.NOT_FOUND, Kind.CONFLICT),
         "show_plane": _get((), pl.DagsPlane, Kind.NOT_FOUND),
         "take_over": _command((), pl.DagsPlane),
     }

@@ -93,6 +93,7 @@ ENDPOINTS = (
     ("GET", "/archive", "admin", "list_sweeps"),
     ("PUT", "/bundles/{bundle}", "admin", "put_bundle"),
     ("POST", "/bundles/{bundle}/deploy", "admin", "deploy_bundle"),
+    ("DELETE", "/bundles/{bundle}", "admin", "delete_bundle"),
     ("DELETE", "/bundles", "admin", "prune_bundles"),
     ("GET", "/bundles", "admin", "list_bundles"),
     ("GET", "/plane", "client", "show_plane"),

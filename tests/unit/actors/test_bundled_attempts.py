@@ -59,17 +59,18 @@ def executor(tmp_path: Path, bundles: FakeBundles, logs: FakeLogs) -> Executor:
     )
 
 
-def test_python_of_a_run_that_pins_a_bundle_runs_there(executor: Executor, bundles: FakeBundles) -> None:
+def test_code_of_a_run_that_pins_a_bundle_runs_there(executor: Executor, bundles: FakeBundles) -> None:
     report = executor.run(assignment("which"), context("3f"), LiveAttempt())
     assert (report.outcome, bytes(report.value.inline), report.took_s) == ("ok", b'"bundled"', 2.0)
-    assert bundles.asked == ["3f"]
+    executor.run(task(type="bash", command="true"), context("3f"), LiveAttempt())
+    assert bundles.asked == ["3f", "3f"]
 
 
 def test_everything_else_runs_in_the_worker(executor: Executor, bundles: FakeBundles) -> None:
     plain = context("")
     assert executor.run(assignment("which"), plain, LiveAttempt()).outcome == "error", "there is no such module here"
-    for kind in ("core.noop", "core.echo", "core.fail", "bash"):
-        executor.run(task(type=kind, command="true"), context("3f"), LiveAttempt())
+    for kind in ("core.noop", "core.echo", "core.fail", "http"):
+        executor.run(task(type=kind, url="nowhere"), context("3f"), LiveAttempt())
     assert bundles.asked == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -56,22 +57,25 @@ class World:
             raise self.found
         return self.found
 
-    async def put(self, version: str) -> str:
+    async def put(self, version: str, tenant: str = DEFAULT_TENANT) -> str:
         packed = bundle.pack(files(version))
         name = bundle.id_of(packed)
-        await self.bundles.put(name, packed)
+        await self.bundles.put(tenant, name, packed)
         return name
 
-    async def deploy(self, version: str, key: str | None = None) -> tuple[str, list[int]]:
-        name = await self.put(version)
+    async def deploy(self, version: str, key: str | None = None, tenant: str = DEFAULT_TENANT) -> tuple[str, list[int]]:
+        name = await self.put(version, tenant)
         idem = Idempotency(key, "f") if key else None
-        return name, [each.version for each in await self.bundles.deploy(name, idem)]
+        return name, [each.version for each in await self.bundles.deploy(tenant, name, idem)]
 
-    async def run(self) -> str:
-        return (await self.gateway.trigger(DEFAULT_TENANT, Trigger(dag_id="flow"), None)).run_id
+    async def run(self, tenant: str = DEFAULT_TENANT) -> str:
+        return (await self.gateway.trigger(tenant, Trigger(dag_id="flow"), None)).run_id
 
-    async def kept(self) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
-        return {view.bundle: (view.dags, view.current) for view in await self.bundles.bundles()}
+    async def prune(self, tenant: str = DEFAULT_TENANT) -> list[str]:
+        return [*await self.bundles.prune(tenant, HOUR)]
+
+    async def kept(self, tenant: str = DEFAULT_TENANT) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+        return {view.bundle: (view.dags, view.current) for view in await self.bundles.bundles(tenant)}
 
 
 @pytest.fixture
@@ -82,10 +86,10 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 async def test_a_bundle_is_kept_once_under_its_own_id(world: World) -> None:
     packed = bundle.pack(files())
     name = bundle.id_of(packed)
-    stored = [await world.bundles.put(name, packed) for _ in range(2)]
+    stored = [await world.bundles.put(DEFAULT_TENANT, name, packed) for _ in range(2)]
     assert [(each.bundle, each.files, each.created) for each in stored] == [(name, 3, True), (name, 3, False)]
     with pytest.raises(Invalid, match="not 0000"):
-        await world.bundles.put("0" * 64, packed)
+        await world.bundles.put(DEFAULT_TENANT, "0" * 64, packed)
     assert list(await world.kept()) == [name]
 
 
@@ -115,7 +119,7 @@ async def test_a_broken_bundle_changes_nothing(world: World) -> None:
     world.found = Invalid("flow.py: NameError", (("traceback", "…"),))
     name = await world.put("one")
     with pytest.raises(Invalid, match="NameError"):
-        await world.bundles.deploy(name, None)
+        await world.bundles.deploy(DEFAULT_TENANT, name, None)
     with pytest.raises(NotFound):
         await world.gateway.dag(DEFAULT_TENANT, "flow")
     assert await world.kept() == {name: ((), ())}
@@ -123,19 +127,24 @@ async def test_a_broken_bundle_changes_nothing(world: World) -> None:
 
 async def test_what_the_operator_left_in_the_data_directory_is_deployed_too(world: World) -> None:
     packed = bundle.pack(files())
-    world.store.put(bundle.id_of(packed), packed)
-    assert [each.dag_id for each in await world.bundles.deploy(bundle.id_of(packed), None)] == ["flow"]
+    name = bundle.id_of(packed)
+    world.store.offer(name, packed)
     with pytest.raises(NotFound):
-        await world.bundles.deploy("0" * 64, None)
+        await world.bundles.deploy("other", name, None)
+    assert [each.dag_id for each in await world.bundles.deploy(DEFAULT_TENANT, name, None)] == ["flow"]
+    assert world.store.offered(name) is None
+    assert await world.kept() == {name: (("flow",), ("flow",))}
+    with pytest.raises(NotFound):
+        await world.bundles.deploy(DEFAULT_TENANT, "0" * 64, None)
 
 
 async def test_a_deploy_that_is_repeated_late_does_not_bring_old_code_back(world: World) -> None:
     one, _ = await world.deploy("one", key="k1")
     await world.deploy("two", key="k2")
-    (again,) = await world.bundles.deploy(one, Idempotency("k1", "f"))
+    (again,) = await world.bundles.deploy(DEFAULT_TENANT, one, Idempotency("k1", "f"))
     assert (again.version, again.replayed) == (1, True)
     assert (await world.gateway.dag(DEFAULT_TENANT, "flow")).version == 2
-    (back,) = await world.bundles.deploy(one, Idempotency("k3", "f"))
+    (back,) = await world.bundles.deploy(DEFAULT_TENANT, one, Idempotency("k3", "f"))
     assert not back.replayed
     assert (await world.gateway.dag(DEFAULT_TENANT, "flow")).definition.bundle == one
 
@@ -161,9 +170,9 @@ async def test_what_is_kept_is_told_to_who_watches(world: World) -> None:
 
 async def test_what_nobody_needs_goes_after_a_while(world: World) -> None:
     name = await world.put("one")
-    assert list(await world.bundles.prune(HOUR)) == []
+    assert await world.prune() == []
     world.clock.at += HOUR
-    assert list(await world.bundles.prune(HOUR)) == [name]
+    assert await world.prune() == [name]
     assert await world.kept() == {}
     assert not world.store.has(name)
 
@@ -174,11 +183,29 @@ async def test_what_a_version_or_a_run_needs_stays(world: World) -> None:
     two, _ = await world.deploy("two")
     three, _ = await world.deploy("three")
     world.clock.at += 2 * HOUR
-    assert list(await world.bundles.prune(HOUR)) == [two], "one has a run that can be retried, three is current"
+    assert await world.prune() == [two], "one has a run that can be retried, three is current"
     assert sorted(await world.kept()) == sorted([one, three])
     del world.journal.runs[run_id]  # as one that left for the archive
-    assert list(await world.bundles.prune(HOUR)) == [one]
+    assert await world.prune() == [one]
     assert await world.kept() == {three: (("flow",), ("flow",))}
+
+
+async def test_a_sweep_looks_at_the_runs_of_a_dag_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for version in ("one", "two", "three"):
+        await world.deploy(version)
+        await world.run()
+    await world.deploy("four")
+    world.clock.at += 2 * HOUR
+    looked = []
+    summaries = world.journal.summaries
+
+    async def look(*given: Any) -> Any:
+        looked.append(given)
+        return await summaries(*given)
+
+    monkeypatch.setattr(world.journal, "summaries", look)
+    assert await world.prune() == []
+    assert len(looked) == 1
 
 
 async def test_what_was_touched_between_the_look_and_the_step_stays(
@@ -187,15 +214,118 @@ async def test_what_was_touched_between_the_look_and_the_step_stays(
     name, _ = await world.deploy("one")
     await world.deploy("two")
     world.clock.at += 2 * HOUR
-    keeper = world.bundles._keeper
-    looked = keeper._is_needed
-
-    async def meanwhile(which: str, dags: list[str]) -> bool:
-        needed = await looked(which, dags)
-        if which == name:
-            await world.deploy("one")
-        return needed
-
-    monkeypatch.setattr(keeper, "_is_needed", meanwhile)
-    assert list(await world.bundles.prune(HOUR)) == []
+    meanwhile(world, monkeypatch, "_need", lambda: world.deploy("one"))
+    assert await world.prune() == []
     assert world.store.has(name)
+
+
+async def test_what_is_deployed_during_the_step_stays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, _ = await world.deploy("one")
+    await world.deploy("two")
+    world.clock.at += 2 * HOUR
+    meanwhile(world, monkeypatch, "_taken", lambda: world.deploy("one"))
+    assert await world.prune() == []
+    assert await world.kept() == {name: (("flow",), ("flow",)), **await world.kept()}
+    assert world.store.has(name)
+    assert sorted(await world.kept()) == sorted([name, await world.put("two")])
+
+
+def meanwhile(world: World, monkeypatch: pytest.MonkeyPatch, step: str, does: Callable[[], Awaitable[object]]) -> None:
+    """Once, when the keeper has done that step, somebody does something."""
+    keeper = world.bundles._keeper
+    done = getattr(keeper, step)
+
+    async def then(*given: Any) -> Any:
+        found = await done(*given)
+        monkeypatch.setattr(keeper, step, done)
+        await does()
+        return found
+
+    monkeypatch.setattr(keeper, step, then)
+
+
+async def test_a_bundle_is_deleted_unless_a_version_or_a_run_needs_it(world: World) -> None:
+    one, _ = await world.deploy("one")
+    with pytest.raises(Conflict, match="current version of DAG flow names it"):
+        await world.bundles.delete(DEFAULT_TENANT, one)
+    run_id = await world.run()
+    await world.deploy("two")
+    with pytest.raises(Conflict, match=f"run {run_id} of DAG flow was created with it"):
+        await world.bundles.delete(DEFAULT_TENANT, one)
+    assert world.store.has(one)
+    del world.journal.runs[run_id]
+    await world.bundles.delete(DEFAULT_TENANT, one)
+    assert not world.store.has(one)
+    assert one not in await world.kept()
+    with pytest.raises(NotFound):
+        await world.bundles.delete(DEFAULT_TENANT, one)
+    again, versions = await world.deploy("one")
+    assert (again, versions) == (one, [3]), "the same code has the same id"
+
+
+# ── tenants ──
+
+
+async def test_each_tenant_has_what_it_sent_itself(world: World) -> None:
+    name, _ = await world.deploy("one")
+    assert await world.kept("other") == {}
+    for tenant in ("other", "third/of them"):
+        with pytest.raises(NotFound):
+            await world.bundles.deploy(tenant, name, None)
+        with pytest.raises(NotFound):
+            await world.bundles.delete(tenant, name)
+    packed = world.store.packed(name)
+    assert (await world.bundles.put("third/of them", name, packed)).created, "whatever others have"
+    assert not (await world.bundles.put("third/of them", name, packed)).created
+    (defined,) = await world.bundles.deploy("third/of them", name, None)
+    assert (defined.dag_id, defined.version) == ("flow", 1)
+    assert await world.kept("third/of them") == await world.kept() == {name: (("flow",), ("flow",))}
+    assert await world.kept("other") == {}
+    with pytest.raises(NotFound):
+        await world.gateway.dag("other", "flow")
+
+
+async def test_a_file_is_there_while_any_tenant_has_it(world: World) -> None:
+    name, _ = await world.deploy("one", tenant="other")
+    await world.put("one")
+    two, _ = await world.deploy("two", tenant="other")
+    world.clock.at += 2 * HOUR
+    assert await world.prune("third") == []
+    assert await world.prune() == [name], "it is the other tenant's run that may need it"
+    assert world.store.has(name)
+    assert sorted(await world.kept("other")) == sorted([name, two])
+    assert await world.prune("other") == [name]
+    assert not world.store.has(name)
+
+
+async def test_runs_of_each_tenant_keep_what_they_need(world: World) -> None:
+    name, _ = await world.deploy("one", tenant="other")
+    await world.run("other")
+    await world.deploy("two", tenant="other")
+    world.clock.at += 2 * HOUR
+    assert await world.bundles._keeper.prune(HOUR) == []
+    with pytest.raises(Conflict, match="was created with it"):
+        await world.bundles.delete("other", name)
+
+
+async def test_what_another_tenant_sends_during_the_step_is_put_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = await world.put("one")
+    world.clock.at += 2 * HOUR
+    meanwhile(world, monkeypatch, "_has_others", lambda: world.put("one", "other"))
+    assert await world.prune() == [name]
+    assert world.store.has(name)
+    assert list(await world.kept("other")) == [name]
+
+
+async def test_room_is_counted_for_each_tenant(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = await world.put("one")
+    monkeypatch.setattr(module, "KEPT_MAX", len(world.store.packed(name)) + 10)
+    assert await world.put("two", "other") != name
+    with pytest.raises(Conflict, match="bundles prune"):
+        await world.put("two")
+    told = {family.name: family.samples[0].value for family in await world.bundles.families()}
+    assert told["orchestrator_bundles"] == 2
+    await world.put("one", "third")
+    assert (await world.bundles.families())[0].samples[0].value == 2, "a file that two of them have is one"

@@ -46,15 +46,40 @@ async def test_code_over_http_is_off_unless_the_operator_allows_it(connect: Conn
 async def test_code_needs_scope_admin(connect: Connect, who: str) -> None:
     is_error(await connect(who).put(PLACE, content=PACKED), 403, "forbidden")
     is_error(await connect(who).post(f"{PLACE}/deploy"), 403, "forbidden")
+    is_error(await connect(who).delete(PLACE), 403, "forbidden")
 
 
-async def test_to_other_tenants_bundles_do_not_exist(connect: Connect) -> None:
+async def test_to_other_tenants_exists_what_they_sent(connect: Connect) -> None:
     await connect("admin").put(PLACE, content=PACKED)
     other = connect("other")
-    is_error(await other.put(PLACE, content=PACKED), 404, "not_found")
-    is_error(await other.post(f"{PLACE}/deploy"), 404, "not_found")
-    is_error(await other.get(f"{BASE}/bundles"), 404, "not_found")
-    is_error(await other.delete(f"{BASE}/bundles"), 404, "not_found")
+    for refused in (await other.post(f"{PLACE}/deploy"), await other.delete(PLACE)):
+        assert is_error(refused, 404, "not_found")["message"] == f"bundle {NAME} not found"
+    assert (await other.get(f"{BASE}/bundles")).json() == {"items": []}
+    assert (await other.delete(f"{BASE}/bundles")).json() == {"items": []}
+    stored = (await other.put(PLACE, content=PACKED)).json()
+    assert stored["created"], "whatever others have"
+    (item,) = (await other.post(f"{PLACE}/deploy")).json()["items"]
+    assert (item["dag_id"], item["version"]) == ("flow", 1)
+    is_error(await connect("admin").get(f"{BASE}/dags/flow"), 404, "not_found")
+    assert (await other.delete(PLACE)).json() == {"bundle": NAME, "deleted": True}
+    assert len((await connect("admin").get(f"{BASE}/bundles")).json()["items"]) == 1
+
+
+async def test_other_tenants_need_the_leave_for_the_deploy_too(connect: Connect, gateway: FakeGateway) -> None:
+    gateway.bundles.kept["other", NAME] = gateway.bundles.kept["default", NAME] = files()
+    error = is_error(await connect("other", allow_bundles=False).post(f"{PLACE}/deploy"), 403, "forbidden")
+    assert "ORCHESTRATOR_ALLOW_BUNDLES" in error["message"]
+    assert (await connect("admin").post(f"{PLACE}/deploy")).is_success, "the operator's lie in the data directory"
+
+
+async def test_a_bundle_that_is_needed_is_not_deleted(connect: Connect, gateway: FakeGateway) -> None:
+    admin = connect("admin")
+    await admin.put(PLACE, content=PACKED)
+    gateway.bundles.needed = "bundle 3f is in use"
+    assert is_error(await admin.delete(PLACE), 409, "version_conflict")["message"] == "bundle 3f is in use"
+    gateway.bundles.needed = ""
+    assert (await admin.delete(PLACE)).json() == {"bundle": NAME, "deleted": True}
+    is_error(await admin.delete(PLACE), 404, "not_found")
 
 
 async def test_what_is_no_bundle_or_another_one_is_refused(connect: Connect) -> None:
