@@ -148,9 +148,9 @@ def _faults_of_shape(spec: PoolSpec) -> list[tuple[str, str]]:
     if max(len(spec.resources), len(spec.labels)) > NAMES_MAX:
         faults.append(("resources" if len(spec.resources) > NAMES_MAX else "labels", f"at most {NAMES_MAX}"))
     for name in spec.resources:
-        if name in _RESERVED or not _RESOURCE.match(name):
+        if name in _RESERVED or not _RESOURCE.fullmatch(name):
             faults.append((f"resources/{name}", "a custom resource: letters, digits, _ . : / -"))
     for name, value in spec.labels.items():
-        if not _LABEL.match(name) or not _SELECTED.match(value):
+        if not _LABEL.fullmatch(name) or not _SELECTED.fullmatch(value):
             faults.append((f"labels/{name}", "a label and its value, !value, in(a,b) or !in(a,b)"))
     return faults

@@ -112,8 +112,8 @@ def operations() -> dict[str, Json]:
             Kind.NOT_FOUND,
         ),
         "task_logs": _get((_run_id(), _task(), _attempt()), m.DagsLogList, Kind.INVALID, Kind.NOT_FOUND),
-        "list_shares": _get((), m.DagsShareList),
-        "set_share": _post((), m.DagsShare, m.DagsShare, problems=(Kind.INVALID,)),
+        "list_shares": _get((), m.DagsShareList, Kind.NOT_FOUND),
+        "set_share": _post((), m.DagsShare, m.DagsShare, problems=_OF_READS),
         "decide": _post((_run_id(), _task()), w.DagsDecision, m.DagsTaskChanged, problems=_OF_COMMANDS),
         "signal": _post(
             (_run_id(), _path("name", parse.SIGNAL_NAME, "data_ready")),
