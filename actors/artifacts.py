@@ -40,7 +40,7 @@ import msgspec
 
 from actors import value_file
 from actors.fetched_values import FetchedValues
-from actors.memory_values import MemoryValues
+from actors.memory_values import MemoryValues, is_ours
 from orchestrator.messages import Value
 
 #: bytes of JSON
@@ -175,7 +175,7 @@ class Artifacts:
     def _paths(self, name: str) -> Iterator[Path]:
         """Where on this machine it may have been written."""
         yield inside(self._root, name)
-        if self._memory is not None:
+        if self._memory is not None and is_ours(self._memory.folder):
             yield inside(self._memory.folder, name)
 
     def _kept_in_memory(self, name: str, value: object) -> int | None:

@@ -222,6 +222,27 @@ def test_a_memory_directory_whose_data_directory_is_gone_is_removed(tmp_path: Pa
     assert [path.name for path in shm.iterdir()] == ["orchestrator-of-somebody-else"]
 
 
+@pytest.mark.parametrize("trap", ["open to all", "a link"])
+def test_a_memory_directory_that_somebody_else_has_made_is_neither_written_to_nor_read(
+    tmp_path: Path, trap: str
+) -> None:
+    memory = in_memory(tmp_path)
+    (tmp_path / "trap").mkdir()
+    (tmp_path / "trap").chmod(0o777)
+    if trap == "a link":
+        (tmp_path / "trap").chmod(0o700)
+        memory.folder.symlink_to(tmp_path / "trap")
+    else:
+        (tmp_path / "trap").rename(memory.folder)
+    artifacts = Artifacts(tmp_path / "artifacts", memory=memory)
+    value = artifacts.keep("run_1", "a", 1, ARRAY, in_memory=True)
+    assert (tmp_path / "artifacts/run_1/a.1").exists()
+    assert not (memory.folder / "run_1").exists()
+    (tmp_path / "artifacts/run_1").rename(memory.folder / "run_1")
+    with pytest.raises(MissingArtifact):
+        artifacts.read(value)
+
+
 def test_all_missing_values_are_named(tmp_path: Path) -> None:
     artifacts = Artifacts(tmp_path / "artifacts")
     there = artifacts.keep("run_1", "a", 1, ARRAY)
