@@ -341,6 +341,43 @@ def test_what_was_fetched_is_bounded_and_the_longest_unused_goes(tmp_path: Path)
     assert held.sum() == ARRAY.sum()
 
 
+def test_a_value_that_others_put_out_of_the_cache_at_once_is_fetched_again_and_not_missing(tmp_path: Path) -> None:
+    nodes = Nodes(tmp_path)
+    value = nodes.a.keep("run_1", "a", 1, ARRAY)
+    fetched, rivals = nodes.b._fetched, iter([True])
+    assert fetched is not None
+    get = fetched.get
+
+    def raced(of: Value, elsewhere: bool) -> tuple[Path, int]:
+        path, size_bytes = get(of, elsewhere)
+        if next(rivals, False):
+            path.unlink()
+        return path, size_bytes
+
+    fetched.get = raced  # type: ignore[method-assign]  # another worker of the node makes room
+    assert (nodes.b.read(value) == ARRAY).all()
+    assert nodes.wire.asked == 2
+    assert nodes.b.take_counts() == (value.size_bytes, 2 * value.size_bytes)
+    rivals = iter([True] * 9)
+    with pytest.raises(Unavailable, match="ORCHESTRATOR_ARTIFACTS_CACHE_BYTES"):
+        nodes.b.read(value)
+
+
+def test_making_room_does_not_mind_what_goes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = Nodes(tmp_path, limit_bytes=1)
+    value = nodes.a.keep("run_1", "a", 1, ARRAY)
+    (tmp_path / "b-got/run_0").mkdir(parents=True)
+    scandir = os.scandir
+
+    def raced(folder: Any) -> Any:
+        if Path(folder).name == "run_0":
+            raise FileNotFoundError(folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", raced)
+    assert (nodes.b.read(value) == ARRAY).all()
+
+
 def test_a_store_has_what_counts_as_stored_and_gives_it_to_any_node(tmp_path: Path) -> None:
     pytest.importorskip("fsspec")
     nodes = Nodes(tmp_path, url=f"memory://orchestrator-{os.getpid()}")
