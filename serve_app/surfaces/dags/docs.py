@@ -137,7 +137,7 @@ def operations() -> dict[str, Json]:
         "get_pool": _get((_pool(),), o.DagsPoolView, Kind.NOT_FOUND),
         "set_pool": _post((_pool(),), o.DagsPool, o.DagsPoolView, problems=_OF_READS),
         "delete_pool": _get((_pool(),), o.DagsPoolDeleted, Kind.NOT_FOUND),
-        "sweep_archive": _post((), a.DagsSweep, a.DagsSweepView, problems=_OF_READS),
+        "sweep_archive": _post((), a.DagsSweep, a.DagsSweepView, problems=_OF_COMMANDS),
         "list_sweeps": _get((), a.DagsSweepList, Kind.NOT_FOUND),
         "put_bundle": _upload(),
         "deploy_bundle": _command((_bundle(),), b.DagsBundleDeployed),
