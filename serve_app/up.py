@@ -309,8 +309,8 @@ def _start(settings: Settings, server: home.Server, say: Say, ends: ExitStack) -
         ends.callback(_stop_journal, settings)
     ends.callback(memory_values.clear, root_of(settings))
     ends.callback(_stop_ray)
-    ends.callback(_leave, settings, say)
     if not settings.ray_address:
+        ends.callback(_leave, settings, say)
         ends.callback(_stop_actors)
     with ThreadPoolExecutor(1) as pool:
         journal = pool.submit(_start_journal, settings, tell)
@@ -324,7 +324,7 @@ def _start(settings: Settings, server: home.Server, say: Say, ends: ExitStack) -
         tell(f"Ray runs at {ray_address}" + (f", dashboard {dashboard_url}" if dashboard_url else ""))
     environment: dict[str, str] = {}
     if settings.ray_address:
-        settings, environment = _settle_on_cluster(settings, ends)
+        settings, environment = _settle_on_cluster(settings, say, ends)
         tell(f"{settings.workers} workers are wanted")
     rest.deploy(settings, ray_address, environment)
     tell("supervisor, scheduler, run actors, workers and HTTP run")
@@ -333,15 +333,17 @@ def _start(settings: Settings, server: home.Server, say: Say, ends: ExitStack) -
     return msgspec.structs.replace(server, ready=True, dashboard_url=dashboard_url, ray_address=ray_address)
 
 
-def _settle_on_cluster(settings: Settings, ends: ExitStack) -> tuple[Settings, dict[str, str]]:
+def _settle_on_cluster(settings: Settings, say: Say, ends: ExitStack) -> tuple[Settings, dict[str, str]]:
     """The settings for the cluster that was joined, and the environment of our processes there. Raises Conflict.
 
-    From here on there is something of ours to end; before it would be what another server left, or runs.
+    From here on there is something of ours to end, and a lease to give back; before it would be what another server
+    left, or runs: the control planes of one cluster have one id.
     """
     cluster.check_vacant(settings)
     if not cluster.serves():
         _check_port(settings)
     sockets = Path(tempfile.mkdtemp(prefix="orc-", dir="/tmp"))
+    ends.callback(_leave, settings, say)
     ends.callback(_release_room)
     ends.callback(_stop_actors)
     ends.callback(cluster.stop_http, sockets)  # a cluster of our own takes Serve along, and faster
