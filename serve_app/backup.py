@@ -35,7 +35,7 @@ _INDEX = "archive/index.sqlite"
 #: of `bundles`, what is made of them where it is missing
 _MADE_ANEW = frozenset({"unpacked", "packages"})
 #: of the data directory, what only the running server needs, and what is copied by itself
-_LEFT_OUT = frozenset({"valkey", "logs", "server.json", "server.lock", f"artifacts{FETCHED}"})
+_LEFT_OUT = frozenset({"valkey", "gcs", "logs", "server.json", "server.lock", f"artifacts{FETCHED}"})
 
 
 def backup(folder: Path, to: Path) -> dict[str, Any]:

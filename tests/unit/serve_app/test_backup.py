@@ -151,9 +151,15 @@ def test_a_backup_that_fails_leaves_none(tmp_path: Path, monkeypatch: pytest.Mon
     assert not copy.with_name("copy.partial").exists()
 
 
-def test_what_is_made_of_bundles_is_not_copied(tmp_path: Path) -> None:
+def test_what_is_made_anew_is_not_copied(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    for path in ("bundles/3f.zip", "bundles/unpacked/3f/flow.py", "bundles/packages/a0/numpy.py", "dags/packages/a.py"):
+    for path in (
+        "gcs/CURRENT",
+        "bundles/3f.zip",
+        "bundles/unpacked/3f/flow.py",
+        "bundles/packages/a0/numpy.py",
+        "dags/packages/a.py",
+    ):
         (home / path).parent.mkdir(parents=True, exist_ok=True)
         (home / path).write_text(path)
     backup.backup(home, tmp_path / "copy")
