@@ -34,6 +34,7 @@ from typing import Any
 import msgspec
 
 from actors import memory_values
+from actors.archive_store import shelf_at
 from actors.artifact_places import root_of
 from actors.clock import Clock
 from actors.filesystems import filesystem
@@ -264,8 +265,9 @@ def check_extras(settings: Settings) -> None:
     """Refuse what would fail in an actor, where nobody sees it."""
     if settings.traced and not installed():
         raise Invalid("OTEL_EXPORTER_OTLP_ENDPOINT is set: install ray-orchestrator[otel], or unset it")
-    if settings.artifacts_url:
-        filesystem(settings.artifacts_url)
+    for url in filter(None, (settings.artifacts_url, settings.bundles_url)):
+        filesystem(url)
+    shelf_at(settings.archive_url, settings.path("archive"))
 
 
 def _check(settings: Settings, tokens: dict[str, str]) -> None:
