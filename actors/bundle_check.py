@@ -54,12 +54,19 @@ def check(
         order = [str(out), str(folder.resolve()), str(packages or ""), *code_dirs]
         ended = _run([sys.executable, "-P", "-m", "actors.bundle_check", *order], said, limit_s)
         if not out.exists():
-            last = said.read_text(errors="replace").strip()[-_DIED_MAX:]
+            last = _last_words(said)
             raise Invalid(f"the bundle cannot be imported: {ended}", (("output", last),) if last else ())
         found = msgspec.json.decode(out.read_bytes(), type=Findings)
     if found.message:
         raise Invalid(found.message, found.details)
     return list(found.definitions)
+
+
+def _last_words(said: Path) -> str:
+    """What it printed last: it may have printed without end."""
+    with said.open("rb") as file:
+        file.seek(max(0, said.stat().st_size - 4 * _DIED_MAX))
+        return file.read(4 * _DIED_MAX).decode(errors="replace").strip()[-_DIED_MAX:]
 
 
 def _run(command: list[str], said: Path, limit_s: float) -> str:

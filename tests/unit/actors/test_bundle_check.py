@@ -135,6 +135,12 @@ def test_code_that_ends_its_process_is_told(tmp_path: Path, code: str, said: str
     assert details.get("output") == ("bye" if "bye" in code else None)
 
 
+def test_of_code_that_prints_without_end_the_last_words_are_told(tmp_path: Path) -> None:
+    code = "import os\nfor _ in range(200):\n    print('x' * 100_000)\nprint('ä' * 600, flush=True)\nos._exit(3)\n"
+    _, details = refusal(unpacked(tmp_path, **{"flow.py": code}))
+    assert details.get("output") == "ä" * 500
+
+
 def test_what_it_prints_and_starts_does_not_matter(tmp_path: Path) -> None:
     noise = "import threading, time\nprint('{}')\nthreading.Thread(target=time.sleep, args=(60,)).start()\n"
     assert check(unpacked(tmp_path, **{"flow.py": noise + GOOD}), None, (), 30.0)
