@@ -776,7 +776,16 @@ def test_pools_are_listed_defined_and_forgotten(call: Any, stub: Stub) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [("--memory", "much"), ("--resource", "tpu"), ("--resource", "x=y"), ("--label", "=a")]
+    "wrong",
+    [
+        ("--memory", "much"),
+        ("--resource", "tpu"),
+        ("--resource", "x=y"),
+        ("--label", "=a"),
+        ("--resource", "x=nan"),
+        ("--num-cpus", "inf"),
+        ("--idle-timeout", "inf"),
+    ],
 )
 def test_a_pool_that_nobody_can_read_is_refused_before_it_is_sent(
     call: Any, stub: Stub, wrong: tuple[str, str]
