@@ -6,8 +6,9 @@
     worker-gpu-0, worker-gpu-1, …
 
 A pool whose `min` and `max` are equal is *fixed*, any other one *elastic*. Definitions are records of the journal, so
-they outlive every actor, and `down`. The pool `default` needs none: it then has as many workers as the settings say,
-which take nothing of the cluster (`num_cpus` 0), so that slots, not Ray's CPUs, are what is counted.
+they outlive every actor, and `down`. The pool `default` needs none: it then has as many workers as the settings say.
+Workers without a shape take nothing of a cluster of our own, so that slots, not Ray's CPUs, are what is counted; of one
+that we joined, a CPU each (`actors/placement.py`).
 
 When a worker's shape changes, so does the `generation` of the pool: workers are numbered from `generation * NUMBERS`,
 so whoever finds one alive knows whether it has the shape that it should have.
