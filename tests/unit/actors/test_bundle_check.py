@@ -67,6 +67,13 @@ def test_packages_of_the_bundle_are_found(tmp_path: Path) -> None:
     assert check(code, None, (str(shared),))[0].dag_id == "flow"
 
 
+def test_code_that_is_checked_finds_no_secret_of_the_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ORCHESTRATOR_ADMIN_TOKEN", "ORCHESTRATOR_SECRET_KEY", "REDIS_URL"):
+        monkeypatch.setenv(name, "s3cret")
+    code = "import os\nassert 's3cret' not in os.environ.values()\n"
+    assert check(unpacked(tmp_path, **{"flow.py": code + GOOD}), None, ())
+
+
 def test_an_entrypoint_that_is_not_there_is_told(tmp_path: Path) -> None:
     lines = (
         "dag_id: d\nowner: me\ntasks:\n  - {id: a, entrypoint: 'lib.steps:f'}\n  - {id: b, entrypoint: 'lib.none:f'}\n"
