@@ -396,6 +396,7 @@ def test_a_refusal_tells_the_fields_at_fault_and_what_to_do(call: Any, stub: Stu
 @pytest.mark.parametrize(
     ("status", "message", "hint"),
     [
+        (404, "pool gpu not found", "orchestrator pools list"),
         (401, "missing or invalid bearer token", "--token"),
         (403, "scope admin required", "orchestrator token create"),
         (404, "dag x not found", "orchestrator dags list"),
