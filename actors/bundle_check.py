@@ -159,7 +159,7 @@ def _taken(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _place_of(name: str) -> str | None:
-    """Where the module of that name comes from; None when nobody has asked for it, and it is Python's own neither."""
+    """Where the module of that name comes from; None when nobody has asked for it, and it is not Python's own."""
     if (module := sys.modules.get(name)) is not None:
         return str(getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), "built in"))
     return "a module of Python" if name in sys.stdlib_module_names else None

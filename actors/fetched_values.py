@@ -70,7 +70,7 @@ class Store:
 
 
 class FetchedValues:
-    """The cache directory `folder`. `nodes` and `store` are where values come from; None = from there they do not."""
+    """The cache directory `folder`. `nodes` and `store` are where values come from; None = not from there."""
 
     def __init__(self, folder: Path, limit_bytes: int, nodes: Nodes | None = None, store: Store | None = None) -> None:
         self._folder = folder
@@ -157,7 +157,7 @@ class FetchedValues:
 
     def _path(self, name: str) -> Path:
         path = self._folder / name
-        if ".." in path.parts:
+        if ".." in path.parts or not path.is_relative_to(self._folder):
             raise ValueError(name)
         return path
 

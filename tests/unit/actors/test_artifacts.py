@@ -257,6 +257,8 @@ def test_a_name_that_leads_out_of_the_directory_is_refused(tmp_path: Path) -> No
     for name in ("run_1/../../secret", "/etc/secret"):
         with pytest.raises(ValueError, match="secret"):
             Artifacts(tmp_path / "artifacts").read(Value(artifact=name, size_bytes=1))
+        with pytest.raises(ValueError, match="secret"):
+            FetchedValues(tmp_path / "got", 10**8).get(Value(artifact=name, size_bytes=1), elsewhere=True)
 
 
 # ── other nodes, and stores ──
