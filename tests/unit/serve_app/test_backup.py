@@ -154,6 +154,7 @@ def test_a_backup_that_fails_leaves_none(tmp_path: Path, monkeypatch: pytest.Mon
 def test_what_is_made_anew_is_not_copied(tmp_path: Path) -> None:
     home = tmp_path / "home"
     for path in (
+        "seat.id",
         "gcs/CURRENT",
         "bundles/3f.zip",
         "bundles/unpacked/3f/flow.py",
