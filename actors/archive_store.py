@@ -20,6 +20,7 @@ import gzip
 import hashlib
 import os
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -149,7 +150,11 @@ class ArchiveStore:
         return RunPage(rows, ids.place(rows[-1].run_id) if len(found) > limit else None)
 
     def _at(self, place: _Place) -> Shelved:
-        return archive.decode(gzip.decompress(_read(self.folder, place)))
+        try:
+            line = gzip.decompress(_read(self.folder, place))
+        except (OSError, EOFError, zlib.error) as error:
+            raise Unavailable(f"the archive's segment {place.segment} is damaged: {error}") from error
+        return archive.decode(line)
 
     def _select(self, query: str, values: Sequence[str], before: tuple[str, ...] = ()) -> list[tuple[Any, ...]]:
         found: list[tuple[Any, ...]] = []
@@ -205,11 +210,15 @@ class _Folder:
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             handle, fresh = tempfile.mkstemp(dir=self._folder, suffix=".new")
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(fresh, self._folder / name)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(fresh, self._folder / name)
+            except BaseException:
+                os.unlink(fresh)
+                raise
             _sync_folder(self._folder)
         except OSError as error:
             raise Unavailable(f"the archive's segment {name}: {error}") from error

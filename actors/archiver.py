@@ -8,8 +8,9 @@ nobody names; one after it leaves runs in both places, of which the next sweep r
 without writing them again. Reads look into the journal first, then into the archive, and what left was in the index
 before. Two sweeps at a time do no harm either, so nothing is locked.
 
-Who wants a sweep leaves a record (`archive.Sweep`), then wakes this: a sweep that a crash cut off goes on at the next
-start. The same record tells how far it is. With `archive_after_days` one is made every SWEEP_S by itself. Windows leave
+Who wants a sweep leaves a record (`archive.Sweep`), then wakes this; where that cannot be told, as by a server that
+stands by, it is seen within LOOK_S. A sweep that a crash cut off goes on at the next start. The same record tells how
+far it is. With `archive_after_days` one is made every SWEEP_S by itself. Windows leave
 in small steps with a breath in between, for every step makes those plan again who plan windows of that DAG just then.
 At last old news go: both streams of them are bounded by entries, which may each tell of a thousand runs.
 """
@@ -31,13 +32,18 @@ from orchestrator.archive import RECORDS, Shelved, Sweep
 from orchestrator.errors import OrchestratorError, Unavailable
 from orchestrator.ports import History, Journal, RunRow
 
-#: seconds between two sweeps that nobody asked for, before a failed one is tried again, and between two batches
+#: seconds between two sweeps that nobody asked for, between looks for those that somebody did, before one that was put
+#: off is tried again, and between two batches
 SWEEP_S = 3600.0
+LOOK_S = 60.0
 AGAIN_S = 10.0
 BREATH_S = 0.05
-#: runs, and backfills, in one segment
+#: runs, and backfills, looked at in one go; most of a go make one segment
 BATCH = 250
 BACKFILLS = 5
+#: runs read at once, and bytes of events and output after which a segment is written: they are all in memory until then
+READ = 10
+SEGMENT_BYTES = 64 * 1024 * 1024
 #: windows that forget their backfill in one step
 DISBANDED = 500
 #: news of runs are worth nothing after this: who reads them waits for them, and who starts reads the rows first
@@ -54,6 +60,8 @@ class Archiver:
         self._clock = clock
         self._settings = settings
         self._kept = timedelta(days=settings.archive_after_days)
+        #: when the next sweep that nobody asks for is due, by the loop's time
+        self._due_s = 0.0
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
 
@@ -73,27 +81,41 @@ class Archiver:
     async def _serve(self) -> None:
         while True:
             self._wake.clear()
-            pause_s = await self._look()
             try:
-                async with asyncio.timeout(pause_s):
+                async with asyncio.timeout(await self._look()):
                     await self._wake.wait()
             except TimeoutError:
                 continue
 
-    async def _look(self) -> float | None:
-        """Work off what is wanted; seconds until the next look, None = when woken."""
-        pause_s = SWEEP_S if self._kept else None
+    async def _look(self) -> float:
+        """Work off what is due, and what is wanted; seconds until the next look."""
         try:
-            if self._kept:
-                await self.sweep(self._automatic())
-            while wanted := await self.wanted():
-                await self.sweep(wanted)
+            await self._work_off()
         except Unavailable as error:
             _log.warning("archiving goes on later: %s", error)
             return AGAIN_S
         except Exception:
             _log.exception("archiving failed")
-        return pause_s
+        return LOOK_S
+
+    async def _work_off(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if self._kept and now_s >= self._due_s:
+            await self._try(self._automatic())
+            self._due_s = now_s + SWEEP_S
+        tried: set[str] = set()
+        while (wanted := await self.wanted()) and wanted.id not in tried:
+            tried.add(wanted.id)
+            await self._try(wanted)
+
+    async def _try(self, wanted: Sweep) -> None:
+        """It is done, or has failed for good, as it says itself; others go on. Raises Unavailable."""
+        try:
+            await self.sweep(wanted)
+        except Unavailable:
+            raise
+        except Exception:
+            _log.exception("sweep %s failed", wanted.id)
 
     async def wanted(self) -> Sweep | None:
         """The first sweep that has not ended, if there is one. Raises JournalUnavailable."""
@@ -183,8 +205,17 @@ class _Errand:
 
     async def _shelve(self, rows: Sequence[RunRow]) -> set[str]:
         """They are in the archive; those that are no longer in the journal."""
-        histories = await self._journal.load([row.run_id for row in rows])
-        runs = [run for run in await asyncio.gather(*map(self._whole, histories)) if run is not None]
+        gone: set[str] = set()
+        runs: list[Shelved] = []
+        for first in range(0, len(rows), READ):
+            histories = await self._journal.load([row.run_id for row in rows[first : first + READ]])
+            runs += [run for run in await asyncio.gather(*map(self._whole, histories)) if run is not None]
+            if sum(run.bulk_bytes for run in runs) >= SEGMENT_BYTES:
+                gone |= await self._leave(runs)
+                runs = []
+        return gone | await self._leave(runs)
+
+    async def _leave(self, runs: Sequence[Shelved]) -> set[str]:
         if not runs:
             return set()
         size_bytes = await asyncio.to_thread(self._keep, runs)

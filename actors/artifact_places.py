@@ -37,6 +37,6 @@ def artifacts_of(settings: Settings, node: str = "", nodes: Nodes | None = None)
 def paths_of(settings: Settings, name: str) -> Sequence[Path]:
     """Where the artifact of that name may be on this node."""
     root = root_of(settings)
-    return [
-        inside(folder, name) for folder in (root, memory_values.folder_of(root), root.with_name(root.name + FETCHED))
-    ]
+    memory, fetched = memory_values.folder_of(root), root.with_name(root.name + FETCHED)
+    folders = (root, memory, fetched) if memory_values.is_ours(memory) else (root, fetched)
+    return [inside(folder, name) for folder in folders]

@@ -40,7 +40,8 @@ import msgspec
 
 from actors import value_file
 from actors.fetched_values import FetchedValues
-from actors.memory_values import MemoryValues
+from actors.memory_values import MemoryValues, is_ours
+from orchestrator.errors import Unavailable
 from orchestrator.messages import Value
 
 #: bytes of JSON
@@ -49,6 +50,8 @@ INLINE_MAX = 64 * 1024
 INSTANCE_INLINE_MAX = 4 * 1024
 #: lists that a worker keeps in memory, as it will be asked for other elements of them
 LISTS_KEPT = 2
+#: a value that others put out of the cache of the node before it is mapped is fetched again so often
+_FETCHES_MAX = 3
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 
 _encode = msgspec.json.Encoder().encode
@@ -163,19 +166,28 @@ class Artifacts:
         return out
 
     def _read_fetched(self, value: Value, read: Callable[[Path], Any]) -> Any:
+        for _ in range(_FETCHES_MAX):
+            path = self._fetch(value)
+            try:
+                return read(path)
+            except FileNotFoundError:  # another worker of this node has made room for what it needs
+                continue
+        raise Unavailable(f"{value.artifact} does not stay here: ORCHESTRATOR_ARTIFACTS_CACHE_BYTES is too low")
+
+    def _fetch(self, value: Value) -> Path:
+        if self._fetched is None:
+            raise MissingArtifact(value.artifact or "")
         try:
-            if self._fetched is None:
-                raise FileNotFoundError
             path, fetched_bytes = self._fetched.get(value, elsewhere=value.node not in ("", self._node))
-            self._fetched_bytes += fetched_bytes
-            return read(path)
         except FileNotFoundError:
             raise MissingArtifact(value.artifact or "") from None
+        self._fetched_bytes += fetched_bytes
+        return path
 
     def _paths(self, name: str) -> Iterator[Path]:
         """Where on this machine it may have been written."""
         yield inside(self._root, name)
-        if self._memory is not None:
+        if self._memory is not None and is_ours(self._memory.folder):
             yield inside(self._memory.folder, name)
 
     def _kept_in_memory(self, name: str, value: object) -> int | None:

@@ -10,6 +10,7 @@ import tempfile
 from typing import Any
 
 from actors.attempt_log import AttemptLog
+from actors.process import SECRETS
 from actors.process_group import GroupOutput, run_group
 from actors.work import TaskFailed, Work
 from orchestrator.errors import PermanentFailure
@@ -18,19 +19,6 @@ from orchestrator.failures import exit_mark
 #: characters of stderr in an error, and of the last line of stdout
 STDERR_TAIL = 500
 LINE_MAX = 64 * 1024
-#: never handed to a command: its output is kept in a log
-SECRETS = frozenset(
-    {
-        "ORCHESTRATOR_ADMIN_TOKEN",
-        "ORCHESTRATOR_API_KEY",
-        "ORCHESTRATOR_TOKEN",
-        "CLIENT_TOKEN",
-        "GLOBAL_WORKER_TOKEN",
-        "WEBHOOK_SECRET",
-        "REDIS_URL",
-        "OTEL_EXPORTER_OTLP_HEADERS",
-    }
-)
 
 
 class CommandFailed(TaskFailed):

@@ -54,12 +54,19 @@ def check(
         order = [str(out), str(folder.resolve()), str(packages or ""), *code_dirs]
         ended = _run([sys.executable, "-P", "-m", "actors.bundle_check", *order], said, limit_s)
         if not out.exists():
-            last = said.read_text(errors="replace").strip()[-_DIED_MAX:]
+            last = _last_words(said)
             raise Invalid(f"the bundle cannot be imported: {ended}", (("output", last),) if last else ())
         found = msgspec.json.decode(out.read_bytes(), type=Findings)
     if found.message:
         raise Invalid(found.message, found.details)
     return list(found.definitions)
+
+
+def _last_words(said: Path) -> str:
+    """What it printed last: it may have printed without end."""
+    with said.open("rb") as file:
+        file.seek(max(0, said.stat().st_size - 4 * _DIED_MAX))
+        return file.read(4 * _DIED_MAX).decode(errors="replace").strip()[-_DIED_MAX:]
 
 
 def _run(command: list[str], said: Path, limit_s: float) -> str:
@@ -152,7 +159,7 @@ def _taken(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _place_of(name: str) -> str | None:
-    """Where the module of that name comes from; None when nobody has asked for it, and it is Python's own neither."""
+    """Where the module of that name comes from; None when nobody has asked for it, and it is not Python's own."""
     if (module := sys.modules.get(name)) is not None:
         return str(getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), "built in"))
     return "a module of Python" if name in sys.stdlib_module_names else None

@@ -23,6 +23,8 @@ from typing import Any
 
 import msgspec
 
+from actors.process import SECRETS
+
 TASK, CANCEL, ANSWER = b"T", b"C", b"A"
 READY, NOTE, COPY, ALIVE, REPORT = b"Y", b"N", b"V", b"L", b"R"
 #: folders of installed packages
@@ -78,12 +80,14 @@ def receive_file(line: Connection) -> int:
 
 
 def environment() -> dict[str, str]:
-    """Of a process of a bundle: it finds our own packages, wherever they are."""
+    """Of a process of a bundle: it finds our own packages, wherever they are, and Ray, but no secrets of ours."""
+    hidden = SECRETS - {"RAY_AUTH_TOKEN"}
+    inherited = {name: value for name, value in os.environ.items() if name not in hidden}
     ours = Path(__file__).resolve().parents[1]
     told = [*filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     if ours.name not in _SITES and str(ours) not in told:
         told.append(str(ours))
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(told)}
+    return {**inherited, "PYTHONPATH": os.pathsep.join(told)}
 
 
 def extend_path(packages: str, folders: Iterable[str]) -> None:

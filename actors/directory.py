@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from actors.names import NAMESPACE
 from actors.peers import WorkerGone
@@ -97,8 +97,9 @@ class RayPeers:
             self._handles.pop(actor, None)
             raise ActorUnreachable(actor, _first_line(gone)) from gone
         except (RayError, ValueError) as failed:
-            if isinstance(failed, OrchestratorError):
-                raise
+            cause = failed.cause if isinstance(failed, RayTaskError) else failed
+            if isinstance(cause, OrchestratorError):
+                raise cause from None  # Ray's own text is a traceback, and a caller is told what the error says
             raise ActorUnreachable(actor, _first_line(failed)) from failed
 
     async def _call(self, actor: str, method: str, *args: Any) -> Any:

@@ -70,7 +70,7 @@ class Store:
 
 
 class FetchedValues:
-    """The cache directory `folder`. `nodes` and `store` are where values come from; None = from there they do not."""
+    """The cache directory `folder`. `nodes` and `store` are where values come from; None = not from there."""
 
     def __init__(self, folder: Path, limit_bytes: int, nodes: Nodes | None = None, store: Store | None = None) -> None:
         self._folder = folder
@@ -144,18 +144,20 @@ class FetchedValues:
 
     def _evict(self, keep: Path) -> None:
         """Of what is here, as much as there may be; who has mapped a file keeps what it has."""
-        files = [(at, size, path) for at, size, path in _listed(self._folder) if path != keep]
-        over = sum(size for _, size, _ in files) + keep.stat().st_size - self._limit_bytes
-        for _, size, path in sorted(files):
+        files = sorted(_listed(self._folder))
+        over = sum(size for _, size, _ in files) - self._limit_bytes
+        for _, size, path in files:
             if over <= 0:
                 return
+            if path == keep:
+                continue
             path.unlink(missing_ok=True)
             _lock_of(path).unlink(missing_ok=True)  # who waits for it fetches once more than needed
             over -= size
 
     def _path(self, name: str) -> Path:
         path = self._folder / name
-        if ".." in path.parts:
+        if ".." in path.parts or not path.is_relative_to(self._folder):
             raise ValueError(name)
         return path
 
@@ -188,9 +190,13 @@ def _touched(path: Path) -> bool:
 
 
 def _listed(folder: Path) -> Iterator[tuple[float, int, Path]]:
-    """(when it was used last, bytes, path) of every value."""
+    """(when it was used last, bytes, path) of every value; others may remove some meanwhile."""
     for run in os.scandir(folder):
-        for file in os.scandir(run) if run.is_dir() else ():
+        try:
+            files = list(os.scandir(run)) if run.is_dir() else []
+        except FileNotFoundError:
+            continue
+        for file in files:
             if not file.name.startswith("."):
                 try:
                     stat = file.stat()

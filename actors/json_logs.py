@@ -43,5 +43,10 @@ class JsonFormatter(logging.Formatter):
         told |= {name: record.__dict__.get(name, ids.get(name)) for name in _IDS}
         if record.exc_info:
             told["exception"] = self.formatException(record.exc_info)
-        some = {name: value for name, value in told.items() if value is not None}
+        some = {name: _told(value) for name, value in told.items() if value is not None}
         return orjson.dumps(some, option=orjson.OPT_UTC_Z, default=str).decode()
+
+
+def _told(value: Any) -> Any:
+    """Text as UTF-8 can have it: names of files, say, may have bytes that are none."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

@@ -7,6 +7,9 @@ no room is stored instead. Values of a run are removed when it has ended: by a t
 asks the journal every SWEEP_S and lives only as long as there are any. A worker that starts looks, too, so that what
 a crash left behind goes with the next `up`; `down` removes the directory, and `up` those whose data directory is gone.
 Who has mapped a file that is removed keeps what it has.
+
+Everybody on a machine may write to /dev/shm, and values are unpickled: a directory that somebody else has made under
+that name is neither written to nor read from.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import hashlib
 import logging
 import os
 import shutil
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -53,6 +57,9 @@ class MemoryValues:
     def make_room(self) -> int:
         """The directory exists; bytes that may be written to it. Raises OSError."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
+        if not is_ours(self.folder):
+            _log.warning("%s belongs to somebody else: values are stored instead", self.folder)
+            raise PermissionError(str(self.folder))
         mark = self.folder / _MARK
         if not mark.exists():
             mark.write_text(str(self._root))
@@ -102,6 +109,15 @@ class MemoryValues:
 def folder_of(root: Path, shm: Path = SHM) -> Path:
     """The directory in memory that goes with the artifact directory `root`."""
     return shm / f"{_PREFIX}{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}"
+
+
+def is_ours(folder: Path) -> bool:
+    """Is it there, and can nobody else have put anything into it?"""
+    try:
+        found = os.lstat(folder)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
 
 
 def supported(shm: Path = SHM) -> bool:

@@ -85,6 +85,9 @@ class PlaneKeeper:
         except JournalUnavailable as unavailable:
             _log.warning("cannot claim: %s", unavailable)
             return False
+        except Exception:  # whoever claims no more would never learn that it has to go
+            _log.exception("cannot claim")
+            return False
         if self.in_charge:
             return self._has_to_go(lease)
         if lease.plane == self._asked.plane:
@@ -119,6 +122,8 @@ class PlaneKeeper:
             await self._planes.release_lease(self._asked.plane)
         except JournalUnavailable as unavailable:
             _log.warning("the lease has to run out: %s", unavailable)
+        except Exception:
+            _log.exception("the lease has to run out")
 
 
 def claim_of(settings: Settings, plane: str) -> Claim:

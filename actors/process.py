@@ -7,6 +7,23 @@ import logging
 import os
 from typing import NoReturn
 
+#: of the environment, never handed to a command, whose output is kept in a log, nor to code that was sent to us
+SECRETS = frozenset(
+    {
+        "ORCHESTRATOR_ADMIN_TOKEN",
+        "ORCHESTRATOR_API_KEY",
+        "ORCHESTRATOR_TOKEN",
+        "CLIENT_TOKEN",
+        "GLOBAL_WORKER_TOKEN",
+        "WEBHOOK_SECRET",
+        "ORCHESTRATOR_SECRET_KEY",
+        "REDIS_URL",
+        # what KubeRay gives to Ray's processes
+        "REDIS_PASSWORD",
+        "RAY_AUTH_TOKEN",
+        "OTEL_EXPORTER_OTLP_HEADERS",
+    }
+)
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 

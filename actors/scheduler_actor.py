@@ -635,9 +635,10 @@ class SchedulerActor(Living):
     def _take_weights(self, records: Mapping[str, bytes]) -> None:
         """Whoever has no record any more weighs 1 again."""
         weights = {tenant: codec.decode_share(record) for tenant, record in records.items()}
+        weights = dict.fromkeys(self._weights, 1.0) | weights
         if weights == self._weights:
             return
-        self._weights = dict.fromkeys(self._weights, 1.0) | weights
+        self._weights = weights
         for tenant, weight in self._weights.items():
             self._slots.weigh((tenant,), weight)
         for host in self._hosts.values():

@@ -320,6 +320,7 @@ def read_settings(environ: Mapping[str, str], **given: Any) -> Settings:
     settings = Settings(**values)
     class_weights(settings)
     headroom(settings)
+    _check_bounds(settings)
     given_paths: dict[str, Any] = {name: _absolute(path) for name in _OPTIONAL_PATHS if (path := values.get(name))}
     return dataclasses.replace(
         settings,
@@ -348,6 +349,24 @@ def class_weights(settings: Settings) -> dict[tuple[int, str], float]:
 def headroom(settings: Settings) -> dict[str, int]:
     """Pool, or `*` for the others -> slots that are kept from backfills. Raises Invalid for what cannot be read."""
     return read_headroom(settings.backfill_headroom)
+
+
+#: name -> most it may be, of settings that are 0 at least: a hundred years, an exabyte
+_MOST = {
+    "archive_after_days": 36_500,
+    "history_retention_days": 36_500,
+    "artifacts_cache_bytes": 2**60,
+    "memory_values_bytes": 2**60,
+}
+
+
+def _check_bounds(settings: Settings) -> None:
+    """Raises Invalid for what would fail in an actor, where nobody sees it."""
+    for each in fields(Settings):
+        most, value = _MOST.get(each.name), getattr(settings, each.name)
+        if most is not None and not 0 <= value <= most:
+            variable = each.metadata["names"][0]
+            raise Invalid(f"{variable}={value}: a number from 0 to {most} expected", ((variable, "is out of range"),))
 
 
 #: files and folders that need not be given

@@ -66,6 +66,11 @@ class Shelved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Row and events."""
         return History(self.row, self.batches)
 
+    @property
+    def bulk_bytes(self) -> int:
+        """What its events and its output take, about."""
+        return sum(len(bytes(events)) for _, _, events in self.events) + sum(map(len, self.logs.values()))
+
     def printed(self, task: str) -> Iterator[tuple[int, str]]:
         """(attempt, what it printed) of a task, by attempt."""
         of_task = (key.rpartition("|") for key in self.logs)
@@ -132,6 +137,8 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True):
     #: that have to stay, as far as is known
     left: int = 0
     error: str = ""
+    #: of the request that asked for it under a key
+    fingerprint: str = ""
     asked_ms: int = 0
     updated_ms: int = 0
 

@@ -6,8 +6,9 @@
     worker-gpu-0, worker-gpu-1, …
 
 A pool whose `min` and `max` are equal is *fixed*, any other one *elastic*. Definitions are records of the journal, so
-they outlive every actor, and `down`. The pool `default` needs none: it then has as many workers as the settings say,
-which take nothing of the cluster (`num_cpus` 0), so that slots, not Ray's CPUs, are what is counted.
+they outlive every actor, and `down`. The pool `default` needs none: it then has as many workers as the settings say.
+Workers without a shape take nothing of a cluster of our own, so that slots, not Ray's CPUs, are what is counted; of one
+that we joined, a CPU each (`actors/placement.py`).
 
 When a worker's shape changes, so does the `generation` of the pool: workers are numbered from `generation * NUMBERS`,
 so whoever finds one alive knows whether it has the shape that it should have.
@@ -148,9 +149,9 @@ def _faults_of_shape(spec: PoolSpec) -> list[tuple[str, str]]:
     if max(len(spec.resources), len(spec.labels)) > NAMES_MAX:
         faults.append(("resources" if len(spec.resources) > NAMES_MAX else "labels", f"at most {NAMES_MAX}"))
     for name in spec.resources:
-        if name in _RESERVED or not _RESOURCE.match(name):
+        if name in _RESERVED or not _RESOURCE.fullmatch(name):
             faults.append((f"resources/{name}", "a custom resource: letters, digits, _ . : / -"))
     for name, value in spec.labels.items():
-        if not _LABEL.match(name) or not _SELECTED.match(value):
+        if not _LABEL.fullmatch(name) or not _SELECTED.fullmatch(value):
             faults.append((f"labels/{name}", "a label and its value, !value, in(a,b) or !in(a,b)"))
     return faults

@@ -27,11 +27,12 @@ from orchestrator import archive, codec
 from orchestrator.archive import RECORDS, Shelved, Sweep
 from orchestrator.calls import called_in
 from orchestrator.definition import Definition
-from orchestrator.errors import ActorUnreachable, Conflict, NotFound
+from orchestrator.errors import Conflict, NotFound, Unavailable
 from orchestrator.narration import Narrator
 from orchestrator.ports import ControlPlane, EventBatch, Journal, RunFilter, RunPage, RunRow
 from orchestrator.views import CalledView, Frame, Idempotency, LogChunk, MapView, Page, RunView
 from serve_app import map_instances, rendering
+from serve_app.asking import KEY_REUSED
 from serve_app.cursors import run_of
 from serve_app.dag_book import DagBook
 from serve_app.run_stream import Left
@@ -223,21 +224,26 @@ class ArchivedRuns:
     async def sweep(self, older_than: timedelta, to: str | None, idem: Idempotency | None) -> Sweep:
         """What ended longer ago leaves, durably wanted; asked again under the same key, how far that is.
 
-        Raises Invalid about `to`.
+        Raises Invalid about `to`, and Conflict when the key was another request's.
         """
         now = self._clock.now()
         to = self._url if to is None else to
         await asyncio.to_thread(shelf_at, to, self._store.folder)
         sweep_id = _id_of(idem) if idem else self._clock.new_run_id()
         known = await self._journal.record(RECORDS, sweep_id)
+        fingerprint = idem.fingerprint if idem else ""
         if known is not None:
-            return archive.decode_sweep(known)
-        sweep = Sweep(id=sweep_id, before_ms=epoch_ms(now - older_than), to=to, asked_ms=epoch_ms(now))
+            sweep = archive.decode_sweep(known)
+            if sweep.fingerprint != fingerprint:
+                raise Conflict(KEY_REUSED)
+            return sweep
+        before_ms, asked_ms = epoch_ms(now - older_than), epoch_ms(now)
+        sweep = Sweep(id=sweep_id, before_ms=before_ms, to=to, fingerprint=fingerprint, asked_ms=asked_ms)
         await self._journal.put_records(RECORDS, {sweep_id: archive.encode_sweep(sweep)})
         try:
             await self._control.wake_archiver()
-        except ActorUnreachable:
-            pass  # it looks for itself when it is back
+        except Unavailable:
+            pass  # it looks for itself, wherever it is
         return sweep
 
     async def sweeps(self) -> list[Sweep]:
@@ -250,8 +256,8 @@ class ArchivedRuns:
 
 
 def _id_of(idem: Idempotency) -> str:
-    """The same for the same request."""
-    return hashlib.sha256(f"{idem.key}\n{idem.fingerprint}".encode()).hexdigest()[:16]
+    """The same for the same key."""
+    return hashlib.sha256(idem.key.encode()).hexdigest()[:16]
 
 
 async def _frames(run: Shelved, after: int) -> AsyncIterator[Sequence[Frame]]:

@@ -6,7 +6,8 @@ The journal first: what it names (artifacts, segments of the archive, deployed c
 runs that leave for the archive meanwhile are in both. Its append-only file is copied as far as it goes at that moment;
 no rewrite replaces it meanwhile, and a step that is only half in the copy counts as not done when it is loaded. What is
 about the running server only (its pid, its sockets, its logs) is left out, so a copy can be started elsewhere,
-also beside the original: two servers then go on from the same state, and schedules fire in both.
+also beside the original: two servers then go on from the same state, and schedules fire in both. Nor has it the id of
+the data directory: on a journal that both share, whoever comes from that directory need not wait for the lease.
 
 A journal of one's own (`--redis-url`), and an archive at a URL of its own, are kept by whoever keeps them: back the
 journal up first, as that server's manual says. Source: the issue "On a cluster, and watched", item 5.
@@ -34,8 +35,8 @@ _JOURNAL = "valkey/appendonlydir"
 _INDEX = "archive/index.sqlite"
 #: of `bundles`, what is made of them where it is missing, and what is on its way
 _MADE_ANEW = frozenset({"unpacked", "packages", "offered"})
-#: of the data directory, what only the running server needs, and what is copied by itself
-_LEFT_OUT = frozenset({"valkey", "logs", "server.json", "server.lock", f"artifacts{FETCHED}"})
+#: of the data directory, what only the running server needs, what is its own, and what is copied by itself
+_LEFT_OUT = frozenset({"valkey", "gcs", "logs", "seat.id", "server.json", "server.lock", f"artifacts{FETCHED}"})
 
 
 def backup(folder: Path, to: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ cancelled; 78 the server refuses to start with its tokens; 130 interrupted.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -230,6 +231,8 @@ def _general_hint(error: OrchestratorError) -> str | None:
             return "follow it with `orchestrator instances events -f`, or end it with `orchestrator instances shutdown`"
         case ApiRefused(status=404) if "dag" in error.message.lower():
             return "see what there is with `orchestrator dags list`; deploy with `orchestrator dags deploy FILE`"
+        case ApiRefused(status=404) if noun := re.match(r"(pool|bundle|worker|limit)\b", error.message):
+            return f"see what there is with `orchestrator {noun[1]}s list`"
         case ApiRefused(status=404):
             return "see what there is with `orchestrator runs list`"
         case ApiRefused(status=409):

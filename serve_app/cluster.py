@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import socket
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from serve_app import edge
 
 #: seconds in which somebody must answer at the address
 _REACH_S = 5.0
+_PORT_MAX = 65_535
 #: of the environment of `up`, what our processes on the cluster are to have too
 _CARRIED = ("ORCHESTRATOR_LOG_LEVEL", "ORCHESTRATOR_LOG_FORMAT", "ORCHESTRATOR_HTTP_ALLOW")
 
@@ -40,9 +42,11 @@ def reach(address: str) -> None:
     host, colon, port = address.rpartition(":")
     if not colon:  # "auto": Ray looks for it on this machine
         return
+    if not re.fullmatch(r"\d{1,5}", port, re.ASCII) or int(port) > _PORT_MAX:
+        raise Invalid(f"--address {address}: give HOST:PORT of the cluster's head")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
-    except ValueError:
+    except UnicodeError:
         raise Invalid(f"--address {address}: give HOST:PORT of the cluster's head") from None
     except OSError as error:
         why = error.strerror or str(error) or type(error).__name__

@@ -9,19 +9,31 @@ from __future__ import annotations
 
 from orchestrator import codec
 from orchestrator.definition import Definition
-from orchestrator.errors import NotFound
+from orchestrator.errors import Conflict, NotFound
 from orchestrator.pools import POOLS, PoolSpec, check
 from orchestrator.ports import ControlPlane, Journal
 from orchestrator.task_shapes import pools_of
 from orchestrator.views import PoolView
 from serve_app.deadlines import LONG_DEADLINE_S, within
 
+#: pools that definitions may make: each may ask the cluster for workers of another shape
+POOLS_MAX = 500
+
 
 async def define_pools(journal: Journal, definition: Definition) -> None:
-    """The pools for what its tasks ask of the cluster are defined, unless somebody did. Raises JournalUnavailable."""
-    for name, spec in pools_of(definition).items():
-        if await journal.record(POOLS, name) is None:
-            await journal.put_records(POOLS, {name: codec.encode_pool(spec)})
+    """The pools for what its tasks ask of the cluster are defined, unless somebody did.
+
+    Raises Conflict when there are too many, and JournalUnavailable.
+    """
+    asked = pools_of(definition)
+    if not asked:
+        return
+    known = await journal.records(POOLS)
+    new = {name: codec.encode_pool(spec) for name, spec in asked.items() if name not in known}
+    if new and len(known) + len(new) > POOLS_MAX:
+        raise Conflict(f"there are at most {POOLS_MAX} pools; remove some: orchestrator pools rm NAME")
+    if new:
+        await journal.put_records(POOLS, new)
 
 
 class PoolBook:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any
 
@@ -54,6 +55,13 @@ def pools_set(
 ) -> None:
     """Define a pool, or change it; what is not given is as the default says."""
     amounts = {key: _amount(key, text) for key, text in _pairs("--resource", resource).items()}
+    for option, number in (
+        ("--num-cpus", num_cpus),
+        ("--num-gpus", num_gpus),
+        ("--idle-timeout", idle_timeout),
+        ("--scale-up-wait", scale_up_wait),
+    ):
+        _check_finite(f"{option} {number}", number)
     with session.api() as api:
         view = api.run(
             scripts.set_pool(
@@ -106,9 +114,17 @@ def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
 
 def _amount(name: str, text: str) -> float:
     try:
-        return float(text)
+        amount = float(text)
     except ValueError:
-        raise Invalid(f"--resource {name}={text!r}: a number expected") from None
+        amount = math.nan
+    _check_finite(f"--resource {name}={text!r}", amount)
+    return amount
+
+
+def _check_finite(option: str, number: float) -> None:
+    """JSON has no other numbers."""
+    if not math.isfinite(number):
+        raise Invalid(f"{option}: a number expected")
 
 
 def _bytes(text: str) -> int:

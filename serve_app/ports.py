@@ -166,7 +166,7 @@ class Archive(Protocol):
     async def sweep(self, older_than: timedelta, to: str | None, idem: Idempotency | None) -> Sweep:
         """What ended longer ago leaves, durably wanted; asked again under the same key, how far that is.
 
-        Raises Invalid about `to`.
+        Raises Invalid about `to`, and Conflict when the key was another request's.
         """
 
     async def sweeps(self) -> list[Sweep]:

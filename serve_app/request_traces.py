@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from starlette.requests import Request
@@ -85,11 +85,18 @@ class Spans:
         """Hand over what is noted; what the collector does not take is kept."""
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(SENT, len(self._waiting)))]
-            if not await asyncio.to_thread(self._exporter.export, batch):
+            if not await asyncio.to_thread(self._sent, batch):
                 room = KEPT - len(self._waiting)
                 self._waiting.extendleft(reversed(batch[max(0, len(batch) - room) :]))
                 _log.info("%d spans wait: the collector does not take them", len(self._waiting))
                 return
+
+    def _sent(self, batch: Sequence[Span]) -> bool:
+        try:
+            return self._exporter.export(batch)
+        except Exception:  # each exporter has errors of its own; those of requests are none of theirs
+            _log.exception("spans could not be exported")
+            return False
 
     async def keep_flushing(self) -> None:
         """Flush every second, until cancelled."""

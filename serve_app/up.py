@@ -34,6 +34,7 @@ from typing import Any
 import msgspec
 
 from actors import memory_values
+from actors.archive_store import shelf_at
 from actors.artifact_places import root_of
 from actors.clock import Clock
 from actors.filesystems import filesystem
@@ -268,8 +269,9 @@ def check_extras(settings: Settings) -> None:
     """Refuse what would fail in an actor, where nobody sees it."""
     if settings.traced and not installed():
         raise Invalid("OTEL_EXPORTER_OTLP_ENDPOINT is set: install ray-orchestrator[otel], or unset it")
-    if settings.artifacts_url:
-        filesystem(settings.artifacts_url)
+    for url in filter(None, (settings.artifacts_url, settings.bundles_url)):
+        filesystem(url)
+    shelf_at(settings.archive_url, settings.path("archive"))
 
 
 def _check(settings: Settings, tokens: dict[str, str]) -> None:
@@ -313,8 +315,8 @@ def _start(settings: Settings, server: home.Server, say: Say, ends: ExitStack) -
         ends.callback(_stop_journal, settings)
     ends.callback(memory_values.clear, root_of(settings))
     ends.callback(_stop_ray)
-    ends.callback(_leave, settings, say)
     if not settings.ray_address:
+        ends.callback(_leave, settings, say)
         ends.callback(_stop_actors)
     with ThreadPoolExecutor(1) as pool:
         journal = pool.submit(_start_journal, settings, tell)
@@ -328,7 +330,7 @@ def _start(settings: Settings, server: home.Server, say: Say, ends: ExitStack) -
         tell(f"Ray runs at {ray_address}" + (f", dashboard {dashboard_url}" if dashboard_url else ""))
     environment: dict[str, str] = {}
     if settings.ray_address:
-        settings, environment = _settle_on_cluster(settings, ends)
+        settings, environment = _settle_on_cluster(settings, say, ends)
         tell(f"{settings.workers} workers are wanted")
     rest.deploy(settings, ray_address, environment)
     tell("supervisor, scheduler, run actors, workers and HTTP run")
@@ -337,15 +339,17 @@ def _start(settings: Settings, server: home.Server, say: Say, ends: ExitStack) -
     return msgspec.structs.replace(server, ready=True, dashboard_url=dashboard_url, ray_address=ray_address)
 
 
-def _settle_on_cluster(settings: Settings, ends: ExitStack) -> tuple[Settings, dict[str, str]]:
+def _settle_on_cluster(settings: Settings, say: Say, ends: ExitStack) -> tuple[Settings, dict[str, str]]:
     """The settings for the cluster that was joined, and the environment of our processes there. Raises Conflict.
 
-    From here on there is something of ours to end; before it would be what another server left, or runs.
+    From here on there is something of ours to end, and a lease to give back; before it would be what another server
+    left, or runs: the control planes of one cluster have one id.
     """
     cluster.check_vacant(settings)
     if not cluster.serves():
         _check_port(settings)
     sockets = Path(tempfile.mkdtemp(prefix="orc-", dir="/tmp"))
+    ends.callback(_leave, settings, say)
     ends.callback(_release_room)
     ends.callback(_stop_actors)
     ends.callback(cluster.stop_http, sockets)  # a cluster of our own takes Serve along, and faster

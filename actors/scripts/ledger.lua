@@ -389,7 +389,7 @@ local function flush_scored()
 end
 
 -- under which name a metric is counted: once there are very many, new DAGs and blueprints have one in common
-local function counted(field)
+local function name_of(field)
   local first = string.match(field, '^[^|]*|([^|]*)')
   if string.sub(field, 1, 5) == 'http|' or not first or OF_NOBODY[first] or call('HEXISTS', 'metrics', field) == 1 then
     return field
@@ -401,7 +401,7 @@ end
 local function count_all(of)
   local full = call('HLEN', 'metrics') >= METRICS_MAX
   for field, n in pairs(of) do
-    if n ~= 0 then call('HINCRBY', 'metrics', full and counted(field) or field, n) end
+    if n ~= 0 then call('HINCRBY', 'metrics', full and name_of(field) or field, n) end
   end
 end
 

@@ -396,6 +396,7 @@ def test_a_refusal_tells_the_fields_at_fault_and_what_to_do(call: Any, stub: Stu
 @pytest.mark.parametrize(
     ("status", "message", "hint"),
     [
+        (404, "pool gpu not found", "orchestrator pools list"),
         (401, "missing or invalid bearer token", "--token"),
         (403, "scope admin required", "orchestrator token create"),
         (404, "dag x not found", "orchestrator dags list"),
@@ -788,7 +789,16 @@ def test_pools_are_listed_defined_and_forgotten(call: Any, stub: Stub) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [("--memory", "much"), ("--resource", "tpu"), ("--resource", "x=y"), ("--label", "=a")]
+    "wrong",
+    [
+        ("--memory", "much"),
+        ("--resource", "tpu"),
+        ("--resource", "x=y"),
+        ("--label", "=a"),
+        ("--resource", "x=nan"),
+        ("--num-cpus", "inf"),
+        ("--idle-timeout", "inf"),
+    ],
 )
 def test_a_pool_that_nobody_can_read_is_refused_before_it_is_sent(
     call: Any, stub: Stub, wrong: tuple[str, str]

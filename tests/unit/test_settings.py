@@ -10,6 +10,7 @@ import pytest
 from actors.clock import Clock
 from actors.settings import Settings, read_settings
 from orchestrator.errors import Invalid
+from serve_app.up import check_extras
 
 
 def test_defaults_are_those_of_the_contracts() -> None:
@@ -82,6 +83,28 @@ def test_a_value_that_cannot_be_read_is_refused_by_its_name(name: str, text: str
 def test_a_rate_limit_that_is_no_number_above_0_is_the_default(text: str, number: int) -> None:
     settings = read_settings({"RATE_LIMIT_MAX": text, "RATE_LIMIT_WINDOW_MS": "soon"})
     assert (settings.rate_limit_max, settings.rate_limit_window_ms) == (number, 60_000)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("ORCHESTRATOR_ARCHIVE_AFTER_DAYS", "-1"), ("ORCHESTRATOR_ARCHIVE_AFTER_DAYS", "nan"),
+        ("ORCHESTRATOR_ARCHIVE_AFTER_DAYS", "1e12"), ("ORCHESTRATOR_HISTORY_RETENTION_DAYS", "inf"),
+        ("ORCHESTRATOR_ARTIFACTS_CACHE_BYTES", "-1"), ("ORCHESTRATOR_MEMORY_VALUES_BYTES", "-1"),
+        ("ORCHESTRATOR_SHARE_MANUAL", "0"), ("ORCHESTRATOR_SHARE_BACKFILL", "nan"),
+    ],
+)  # fmt: skip
+def test_a_number_that_would_break_an_actor_is_refused_at_the_start(name: str, text: str) -> None:
+    with pytest.raises(Invalid, match=name):
+        read_settings({name: text})
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"archive_url": "relative"}, {"bundles_url": "nosuch://x"}, {"artifacts_url": "no://x"}]
+)
+def test_a_place_that_no_store_has_is_refused_at_the_start(wrong: dict[str, str]) -> None:
+    with pytest.raises(Invalid):
+        check_extras(Settings(home="/h", **wrong))
 
 
 def test_a_mode_of_another_name_is_refused() -> None:

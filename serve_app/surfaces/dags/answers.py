@@ -9,6 +9,8 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from orchestrator.errors import NotFound
+from orchestrator.ids import DEFAULT_TENANT
 from serve_app.auth import Principal
 from serve_app.problems import Forbidden
 from serve_app.surfaces.dags import parse
@@ -20,6 +22,12 @@ def require(principal: Principal, scope: str) -> None:
     """Raise Forbidden unless the caller has the scope."""
     if scope not in principal.scopes:
         raise Forbidden(scope)
+
+
+def check_operator(principal: Principal, what: str) -> None:
+    """Raise NotFound for other tenants than the first: to them `what`, which is the operator's, does not exist."""
+    if principal.tenant != DEFAULT_TENANT:
+        raise NotFound(f"{what} of tenant", principal.tenant)
 
 
 def answer(body: Mapping[str, Any], *, replayed: bool = False) -> Response:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from orchestrator.errors import NotFound
-from orchestrator.ids import DEFAULT_TENANT
 from serve_app.auth import Principal
 from serve_app.options import ServerOptions
 from serve_app.ports import Archive
 from serve_app.requests import idempotency, json_body, unhindered
 from serve_app.surfaces.dags import parse, words
-from serve_app.surfaces.dags.answers import answer
+from serve_app.surfaces.dags.answers import answer, check_operator
 
 
 class ArchiveHandlers:
@@ -26,17 +24,11 @@ class ArchiveHandlers:
         """Let runs that ended long ago leave for the archive, those of all tenants"""
         body = await json_body(request, self._most_bytes)
         older_than, to = parse.sweep_request(body)
-        _check_operator(principal)
+        check_operator(principal, "archive")
         idem = idempotency(request, principal.tenant, body)
         return answer(words.sweep(await unhindered(self._archive.sweep(older_than, to, idem))))
 
     async def list_sweeps(self, _: Request, principal: Principal) -> Response:
         """List what is under way to the archive, and what went there last"""
-        _check_operator(principal)
+        check_operator(principal, "archive")
         return answer({"items": [words.sweep(each) for each in await self._archive.sweeps()]})
-
-
-def _check_operator(principal: Principal) -> None:
-    """The archive is the operator's: to other tenants it does not exist, but for their runs in it."""
-    if principal.tenant != DEFAULT_TENANT:
-        raise NotFound("archive of tenant", principal.tenant)

@@ -31,8 +31,8 @@ from serve_app.request_traces import traceparent_of
 from serve_app.requests import idempotency, json_body, optional_json_body, unhindered, whole_number
 from serve_app.surfaces.dags import paging, parse, words
 from serve_app.surfaces.dags.answers import answer as _answer
+from serve_app.surfaces.dags.answers import check_operator, require
 from serve_app.surfaces.dags.answers import path_id as _path_id
-from serve_app.surfaces.dags.answers import require
 
 Switch = Callable[[str, str, str | None, Idempotency | None], Coroutine[Any, Any, DagDefined]]
 RunCommand = Callable[[str, str, Idempotency | None], Coroutine[Any, Any, RunChanged]]
@@ -313,13 +313,15 @@ class Handlers:
 
     # -- shares
 
-    async def list_shares(self, _: Request, __: Principal) -> Response:
+    async def list_shares(self, _: Request, principal: Principal) -> Response:
         """List the weights of tenants"""
+        check_operator(principal, "shares")
         return _answer({"items": [words.share(each) for each in await self._gateway.shares()]})
 
-    async def set_share(self, request: Request, _: Principal) -> Response:
+    async def set_share(self, request: Request, principal: Principal) -> Response:
         """Set the weight of a tenant"""
         tenant, weight = parse.share(await self._json(request))
+        check_operator(principal, "shares")
         return _answer(words.share(await unhindered(self._gateway.set_share(tenant, weight))))
 
     # -- workers

@@ -324,7 +324,7 @@ def sweep_request(body: object) -> tuple[timedelta, str | None]:
     fields = Fields(body)
     older_than_s = fields.whole("older_than_s", 0, LONGEST_SPAN_S, required=True)
     to = fields.text("to", shortest=1, longest=1000)
-    if to is not None and not ARCHIVE_URL.search(to):
+    if to is not None and not ARCHIVE_URL.fullmatch(to):
         fields.wrong("to", "an absolute folder, or a URL such as s3://bucket/folder, expected")
     fields.check()
     return timedelta(seconds=older_than_s or 0), to

@@ -12,23 +12,29 @@ Amount = Annotated[float, Field(ge=0, le=pools.AMOUNT_MAX, description="above 1 
 
 
 class DagsPool(BaseModel):
-    """What each worker of a pool takes of the cluster, and how many there may be."""
+    """What each worker of a pool takes of the cluster, and how many there may be; null is as good as nothing."""
 
     max: int = Field(ge=0, le=pools.WORKERS_MAX, description="workers at most")
-    min: int = Field(0, ge=0, le=pools.WORKERS_MAX, description="workers at least; equal to `max`: always as many")
-    num_cpus: Amount = 0
-    num_gpus: Amount = 0
-    memory_bytes: int = Field(0, ge=0, le=pools.BYTES_MAX)
-    resources: dict[str, Amount] = Field({}, max_length=pools.NAMES_MAX, description="custom resources of the cluster")
-    labels: dict[str, str] = Field(
+    min: int | None = Field(
+        0, ge=0, le=pools.WORKERS_MAX, description="workers at least; equal to `max`: always as many"
+    )
+    num_cpus: Amount | None = 0
+    num_gpus: Amount | None = 0
+    memory_bytes: int | None = Field(0, ge=0, le=pools.BYTES_MAX)
+    resources: dict[str, Amount] | None = Field(
+        {}, max_length=pools.NAMES_MAX, description="custom resources of the cluster"
+    )
+    labels: dict[str, str] | None = Field(
         {}, max_length=pools.NAMES_MAX, description="that its node must have: `a`, `!a`, `in(a,b)` or `!in(a,b)`"
     )
-    idle_timeout_s: float = Field(60, ge=0, le=pools.SPAN_MAX_S, description="surplus workers end after that")
-    tasks_per_worker: int = Field(1, ge=1, le=pools.TASKS_MAX, description="one more for so many tasks that wait")
-    scale_up_wait_s: float = Field(
+    idle_timeout_s: float | None = Field(60, ge=0, le=pools.SPAN_MAX_S, description="surplus workers end after that")
+    tasks_per_worker: int | None = Field(
+        1, ge=1, le=pools.TASKS_MAX, description="one more for so many tasks that wait"
+    )
+    scale_up_wait_s: float | None = Field(
         1, ge=0, le=pools.SPAN_MAX_S, description="more only once tasks have waited so long; the first comes at once"
     )
-    step: int = Field(10, ge=1, le=pools.WORKERS_MAX, description="so many more at a time")
+    step: int | None = Field(10, ge=1, le=pools.WORKERS_MAX, description="so many more at a time")
 
 
 class DagsPoolView(BaseModel):

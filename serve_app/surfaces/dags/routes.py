@@ -119,7 +119,7 @@ class DagsSurface:
             ArchiveHandlers(gateway.archive, options),
             BundleHandlers(gateway.bundles, options),
             PoolHandlers(gateway.pool_book, options),
-            PlaneHandlers(gateway.planes),
+            PlaneHandlers(gateway.planes, options),
             self._handlers,
         )
         self._tokens = tokens

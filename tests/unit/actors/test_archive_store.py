@@ -175,6 +175,26 @@ def test_a_segment_that_is_gone_is_told(store: ArchiveStore, tmp_path: Path) -> 
         store.run("run_0001")
 
 
+def test_a_segment_that_is_damaged_is_told(store: ArchiveStore, tmp_path: Path) -> None:
+    store.add([run(1)])
+    [segment] = (tmp_path / "archive" / "segments").iterdir()
+    whole = segment.read_bytes()
+    for damaged in (whole[:30], bytes(len(whole)), whole[:12] + b"\xff" * 9 + whole[21:]):
+        segment.write_bytes(damaged)
+        with pytest.raises(Unavailable, match="damaged"):
+            store.run("run_0001")
+
+
+def test_what_could_not_be_written_leaves_nothing(
+    store: ArchiveStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(Unavailable, match="disk full"):
+        store.add([run(1)])
+    assert list((tmp_path / "archive" / "segments").iterdir()) == []
+    assert store.empty
+
+
 def test_segments_may_be_behind_a_url(store: ArchiveStore) -> None:
     pytest.importorskip("fsspec")
     for number in range(2):

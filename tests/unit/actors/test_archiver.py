@@ -736,6 +736,83 @@ def test_what_was_wanted_before_a_crash_is_done_at_the_next_start(monkeypatch: p
     World(0).play_with(course)
 
 
+def test_a_sweep_that_fails_for_good_holds_up_no_other_one() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        run_id = await a_run(world, gateway)
+        first, second = wanted(world, to="relative", asked_ms=1), wanted(world, id="two", asked_ms=2)
+        await world.journal.put_records(RECORDS, {each.id: archive.encode_sweep(each) for each in (first, second)})
+        serving = archiver(world)
+        serving.start()
+        await asyncio.sleep(1)
+        assert [sweep.state for sweep in await gateway.archive.sweeps()] == ["done", "failed"]
+        assert (await gateway.run(TENANT, run_id)).archived
+        serving.stop()
+
+    World(0).play_with(course)
+
+
+def test_a_sweep_that_nobody_could_tell_of_is_seen_before_long() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        run_id = await a_run(world, gateway)
+        serving = archiver(world, archive_after_days=30.0)
+        serving.start()
+        await asyncio.sleep(1)
+        late = await a_run(world, gateway)
+        await world.journal.put_records(RECORDS, {"one": archive.encode_sweep(wanted(world))})
+        await asyncio.sleep(archiver_module.LOOK_S + 1)
+        assert (await gateway.run(TENANT, late)).archived
+        assert (await gateway.run(TENANT, run_id)).archived
+        assert world.journal.counters["archive_sweeps_done"] == 2, "the next one by itself is not due before an hour"
+        serving.stop()
+
+    World(0).play_with(course)
+
+
+def test_a_segment_is_written_when_there_is_much_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archiver_module, "READ", 2)
+    monkeypatch.setattr(archiver_module, "SEGMENT_BYTES", 5_000)
+
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        runs = [await a_run(world, gateway) for _ in range(5)]
+        for run_id in runs:
+            world.journal.logs[run_id, "a", 1] = [b"x" * 3_000]
+        sweep = await swept(world)
+        assert (sweep.runs, world.journal.runs) == (5, {})
+        assert len(segments(world)) == 3
+        assert all([(await gateway.run(TENANT, run_id)).archived for run_id in runs])
+
+    World(0).play_with(course)
+
+
+def test_a_key_asks_for_one_sweep_and_for_no_other() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        first = await gateway.archive.sweep(LATER, None, Idempotency("k", "f"))
+        assert await gateway.archive.sweep(LATER, None, Idempotency("k", "f")) == first
+        with pytest.raises(Conflict, match="another body"):
+            await gateway.archive.sweep(timedelta(0), None, Idempotency("k", "g"))
+        assert await gateway.archive.sweeps() == [first]
+
+    World(0).play_with(course)
+
+
+def test_a_sweep_is_wanted_although_this_control_plane_stands_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        monkeypatch.setattr(gateway.archive._control, "wake_archiver", _stands_by, raising=False)
+        sweep = await gateway.archive.sweep(LATER, None, None)
+        assert await gateway.archive.sweeps() == [sweep]
+
+    World(0).play_with(course)
+
+
+async def _stands_by() -> None:
+    raise Unavailable("another one is in charge")
+
+
 def test_it_sweeps_by_itself_when_so_set() -> None:
     async def course(world: World) -> None:
         gateway = await defined(world)

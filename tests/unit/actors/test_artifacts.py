@@ -222,6 +222,27 @@ def test_a_memory_directory_whose_data_directory_is_gone_is_removed(tmp_path: Pa
     assert [path.name for path in shm.iterdir()] == ["orchestrator-of-somebody-else"]
 
 
+@pytest.mark.parametrize("trap", ["open to all", "a link"])
+def test_a_memory_directory_that_somebody_else_has_made_is_neither_written_to_nor_read(
+    tmp_path: Path, trap: str
+) -> None:
+    memory = in_memory(tmp_path)
+    (tmp_path / "trap").mkdir()
+    (tmp_path / "trap").chmod(0o777)
+    if trap == "a link":
+        (tmp_path / "trap").chmod(0o700)
+        memory.folder.symlink_to(tmp_path / "trap")
+    else:
+        (tmp_path / "trap").rename(memory.folder)
+    artifacts = Artifacts(tmp_path / "artifacts", memory=memory)
+    value = artifacts.keep("run_1", "a", 1, ARRAY, in_memory=True)
+    assert (tmp_path / "artifacts/run_1/a.1").exists()
+    assert not (memory.folder / "run_1").exists()
+    (tmp_path / "artifacts/run_1").rename(memory.folder / "run_1")
+    with pytest.raises(MissingArtifact):
+        artifacts.read(value)
+
+
 def test_all_missing_values_are_named(tmp_path: Path) -> None:
     artifacts = Artifacts(tmp_path / "artifacts")
     there = artifacts.keep("run_1", "a", 1, ARRAY)
@@ -236,6 +257,8 @@ def test_a_name_that_leads_out_of_the_directory_is_refused(tmp_path: Path) -> No
     for name in ("run_1/../../secret", "/etc/secret"):
         with pytest.raises(ValueError, match="secret"):
             Artifacts(tmp_path / "artifacts").read(Value(artifact=name, size_bytes=1))
+        with pytest.raises(ValueError, match="secret"):
+            FetchedValues(tmp_path / "got", 10**8).get(Value(artifact=name, size_bytes=1), elsewhere=True)
 
 
 # ── other nodes, and stores ──
@@ -318,6 +341,43 @@ def test_what_was_fetched_is_bounded_and_the_longest_unused_goes(tmp_path: Path)
     left = sorted(path.name for path in (tmp_path / "b-got/run_1").iterdir() if not path.name.startswith("."))
     assert left == ["a0.1", "a2.1"], "a1 was used before a0"
     assert held.sum() == ARRAY.sum()
+
+
+def test_a_value_that_others_put_out_of_the_cache_at_once_is_fetched_again_and_not_missing(tmp_path: Path) -> None:
+    nodes = Nodes(tmp_path)
+    value = nodes.a.keep("run_1", "a", 1, ARRAY)
+    fetched, rivals = nodes.b._fetched, iter([True])
+    assert fetched is not None
+    get = fetched.get
+
+    def raced(of: Value, elsewhere: bool) -> tuple[Path, int]:
+        path, size_bytes = get(of, elsewhere)
+        if next(rivals, False):
+            path.unlink()
+        return path, size_bytes
+
+    fetched.get = raced  # type: ignore[method-assign]  # another worker of the node makes room
+    assert (nodes.b.read(value) == ARRAY).all()
+    assert nodes.wire.asked == 2
+    assert nodes.b.take_counts() == (value.size_bytes, 2 * value.size_bytes)
+    rivals = iter([True] * 9)
+    with pytest.raises(Unavailable, match="ORCHESTRATOR_ARTIFACTS_CACHE_BYTES"):
+        nodes.b.read(value)
+
+
+def test_making_room_does_not_mind_what_goes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = Nodes(tmp_path, limit_bytes=1)
+    value = nodes.a.keep("run_1", "a", 1, ARRAY)
+    (tmp_path / "b-got/run_0").mkdir(parents=True)
+    scandir = os.scandir
+
+    def raced(folder: Any) -> Any:
+        if Path(folder).name == "run_0":
+            raise FileNotFoundError(folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", raced)
+    assert (nodes.b.read(value) == ARRAY).all()
 
 
 def test_a_store_has_what_counts_as_stored_and_gives_it_to_any_node(tmp_path: Path) -> None:

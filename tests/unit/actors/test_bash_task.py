@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from asyncio.base_subprocess import BaseSubprocessTransport
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from actors.settings import Settings
 from tests.worker_builders import RUN, Bench, InThread, task
 
 
@@ -45,6 +48,16 @@ def read_pid(path: Path) -> int:
             return int(path.read_text())
         time.sleep(0.01)
     raise AssertionError("the command did not start")
+
+
+def test_a_command_finds_no_secret_of_the_servers(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = (Path(__file__).parents[3] / "deploy/kuberay/rayservice.yaml").read_text()
+    names = set(re.findall(r"\{name: (\w+), valueFrom: \{secretKeyRef", manifest))
+    names |= {name for each in fields(Settings) if each.metadata.get("secret") for name in each.metadata["names"]}
+    assert {"REDIS_URL", "ORCHESTRATOR_SECRET_KEY", "ORCHESTRATOR_ADMIN_TOKEN"} <= names
+    for name in sorted(names | {"RAY_AUTH_TOKEN", "REDIS_PASSWORD"}):
+        monkeypatch.setenv(name, "s3cret")
+    assert bench.run(bash("! env | grep s3cret")).outcome == "ok"
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,13 @@ def test_packages_of_the_bundle_are_found(tmp_path: Path) -> None:
     assert check(code, None, (str(shared),))[0].dag_id == "flow"
 
 
+def test_code_that_is_checked_finds_no_secret_of_the_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ORCHESTRATOR_ADMIN_TOKEN", "ORCHESTRATOR_SECRET_KEY", "REDIS_URL"):
+        monkeypatch.setenv(name, "s3cret")
+    code = "import os\nassert 's3cret' not in os.environ.values()\n"
+    assert check(unpacked(tmp_path, **{"flow.py": code + GOOD}), None, ())
+
+
 def test_an_entrypoint_that_is_not_there_is_told(tmp_path: Path) -> None:
     lines = (
         "dag_id: d\nowner: me\ntasks:\n  - {id: a, entrypoint: 'lib.steps:f'}\n  - {id: b, entrypoint: 'lib.none:f'}\n"
@@ -133,6 +140,12 @@ def test_code_that_ends_its_process_is_told(tmp_path: Path, code: str, said: str
     message, details = refusal(unpacked(tmp_path, **{"flow.py": code + "\n"}))
     assert said in message
     assert details.get("output") == ("bye" if "bye" in code else None)
+
+
+def test_of_code_that_prints_without_end_the_last_words_are_told(tmp_path: Path) -> None:
+    code = "import os\nfor _ in range(200):\n    print('x' * 100_000)\nprint('ä' * 600, flush=True)\nos._exit(3)\n"
+    _, details = refusal(unpacked(tmp_path, **{"flow.py": code}))
+    assert details.get("output") == "ä" * 500
 
 
 def test_what_it_prints_and_starts_does_not_matter(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ import threading
 from typing import Any
 
 import pytest
+from ray.exceptions import RayTaskError
 
 from actors import directory
 from actors.directory import RayPeers
-from orchestrator.errors import ActorUnreachable
+from orchestrator.errors import ActorUnreachable, NotFound
 
 
 async def test_a_name_that_gcs_does_not_tell_blocks_one_thread_however_many_ask(
@@ -41,6 +42,20 @@ async def test_a_name_that_gcs_does_not_tell_blocks_one_thread_however_many_ask(
     assert await waiting == b"x"
     assert await peers.ask("scheduler", "ping", b"y") == b"y"
     assert asked == ["scheduler"]
+
+
+async def test_an_error_of_ours_is_told_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Handle:
+        class set_pool:
+            @staticmethod
+            async def remote(_: bytes) -> bytes:
+                trace = "Traceback (most recent call last):\n  File ..."
+                raise RayTaskError("set_pool", trace, NotFound("pool", "gpu")).as_instanceof_cause()
+
+    monkeypatch.setattr(directory.ray, "get_actor", lambda *_: Handle)
+    with pytest.raises(NotFound) as caught:
+        await RayPeers().ask("supervisor", "set_pool", b"x")
+    assert str(caught.value) == "pool gpu not found"
 
 
 async def test_a_name_that_nobody_has_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:

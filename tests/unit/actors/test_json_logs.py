@@ -49,6 +49,10 @@ def test_a_line_is_one_object_without_ids_that_it_has_not(line: Any) -> None:
     assert found["ts"].endswith("Z")
 
 
+def test_a_line_with_bytes_that_are_no_text_is_written_all_the_same(line: Any) -> None:
+    assert line("cannot read %s", "caf\udce9.csv")["message"] == "cannot read caf\\udce9.csv"
+
+
 def test_a_line_about_a_run_has_its_trace(line: Any) -> None:
     found = line("late", extra=about("run_1", "a", 2, GIVEN))
     assert [found[name] for name in ("run_id", "task", "attempt", "trace_id")] == ["run_1", "a", 2, TRACE]

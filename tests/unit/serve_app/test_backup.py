@@ -151,9 +151,11 @@ def test_a_backup_that_fails_leaves_none(tmp_path: Path, monkeypatch: pytest.Mon
     assert not copy.with_name("copy.partial").exists()
 
 
-def test_what_is_made_of_bundles_is_not_copied(tmp_path: Path) -> None:
+def test_what_is_made_anew_is_not_copied(tmp_path: Path) -> None:
     home = tmp_path / "home"
     for path in (
+        "seat.id",
+        "gcs/CURRENT",
         "bundles/3f.zip",
         "bundles/unpacked/3f/flow.py",
         "bundles/packages/a0/numpy.py",

@@ -19,7 +19,9 @@ def joining(redis_url: str = "") -> Settings:
     return Settings(ray_address="10.0.0.1:6379", redis_url=redis_url, home="/h")
 
 
-@pytest.mark.parametrize("address", ["ray://10.0.0.1:10001", "http://10.0.0.1:8265", "10.0.0.1:gcs"])
+@pytest.mark.parametrize(
+    "address", ["ray://10.0.0.1:10001", "http://10.0.0.1:8265", "10.0.0.1:gcs", "10.0.0.1:99999", ".:6379"]
+)
 def test_what_is_no_address_of_a_cluster_is_refused_at_once(address: str) -> None:
     with pytest.raises(Invalid, match="give HOST:PORT of the cluster's head"):
         cluster.reach(address)

@@ -765,6 +765,21 @@ async def test_a_dag_whose_tasks_ask_for_resources_brings_the_pool_and_leaves_on
     assert codec.decode_pool(await world.journal.record(POOLS, name) or b"").max == 99
 
 
+async def test_definitions_make_no_pools_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve_app.pool_book.POOLS_MAX", 2)
+    world = World()
+    for number in (1.0, 2.0, 3.0):
+        gpu = TaskResources(num_gpus=number)
+        tasks = (TaskSpec(id="a", pool=pool_for(gpu), resources=gpu),)
+        if number < 3:
+            await world.define(tasks=tasks)
+        else:
+            with pytest.raises(Conflict, match="at most 2 pools"):
+                await world.define(tasks=tasks)
+    assert len(await world.journal.records(POOLS)) == 2
+    await world.define(tasks=())
+
+
 async def test_metrics_tell_how_many_workers_a_pool_has_should_have_and_how_often_that_changed() -> None:
     world = World()
     await world.journal.count([("pool_scale_events_total|gpu|up", 2)])

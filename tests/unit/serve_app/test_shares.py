@@ -12,6 +12,7 @@ from orchestrator.views import TenantShare
 from serve_app.shares import TenantShares
 from tests.fakes_journal import MemoryJournal
 from tests.unit.serve_app.conftest import BASE, Connect
+from tests.unit.serve_app.test_dags_surface import is_error
 
 
 class Scheduler:
@@ -66,3 +67,10 @@ async def test_a_run_says_what_it_waits_for_to_its_tenant_alone(admin: httpx.Asy
     assert (answer["waiting_for"], answer["run_class"], answer["share"]) == ("slot", "manual", 0.5)
     assert answer["items"][0]["reasons"] == ["pool gpu has no workers", "a worker slot of pool gpu"]
     assert (await admin.get("/runs/none/waiting")).status_code == 404
+
+
+async def test_weights_are_the_operators_and_no_other_tenants_business(connect: Connect) -> None:
+    other = connect("other")
+    is_error(await other.get(f"{BASE}/shares"), 404, "not_found")
+    is_error(await other.post(f"{BASE}/shares", json={"tenant": "other", "weight": 1000}), 404, "not_found")
+    assert (await connect("admin").get(f"{BASE}/shares")).json() == {"items": []}

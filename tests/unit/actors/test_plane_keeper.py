@@ -1,0 +1,56 @@
+"""actors.plane_keeper: what no history of claims has (`tests/property/test_planes.py`)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from actors import plane_keeper
+from actors.plane_keeper import PlaneKeeper
+from orchestrator.errors import Broken
+from orchestrator.planes import Claim, Lease
+
+HERE, ELSEWHERE = Lease("here", 1), Lease("elsewhere", 2)
+
+
+class Answers:
+    """The lease, as told one answer after another; None = the journal refuses the step."""
+
+    def __init__(self, *answers: Lease | None) -> None:
+        self._answers: Iterator[Lease | None] = iter(answers)
+
+    async def claim_lease(self, asked: Claim) -> Lease:
+        answer = next(self._answers)
+        if answer is None:
+            raise Broken("the journal refused a step: ERR max number of clients reached")
+        return answer
+
+    async def release_lease(self, plane: str) -> Lease:
+        raise Broken("the journal refused a step: ERR max number of clients reached")
+
+    async def lease(self) -> Lease:
+        return HERE
+
+
+async def test_a_journal_that_refuses_steps_keeps_nobody_from_standing_by_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plane_keeper, "RENEW_S", 0.001)
+    monkeypatch.setattr(plane_keeper, "LOOK_S", 0.001)
+    told: list[str] = []
+
+    async def end_cast() -> None:
+        told.append("ended")
+
+    keeper = PlaneKeeper(
+        Answers(None, HERE, None, ELSEWHERE),
+        Claim("here"),
+        lambda: told.append("begun"),
+        end_cast,
+        lambda: told.append("left"),
+    )
+    async with asyncio.timeout(5):
+        await keeper.run()
+    assert told == ["begun", "ended", "left"]
