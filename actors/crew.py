@@ -174,9 +174,8 @@ class Crew:
         if known is not None and (known.batches or known.lease > grant.lease):
             self._over[worker] = grant.lease
             return False
-        self.seats[worker] = Seat(
-            worker, grant.incarnation, grant.lease, need=grant.need, starts=grant.starts, fresh=True, kept=grant.kept
-        )
+        seat = self.seats[worker] = Seat(worker, grant.incarnation, grant.lease, need=grant.need, starts=grant.starts)
+        seat.fresh, seat.kept, seat.node = True, grant.kept, grant.node or self._nodes.get(worker, "")
         return True
 
     def give_up(self, worker: str, lease: int) -> None:

@@ -218,11 +218,12 @@ class ReadyRuns:
         """The same for seats with permits; `begun` hears of leases that came with a number of starts."""
         out = []
         charged = self._shares.contended or self._competing()
-        seats = crew.bound_with_room()
-        for seat in seats:
+        seats = self.bound.nearest_first(crew.bound_with_room())
+        for n, seat in enumerate(seats):
             sending = Sending(seat, charged=charged)
             limit = self.bound.share(seat, seats)
-            self.bound.fill(seat, limit, partial(_seconds, crew), partial(_add, sending, begin))
+            rivals = self.bound.rivals(seat, seats[n + 1 :])
+            self.bound.fill(seat, limit, partial(_seconds, crew), partial(_add, sending, begin), rivals)
             if sending.size:
                 out.append(sending)
             if seat.starts is not None:

@@ -524,11 +524,11 @@ class SchedulerActor(Living):
         try:
             while worker in self._workers:
                 try:
-                    incarnation = await self._peers.control(worker, "ping")
+                    incarnation, node = await self._peers.control(worker, "introduce")
                 except WorkerGone:
                     await asyncio.sleep(RETURN_CHECK_S if self._clock.monotonic() < later_s else RETURN_CHECK_LATER_S)
                     continue
-                self._slots.add(worker, self._workers[worker], incarnation)
+                self._slots.add(worker, self._workers[worker], incarnation, node)
                 self._guard.worker_there(worker, incarnation)
                 if worker in self._draining:
                     self._slots.drain(worker)

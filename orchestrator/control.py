@@ -18,6 +18,7 @@ from __future__ import annotations
 import msgspec
 
 from orchestrator.messages import Need
+from orchestrator.nearness import Near
 from orchestrator.shares import Path
 
 
@@ -115,6 +116,8 @@ class Bound(msgspec.Struct, frozen=True, array_like=True):
     starts: int | None = None
     #: not for tasks of backfills
     kept: bool = False
+    #: Ray's id of the node that the worker is on; "" = it is not told
+    node: str = ""
 
 
 class Claims(msgspec.Struct, frozen=True, array_like=True):
@@ -138,6 +141,8 @@ class Claims(msgspec.Struct, frozen=True, array_like=True):
     held: tuple[Bound, ...] | None = None
     #: seconds since it may last have started a task under a rate, told with `held`
     quiet_s: float = 0.0
+    #: of what waits, where tasks are at home: (need, leaf, nodes with tasks); at most `nearness.LEAVES_MAX`
+    near: tuple[tuple[Need, Path, Near], ...] = ()
 
 
 class Binding(msgspec.Struct, frozen=True, array_like=True):

@@ -10,7 +10,7 @@ them a task costs its number of inputs when it is lined up, and two heaps instea
 A task that is at home somewhere waits in the run's heap and in that of its node. Whoever takes it from one leaves it in
 the other, where it is dropped once it is on top and cannot start: a heap may hold more than waits, but holds up nobody.
 
-Part of a run's memory, and a cache of it. Tasks that need permits are not asked where they are at home.
+Part of a run's memory, and a cache of it. Of tasks with needs `places.py` keeps the same.
 """
 
 from __future__ import annotations
