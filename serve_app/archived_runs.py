@@ -27,7 +27,7 @@ from orchestrator import archive, codec
 from orchestrator.archive import RECORDS, Shelved, Sweep
 from orchestrator.calls import called_in
 from orchestrator.definition import Definition
-from orchestrator.errors import ActorUnreachable, Conflict, NotFound
+from orchestrator.errors import Conflict, NotFound, Unavailable
 from orchestrator.narration import Narrator
 from orchestrator.ports import ControlPlane, EventBatch, Journal, RunFilter, RunPage, RunRow
 from orchestrator.views import CalledView, Frame, Idempotency, LogChunk, MapView, Page, RunView
@@ -236,7 +236,7 @@ class ArchivedRuns:
         await self._journal.put_records(RECORDS, {sweep_id: archive.encode_sweep(sweep)})
         try:
             await self._control.wake_archiver()
-        except ActorUnreachable:
+        except Unavailable:
             pass  # it looks for itself when it is back
         return sweep
 
