@@ -17,7 +17,6 @@ from orchestrator import codec
 from orchestrator.errors import JournalUnavailable
 from orchestrator.planes import Claim, Lease
 
-
 #: the fields of a lease, and the time
 _Told = tuple[str, int, int, int, int, str, str, str, int]
 
