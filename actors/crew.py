@@ -141,6 +141,10 @@ class Crew:
 
     # ── seats ──
 
+    def locate(self, nodes: Iterable[tuple[str, str]]) -> None:
+        """Workers are on these nodes: what they answer tells it, too, but later."""
+        self._nodes.update(nodes)
+
     def seat(self, worker: str, incarnation: str, lease: int, kept: bool = False) -> bool:
         """A lease was granted. False: permits are still in use on that seat, so it is void."""
         known = self.seats.get(worker)

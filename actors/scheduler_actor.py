@@ -87,6 +87,8 @@ class _Host:
     weights_due: bool = True
     #: was told that leaves compete
     competing: bool = False
+    #: has ever told where its tasks are at home
+    placed: bool = False
 
     @property
     def due(self) -> bool:
@@ -482,6 +484,9 @@ class SchedulerActor(Living):
                 self._unplace(run_id)
                 self._admissions.requeue(run_id, queued)
         self._slots.demand(host.name, dict(standing.demand))
+        if standing.near:
+            host.placed = True
+        self._slots.hints.set(host.name, dict(standing.near))
         if standing.served:
             self._slots.served(host.name, dict(standing.served))
             host.leads_due = True
@@ -594,7 +599,8 @@ class SchedulerActor(Living):
             host.admissions, host.grants, host.yields = [], [], []
             shares = self._shares_for(host)
             kept = self._slots.kept(grants)
-            message = Hosting(self._epoch, tuple(admissions), tuple(grants), tuple(yields), *shares, kept)
+            nodes = self._slots.nodes(grants) if host.placed else ()
+            message = Hosting(self._epoch, tuple(admissions), tuple(grants), tuple(yields), *shares, kept, nodes)
             try:
                 await self._peers.tell(host.name, "host", codec.encode_control(message))
             except errors.Unavailable as unavailable:

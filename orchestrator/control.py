@@ -53,6 +53,8 @@ class Hosting(msgspec.Struct, frozen=True, array_like=True):
     weights: tuple[tuple[str, float], ...] | None = None
     #: of the leases granted, those that are not for tasks of backfills
     kept: tuple[int, ...] = ()
+    #: (worker, Ray's id of its node) of the leases granted, to who told where tasks are at home
+    nodes: tuple[tuple[str, str], ...] = ()
 
 
 class Standing(msgspec.Struct, frozen=True, array_like=True):
@@ -77,6 +79,8 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
     served: tuple[tuple[Path, float], ...] = ()
     #: of the leases held, those that are not for tasks of backfills
     kept: tuple[int, ...] = ()
+    #: of what waits, where tasks are at home, by leaf; at most `nearness.LEAVES_MAX`
+    near: tuple[tuple[Path, Near], ...] = ()
 
 
 class Roster(msgspec.Struct, frozen=True, array_like=True):

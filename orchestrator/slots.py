@@ -197,6 +197,7 @@ class Slots:
     def forget(self, holder: str) -> None:
         """The holder lost its memory: its leases and its demand are void."""
         self._withdraw(holder)
+        self.hints.set(holder, {})
         self._advanced.pop(holder, None)
         for slot in self.slots.values():
             if slot.holder == holder:
@@ -348,6 +349,11 @@ class Slots:
         if bids is not None and not all(map(spares, bids.demand.get(holder, ()))):
             return False
         return not any(slot.kept for slot in self.slots.values() if slot.holder == holder)
+
+    def nodes(self, grants: Iterable[tuple[str, str, int]]) -> tuple[tuple[str, str], ...]:
+        """Of leases (worker, incarnation, number), (worker, node), as far as they are known."""
+        slots = [self.slots.get(worker) for worker, _, _ in grants]
+        return tuple((slot.worker, slot.node) for slot in slots if slot is not None and slot.node)
 
     def kept(self, grants: Iterable[tuple[str, str, int]]) -> tuple[int, ...]:
         """Of leases (worker, incarnation, number), the numbers of those that are not for backfills."""

@@ -158,3 +158,32 @@ def test_the_place_is_told_again_to_a_new_scheduler() -> None:
         assert (await ran(world, run_id))["use"] == "worker-gpu-3"
 
     world.play_with(course, mischief)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_plain_task_whose_value_a_pool_made_is_given_a_slot_on_the_node_of_that(seed: int) -> None:
+    world, mischief = a_world(seed)
+
+    async def course(world: World) -> None:
+        workers = {f"worker-default-{n}": node for n, node in enumerate("AAB", 1)}
+        await with_workers(world, workers | {"worker-b-0": "B"}, maker="A")
+        gateway = await defined(world, a_task("make", pool="b"), takes("use", "make"))
+        assert (await ran(world, await triggered(gateway)))["use"] == "worker-default-3"
+
+    world.play_with(course, mischief)
+
+
+def test_a_new_actor_places_its_first_tasks_as_well() -> None:
+    world, mischief = a_world()
+
+    async def course(world: World) -> None:
+        workers = {f"worker-default-{n}": "ABAB"[n] for n in range(1, 4)}
+        await with_workers(world, workers | {"worker-b-0": "B", "worker-a-0": "A"}, maker="A")
+        whose = [(n, of) for n in range(2) for of in ("left", "right")]
+        uses = [a_task(f"{of[0]}{n}", of, "all", inputs={of: of}) for n, of in whose]
+        makes = [a_task("left", pool="a"), a_task("right", pool="b"), a_task("all", "left", "right")]
+        gateway = await defined(world, *makes, *uses)
+        at = await ran(world, await triggered(gateway))
+        assert Counter((use.id[0], world.nodes[at[use.id]]) for use in uses) == {("l", "A"): 2, ("r", "B"): 2}
+
+    world.play_with(course, mischief)
