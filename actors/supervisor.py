@@ -232,6 +232,7 @@ class Supervisor:
 
     async def drain(self, blob: bytes) -> bytes:
         """Give the worker no more work, and end it once it has none."""
+        self.check_in_charge()
         worker = blob.decode()
         if worker not in self._pools.workers:
             raise NotFound("worker", worker)

@@ -376,6 +376,8 @@ async def test_a_supervisor_that_stands_by_starts_nobody() -> None:
         await made.open_gateway(b"")
     with pytest.raises(Unavailable, match="stands by"):
         await made.scale(codec.encode_scale("default", 2))
+    with pytest.raises(Unavailable, match="stands by"):
+        await made.drain(b"worker-default-0")
     assert codec.decode_workers(await made.workers(b"")) == []
     made.stands_by = False
     await made.ensure(asked(2))
