@@ -529,7 +529,7 @@ class SchedulerActor(Living):
         try:
             while worker in self._workers:
                 try:
-                    incarnation, node = await self._peers.control(worker, "introduce")
+                    incarnation, node = await self._meet(worker)
                 except WorkerGone:
                     await asyncio.sleep(RETURN_CHECK_S if self._clock.monotonic() < later_s else RETURN_CHECK_LATER_S)
                     continue
@@ -541,6 +541,12 @@ class SchedulerActor(Living):
                 return
         finally:
             self._returning.discard(worker)
+
+    async def _meet(self, worker: str) -> tuple[str, str]:
+        """Its incarnation, and Ray's id of the node that it is on. Raises WorkerGone."""
+        asked = (self._peers.control(worker, method) for method in ("ping", "where"))
+        incarnation, (_, _, node) = await asyncio.gather(*asked)
+        return incarnation, node
 
     # ── decisions ─────────────────────────────────────────────────────────────────────────────────
 

@@ -31,7 +31,7 @@ from orchestrator import codec
 from orchestrator.messages import Assignment, Exchange, Fenced, Holding, Report, RunContext, Settled
 
 #: methods that must answer while `exchange` is busy
-CONTROL_METHODS = ("give_back", "cancel", "holding", "fence", "introduce", "ping", "silence", "where")
+CONTROL_METHODS = ("give_back", "cancel", "holding", "fence", "ping", "silence", "where")
 #: words for `cancel`: the outcome to report
 REASONS = ("cancelled", "timed_out", "stalled")
 
@@ -136,10 +136,6 @@ class WorkerActor:
     def ping(self) -> str:
         """The incarnation of this process."""
         return self._incarnation
-
-    def introduce(self) -> tuple[str, str]:
-        """The incarnation of this process, and the id of Ray's node."""
-        return self._incarnation, self._node_id
 
     def where(self) -> tuple[str, int, str]:
         """Host name, process id and the id of Ray's node."""

@@ -174,9 +174,9 @@ class Worker:
         """See actors/worker_actor.py."""
         return self.incarnation
 
-    async def introduce(self) -> tuple[str, str]:
+    async def where(self) -> tuple[str, int, str]:
         """See actors/worker_actor.py."""
-        return self.incarnation, self.node
+        return "host", 1, self.node
 
     async def _run(self, batch: Batch, exchange: Exchange) -> None:
         runs = {run.run_id: run for run in exchange.runs}
