@@ -176,9 +176,12 @@ class BoundWork:
         return any(seat.node in at for leaf in queue.placed for at in self._at_home(seat.need, leaf))
 
     def rivals(self, seat: Seat, later: Sequence[Seat]) -> frozenset[str]:
-        """Nodes of those of the seats that get tasks with the same need after it, if it matters where they are."""
+        """Nodes of those of the seats that get tasks with the same need after it, if it matters where they are.
+
+        A seat with a number of starts has none: those that it leaves are given back, and have to be asked for again.
+        """
         queue = self._queues.get(seat.need) if seat.need is not None else None
-        if queue is None or not queue.placed:
+        if queue is None or not queue.placed or seat.starts is not None:
             return frozenset()
         return frozenset(other.node for other in later if other.need == seat.need)
 
