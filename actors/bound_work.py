@@ -4,21 +4,28 @@ A run keeps its own (`aside.py`); here is who has some, per need, in the order i
 tenant, class and DAG (`orchestrator/shares.py`), then one after another. A seat runs tasks of its need only, since its
 permits are for those. A need has a tree of its own, which is made when a second DAG comes along: the scheduler, which
 sees all that is served in a pool, decides who gets seats, and this is only about one seat's next task.
+
+Runs with large values know where their tasks are at home (`orchestrator/places.py`): the scheduler is told (`near`),
+and a seat rather takes those of its node, of whichever run has the turn, and of the highest priority there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 from actors.crew import BATCH_MAX, TARGET_S, Seat
 from actors.hosted import HostedRun
 from orchestrator import run as runs
 from orchestrator.headroom import spares
 from orchestrator.messages import Need
+from orchestrator.nearness import LEAVES_MAX, Near, hint, summed
 from orchestrator.shares import Path, Shares
 
 #: seconds that a task counts for at least: what it costs to hand it over
 TASK_S = 1e-4
+#: runs of one leaf whose tasks are looked at for a hint
+RUNS_MAX = 64
 
 #: hears which tasks of a run go, and how long they are expected to take
 Take = Callable[[HostedRun, list[int], float], None]
@@ -32,7 +39,7 @@ def cost_s(expected_s: float, tasks: int) -> float:
 class _Queue:
     """Runs that have ready tasks with one need."""
 
-    __slots__ = ("_new_shares", "counts", "runs", "shares", "sizes")
+    __slots__ = ("_new_shares", "counts", "placed", "runs", "shares", "sizes")
 
     def __init__(self, new_shares: Callable[[], Shares]) -> None:
         self._new_shares = new_shares
@@ -44,6 +51,8 @@ class _Queue:
         self.counts: dict[Path, int] = {}
         #: run -> its tasks
         self.sizes: dict[str, int] = {}
+        #: leaf -> runs of which tasks are at home somewhere
+        self.placed: dict[Path, dict[str, HostedRun]] = {}
 
     def set(self, hosted: HostedRun, size: int) -> None:
         """The run has so many."""
@@ -62,6 +71,14 @@ class _Queue:
             del self.runs[leaf]
             if self.shares is not None:
                 self.shares.leave(leaf)
+
+    def place(self, hosted: HostedRun, placed: bool) -> None:
+        """Are tasks of the run at home somewhere?"""
+        leaf, run_id = hosted.leaf, hosted.run.run_id
+        if placed:
+            self.placed.setdefault(leaf, {})[run_id] = hosted
+        elif leaf in self.placed and self.placed[leaf].pop(run_id, None) is not None and not self.placed[leaf]:
+            del self.placed[leaf]
 
     def _arrive(self, hosted: HostedRun, leaf: Path) -> None:
         if self.shares is None:
@@ -127,6 +144,7 @@ class BoundWork:
             queue = self._queues[need]
             for waiting in list(queue.runs.values()):
                 if run_id in waiting:
+                    queue.place(waiting[run_id], placed=False)
                     queue.set(waiting[run_id], 0)
             self._noticed(need, queue)
 
@@ -134,6 +152,38 @@ class BoundWork:
         """leaf of the tree of shares -> ready tasks with that need."""
         queue = self._queues.get(need)
         return dict(queue.counts) if queue is not None else {}
+
+    def near(self, needs: Iterable[Need]) -> tuple[tuple[Need, Path, Near], ...]:
+        """Where tasks with these needs are at home, as far as one message tells it."""
+        placed = ((need, leaf) for need in needs if need in self._queues for leaf in self._queues[need].placed)
+        return tuple((need, leaf, hint(summed(self._at_home(need, leaf)))) for need, leaf in islice(placed, LEAVES_MAX))
+
+    def _at_home(self, need: Need, leaf: Path) -> Iterator[Mapping[str, int]]:
+        """node -> tasks, of each of the runs that were first."""
+        asides = (hosted.run.aside for hosted in islice(self._queues[need].placed[leaf].values(), RUNS_MAX))
+        return (aside.at_home(need) for aside in asides if aside is not None)
+
+    def nearest_first(self, seats: list[Seat]) -> list[Seat]:
+        """Of seats that are as empty, first those for which there is something on their node."""
+        if not any(queue.placed for queue in self._queues.values()):
+            return seats
+        return sorted(seats, key=lambda seat: (len(seat.batches), not self._is_near(seat)))
+
+    def _is_near(self, seat: Seat) -> bool:
+        queue = self._queues.get(seat.need) if seat.need is not None else None
+        if queue is None or seat.need is None:
+            return False
+        return any(seat.node in at for leaf in queue.placed for at in self._at_home(seat.need, leaf))
+
+    def rivals(self, seat: Seat, later: Sequence[Seat]) -> frozenset[str]:
+        """Nodes of those of the seats that get tasks with the same need after it, if it matters where they are.
+
+        A seat with a number of starts has none: those that it leaves are given back, and have to be asked for again.
+        """
+        queue = self._queues.get(seat.need) if seat.need is not None else None
+        if queue is None or not queue.placed or seat.starts is not None:
+            return frozenset()
+        return frozenset(other.node for other in later if other.need == seat.need)
 
     def shares(self, need: Need) -> Shares | None:
         """Who shares the seats of that need; None while one DAG has them to itself."""
@@ -157,8 +207,18 @@ class BoundWork:
         share = min(BATCH_MAX, -(-sum(queue.counts.values()) // alike))
         return share if seat.starts is None else min(share, seat.starts)
 
-    def fill(self, seat: Seat, limit: int, takes_s: Callable[[HostedRun, int], float], take: Take) -> None:
-        """Hand tasks with the seat's need to it, up to `limit`, and as many as last TARGET_S."""
+    def fill(
+        self,
+        seat: Seat,
+        limit: int,
+        takes_s: Callable[[HostedRun, int], float],
+        take: Take,
+        rivals: frozenset[str] = frozenset(),
+    ) -> None:
+        """Hand tasks with the seat's need to it, up to `limit`, and as many as last TARGET_S.
+
+        After its first one none that is at home on the node of a rival, which gets some in this turn.
+        """
         need = seat.need
         assert need is not None, "a seat for plain tasks"
         size, expected_s = 0, 0.0
@@ -168,11 +228,12 @@ class BoundWork:
             positions: list[int] = []
             took_s = 0.0
             full = False
-            while size < limit and (position := aside.peek(need)) is not None:
-                seconds = takes_s(hosted, position)
-                if full := bool(size) and expected_s + seconds > TARGET_S:
+            while size < limit and (position := aside.peek(need, seat.node)) is not None:
+                seconds, home = takes_s(hosted, position), aside.home_of(position)
+                elsewhere = home != seat.node and home in rivals
+                if full := bool(size) and (elsewhere or expected_s + seconds > TARGET_S):
                     break
-                taken = runs.take_bound(hosted.run, need, 1)
+                taken = runs.take_bound(hosted.run, need, 1, seat.node)
                 positions += taken
                 size += len(taken)
                 expected_s += seconds * len(taken)
@@ -194,6 +255,8 @@ class BoundWork:
                 return
             queue = self._queues[need] = _Queue(self._new_shares)
         queue.set(hosted, size)
+        if hosted.run.homes is not None and hosted.run.aside is not None:
+            queue.place(hosted, bool(hosted.run.aside.at_home(need)))
         where = self._where.setdefault(hosted.run.run_id, set())
         (where.add if size else where.discard)(need)
         if not where:

@@ -2,7 +2,7 @@
 
 One `Claims` at a time; whoever hosts no such task never sends one. Demand is absolute per need, and only needs of
 which it appeared, disappeared or grew are told; leases that were given back, and starts that were used, until they
-were delivered.
+were delivered. With it goes where tasks are at home that have large inputs, which is no news by itself.
 
 **Which grants count.** A permit must not be used under two leases, so a `Binding` counts only when it is for this
 incarnation and from a scheduler that is not older than any this one has heard of: the journal tells at the start
@@ -167,13 +167,14 @@ class Claimant:
         self._number += 1
         demand = tuple((need, tuple(self._work.demand(need).items())) for need in self._pending)
         told = (tuple(self._begun), tuple(self._released), tuple(self._lost))
-        return Claims(self._actor, self._epoch, self._number, demand, False, *told, scheduler=self._scheduler)
+        near = self._work.near(self._pending)
+        return Claims(self._actor, self._epoch, self._number, demand, False, *told, scheduler=self._scheduler, near=near)
 
     def _all(self) -> Claims:
         self._number += 1
         demand = tuple((need, tuple(self._work.demand(need).items())) for need in self._work.needs())
         told = (tuple(self._begun), tuple(self._released), tuple(self._lost))
-        more = (self._crew.bound(), _now() - self._metered_s, self._scheduler)
+        more = (self._crew.bound(), _now() - self._metered_s, self._scheduler, self._work.near(self._work.needs()))
         return Claims(self._actor, self._epoch, self._number, demand, True, *told, *more)
 
 

@@ -141,6 +141,10 @@ class Crew:
 
     # ── seats ──
 
+    def locate(self, nodes: Iterable[tuple[str, str]]) -> None:
+        """Workers are on these nodes: what they answer tells it, too, but later."""
+        self._nodes.update(nodes)
+
     def seat(self, worker: str, incarnation: str, lease: int, kept: bool = False) -> bool:
         """A lease was granted. False: permits are still in use on that seat, so it is void."""
         known = self.seats.get(worker)
@@ -176,9 +180,8 @@ class Crew:
             self._over[worker] = grant.lease
             return False
         self._peers.meet(worker, grant.incarnation)
-        self.seats[worker] = Seat(
-            worker, grant.incarnation, grant.lease, need=grant.need, starts=grant.starts, fresh=True, kept=grant.kept
-        )
+        seat = self.seats[worker] = Seat(worker, grant.incarnation, grant.lease, need=grant.need, starts=grant.starts)
+        seat.fresh, seat.kept, seat.node = True, grant.kept, grant.node or self._nodes.get(worker, "")
         return True
 
     def give_up(self, worker: str, lease: int) -> None:

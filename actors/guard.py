@@ -31,8 +31,11 @@ from orchestrator.control import Binding, Bound, Claims, LimitUsage
 from orchestrator.errors import Unavailable
 from orchestrator.leases import Lease
 from orchestrator.limits import Limit
+from orchestrator.messages import Need
+from orchestrator.nearness import Near
 from orchestrator.needs import dag_key
 from orchestrator.permits import Permits
+from orchestrator.shares import Path
 from orchestrator.slots import Grant, Slots, Yield
 
 _log = logging.getLogger(__name__)
@@ -145,10 +148,14 @@ class Guard:
 
     def _take_demand(self, claims: Claims, now_s: float) -> None:
         demand = dict(claims.demand)
+        near: dict[Need, dict[Path, Near]] = {}
+        for need, leaf, tasks in claims.near:
+            near.setdefault(need, {})[leaf] = tasks
         if claims.whole:
             demand = {need: () for need in self.permits.claimed_by(claims.actor)} | demand
         for need, by_leaf in demand.items():
             label = self.permits.demand(claims.actor, need, dict(by_leaf), now_s)
+            self._slots.hints.set(label, near.get(need, {}))
             if not by_leaf:
                 self._slots.demand(label, {})
             elif need.keys and not self._opening:
@@ -240,7 +247,8 @@ class Guard:
             return False
         lease = self.permits.bind(grant, now_s)
         starts = lease.tokens if lease.metered else None
-        bound = Bound(lease.worker, lease.incarnation, lease.number, lease.need, starts, lease.kept)
+        node = self._slots.slots[lease.worker].node
+        bound = Bound(lease.worker, lease.incarnation, lease.number, lease.need, starts, lease.kept, node)
         self._boxes.setdefault(lease.holder, _Box()).grants.append(bound)
         return True
 

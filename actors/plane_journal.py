@@ -17,6 +17,9 @@ from orchestrator import codec
 from orchestrator.errors import JournalUnavailable
 from orchestrator.planes import Claim, Lease
 
+#: the fields of a lease, and the time
+_Told = tuple[str, int, int, int, int, str, str, str, int]
+
 
 class Planes(Protocol):
     """The lease. Every method raises JournalUnavailable."""
@@ -31,6 +34,10 @@ class Planes(Protocol):
 
     async def lease(self) -> Lease:
         """As it is."""
+        ...
+
+    async def dated_lease(self) -> tuple[Lease, int]:
+        """The same, and the time by the journal's server, epoch milliseconds."""
         ...
 
 
@@ -53,15 +60,18 @@ class PlaneJournal(Journal):
     async def claim_lease(self, asked: Claim) -> Lease:
         """One atomic step; sent again after a lost answer it is answered alike."""
         step = [asked.plane, asked.span_ms, asked.seat, asked.url, asked.returning, asked.alone, asked.wants]
-        return _lease(await self._run(self._claim_lease, codec.pack(step)))
+        return _lease(await self._run(self._claim_lease, codec.pack(step)))[0]
 
     async def release_lease(self, plane: str) -> Lease:
-        return _lease(await self._run(self._release_lease, codec.pack(plane)))
+        return _lease(await self._run(self._release_lease, codec.pack(plane)))[0]
 
     async def lease(self) -> Lease:
-        return await self.claim_lease(Claim(""))
+        return (await self.dated_lease())[0]
+
+    async def dated_lease(self) -> tuple[Lease, int]:
+        return _lease(await self._run(self._claim_lease, codec.pack(["", 0, "", "", False, False, False])))
 
 
-def _lease(told: bytes) -> Lease:
-    fields = msgspec.msgpack.decode(told, type=tuple[str, int, int, int, int, str, str, str])
-    return Lease(*fields)
+def _lease(told: bytes) -> tuple[Lease, int]:
+    plane, term, since_ms, until_ms, span_ms, seat, url, wanted, now_ms = msgspec.msgpack.decode(told, type=_Told)
+    return Lease(plane, term, since_ms, until_ms, span_ms, seat, url, wanted), now_ms

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 
 from actors.bound_work import BoundWork, cost_s
 from actors.crew import BATCH_MAX, TARGET_S, Crew, Seat
@@ -25,12 +26,15 @@ from orchestrator import run as runs
 from orchestrator.ageing import AgedQueue
 from orchestrator.headroom import spares
 from orchestrator.messages import Assignment, RunContext, Value
+from orchestrator.nearness import LEAVES_MAX, Near, hint, summed
 from orchestrator.shares import BORROW, Path, Shares
 
 #: seconds a task of these types takes, known beforehand
 _INSTANT = {"core.noop": 1e-5, "core.echo": 1e-5}
 #: a task of a kind never seen goes alone
 _UNKNOWN_S = 10 * TARGET_S
+#: runs of one leaf of which the scheduler is told where tasks are at home, and tasks of one run on one node
+RUNS_TOLD, TASKS_TOLD = 8, 16
 #: Jobs ordered in one turn, so that a great many at once do not hold up other runs
 JOBS_MAX = 256
 
@@ -181,6 +185,19 @@ class ReadyRuns:
             counts[hosted.leaf] = counts.get(hosted.leaf, 0) + len(hosted.run.ready)
         return counts
 
+    def near(self) -> tuple[tuple[Path, Near], ...]:
+        """Where the tasks that want a seat are at home, as far as one message tells it."""
+        if not self._placed:
+            return ()
+        by_leaf: dict[Path, list[dict[str, int]]] = {}
+        for run_id, hosted in self._waiting.items():
+            if run_id in self._placed and hosted.run.homes is not None:
+                found = by_leaf.setdefault(hosted.leaf, [])
+                if len(found) < RUNS_TOLD and (at := hosted.run.homes.at(hosted.run, TASKS_TOLD)):
+                    found.append(at)
+        told = ((leaf, hint(summed(found))) for leaf, found in by_leaf.items() if found)
+        return tuple(islice(told, LEAVES_MAX))
+
     def compose(self, crew: Crew, begin: Callable[[HostedRun, runs.Begin], None]) -> list[Sending]:
         """A batch for each seat with room, as long as there are ready tasks; `begin` marks them as started."""
         seats = crew.with_room() if self else []
@@ -218,11 +235,12 @@ class ReadyRuns:
         """The same for seats with permits; `begun` hears of leases that came with a number of starts."""
         out = []
         charged = self._shares.contended or self._competing()
-        seats = crew.bound_with_room()
-        for seat in seats:
+        seats = self.bound.nearest_first(crew.bound_with_room())
+        for n, seat in enumerate(seats):
             sending = Sending(seat, charged=charged)
             limit = self.bound.share(seat, seats)
-            self.bound.fill(seat, limit, partial(_seconds, crew), partial(_add, sending, begin))
+            rivals = self.bound.rivals(seat, seats[n + 1 :])
+            self.bound.fill(seat, limit, partial(_seconds, crew), partial(_add, sending, begin), rivals)
             if sending.size:
                 out.append(sending)
             if seat.starts is not None:

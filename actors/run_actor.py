@@ -157,7 +157,14 @@ class RunActor(Living):
         self._slot_time = SlotTime(self._shares, self._ready.bound, self._ready.kept.shares)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._reporter = Reporter(
-            name, peers, self._ready.demand, self._held, self._kept, lambda: len(self._hosted), self._slot_time
+            name,
+            peers,
+            self._ready.demand,
+            self._held,
+            self._kept,
+            lambda: len(self._hosted),
+            self._ready.near,
+            self._slot_time,
         )
         self._claims = Claimant(name, peers, self._ready.bound)
         self._crew: Crew
@@ -173,6 +180,7 @@ class RunActor(Living):
         """A Hosting of the scheduler."""
         await self._recovered.wait()
         hosting = codec.decode_hosting(blob)
+        self._crew.locate(hosting.nodes)
         for worker, incarnation, lease in hosting.grants:
             if not self._crew.seat(worker, incarnation, lease, lease in hosting.kept):
                 self._reporter.released([(worker, lease)])

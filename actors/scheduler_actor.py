@@ -89,6 +89,8 @@ class _Host:
     weights_due: bool = True
     #: was told that leaves compete
     competing: bool = False
+    #: has ever told where its tasks are at home
+    placed: bool = False
 
     @property
     def due(self) -> bool:
@@ -500,6 +502,9 @@ class SchedulerActor(Living):
                 self._unplace(run_id)
                 self._refusals.take(queued)
         self._slots.demand(host.name, dict(standing.demand))
+        if standing.near:
+            host.placed = True
+        self._slots.hints.set(host.name, dict(standing.near))
         if standing.served:
             self._slots.served(host.name, dict(standing.served))
             host.leads_due = True
@@ -546,11 +551,11 @@ class SchedulerActor(Living):
         try:
             while worker in self._workers:
                 try:
-                    incarnation = await self._peers.control(worker, "ping")
+                    incarnation, node = await self._meet(worker)
                 except WorkerGone:
                     await asyncio.sleep(RETURN_CHECK_S if self._clock.monotonic() < later_s else RETURN_CHECK_LATER_S)
                     continue
-                self._slots.add(worker, self._workers[worker], incarnation)
+                self._slots.add(worker, self._workers[worker], incarnation, node)
                 self._guard.worker_there(worker, incarnation)
                 if worker in self._draining:
                     self._slots.drain(worker)
@@ -558,6 +563,12 @@ class SchedulerActor(Living):
                 return
         finally:
             self._returning.discard(worker)
+
+    async def _meet(self, worker: str) -> tuple[str, str]:
+        """Its incarnation, and Ray's id of the node that it is on. Raises WorkerGone."""
+        asked = (self._peers.control(worker, method) for method in ("ping", "where"))
+        incarnation, (_, _, node) = await asyncio.gather(*asked)
+        return incarnation, node
 
     # ── decisions ─────────────────────────────────────────────────────────────────────────────────
 
@@ -616,7 +627,8 @@ class SchedulerActor(Living):
             host.admissions, host.grants, host.yields = [], [], []
             shares = self._shares_for(host)
             kept = self._slots.kept(grants)
-            message = Hosting(self._epoch, tuple(admissions), tuple(grants), tuple(yields), *shares, kept)
+            nodes = self._slots.nodes(grants) if host.placed else ()
+            message = Hosting(self._epoch, tuple(admissions), tuple(grants), tuple(yields), *shares, kept, nodes)
             try:
                 await self._peers.tell(host.name, "host", codec.encode_control(message))
             except errors.Unavailable as unavailable:

@@ -1,8 +1,8 @@
 """What a RunActor tells the scheduler: one Standing at a time, and nothing twice that was understood.
 
-Demand is absolute and told again when it appears, disappears or grows; while leaves of the tree of shares compete, what
-each was served is told along with it. Released leases, lost workers and
-refused admissions are kept until a Standing that carries them was delivered.
+Demand is absolute and told again when it appears, disappears or grows, and with it where tasks are at home that have
+large inputs; while leaves of the tree of shares compete, what each was served is told along with it. Released leases,
+lost workers and refused admissions are kept until a Standing that carries them was delivered.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from actors.slot_time import SlotTime
 from orchestrator import codec
 from orchestrator.control import Standing
 from orchestrator.errors import Unavailable
+from orchestrator.nearness import Near
 from orchestrator.shares import Path
 
 _log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Reporter:
         held: Callable[[], Held],
         kept: Callable[[], tuple[int, ...]],
         hosted: Callable[[], int],
+        near: Callable[[], tuple[tuple[Path, Near], ...]],
         slot_time: SlotTime,
     ) -> None:
         self._actor = actor
@@ -46,6 +48,7 @@ class Reporter:
         self._held = held
         self._kept = kept
         self._hosted = hosted
+        self._near = near
         self._slot_time = slot_time
         self.epoch = 0
         self._wanted = asyncio.Event()
@@ -99,6 +102,7 @@ class Reporter:
                 hosted=self._hosted(),
                 held=self._held(),
                 kept=self._kept(),
+                near=self._near(),
             )
         )
 
@@ -127,6 +131,7 @@ class Reporter:
             held,
             served,
             self._kept() if held else (),
+            self._near(),
         )
         try:
             await self._peers.tell(SCHEDULER, "standing", codec.encode_control(standing))

@@ -18,6 +18,7 @@ from __future__ import annotations
 import msgspec
 
 from orchestrator.messages import Need
+from orchestrator.nearness import Near
 from orchestrator.shares import Path
 
 
@@ -52,6 +53,8 @@ class Hosting(msgspec.Struct, frozen=True, array_like=True):
     weights: tuple[tuple[str, float], ...] | None = None
     #: of the leases granted, those that are not for tasks of backfills
     kept: tuple[int, ...] = ()
+    #: (worker, Ray's id of its node) of the leases granted, to who told where tasks are at home
+    nodes: tuple[tuple[str, str], ...] = ()
 
 
 class Standing(msgspec.Struct, frozen=True, array_like=True):
@@ -76,6 +79,8 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
     served: tuple[tuple[Path, float], ...] = ()
     #: of the leases held, those that are not for tasks of backfills
     kept: tuple[int, ...] = ()
+    #: of what waits, where tasks are at home, by leaf; at most `nearness.LEAVES_MAX`
+    near: tuple[tuple[Path, Near], ...] = ()
 
 
 class Roster(msgspec.Struct, frozen=True, array_like=True):
@@ -117,6 +122,8 @@ class Bound(msgspec.Struct, frozen=True, array_like=True):
     starts: int | None = None
     #: not for tasks of backfills
     kept: bool = False
+    #: Ray's id of the node that the worker is on; "" = it is not told
+    node: str = ""
 
 
 class Claims(msgspec.Struct, frozen=True, array_like=True):
@@ -142,6 +149,8 @@ class Claims(msgspec.Struct, frozen=True, array_like=True):
     quiet_s: float = 0.0
     #: newest scheduler that it has heard of: what an older one grants does not count
     scheduler: int = 0
+    #: of what waits, where tasks are at home: (need, leaf, nodes with tasks); at most `nearness.LEAVES_MAX`
+    near: tuple[tuple[Need, Path, Near], ...] = ()
 
 
 class Binding(msgspec.Struct, frozen=True, array_like=True):

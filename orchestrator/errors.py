@@ -169,6 +169,22 @@ class ActorUnreachable(Unavailable):
         return f"actor {self.actor} unreachable: {self.why}"
 
 
+class NotInCharge(Unavailable):
+    """Another control plane decides: what an actor has to answer is asked of that one."""
+
+    def __init__(self, holder: str, url: str) -> None:
+        super().__init__(holder, url)
+        #: the plane in charge; "" = nobody is, for the moment
+        self.holder = holder
+        #: where it answers; "" = it does not say
+        self.url = url
+
+    def __str__(self) -> str:
+        if not self.holder:
+            return "this control plane stands by, and nobody is in charge yet"
+        return f"this control plane stands by: {self.url or self.holder} is in charge"
+
+
 class KubernetesUnavailable(Unavailable):
     """A run in mode k8s was asked for, and there is no Kubernetes cluster to run its tasks in."""
 

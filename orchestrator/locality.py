@@ -3,6 +3,8 @@
     TaskSucceeded(value on node A) ──▶ its dependents are at home on A ──▶ a seat on A takes one of them first
                                                                           a seat elsewhere takes whoever is next
 
+The scheduler is told where the tasks of a RunActor are at home that wait for a slot (`nearness.py`).
+
 A task is at home where most bytes of its large inputs are. It is a preference among what can start anyway: priorities
 come first, and no seat and no task ever waits for it. A run without large values has no `Homes`, and pays nothing; with
 them a task costs its number of inputs when it is lined up, and two heaps instead of one.
@@ -10,13 +12,14 @@ them a task costs its number of inputs when it is lined up, and two heaps instea
 A task that is at home somewhere waits in the run's heap and in that of its node. Whoever takes it from one leaves it in
 the other, where it is dropped once it is on top and cannot start: a heap may hold more than waits, but holds up nobody.
 
-Part of a run's memory, and a cache of it. Tasks that need permits are not asked where they are at home.
+Part of a run's memory, and a cache of it. Of tasks with needs `places.py` keeps the same.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Container, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -57,6 +60,14 @@ class Homes:
             heapq.heappop(heap)
         self._ready.pop(node, None)
         return None
+
+    def at(self, run: Run, most: int) -> dict[str, int]:
+        """node -> ready tasks that are at home there, of the first `most` that were lined up for it."""
+        counts = {
+            node: len({i for _, i in islice(heap, most) if self._home[i] == node and run.could_start(i)})
+            for node, heap in self._ready.items()
+        }
+        return {node: tasks for node, tasks in counts.items() if tasks}
 
     def drop_first(self, node: str) -> None:
         """It does not wait any more."""

@@ -33,6 +33,7 @@ class Lease(msgspec.Struct, frozen=True):
     plane: str = ""
     #: grows whenever somebody comes to be in charge, or is not any more; 0 = nobody ever was
     term: int = 0
+    #: when it grew last
     since_ms: int = 0
     #: until then it is the plane's, or kept for `wanted`; 0 = for ever, or for nobody
     until_ms: int = 0
@@ -52,6 +53,8 @@ class PlaneView(msgspec.Struct, frozen=True):
     plane: str
     in_charge: bool
     lease: Lease = Lease()
+    #: seconds since whoever is in charge renewed the lease, or since nobody is; None = it need not be renewed
+    age_s: float | None = None
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -99,7 +102,18 @@ def release(lease: Lease, plane: str, now_ms: int) -> Lease:
     if lease.plane != plane:
         return lease
     kept_ms = now_ms + KEPT_MS if lease.wanted else 0
-    return Lease(term=lease.term + 1, until_ms=kept_ms, span_ms=KEPT_MS if lease.wanted else 0, wanted=lease.wanted)
+    span_ms = KEPT_MS if lease.wanted else 0
+    return Lease(term=lease.term + 1, since_ms=now_ms, until_ms=kept_ms, span_ms=span_ms, wanted=lease.wanted)
+
+
+def age_ms(lease: Lease, now_ms: int) -> int | None:
+    """Milliseconds since the plane in charge renewed its lease; while nobody is in charge, since that is so.
+
+    More than LEASE_MS: nobody may be in charge. None = it lasts for ever, or nobody ever was in charge.
+    """
+    if lease.plane:
+        return max(0, now_ms - (lease.until_ms - lease.span_ms)) if lease.span_ms else None
+    return max(0, now_ms - lease.since_ms) if lease.since_ms else None
 
 
 def may_decide(lease: Lease, plane: str) -> bool:

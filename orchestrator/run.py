@@ -849,10 +849,10 @@ def waits_for_slot(run: Run) -> int:
     return len(run.ready) + apart
 
 
-def take_bound(run: Run, need: Need, limit: int) -> list[int]:
-    """Up to `limit` positions of tasks with that need, each startable."""
+def take_bound(run: Run, need: Need, limit: int, node: str = "") -> list[int]:
+    """Up to `limit` positions of tasks with that need, each startable: rather those that are at home on that node."""
     out: list[int] = []
-    while run.aside is not None and len(out) < limit and (position := run.aside.pop(need)) is not None:
+    while run.aside is not None and len(out) < limit and (position := run.aside.pop(need, node)) is not None:
         if startable(run, position):
             out.append(position)
     return out

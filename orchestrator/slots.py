@@ -7,7 +7,8 @@ fast; whose tasks it does is its own choice, by the same tree (`actors/readiness
 none, the one with the most leases is asked to yield, as soon as it is the turn of what the other one waits for; with
 one lease each, whoever has held a slot for QUANTUM_S is. So with work waiting, no slot is idle (I9), and a RunActor
 whose turn it is waits no longer than about a quantum and a batch. Tasks that need another pool or permits bid under
-names of their own (`permits.py`), each in its pool.
+names of their own (`permits.py`), each in its pool. Of the free slots of a pool, who gets one gets that which has what
+its tasks take on its node, if it said so (`nearness.py`).
 
 **Moving slots.** Leases are kept, so who has them decides as much as whose turn it is. While leaves compete, RunActors
 tell what each was served, and learn what the tree comes to of it. At most once in QUANTUM_S per pool, a slot is moved
@@ -26,9 +27,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from orchestrator.bids import Bids
 from orchestrator.headroom import ALL_OPEN, KEPT, Room, headroom_of, shared_as, spares
+from orchestrator.nearness import Hints
 from orchestrator.shares import BORROW, Path, Shares
 
 DEFAULT_POOL = "default"
@@ -57,6 +60,8 @@ class Slot:
     kept: bool = False
     yielding: bool = False
     draining: bool = False
+    #: Ray's id of the node that the worker is on; "" = nobody knows
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,17 @@ class Yield:
 
     holder: str
     worker: str
+    lease: int
+
+
+class _Turn(NamedTuple):
+    """Who gets a slot."""
+
+    slot: Slot
+    holder: str
+    #: None = for whatever it has
+    leaf: Path | None
+    kept: bool
     lease: int
 
 
@@ -109,16 +125,20 @@ class Slots:
         self._lease = 0
         #: RunActor -> lease it got last: of those alike, who was served longest ago comes first
         self._served: dict[str, int] = {}
+        #: pool -> lease given of it last
+        self._given: dict[str, int] = {}
+        #: where tasks of bidders are at home
+        self.hints = Hints()
 
     def number_from(self, lease: int) -> None:
         """Leases get numbers above this one."""
         self._lease = lease
 
-    def add(self, worker: str, pool: str, incarnation: str) -> None:
+    def add(self, worker: str, pool: str, incarnation: str, node: str = "") -> None:
         """A worker is ready for work; a new incarnation ends any lease on the former one."""
         slot = self.slots.get(worker)
         if slot is None or slot.incarnation != incarnation:
-            self.slots[worker] = Slot(worker, pool, incarnation)
+            self.slots[worker] = Slot(worker, pool, incarnation, node=node)
 
     def remove(self, worker: str) -> None:
         """The worker is gone."""
@@ -140,6 +160,7 @@ class Slots:
         """`holder` has this many ready tasks without a slot of the pool; it bids for slots of one pool only."""
         if not by_leaf:
             self._withdraw(holder)
+            self.hints.set(holder, {})
             return
         if pool != DEFAULT_POOL:
             self._pools[holder] = pool
@@ -176,6 +197,7 @@ class Slots:
     def forget(self, holder: str) -> None:
         """The holder lost its memory: its leases and its demand are void."""
         self._withdraw(holder)
+        self.hints.set(holder, {})
         self._advanced.pop(holder, None)
         for slot in self.slots.values():
             if slot.holder == holder:
@@ -253,16 +275,18 @@ class Slots:
 
     def grants(self, now_s: float, takes: Callable[[str], bool] | None = None) -> list[Grant]:
         """Lease every free slot for which there is demand. Who cannot take what else it needs stops bidding."""
-        out: list[Grant] = []
         wanted = {pool for pool, bids in self._bids.items() if bids.demand}
         free = [slot for slot in self._free() if slot.pool in wanted]
         if not free:
-            return out
+            return []
+        if len(wanted) > 1:  # they may want the same permits: the pool goes first that was given something longest ago
+            free.sort(key=lambda slot: (self._given.get(slot.pool, 0), slot.pool))
         held = Counter(slot.holder for slot in self.slots.values() if slot.holder)
         for pool, count in Counter(slot.pool for slot in self.slots.values()).items():
             if pool in wanted:
                 self._bids[pool].shares.borrow = BORROW * count
         rooms = {pool: self._room(pool) for pool in wanted}
+        turns: list[_Turn] = []
         for slot in free:
             kept, bid = False, None
             for kept in rooms[slot.pool].kinds:
@@ -275,9 +299,30 @@ class Slots:
                 if not self.wants(holder):
                     self._pools.pop(holder, None)
                 held[holder] += 1
-                out.append(self._lease_to(holder, slot, leaf, now_s, kept))
+                turns.append(_Turn(slot, holder, leaf, kept, self._number(holder)))
+                self._given[slot.pool] = self._lease
                 if self._headroom is not None:
                     rooms[slot.pool] = rooms[slot.pool].less(kept)
+        return [_lease(turn, now_s) for turn in (self._nearest(turns, free) if self.hints else turns)]
+
+    def _number(self, holder: str) -> int:
+        """Of the holder's next lease."""
+        self._lease += 1
+        self._served[holder] = self._lease
+        return self._lease
+
+    def _nearest(self, turns: list[_Turn], free: list[Slot]) -> list[_Turn]:
+        """The same turns, each on a slot of its pool that is nearer to what its tasks take, if it said so."""
+        out = list(turns)
+        for pool in {turn.slot.pool for turn in turns}:
+            mine = [n for n, turn in enumerate(turns) if turn.slot.pool == pool]
+            slots = [slot for slot in free if slot.pool == pool]
+            bids = [(turns[n].holder, turns[n].leaf or ()) for n in mine]
+            for n, at in zip(mine, self.hints.choose(bids, [slot.node for slot in slots]), strict=True):
+                out[n] = turns[n]._replace(slot=slots[at])
+        for turn in turns:
+            if not self.wants(turn.holder):
+                self.hints.set(turn.holder, {})
         return out
 
     def spare(self, holder: str, now_s: float, backfill: bool = False) -> Grant | None:
@@ -293,8 +338,10 @@ class Slots:
             return None
         room = self._room(DEFAULT_POOL)
         if not backfill and room.kept > 0 and (needs_any or self._lacks_kept(holder)):
-            return self._lease_to(holder, slot, None, now_s, kept=True)
-        return self._lease_to(holder, slot, None, now_s) if needs_any and room.open > 0 else None
+            return _lease(_Turn(slot, holder, None, True, self._number(holder)), now_s)
+        if needs_any and room.open > 0:
+            return _lease(_Turn(slot, holder, None, False, self._number(holder)), now_s)
+        return None
 
     def _lacks_kept(self, holder: str) -> bool:
         """Has it no kept slot of the default pool, and has not asked for one?"""
@@ -302,6 +349,11 @@ class Slots:
         if bids is not None and not all(map(spares, bids.demand.get(holder, ()))):
             return False
         return not any(slot.kept for slot in self.slots.values() if slot.holder == holder)
+
+    def nodes(self, grants: Iterable[tuple[str, str, int]]) -> tuple[tuple[str, str], ...]:
+        """Of leases (worker, incarnation, number), (worker, node), as far as they are known."""
+        slots = [self.slots.get(worker) for worker, _, _ in grants]
+        return tuple((slot.worker, slot.node) for slot in slots if slot is not None and slot.node)
 
     def kept(self, grants: Iterable[tuple[str, str, int]]) -> tuple[int, ...]:
         """Of leases (worker, incarnation, number), the numbers of those that are not for backfills."""
@@ -338,13 +390,6 @@ class Slots:
 
     def _free(self) -> Iterator[Slot]:
         return (slot for slot in self.slots.values() if slot.holder is None and not slot.draining)
-
-    def _lease_to(self, holder: str, slot: Slot, leaf: Path | None, now_s: float, kept: bool = False) -> Grant:
-        self._lease += 1
-        slot.holder, slot.lease, slot.since_s, slot.yielding, slot.leaf = holder, self._lease, now_s, False, leaf
-        slot.kept = kept
-        self._served[holder] = self._lease
-        return Grant(holder, slot.worker, slot.incarnation, slot.lease, leaf, kept)
 
     # ── taking back ──
 
@@ -418,7 +463,8 @@ class Slots:
             self._compared_s[pool, kept] = now_s
             return []
         _, number, giver = max(moves)
-        old = [slot for slot in sorted(theirs[giver], key=lambda s: s.since_s) if now_s - slot.since_s >= QUANTUM_S]
+        oldest = sorted(theirs[giver], key=lambda s: (s.since_s, s.lease))
+        old = [slot for slot in oldest if now_s - slot.since_s >= QUANTUM_S]
         if old:
             self._compared_s[pool, kept] = now_s
         return old[:number]
@@ -468,10 +514,10 @@ class Slots:
         return len(waiting) - sum(slot.yielding and not slot.draining for slot in self._leased(pool, kept))
 
     def _victim(self, pool: str, kept: bool) -> Slot | None:
-        """The lease to be given back first: of whoever has most, the oldest."""
+        """The lease to be given back first: of whoever has most, the oldest; of equals the one given first."""
         held = Counter(slot.holder for slot in self.slots.values())
         leased = [slot for slot in self._leased(pool, kept) if not slot.yielding and not slot.draining]
-        return max(leased, key=lambda s: (held[s.holder], -s.since_s), default=None)
+        return max(leased, key=lambda s: (held[s.holder], -s.since_s, -s.lease), default=None)
 
     def _keeps_s(self, slot: Slot, now_s: float) -> float:
         """Seconds for which its holder may keep it: none of several, else what is left of the quantum.
@@ -491,3 +537,10 @@ class Slots:
     def _ask(slot: Slot) -> Yield:
         slot.yielding = True
         return Yield(slot.holder or "", slot.worker, slot.lease)
+
+
+def _lease(turn: _Turn, now_s: float) -> Grant:
+    slot, holder, leaf, kept, lease = turn
+    slot.holder, slot.lease, slot.since_s, slot.yielding, slot.leaf = holder, lease, now_s, False, leaf
+    slot.kept = kept
+    return Grant(holder, slot.worker, slot.incarnation, lease, leaf, kept)

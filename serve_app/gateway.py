@@ -65,7 +65,16 @@ from orchestrator.views import (
     Wider,
     WorkerView,
 )
-from serve_app import archive_figures, call_cycles, figures, limit_figures, map_instances, pool_figures, rendering
+from serve_app import (
+    archive_figures,
+    call_cycles,
+    figures,
+    limit_figures,
+    map_instances,
+    plane_figures,
+    pool_figures,
+    rendering,
+)
 from serve_app.archived_runs import ArchivedRuns
 from serve_app.asking import KEY_REUSED, ask, shown
 from serve_app.bundles import Bundles
@@ -80,7 +89,7 @@ from serve_app.jobs import Jobs
 from serve_app.limit_book import LimitBook
 from serve_app.live_runs import LiveRuns
 from serve_app.pipelines import Pipelines
-from serve_app.plane_book import PlaneBook
+from serve_app.plane_book import PlaneBook, told_by
 from serve_app.pool_book import PoolBook, define_pools
 from serve_app.ports import Expect, Observation
 from serve_app.run_stream import run_frames
@@ -587,12 +596,13 @@ class Gateway:
     @within(DEADLINE_S)
     async def metrics(self) -> Iterable[Metric]:
         """Metric families of the whole system, made only as they are asked for: with many DAGs that takes a while."""
-        load, outside, workers, usage, pools = await asyncio.gather(
+        load, outside, workers, usage, pools, plane = await asyncio.gather(
             _or_none(self._control.load()),
             _or_none(self.jobs.figures()),
             _or_none(self.workers()),
             self.limit_book.usage(),
             _or_none(self.pool_book.pools()),
+            _or_none(self.planes.view()),
         )
         swept, kept = await asyncio.gather(self.archive.sweeps(), self.bundles.families())
         counters = await self._journal.metrics()
@@ -603,6 +613,7 @@ class Gateway:
             yield from limit_figures.families(usage, load)
             yield from pool_figures.families(counters, pools or ())
             yield from archive_figures.families(counters, swept, now_ms)
+            yield from plane_figures.families(plane)
             yield from kept
 
         return families()
@@ -650,12 +661,13 @@ async def open_gateway(settings: Settings, worker_tokens: KeptTokens) -> Gateway
     from actors.plane_journal import PlaneJournal
     from actors.spawn import RayControlPlane
 
-    plane, control = this_plane(), RayControlPlane(settings)
+    plane, actors = this_plane(), RayControlPlane(settings)
     journal = PlaneJournal(settings.journal_url, plane)
+    planes = PlaneBook(actors, None if settings.embedded else journal, plane)
     deployed = await BlueprintBook(journal).deployed()
     return Gateway(
         journal,
-        control,
+        actors if settings.embedded else told_by(actors, planes),
         Clock(),
         windows_max=settings.dags_backfill_max_windows,
         dags_max=settings.dags_max_dags_per_tenant,
@@ -663,7 +675,7 @@ async def open_gateway(settings: Settings, worker_tokens: KeptTokens) -> Gateway
         settings=settings,
         blueprints=[(each.blueprint, each.version) for each in deployed.values()],
         worker_tokens=worker_tokens,
-        planes=PlaneBook(control, None if settings.embedded else journal, plane),
+        planes=planes,
     )
 
 

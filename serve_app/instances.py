@@ -31,7 +31,7 @@ from actors.settings import Settings
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.definition import Definition, content_hash
-from orchestrator.errors import Conflict, InstanceDead, JournalUnavailable, NotFound, Unavailable
+from orchestrator.errors import Conflict, InstanceDead, JournalUnavailable, NotFound, NotInCharge, Unavailable
 from orchestrator.instance_events import InstanceFold
 from orchestrator.ports import (
     TERMINAL,
@@ -404,11 +404,11 @@ def _busy(plan: str, result: CreationResult) -> Conflict:
 
 
 async def _in_time(work: Awaitable[T], seconds: float, instance_id: str) -> T:
-    """The answer of the instance's actor. Raises InstanceDead when there is none; JournalUnavailable passes."""
+    """The answer of the instance's actor. Raises InstanceDead when there is none; JournalUnavailable, NotInCharge."""
     try:
         async with asyncio.timeout(seconds):
             return await work
-    except JournalUnavailable:
+    except (JournalUnavailable, NotInCharge):
         raise
     except (TimeoutError, Unavailable) as silent:
         raise InstanceDead(instance_id) from silent

@@ -152,7 +152,7 @@ class Jobs:
         try:
             async with asyncio.timeout(REASON_S):
                 answer = await self._line.ask(r.Why(tenant, job_id))
-        except (ActorUnreachable, TimeoutError):
+        except (Unavailable, TimeoutError):
             return None
         return None if answer.refused is not None else answer.body["reason"]
 

@@ -16,7 +16,7 @@ planes = group("Control planes that share a journal.")
 #: seconds between two looks, and those that the lease of a plane that died may take to run out, and a start
 _LOOK_S = 0.5
 _PATIENCE_S = 40.0
-_FACTS = ("plane", "in_charge", "holder", "holder_url", "since", "term", "wanted")
+_FACTS = ("plane", "in_charge", "holder", "holder_url", "since", "term", "wanted", "lease_age_s")
 
 
 @command(planes, "plane")

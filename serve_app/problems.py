@@ -2,7 +2,7 @@
 
 The core's errors come from `orchestrator.errors`; those below exist only because there is HTTP. A surface
 renders a `Problem` in its own form (contracts, section 5). Texts of Unavailable and Broken errors stay in
-the log: a caller learns which dependency is down, never why.
+the log: a caller learns which dependency is down, never why. One that stands by says who is in charge instead.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from orchestrator.errors import (
     JournalUnavailable,
     NotAllowed,
     NotFound,
+    NotInCharge,
     Refused,
     Unavailable,
 )
@@ -190,6 +191,8 @@ def _message(kind: Kind, error: Exception) -> str:
         return "internal error"
     if kind is not Kind.UNAVAILABLE:
         return str(error)
+    if isinstance(error, NotInCharge):
+        return str(error)
     if isinstance(error, JournalUnavailable):
         return "journal unavailable"
     return f"{error.actor} unavailable" if isinstance(error, ActorUnreachable) else "temporarily unavailable"
@@ -202,4 +205,5 @@ def _headers(kind: Kind, error: Exception) -> tuple[tuple[str, str], ...]:
         return (("Allow", ", ".join(error.allowed)),)
     if isinstance(error, TooManyRequests):
         return (("Retry-After", str(error.retry_after_s)),)
-    return (("Retry-After", "1"),) if kind is Kind.UNAVAILABLE else ()
+    again = (("Retry-After", "1"),) if kind is Kind.UNAVAILABLE else ()
+    return (*again, ("X-In-Charge", error.url)) if isinstance(error, NotInCharge) and error.url else again

@@ -6,7 +6,7 @@ A weight is durable first; the scheduler is told then, and reads the records now
 from __future__ import annotations
 
 from orchestrator import codec
-from orchestrator.errors import ActorUnreachable
+from orchestrator.errors import Unavailable
 from orchestrator.ports import TENANT_SHARES, ControlPlane, Journal
 from orchestrator.views import TenantShare
 
@@ -28,6 +28,6 @@ class TenantShares:
         await self._journal.put_records(TENANT_SHARES, {tenant: None if weight == 1 else codec.encode_share(weight)})
         try:
             await self._control.weights_changed()
-        except ActorUnreachable:  # it reads them when it is back
+        except Unavailable:  # it reads them when it is back
             pass
         return TenantShare(tenant, weight)

@@ -66,6 +66,9 @@ class MemoryPlanes:
     async def lease(self) -> Lease:
         return self.memory.lease
 
+    async def dated_lease(self) -> tuple[Lease, int]:
+        return await self.lease(), self._now_ms()
+
     def _put(self, lease: Lease) -> Lease:
         self.memory.lease = lease
         return lease

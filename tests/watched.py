@@ -16,10 +16,11 @@ from orchestrator import events as e
 from orchestrator.archive import Sweep
 from orchestrator.control import LimitUsage
 from orchestrator.definition import Definition, TaskSpec
+from orchestrator.planes import PlaneView
 from orchestrator.pools import PoolSpec
 from orchestrator.ports import Ballot
 from orchestrator.views import PoolView, Trigger, WorkerView
-from serve_app import archive_figures, bundles, figures, limit_figures, pool_figures
+from serve_app import archive_figures, bundles, figures, limit_figures, plane_figures, pool_figures
 from serve_app.health import exposition
 from serve_app.ports import Observation
 from tests.invariants import check_versions
@@ -31,6 +32,7 @@ LOAD = {"queued_runs": 1, "active_runs": 2, "waiting_tasks": 3, "workers": 4, "p
 OUTSIDE = {"task_queue_length": 1, "active_workers": 1, "leased_tasks": 1, "open_polls": 1, "jobs": 1}
 WORKERS = [WorkerView("worker-default-0", "default", "busy"), WorkerView("worker-gpu-0", "gpu", "idle")]
 POOLS = [PoolView("gpu", PoolSpec(max=4), wanted=2, workers=2, busy=1)]
+PLANE = PlaneView("here", in_charge=True, age_s=1.5)
 USAGE = [LimitUsage("l/t/warehouse", 1, 2), LimitUsage("d/t/etl", 1, 0)]
 REQUESTS = [Observation("POST", "/api/v1/dags/{dag_id}/trigger", 202, 0.004)]
 SWEEPS = [Sweep(id="automatic", before_ms=0, to="", state="done", updated_ms=45_000)]
@@ -98,7 +100,8 @@ def scrape(counters: dict[str, int]) -> str:
     limits = limit_figures.families(USAGE, LOAD)
     archived = archive_figures.families(counters | ELSEWHERE, SWEEPS, 60_000)
     pools = pool_figures.families(counters | ELSEWHERE, POOLS)
-    return exposition([*families, *limits, *archived, *pools, *bundles.gauges([4096])]).decode()
+    planes = plane_figures.families(PLANE)
+    return exposition([*families, *limits, *archived, *pools, *planes, *bundles.gauges([4096])]).decode()
 
 
 async def _course(world: World) -> str:

@@ -117,6 +117,8 @@ class World:
             cancel_grace_s=self.rng.choice((0.5, 5.0)),
         )
         self.workers = [f"worker-default-{n}" for n in range(self.rng.randint(1, 3))]
+        #: worker -> Ray's id of its node, of those that know
+        self.nodes: dict[str, str] = {}
         self.supervisor = Supervisor(self.wire, RUN_ACTORS, self.workers)
         self.supervisor.start = self.start
         definitions: dict[str, Definition] = {}
@@ -267,6 +269,7 @@ class World:
             incarnation = f"i{self._incarnations}"
             args = (self.wire, Random(self.rng.random()), self.character.mischief, self.watcher.began, self.clock.now)
             process.object = process.context.run(Worker, name, incarnation, *args)
+            process.object.node = self.nodes.get(name, "")
         else:
             process.object = process.context.run(self._shell, name)
             process.object.on_crash = lambda: self.crashed(process)

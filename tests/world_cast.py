@@ -59,11 +59,11 @@ class Shelf:
         taken = (value.artifact for value in task.inputs.values() if value.artifact is not None)
         return tuple(name for name in taken if name not in self.there)
 
-    def put(self, key: Key) -> Value:
-        """What the attempt returns, by its name."""
+    def put(self, key: Key, node: str = "") -> Value:
+        """What the attempt returns, by its name, on the node on which it ran."""
         name = f"{key[0]}/{key[1]}.{key[2]}"
         self.there.add(name)
-        return Value(artifact=name, size_bytes=10**7, node="A")
+        return Value(artifact=name, size_bytes=10**7, node=node or "A")
 
 
 @dataclass
@@ -118,6 +118,8 @@ class Worker:
         self._now = now
         self.name = name
         self.incarnation = incarnation
+        #: Ray's id of the node that it is on
+        self.node = ""
         self._wire = wire
         self._rng = rng
         self._mischief = mischief
@@ -146,13 +148,15 @@ class Worker:
             if batch is not None:
                 await self._run(batch, exchange)
             reports, untouched = self._book.answer(exchange)
-        settled = Settled(self.name, self.incarnation, exchange.batch, tuple(reports), tuple(untouched))
+        answer = (tuple(reports), tuple(untouched), self.node)
+        settled = Settled(self.name, self.incarnation, exchange.batch, *answer)
         return codec.encode_settled(settled)
 
     async def give_back(self, owner: str, up_to_batch: int, epoch: int | None = None) -> bytes:
         """See actors/worker_actor.py."""
         newest, reports, untouched = self._book.give_back(owner, up_to_batch, epoch)
-        return codec.encode_settled(Settled(self.name, self.incarnation, newest, tuple(reports), tuple(untouched)))
+        answer = (tuple(reports), tuple(untouched), self.node)
+        return codec.encode_settled(Settled(self.name, self.incarnation, newest, *answer))
 
     async def cancel(self, run_id: str, task: str, attempt: int, reason: str) -> bool:
         """See actors/worker_actor.py."""
@@ -170,6 +174,10 @@ class Worker:
     async def ping(self) -> str:
         """See actors/worker_actor.py."""
         return self.incarnation
+
+    async def where(self) -> tuple[str, int, str]:
+        """See actors/worker_actor.py."""
+        return "host", 1, self.node
 
     async def _run(self, batch: Batch, exchange: Exchange) -> None:
         runs = {run.run_id: run for run in exchange.runs}
@@ -209,7 +217,7 @@ class Worker:
         if reason is not None:
             return Report(*key, reason, error=f"TaskCancelled: {reason}")
         if does.outcome == "ok" and shelf is not None:
-            return Report(*key, "ok", shelf.put(key), took_s=does.takes_s)
+            return Report(*key, "ok", shelf.put(key, self.node), took_s=does.takes_s)
         if does.outcome == "ok":
             return Report(*key, "ok", self._value(key, task), took_s=does.takes_s)
         if does.outcome == "suspended":

@@ -43,5 +43,6 @@ local function told(lease)
   for n, name in ipairs(PLANE) do
     out[n] = lease[name]
   end
+  out[#PLANE + 1] = clock_ms()
   return cmsgpack.pack(out)
 end

@@ -4,9 +4,9 @@ local plane = cmsgpack.unpack(ARGV[1])
 local lease = read_lease()
 local after = lease
 if lease.plane == plane then
-  local kept = lease.wanted ~= ''
+  local kept, now = lease.wanted ~= '', clock_ms()
   after = {
-    plane = '', term = lease.term + 1, since_ms = 0, until_ms = kept and clock_ms() + KEPT_MS or 0,
+    plane = '', term = lease.term + 1, since_ms = now, until_ms = kept and now + KEPT_MS or 0,
     span_ms = kept and KEPT_MS or 0, seat = '', url = '', wanted = lease.wanted,
   }
 end

@@ -546,6 +546,8 @@ class DagsPlane(TypedDict):
     term: int
     #: the plane that asked to take over
     wanted: str | None
+    #: since the plane in charge renewed its lease, or since nobody is; above 10 nobody may be; null: for ever
+    lease_age_s: float | None
 
 
 class DagsLimitDeleted(TypedDict):

@@ -53,6 +53,11 @@ def stands_by(server: Server) -> bool:
     return ready(server).get("standby", False) is True
 
 
+def gauge(server: Server, name: str) -> float:
+    text = server.api().http.get(f"{server.url}/metrics").text
+    return next(float(line.split()[1]) for line in text.splitlines() if line.startswith(f"{name} "))
+
+
 def deciders(server: Server) -> list[str]:
     return [process.title for title in DECIDERS for process in server.processes(title)]
 
@@ -94,7 +99,12 @@ def test_the_second_stands_by_and_what_both_accept_the_first_does_once(planes: t
     assert "in charge" in new.cli("status").stdout.replace("_", " ")
     assert deciders(new) == []
     work = Work(planes)
+    refused = new.api().post(f"/runs/{work.ids[0]}/cancel", {})
+    assert (refused.status_code, refused.headers["X-In-Charge"]) == (503, old.url)
+    assert f"{old.url} is in charge" in refused.json()["message"]
     assert work.check_ended(new) == 0
+    assert [gauge(server, "orchestrator_plane_in_charge") for server in planes] == [1, 0]
+    assert max(gauge(server, "orchestrator_plane_lease_age_seconds") for server in planes) < LEASE_MS / 1000
     assert len({node for _, _, node in work.marks()}) == 1
     assert deciders(new) == []
 

@@ -125,12 +125,14 @@ def test_a_value_of_one_node_is_read_on_the_other_after_one_transfer(
     assert fetched_bytes(server, dag_id) == made.size_bytes, "once, for both workers of the node"
 
 
-def test_tasks_rather_run_where_their_value_is(server: Server) -> None:
+@pytest.mark.parametrize("needs", [{}, {"limits": ["near"]}], ids=["plain", "with a permit"])
+def test_tasks_rather_run_where_their_value_is(server: Server, needs: dict[str, object]) -> None:
     makes = [code(f"make{n}", "make", megabytes=4, seconds=0.5) for n in range(2 * CPUS)]
     looks = [code(f"look{n}_{i}", "look", takes=f"make{n}", seconds=0.05) for i in range(8) for n in range(2 * CPUS)]
     barrier = [task("all", *(f"make{n}" for n in range(2 * CPUS)), kind="core.noop")]
     for each in looks:
         each["depends_on"] = [*each["depends_on"], "all"]  # type: ignore[misc]  # a list
+        each.update(needs)
     _, run_id = run(server, "near", *makes, *barrier, *looks)
     done = ends(server, run_id)
     nodes = {name: event.value.node for name, event in done.items() if event.value is not None}

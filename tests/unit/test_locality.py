@@ -17,7 +17,7 @@ from orchestrator import events as e
 from orchestrator import locality
 from orchestrator import run as runs
 from orchestrator.definition import TaskSpec
-from orchestrator.messages import Value
+from orchestrator.messages import Need, Value
 from orchestrator.shares import Shares
 from tests.builders import AT, a_dag, a_task, created, versions
 
@@ -189,3 +189,51 @@ def test_runs_with_large_values_never_hold_up_others_while_their_tasks_run(nodes
         left -= sum(sending.size for sending in sent)
     assert not ready
     assert ready.demand() == {}
+
+
+# ---------------------------------------------------------------- tasks with needs
+
+GPU = Need("gpu")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from("AB-"), st.integers(0, 1)), min_size=1, max_size=12),
+    st.integers(0, 1000),
+)
+def test_of_tasks_with_a_need_the_highest_priority_goes_first_and_of_these_one_of_that_node(
+    tasks: list[tuple[str, int]], seed: int
+) -> None:
+    random = Random(seed)
+    makers = {"A": "left", "B": "right", "-": "small"}
+    takers = [takes(f"c{n}", makers[home], pool="gpu", priority=p) for n, (home, p) in enumerate(tasks)]
+    hosted = a_run(a_task("left"), a_task("right"), a_task("small"), *takers)
+    for name, node, size in (("left", "A", 8 * MB), ("right", "B", 8 * MB), ("small", "B", 10)):
+        makes(hosted, name, node, size)
+    aside = hosted.run.aside
+    assert aside is not None
+    waiting = {hosted.run.position(f"c{n}"): task for n, task in enumerate(tasks)}
+    while waiting:
+        homes = Counter(home for home, _ in waiting.values() if home != "-")
+        assert (aside.count(GPU), aside.at_home(GPU)) == (len(waiting), homes)
+        node = random.choice(("A", "B", ""))
+        if random.random() < 0.5:  # it is offered again, as when its attempt was lost
+            aside.offer(position := random.choice(sorted(waiting)))
+            aside.settle(hosted.run, position)
+        top = max(priority for _, priority in waiting.values())
+        first = [position for position, (_, priority) in sorted(waiting.items()) if priority == top]
+        own = [position for position in first if waiting[position][0] == node]
+        assert aside.peek(GPU, node) == aside.pop(GPU, node) == (own or first)[0]
+        gone = waiting.pop((own or first)[0])
+        if random.random() < 0.2:
+            aside.offer((own or first)[0])
+            aside.settle(hosted.run, (own or first)[0])
+            waiting[(own or first)[0]] = gone
+    assert (aside.count(GPU), aside.at_home(GPU), aside.waited_for()) == (0, {}, [])
+
+
+def test_a_run_without_large_values_keeps_no_places_for_tasks_with_needs() -> None:
+    hosted = a_run(a_task("x"), takes("c", "x", pool="gpu"))
+    makes(hosted, "x", "A", MB - 1)
+    assert hosted.run.aside is not None
+    assert hosted.run.aside.places is None

@@ -28,7 +28,7 @@ ASKED = [*SHOWN, *(rule["expr"] for rule in RULES)]
 #: what Prometheus itself knows
 ITS_OWN = {"up": {"job"}}
 WORDS = {"and", "or", "unless", "by", "on", "sum", "rate", "increase", "histogram_quantile", "topk", "absent", "deriv"}
-WORDS |= {"min_over_time"}
+WORDS |= {"min", "min_over_time"}
 
 
 def samples(text: str) -> Iterator[tuple[str, dict[str, str], float]]:
@@ -230,3 +230,44 @@ def test_promtool_can_read_every_expression_of_the_dashboard(tmp_path: Path) -> 
     file = tmp_path / "shown.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "shown", "rules": rules}]}))
     promtool("check", "rules", str(file))
+
+
+def test_alerts_fire_when_nobody_is_in_charge_and_not_because_a_plane_stands_by(tmp_path: Path) -> None:
+    rules = {rule["alert"]: rule for rule in RULES}
+    up, charge = 'up{job="orchestrator",instance="%s"}', 'orchestrator_plane_in_charge{instance="%s"}'
+    series = {
+        up % "new": "1x40",
+        up % "old": "1x40",
+        charge % "new": "0x40",
+        charge % "old": "1x40",
+        'orchestrator_plane_lease_age_seconds{instance="new"}': "0 3 1 12 0+15x36",
+    }
+    silent, nobody = "OrchestratorSchedulerSilent", "OrchestratorNobodyInCharge"
+    fired = {
+        (silent, "1m"): [],
+        (silent, "5m"): [{"instance": "old", "job": "orchestrator"}],
+        (nobody, "1m"): [],
+        (nobody, "5m"): [{}],
+    }
+    checks = [
+        {
+            "alertname": name,
+            "eval_time": at,
+            "exp_alerts": [
+                {
+                    "exp_labels": labels | rules[name]["labels"],
+                    "exp_annotations": {
+                        key: text.replace("{{ $value | humanizeDuration }}", "4m 0s")
+                        for key, text in rules[name]["annotations"].items()
+                    },
+                }
+                for labels in alerts
+            ],
+        }
+        for (name, at), alerts in fired.items()
+    ]
+    given = [{"series": name, "values": told} for name, told in series.items()]
+    file = tmp_path / "fired.yml"
+    tests = [{"interval": "15s", "input_series": given, "alert_rule_test": checks}]
+    file.write_text(yaml.safe_dump({"rule_files": [str(RULES_FILE)], "evaluation_interval": "15s", "tests": tests}))
+    promtool("test", "rules", str(file))

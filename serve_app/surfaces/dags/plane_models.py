@@ -19,6 +19,10 @@ class DagsPlane(BaseModel):
     since: Instant | None = Field(description="by the clock of the journal's server")
     term: int = Field(description="grows whenever somebody comes to be in charge, or is not any more")
     wanted: str | None = Field(description="the plane that asked to take over")
+    lease_age_s: float | None = Field(
+        description="since the plane in charge renewed its lease, every 3 s, or since nobody is in charge; above 10 "
+        "nobody may be; null when it need not be renewed"
+    )
 
 
 _PLANE: dict[str, Any] = {
@@ -29,6 +33,7 @@ _PLANE: dict[str, Any] = {
     "since": "2025-12-03T03:04:07.000Z",
     "term": 5,
     "wanted": None,
+    "lease_age_s": 1.204,
 }
 
 #: example of each answer

@@ -403,6 +403,7 @@ def plane(view: PlaneView) -> Json:
         "since": _instant_of_ms(lease.since_ms) if lease.since_ms else None,
         "term": lease.term,
         "wanted": lease.wanted or None,
+        "lease_age_s": view.age_s,
     }
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from orchestrator.errors import InstanceDead, NotFound
+from orchestrator.errors import InstanceDead, NotFound, NotInCharge
 from orchestrator.plan_progress import PhaseTotals, current_phase, phase_totals, progress, totals
 from orchestrator.views import (
     Acknowledged,
@@ -236,6 +236,8 @@ def detail(error: Exception, problem: Problem, path_params: Mapping[str, str]) -
     if isinstance(error, NotFound) and error.kind in _NOT_FOUND:
         names = dict.fromkeys(("instance_id", "plan_name", "task_id"), error.name)
         return _NOT_FOUND[error.kind].format(**{**names, **path_params})
+    if isinstance(error, NotInCharge):
+        return f"{_DETAILS[problem.kind]}: {error}"
     return _DETAILS.get(problem.kind, problem.message)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from orchestrator.blueprint import Blueprint
-from orchestrator.errors import Conflict, Invalid, NotFound
+from orchestrator.errors import Conflict, Invalid, NotFound, NotInCharge
 from orchestrator.job_views import HistoryEvent, JobView
 from orchestrator.webhook import DEAD, DELIVERED, PENDING, Delivery
 from serve_app.problems import Kind, NotThatWorker, Problem, QuotaExhausted, Unauthenticated
@@ -178,6 +178,8 @@ def problem(found: Problem, error: Exception) -> str:
             return f"Forbidden: {error}"
         case QuotaExhausted():
             return "Quota exceeded or not configured"
+        case NotInCharge():
+            return f"{ERRORS[found.kind]}: {error}"
         case _:
             return ERRORS[found.kind]
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-from orchestrator.errors import Invalid, NotFound
+from orchestrator.errors import Invalid, NotFound, NotInCharge
 from orchestrator.pipeline_views import (
     Claimed,
     JobResult,
@@ -138,6 +138,8 @@ def error(refused: Exception, problem: Problem) -> str:
             return f"Stub '{refused.name}' not found"
         case NotFound():
             return f"{refused.kind.capitalize()} {refused.name} not found"
+        case NotInCharge():
+            return f"{ERRORS[problem.kind]}: {refused}"
     return ERRORS.get(problem.kind, problem.message)
 
 

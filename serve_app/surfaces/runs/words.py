@@ -16,7 +16,15 @@ from typing import Any
 
 import msgspec
 
-from orchestrator.errors import AlreadyEnded, Conflict, HistoryGone, Invalid, KubernetesUnavailable, NotFound
+from orchestrator.errors import (
+    AlreadyEnded,
+    Conflict,
+    HistoryGone,
+    Invalid,
+    KubernetesUnavailable,
+    NotFound,
+    NotInCharge,
+)
 from orchestrator.views import CheckpointView, Frame, LiveRunView
 from serve_app import sse
 from serve_app.problems import Kind, Problem
@@ -118,6 +126,8 @@ def problem(found: Problem, error: Exception) -> Json:
             return {"error": "idempotency key reused"}
         case HistoryGone():
             return {"error": ERRORS[found.kind], "details": ["/lastEventId later checkpoints are no longer kept"]}
+        case NotInCharge():
+            return {"error": ERRORS[found.kind], "details": [str(error)]}
         case KubernetesUnavailable():
             return {"error": "k8s unavailable"}
         case _:
