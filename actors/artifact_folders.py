@@ -147,7 +147,11 @@ class StoreFolders:
         """As Place; stores tell no age of folders, so that all are looked at."""
         with self._reached() as (files, root):
             files.invalidate_cache()
-            names = (str(path).rstrip("/").rpartition("/")[2] for path in files.ls(root, detail=False))
+            try:
+                found = files.ls(root, detail=False)
+            except FileNotFoundError:  # nothing was ever put there
+                return []
+            names = (str(path).rstrip("/").rpartition("/")[2] for path in found)
             return heapq.nsmallest(limit, (name for name in names if name > after and reclaim.names_a_run(name)))
 
     def clear(self, held: Mapping[str, frozenset[str]], before: float, *, dry_run: bool) -> dict[str, Tally]:

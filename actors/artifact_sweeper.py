@@ -56,23 +56,27 @@ _log = logging.getLogger(__name__)
 Places = Callable[[], Sequence[Place]]
 
 
-def places_of(settings: Settings) -> list[Place]:
-    """Those that this process sees: its node's folders, and the store."""
+def folders_of(settings: Settings) -> list[Path]:
+    """Where this node has artifacts: of tasks, of other nodes, and files of jobs."""
     root = root_of(settings)
-    folders = dict.fromkeys((root, root.with_name(root.name + FETCHED), settings.path("artifacts")))
+    return list(dict.fromkeys((root, root.with_name(root.name + FETCHED), settings.path("artifacts"))))
+
+
+def places_of(settings: Settings) -> list[Place]:
+    """What this process sees: its node's folders, and the store."""
     store = [StoreFolders(settings.artifacts_url)] if settings.artifacts_url else []
-    return [*(Folder(Path(folder)) for folder in folders), *store]
+    return [*map(Folder, folders_of(settings)), *store]
 
 
 class ArtifactSweeper:
     """Sweeps when asked, and by itself unless everything is kept for ever. `start` returns at once."""
 
-    def __init__(self, journal: Journal, clock: Clock, settings: Settings, places: Places | None = None) -> None:
+    def __init__(self, journal: Journal, clock: Clock, settings: Settings, places: Places) -> None:
         self._journal = journal
         self._clock = clock
         self._settings = settings
         self._kept = timedelta(days=settings.artifacts_retention_days)
-        self._places = places or (lambda: places_of(settings))
+        self._places = places
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
 

@@ -20,6 +20,7 @@ from ray.exceptions import RayError
 
 from actors import embedded, placement, process
 from actors.archiver import Archiver
+from actors.artifact_nodes import places_of_cluster
 from actors.artifact_sweeper import ArtifactSweeper
 from actors.attempt_log import RedisLogSink
 from actors.batched import Batched
@@ -159,7 +160,7 @@ class SupervisorProcess(Supervisor):
             self._tracer.start()
         self._archiver = Archiver(journal, Clock(), made)
         self._archiver.start()
-        self._artifact_sweeper = ArtifactSweeper(journal, Clock(), made)
+        self._artifact_sweeper = ArtifactSweeper(journal, Clock(), made, partial(places_of_cluster, made))
         self._artifact_sweeper.start()
 
     async def whose(self) -> str:

@@ -65,8 +65,18 @@ from orchestrator.views import (
     Wider,
     WorkerView,
 )
-from serve_app import archive_figures, call_cycles, figures, limit_figures, map_instances, pool_figures, rendering
+from serve_app import (
+    archive_figures,
+    artifact_figures,
+    call_cycles,
+    figures,
+    limit_figures,
+    map_instances,
+    pool_figures,
+    rendering,
+)
 from serve_app.archived_runs import ArchivedRuns
+from serve_app.artifact_book import ArtifactBook
 from serve_app.asking import KEY_REUSED, ask, shown
 from serve_app.bundles import Bundles
 from serve_app.cache_book import CacheBook
@@ -132,6 +142,8 @@ class Gateway:
         self.planes = planes or PlaneBook(control)
         #: runs that left the journal
         self.archive = ArchivedRuns(journal, self._book, store, clock, control, settings.archive_url)
+        #: large values of runs
+        self.artifacts = ArtifactBook(journal, clock, control)
         #: code that DAGs are deployed in
         self.bundles = Bundles(journal, self.define_dag, clock, settings)
         self._triggers = Triggers(journal, self._book, creations, clock, windows_max, self.archive)
@@ -594,7 +606,8 @@ class Gateway:
             self.limit_book.usage(),
             _or_none(self.pool_book.pools()),
         )
-        swept, kept = await asyncio.gather(self.archive.sweeps(), self.bundles.families())
+        swept, values = await asyncio.gather(self.archive.sweeps(), self.artifacts.sweeps())
+        kept = await self.bundles.families()
         counters = await self._journal.metrics()
         now_ms = _epoch_ms(self._clock.now())
 
@@ -603,6 +616,7 @@ class Gateway:
             yield from limit_figures.families(usage, load)
             yield from pool_figures.families(counters, pools or ())
             yield from archive_figures.families(counters, swept, now_ms)
+            yield from artifact_figures.families(counters, values)
             yield from kept
 
         return families()
