@@ -18,8 +18,9 @@ from orchestrator.control import LimitUsage
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.pools import PoolSpec
 from orchestrator.ports import Ballot
+from orchestrator.reclaim import ArtifactSweep, Tally
 from orchestrator.views import PoolView, Trigger, WorkerView
-from serve_app import archive_figures, bundles, figures, limit_figures, pool_figures
+from serve_app import archive_figures, artifact_figures, bundles, figures, limit_figures, pool_figures
 from serve_app.health import exposition
 from serve_app.ports import Observation
 from tests.invariants import check_versions
@@ -34,6 +35,7 @@ POOLS = [PoolView("gpu", PoolSpec(max=4), wanted=2, workers=2, busy=1)]
 USAGE = [LimitUsage("l/t/warehouse", 1, 2), LimitUsage("d/t/etl", 1, 0)]
 REQUESTS = [Observation("POST", "/api/v1/dags/{dag_id}/trigger", 202, 0.004)]
 SWEEPS = [Sweep(id="automatic", before_ms=0, to="", state="done", updated_ms=45_000)]
+ARTIFACT_SWEEPS = [ArtifactSweep(id="automatic", before_ms=0, state="done", there=Tally(2, 2_000_000))]
 #: counted by what does not happen here
 ELSEWHERE = {
     "pool_scale_events_total|gpu|up": 1,
@@ -97,8 +99,9 @@ def scrape(counters: dict[str, int]) -> str:
     families = figures.families(counters | ELSEWHERE | requests, LOAD, OUTSIDE, WORKERS)
     limits = limit_figures.families(USAGE, LOAD)
     archived = archive_figures.families(counters | ELSEWHERE, SWEEPS, 60_000)
+    values = artifact_figures.families(counters | ELSEWHERE, ARTIFACT_SWEEPS)
     pools = pool_figures.families(counters | ELSEWHERE, POOLS)
-    return exposition([*families, *limits, *archived, *pools, *bundles.gauges([4096])]).decode()
+    return exposition([*families, *limits, *archived, *values, *pools, *bundles.gauges([4096])]).decode()
 
 
 async def _course(world: World) -> str:
