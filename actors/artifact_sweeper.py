@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 #: two batches
 FIRST_S = 300.0
 SWEEP_S = 3600.0
-AGAIN_S = 30.0
+AGAIN_S = 60.0
 BREATH_S = 0.05
 #: folders, and histories, in one step
 BATCH = 100
@@ -99,9 +99,10 @@ class ArtifactSweeper:
             self._wake.clear()
             now = asyncio.get_running_loop().time()
             automatic = bool(self._kept) and now >= due
-            if automatic:
+            done = await self._look(automatic)
+            if automatic and done:
                 due = now + SWEEP_S
-            pause_s = AGAIN_S if not await self._look(automatic) else due - now if self._kept else None
+            pause_s = AGAIN_S if not done else due - now if self._kept else None
             try:
                 async with asyncio.timeout(pause_s):
                     await self._wake.wait()
@@ -123,12 +124,15 @@ class ArtifactSweeper:
         return True
 
     async def wanted(self) -> ArtifactSweep | None:
-        """The first sweep that has not ended, if there is one. Raises JournalUnavailable."""
+        """The first sweep that somebody asked for and that has not ended. Raises JournalUnavailable.
+
+        One that nobody asked for is made anew instead, as settings are now.
+        """
         found = reclaim.sweeps(await self._journal.records(RECORDS))
         over = [sweep.id for sweep in found if not sweep.open]
         if len(over) > reclaim.TOLD:
             await self._journal.put_records(RECORDS, dict.fromkeys(over[: -reclaim.TOLD]))
-        return next((sweep for sweep in found if sweep.open), None)
+        return next((sweep for sweep in found if sweep.open and sweep.id != reclaim.AUTOMATIC), None)
 
     def _automatic(self) -> ArtifactSweep:
         now = self._clock.now()

@@ -153,7 +153,7 @@ def operations() -> dict[str, Json]:
 
 def components() -> Json:
     """Schemas and the security scheme that the operations refer to."""
-    modules = (m, s, w, a, b, o, pl)
+    modules = (m, s, w, a, v, b, o, pl)
     every = dict.fromkeys(each for module in modules for each in vars(module).values() if _is_model(each))
     template = "#/components/schemas/{model}"
     _, definitions = models_json_schema([(each, "validation") for each in every], ref_template=template)

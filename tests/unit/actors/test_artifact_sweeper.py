@@ -310,6 +310,44 @@ def test_a_sweep_is_put_off_while_the_journal_is_away_and_failed_when_it_cannot_
     play(course)
 
 
+def test_a_sweep_of_its_own_that_was_cut_off_is_not_taken_up_when_everything_is_to_be_kept_now() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        await ended(world, await started(gateway))
+        cut_off = wanted(world, id=reclaim.AUTOMATIC, state="running")
+        await world.journal.put_records(RECORDS, {cut_off.id: reclaim.encode_sweep(cut_off)})
+        serving = sweeper(world, artifacts_retention_days=0.0)
+        serving.start()
+        await asyncio.sleep(2 * artifact_sweeper.SWEEP_S)
+        assert len(files(world)) == 2
+        serving.stop()
+
+    play(course)
+
+
+def test_a_sweep_of_its_own_that_was_put_off_is_tried_again_soon() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        await ended(world, await started(gateway))
+        away = [True]
+
+        def places() -> list[Place]:
+            if away:
+                raise Unavailable("the store is away")
+            return places_of(world.settings)
+
+        serving = sweeper(world, places)
+        serving.start()
+        await asyncio.sleep(artifact_sweeper.FIRST_S + 10.0)
+        away.clear()
+        await asyncio.sleep(artifact_sweeper.AGAIN_S)
+        assert files(world) == []
+        assert world.journal.counters["artifact_sweeps_put_off"] == 1
+        serving.stop()
+
+    play(course)
+
+
 def test_those_that_ended_long_ago_are_told_no_more() -> None:
     async def course(world: World) -> None:
         over = {
