@@ -104,6 +104,11 @@ class ArchiveStore:
         """Version at which each of these left last; unknown ones are left out."""
         return dict(self._select("SELECT run_id, version FROM runs WHERE run_id IN ({})", run_ids))
 
+    def rows(self, run_ids: Sequence[str]) -> dict[str, RunRow]:
+        """These runs as they were when they left; unknown ones are left out."""
+        found = self._select("SELECT run_id, row FROM runs WHERE run_id IN ({})", run_ids)
+        return {run_id: _row(row) for run_id, row in found}
+
     def read(self, run_ids: Sequence[str]) -> dict[str, Shelved]:
         """These runs, unknown ones left out."""
         query = (

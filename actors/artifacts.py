@@ -24,6 +24,8 @@ Two designs were open for large values (architecture, D7):
     Measured: 0.5 s into memory, 0.9 s onto the disk with its sync, the first 4.9 s; mapped in 0.3 ms.
 
 (b), then: simpler, survives more, and as fast where it counts. Ray carries bytes between nodes, which it does well.
+
+Whose they are, and when they go: `orchestrator/reclaim.py`.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,8 @@ INSTANCE_INLINE_MAX = 4 * 1024
 LISTS_KEPT = 2
 #: a value that others put out of the cache of the node before it is mapped is fetched again so often
 _FETCHES_MAX = 3
+#: times that a folder is made anew
+_AGAIN = 3
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 
 _encode = msgspec.json.Encoder().encode
@@ -223,8 +228,7 @@ def inside(root: Path, name: str) -> Path:
 
 def write_aside(path: Path, value: object, *, sync: bool, limit_bytes: float = math.inf) -> int:
     """The file of that path holds the value, whole or not at all; its size in bytes. Raises as `value_file.write`."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, aside = tempfile.mkstemp(prefix=".", dir=path.parent)
+    handle, aside = _aside_in(path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             size_bytes = value_file.write(file, value, limit_bytes)
@@ -235,6 +239,15 @@ def write_aside(path: Path, value: object, *, sync: bool, limit_bytes: float = m
         os.unlink(aside)
         raise
     return size_bytes
+
+
+def _aside_in(folder: Path) -> tuple[int, str]:
+    """A new file in it; it is made, again should a sweep remove it while it is empty (`artifact_folders.py`)."""
+    for _ in range(_AGAIN):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with suppress(FileNotFoundError):
+            return tempfile.mkstemp(prefix=".", dir=folder)
+    return tempfile.mkstemp(prefix=".", dir=folder)
 
 
 def inline_json(value: object) -> bytes | None:

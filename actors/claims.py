@@ -168,7 +168,9 @@ class Claimant:
         demand = tuple((need, tuple(self._work.demand(need).items())) for need in self._pending)
         told = (tuple(self._begun), tuple(self._released), tuple(self._lost))
         near = self._work.near(self._pending)
-        return Claims(self._actor, self._epoch, self._number, demand, False, *told, scheduler=self._scheduler, near=near)
+        return Claims(
+            self._actor, self._epoch, self._number, demand, False, *told, scheduler=self._scheduler, near=near
+        )
 
     def _all(self) -> Claims:
         self._number += 1

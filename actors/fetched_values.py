@@ -17,10 +17,10 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedWriter
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from actors.filesystems import filesystem
 from orchestrator.errors import Unavailable
@@ -28,6 +28,8 @@ from orchestrator.messages import Value
 
 #: bytes of one piece on its way from node to node
 CHUNK_BYTES = 16 * 1024 * 1024
+#: times that a folder is made anew
+_AGAIN = 3
 
 
 class Nodes(Protocol):
@@ -90,14 +92,13 @@ class FetchedValues:
         """
         name = value.artifact or ""
         path = self._path(name)
-        if _touched(path):
+        if touched(path):
             return path, 0
         if self._store is None and (self._nodes is None or not elsewhere):
             raise FileNotFoundError(name)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _lock_of(path).open("w") as lock:
+        with _opened(_lock_of(path)) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if _touched(path):
+            if touched(path):
                 return path, 0
             size_bytes = self._fetch(value, path, elsewhere)
         self._evict(keep=path)
@@ -180,12 +181,23 @@ def _lock_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.lock")
 
 
-def _touched(path: Path) -> bool:
-    """Is it there? Then it was used now."""
+def _opened(lock: Path) -> TextIO:
+    """Its folder is made, again should a sweep remove it while it is empty."""
+    for _ in range(_AGAIN):
+        lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with suppress(FileNotFoundError):
+            return lock.open("w")
+    return lock.open("w")
+
+
+def touched(path: Path) -> bool:
+    """Is it there? Then it was used now, which sweeps see (`artifact_folders.py`)."""
     try:
         os.utime(path)
     except FileNotFoundError:
         return False
+    except PermissionError:  # somebody else wrote it
+        return path.is_file()
     return True
 
 

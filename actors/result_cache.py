@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.clock import Clock
+from actors.fetched_values import touched
 from actors.hosted import Begun, HostedRun, instant
 from actors.run_counts import label_of
 from orchestrator import aside, caching, codec
@@ -177,7 +178,7 @@ class ResultCache:
         if caching.key_of(run, position) != found.wanted.key:
             return None  # what it is called with has changed meanwhile
         artifact = kept.value.artifact
-        there = artifact is None or self._in_store or Path(self._artifacts, artifact).is_file()
+        there = artifact is None or self._in_store or touched(Path(self._artifacts, artifact))
         return kept if there else None
 
     # ── when it has run ──

@@ -55,6 +55,8 @@ class Settings:
     artifacts_url: str = _setting("", "ORCHESTRATOR_ARTIFACTS_URL")
     #: what a node has of values that it can have again
     artifacts_cache_bytes: int = _setting(10 * 1024**3, "ORCHESTRATOR_ARTIFACTS_CACHE_BYTES")
+    #: they go so long after the end of their run; 0 = for ever
+    artifacts_retention_days: float = _setting(180.0, "ORCHESTRATOR_ARTIFACTS_RETENTION_DAYS")
     #: values in the memory of one node; 0 = half of what /dev/shm holds
     memory_values_bytes: int = _setting(0, "ORCHESTRATOR_MEMORY_VALUES_BYTES")
     #: where Ray's GCS of a cluster of our own keeps what it knows (`serve_app/gcs_keeper.py`)

@@ -20,6 +20,8 @@ from ray.exceptions import RayError
 
 from actors import embedded, placement, process
 from actors.archiver import Archiver
+from actors.artifact_nodes import places_of_cluster
+from actors.artifact_sweeper import ArtifactSweeper
 from actors.attempt_log import RedisLogSink
 from actors.batched import Batched
 from actors.bundle_keeper import BundleKeeper
@@ -158,15 +160,18 @@ class SupervisorProcess(Supervisor):
             self._tracer.start()
         self._archiver = Archiver(journal, Clock(), made)
         self._archiver.start()
+        self._artifact_sweeper = ArtifactSweeper(journal, Clock(), made, partial(places_of_cluster, made))
+        self._artifact_sweeper.start()
 
     async def whose(self) -> str:
         """Fingerprint of the settings that say whose actors these are."""
         return self._settings.fingerprint
 
     async def wake_archiver(self, _blob: bytes) -> None:
-        """Somebody wants runs to leave for the archive."""
+        """Somebody wants runs to leave for the archive, or artifacts to go."""
         self.check_in_charge()
         self._archiver.wake()
+        self._artifact_sweeper.wake()
 
     async def take_over(self, _blob: bytes) -> None:
         """Whoever is in charge is asked to hand over to this control plane."""

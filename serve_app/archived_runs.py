@@ -13,7 +13,6 @@ those of runs that go on.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
@@ -36,7 +35,7 @@ from serve_app.asking import KEY_REUSED
 from serve_app.cursors import run_of
 from serve_app.dag_book import DagBook
 from serve_app.run_stream import Left
-from serve_app.steps import epoch_ms
+from serve_app.steps import epoch_ms, id_of
 
 T = TypeVar("T")
 
@@ -229,7 +228,7 @@ class ArchivedRuns:
         now = self._clock.now()
         to = self._url if to is None else to
         await asyncio.to_thread(shelf_at, to, self._store.folder)
-        sweep_id = _id_of(idem) if idem else self._clock.new_run_id()
+        sweep_id = id_of(idem) if idem else self._clock.new_run_id()
         known = await self._journal.record(RECORDS, sweep_id)
         fingerprint = idem.fingerprint if idem else ""
         if known is not None:
@@ -253,11 +252,6 @@ class ArchivedRuns:
     async def _ask(self, read: Callable[[], T], nothing: T) -> T:
         """What the store says; without a thread where nothing ever left."""
         return nothing if self._store.empty else await asyncio.to_thread(read)
-
-
-def _id_of(idem: Idempotency) -> str:
-    """The same for the same key."""
-    return hashlib.sha256(idem.key.encode()).hexdigest()[:16]
 
 
 async def _frames(run: Shelved, after: int) -> AsyncIterator[Sequence[Frame]]:

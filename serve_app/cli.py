@@ -21,6 +21,7 @@ from orchestrator.errors import Conflict, Invalid, OrchestratorError
 from serve_app import (
     agent_commands,
     archive_commands,
+    artifact_commands,
     backup_commands,
     bundle_commands,
     commands,
@@ -46,6 +47,7 @@ app.add_typer(plane_commands.planes)
 app.add_typer(backup_commands.backups)
 for _group, _name in (
     (commands.dags, "dags"),
+    (artifact_commands.artifacts, "artifacts"),
     (bundle_commands.bundles, "bundles"),
     (commands.runs, "runs"),
     (waiting_commands.approvals, "approvals"),

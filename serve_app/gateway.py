@@ -67,6 +67,7 @@ from orchestrator.views import (
 )
 from serve_app import (
     archive_figures,
+    artifact_figures,
     call_cycles,
     figures,
     limit_figures,
@@ -76,6 +77,7 @@ from serve_app import (
     rendering,
 )
 from serve_app.archived_runs import ArchivedRuns
+from serve_app.artifact_book import ArtifactBook
 from serve_app.asking import KEY_REUSED, ask, shown
 from serve_app.bundles import Bundles
 from serve_app.cache_book import CacheBook
@@ -141,6 +143,8 @@ class Gateway:
         self.planes = planes or PlaneBook(control)
         #: runs that left the journal
         self.archive = ArchivedRuns(journal, self._book, store, clock, control, settings.archive_url)
+        #: large values of runs
+        self.artifacts = ArtifactBook(journal, clock, control)
         #: code that DAGs are deployed in
         self.bundles = Bundles(journal, self.define_dag, clock, settings)
         self._triggers = Triggers(journal, self._book, creations, clock, windows_max, self.archive)
@@ -604,7 +608,8 @@ class Gateway:
             _or_none(self.pool_book.pools()),
             _or_none(self.planes.view()),
         )
-        swept, kept = await asyncio.gather(self.archive.sweeps(), self.bundles.families())
+        swept, values = await asyncio.gather(self.archive.sweeps(), self.artifacts.sweeps())
+        kept = await self.bundles.families()
         counters = await self._journal.metrics()
         now_ms = _epoch_ms(self._clock.now())
 
@@ -614,6 +619,7 @@ class Gateway:
             yield from pool_figures.families(counters, pools or ())
             yield from archive_figures.families(counters, swept, now_ms)
             yield from plane_figures.families(plane)
+            yield from artifact_figures.families(counters, values)
             yield from kept
 
         return families()

@@ -22,6 +22,7 @@ from orchestrator.limits import Limit
 from orchestrator.planes import PlaneView
 from orchestrator.pools import PoolSpec
 from orchestrator.ports import Ballot
+from orchestrator.reclaim import ArtifactSweep
 from orchestrator.views import (
     Acknowledged,
     ApprovalView,
@@ -173,6 +174,16 @@ class Archive(Protocol):
         """Those that go on, and those that ended last; the latest first."""
 
 
+class Artifacts(Protocol):
+    """Large values of runs: the operator's to remove."""
+
+    async def sweep(self, older_than: timedelta, dry_run: bool, idem: Idempotency | None) -> ArtifactSweep:
+        """Those of runs that ended longer ago go, durably wanted; asked again under the same key, how far that is."""
+
+    async def sweeps(self) -> list[ArtifactSweep]:
+        """Those that go on, and those that ended last; the latest first."""
+
+
 class Bundles(Protocol):
     """Code that DAGs are deployed in. To a tenant exists what it sent."""
 
@@ -219,6 +230,10 @@ class Gateway(Protocol):
     @property
     def archive(self) -> Archive:
         """Runs that left the journal."""
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """Large values of runs."""
 
     @property
     def bundles(self) -> Bundles:

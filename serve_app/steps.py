@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -27,6 +28,11 @@ def existing_runs(rows: Mapping[str, RunRow]) -> dict[str, tuple[str, str]]:
 def stored(idem: Idempotency | None, note: bytes) -> StoredReply | None:
     """The record to be kept under the caller's key, if it sent one."""
     return None if idem is None else StoredReply(idem.key, idem.fingerprint, note)
+
+
+def id_of(idem: Idempotency) -> str:
+    """The same for the same key."""
+    return hashlib.sha256(idem.key.encode()).hexdigest()[:16]
 
 
 def deadline_ms(definition: Definition, now: datetime) -> int | None:

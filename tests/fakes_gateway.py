@@ -49,6 +49,7 @@ from orchestrator.views import (
 from serve_app import map_instances
 from serve_app.ports import Expect, Observation
 from tests.fakes_archive import FakeArchive
+from tests.fakes_artifacts import FakeArtifacts
 from tests.fakes_bundles import FakeBundles
 from tests.fakes_limits import FakeLimits
 from tests.fakes_planes import FakePlanes
@@ -133,6 +134,8 @@ class FakeGateway:
         self._waiting = FakeWaiting(self)
         #: code that DAGs are deployed in
         self.bundles = FakeBundles(self._check, self.define_dag, EPOCH)
+        #: large values of runs
+        self.artifacts = FakeArtifacts(self._check)
         self._planes = FakePlanes(self._check)
         self._starters = FakeStarters(self._check, self._trigger, self._once, self._definitions, EPOCH)
 

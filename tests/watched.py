@@ -19,8 +19,9 @@ from orchestrator.definition import Definition, TaskSpec
 from orchestrator.planes import PlaneView
 from orchestrator.pools import PoolSpec
 from orchestrator.ports import Ballot
+from orchestrator.reclaim import ArtifactSweep, Tally
 from orchestrator.views import PoolView, Trigger, WorkerView
-from serve_app import archive_figures, bundles, figures, limit_figures, plane_figures, pool_figures
+from serve_app import archive_figures, artifact_figures, bundles, figures, limit_figures, plane_figures, pool_figures
 from serve_app.health import exposition
 from serve_app.ports import Observation
 from tests.invariants import check_versions
@@ -36,6 +37,7 @@ PLANE = PlaneView("here", in_charge=True, age_s=1.5)
 USAGE = [LimitUsage("l/t/warehouse", 1, 2), LimitUsage("d/t/etl", 1, 0)]
 REQUESTS = [Observation("POST", "/api/v1/dags/{dag_id}/trigger", 202, 0.004)]
 SWEEPS = [Sweep(id="automatic", before_ms=0, to="", state="done", updated_ms=45_000)]
+ARTIFACT_SWEEPS = [ArtifactSweep(id="automatic", before_ms=0, state="done", there=Tally(2, 2_000_000))]
 #: counted by what does not happen here
 ELSEWHERE = {
     "pool_scale_events_total|gpu|up": 1,
@@ -99,9 +101,11 @@ def scrape(counters: dict[str, int]) -> str:
     families = figures.families(counters | ELSEWHERE | requests, LOAD, OUTSIDE, WORKERS)
     limits = limit_figures.families(USAGE, LOAD)
     archived = archive_figures.families(counters | ELSEWHERE, SWEEPS, 60_000)
+    values = artifact_figures.families(counters | ELSEWHERE, ARTIFACT_SWEEPS)
     pools = pool_figures.families(counters | ELSEWHERE, POOLS)
     planes = plane_figures.families(PLANE)
-    return exposition([*families, *limits, *archived, *pools, *planes, *bundles.gauges([4096])]).decode()
+    found = [*families, *limits, *archived, *values, *pools, *planes, *bundles.gauges([4096])]
+    return exposition(found).decode()
 
 
 async def _course(world: World) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import httpx
 
+from orchestrator.client import artifacts as artifact_scripts
 from orchestrator.client import dags, instances, jobs, pipelines, runs, script
 from orchestrator.client import pools as pool_scripts
 from orchestrator.client.clock import Clock
@@ -127,6 +128,8 @@ class Dags(_Bound):
     delete_pool = _blocking(pool_scripts.delete_pool)
     sweep_archive = _blocking(dags.sweep_archive)
     sweeps = _blocking(dags.list_sweeps)
+    sweep_artifacts = _blocking(artifact_scripts.sweep_artifacts)
+    artifact_sweeps = _blocking(artifact_scripts.list_artifact_sweeps)
     put_bundle = _blocking(dags.put_bundle)
     deploy_bundle = _blocking(dags.deploy_bundle)
     deploy_folder = _blocking(dags.deploy_folder)
@@ -185,6 +188,8 @@ class AsyncDags(_AsyncBound):
     delete_pool = _awaited(pool_scripts.delete_pool)
     sweep_archive = _awaited(dags.sweep_archive)
     sweeps = _awaited(dags.list_sweeps)
+    sweep_artifacts = _awaited(artifact_scripts.sweep_artifacts)
+    artifact_sweeps = _awaited(artifact_scripts.list_artifact_sweeps)
     put_bundle = _awaited(dags.put_bundle)
     deploy_bundle = _awaited(dags.deploy_bundle)
     deploy_folder = _awaited(dags.deploy_folder)

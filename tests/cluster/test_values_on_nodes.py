@@ -6,7 +6,10 @@ Then a node is killed with the values that only it has, and they are computed ag
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +23,7 @@ from actors.journal import Journal
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.client import Client
+from orchestrator.ids import run_id as new_run_id
 from tests import live
 from tests.cluster.load import until
 from tests.cluster.nodes import CONTROL, Cluster, Shape, ray_cluster
@@ -191,6 +195,29 @@ def test_the_process_of_a_bundle_reads_values_of_both_nodes(
     assert fetched_bytes(server, dag_id) == made.size_bytes, "once, for both processes of the node"
     [maker] = [name for name, node in cluster.nodes.items() if node.node_id == made.node]
     assert (folders[maker] / str(made.artifact)).exists() == (durability == "stored")
+
+
+def test_a_sweep_clears_what_each_node_has_of_its_own(server: Server, folders: dict[str, Path]) -> None:
+    """Of runs that nobody knows, to which it is long ago."""
+    _, run_id = run(server, "young", code("make", "make", megabytes=1), code("look", "look", takes="make"))
+    unknown = [
+        folder / new_run_id(0, 0, number) / "a.1"
+        for number, root in enumerate(folders.values())
+        for folder in (root, root.with_name("values-fetched"))
+    ]
+    for path in unknown:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"x" * 1000)
+        for each in (path, path.parent):
+            os.utime(each, (time.time() - 7200,) * 2)
+    asked = server.cli("artifacts", "sweep", "--older-than", "1h", "--json")
+    assert asked.returncode == 0, asked.stderr
+    sweep = json.loads(asked.stdout)
+    assert (sweep["state"], sweep["runs"], sweep["files"], sweep["size_bytes"]) == ("done", 2, 4, 4000)
+    assert sweep["there_bytes"] > 2**20
+    assert not any(path.parent.exists() for path in unknown)
+    assert ends(server, run_id)["make"].value is not None
+    assert any((root / run_id / "make.1").exists() for root in folders.values())
 
 
 @pytest.mark.parametrize("durability", ["memory", "stored"])

@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 from orchestrator import bundle, published, spec
 from serve_app.problems import STATUS, Kind
 from serve_app.surfaces.dags import archive_models as a
+from serve_app.surfaces.dags import artifact_models as v
 from serve_app.surfaces.dags import bundle_models as b
 from serve_app.surfaces.dags import models as m
 from serve_app.surfaces.dags import paging, parse, words
@@ -20,8 +21,8 @@ from serve_app.surfaces.dags import waiting_models as w
 
 Json = dict[str, Any]
 
-_ANSWERS = m.ANSWERS | w.ANSWERS | s.ANSWERS | a.ANSWERS | b.ANSWERS | o.ANSWERS | pl.ANSWERS
-_BODIES = m.BODIES | w.BODIES | s.BODIES | a.BODIES | o.BODIES
+_ANSWERS = m.ANSWERS | w.ANSWERS | s.ANSWERS | a.ANSWERS | v.ANSWERS | b.ANSWERS | o.ANSWERS | pl.ANSWERS
+_BODIES = m.BODIES | w.BODIES | s.BODIES | a.BODIES | v.BODIES | o.BODIES
 
 _PROBLEM_EXAMPLES = {
     Kind.INVALID: "to is before from",
@@ -139,6 +140,8 @@ def operations() -> dict[str, Json]:
         "delete_pool": _get((_pool(),), o.DagsPoolDeleted, Kind.NOT_FOUND),
         "sweep_archive": _post((), a.DagsSweep, a.DagsSweepView, problems=_OF_COMMANDS),
         "list_sweeps": _get((), a.DagsSweepList, Kind.NOT_FOUND),
+        "sweep_artifacts": _post((), v.DagsArtifactSweep, v.DagsArtifactSweepView, problems=_OF_READS),
+        "list_artifact_sweeps": _get((), v.DagsArtifactSweepList, Kind.NOT_FOUND),
         "put_bundle": _upload(),
         "deploy_bundle": _command((_bundle(),), b.DagsBundleDeployed),
         "prune_bundles": _get((_older_than(),), b.DagsBundlesPruned, Kind.INVALID),
@@ -151,7 +154,7 @@ def operations() -> dict[str, Json]:
 
 def components() -> Json:
     """Schemas and the security scheme that the operations refer to."""
-    modules = (m, s, w, a, b, o, pl)
+    modules = (m, s, w, a, v, b, o, pl)
     every = dict.fromkeys(each for module in modules for each in vars(module).values() if _is_model(each))
     template = "#/components/schemas/{model}"
     _, definitions = models_json_schema([(each, "validation") for each in every], ref_template=template)

@@ -28,6 +28,7 @@ from serve_app.requests import identity_of
 from serve_app.surfaces.dags import docs, words
 from serve_app.surfaces.dags.answers import JSON, require
 from serve_app.surfaces.dags.archive_handlers import ArchiveHandlers
+from serve_app.surfaces.dags.artifact_handlers import ArtifactHandlers
 from serve_app.surfaces.dags.bundle_handlers import BundleHandlers
 from serve_app.surfaces.dags.handlers import Handlers
 from serve_app.surfaces.dags.plane_handlers import PlaneHandlers
@@ -91,6 +92,8 @@ ENDPOINTS = (
     ("DELETE", "/pools/{name}", "admin", "delete_pool"),
     ("POST", "/archive", "admin", "sweep_archive"),
     ("GET", "/archive", "admin", "list_sweeps"),
+    ("POST", "/artifacts", "admin", "sweep_artifacts"),
+    ("GET", "/artifacts", "admin", "list_artifact_sweeps"),
     ("PUT", "/bundles/{bundle}", "admin", "put_bundle"),
     ("POST", "/bundles/{bundle}/deploy", "admin", "deploy_bundle"),
     ("DELETE", "/bundles/{bundle}", "admin", "delete_bundle"),
@@ -117,6 +120,7 @@ class DagsSurface:
             WaitingHandlers(gateway.waiting, options),
             StarterHandlers(gateway.starters, options),
             ArchiveHandlers(gateway.archive, options),
+            ArtifactHandlers(gateway.artifacts, options),
             BundleHandlers(gateway.bundles, options),
             PoolHandlers(gateway.pool_book, options),
             PlaneHandlers(gateway.planes, options),

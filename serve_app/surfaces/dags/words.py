@@ -26,6 +26,7 @@ from orchestrator.events import Counts
 from orchestrator.fires import Tick, Timetable
 from orchestrator.messages import Cause
 from orchestrator.planes import PlaneView
+from orchestrator.reclaim import ArtifactSweep
 from orchestrator.standing import vote_json, wait_json
 from orchestrator.views import (
     ApprovalView,
@@ -386,6 +387,25 @@ def sweep(view: Sweep) -> Json:
         "backfills": view.backfills,
         "size_bytes": view.size_bytes,
         "left": view.left,
+        "error": view.error or None,
+        "asked_at": _instant_of_ms(view.asked_ms),
+        "updated_at": _instant_of_ms(view.updated_ms) if view.updated_ms else None,
+    }
+
+
+def artifact_sweep(view: ArtifactSweep) -> Json:
+    """Artifacts on their way out."""
+    known = view.state == "done"
+    return {
+        "sweep_id": view.id,
+        "state": view.state,
+        "before": _instant_of_ms(view.before_ms),
+        "dry_run": view.dry_run,
+        "runs": view.runs,
+        "files": view.gone.files,
+        "size_bytes": view.gone.size_bytes,
+        "there_files": view.there.files if known else None,
+        "there_bytes": view.there.size_bytes if known else None,
         "error": view.error or None,
         "asked_at": _instant_of_ms(view.asked_ms),
         "updated_at": _instant_of_ms(view.updated_ms) if view.updated_ms else None,

@@ -379,6 +379,7 @@ async def test_a_failing_gateway_is_told_without_its_reasons(
         "/runs/run_9/cap": {"max_active_runs": 1},
         "/events": {"name": "order.paid", "id": "order-7"},
         "/archive": {"older_than_s": 0},
+        "/artifacts": {"older_than_s": 0},
         "/pools/go": {"max": 1},
     }
     gateway.broken = error

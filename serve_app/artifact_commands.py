@@ -1,0 +1,55 @@
+"""The commands on artifacts: what large values take, and letting go of those of runs that ended long ago."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from orchestrator.client import artifacts as scripts
+from orchestrator.client.artifacts import DagsArtifactSweepView
+from orchestrator.errors import Unavailable
+from serve_app import screen
+from serve_app.archive_commands import span_s
+from serve_app.session import Session, command, group
+
+artifacts = group("Artifacts: large values that tasks returned.")
+
+#: seconds between two looks at how far it is
+_LOOK_S = 1.0
+_COLUMNS = (
+    "sweep_id", "state", "before", "dry_run", "runs", "files", "size_bytes", "there_files", "there_bytes",
+)  # fmt: skip
+
+
+@command(artifacts, "list")
+def artifacts_list(session: Session) -> None:
+    """List sweeps, the latest first: what is under way, what went, and what was there then."""
+    with session.api() as api:
+        session.show_list(api.run(scripts.list_artifact_sweeps()), _COLUMNS)
+
+
+@command(artifacts, "sweep")
+def artifacts_sweep(
+    session: Session,
+    older_than: Annotated[str, typer.Option(metavar="SPAN", help="Of runs that ended longer ago: 30d, 12h, 1h.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would go.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return at once; the server goes on.")] = False,
+) -> None:
+    """Remove artifacts of runs that ended long ago. The server does so by itself, after 180 days unless set."""
+    older_than_s = span_s(older_than)
+    with session.api() as api:
+        sweep = api.run(scripts.sweep_artifacts(older_than_s, dry_run=dry_run))
+        while not no_wait and sweep["state"] in ("wanted", "running"):
+            time.sleep(_LOOK_S)
+            sweep = _now(sweep, api.run(scripts.list_artifact_sweeps()))
+            if not session.as_json:
+                screen.say(f"{sweep['runs']:,} runs, {sweep['files']:,} files, {sweep['size_bytes']:,} bytes")
+    session.show(sweep, _COLUMNS)
+    if sweep["state"] == "failed":
+        raise Unavailable(f"the sweep failed: {sweep['error']}")
+
+
+def _now(sweep: DagsArtifactSweepView, sweeps: list[DagsArtifactSweepView]) -> DagsArtifactSweepView:
+    return next((each for each in sweeps if each["sweep_id"] == sweep["sweep_id"]), sweep)
