@@ -30,7 +30,7 @@ demo: $(STAMP)
 	$(BIN)/python examples/demo.py
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(QUICK) -m 'not slow and not chaos and not ray' -n auto
+	$(BIN)/python -m pytest $(QUICK) -m 'not slow and not chaos and not ray' -n auto --dist worksteal
 	$(BIN)/python -m pytest $(QUICK) -m 'ray and not slow and not chaos' tests/conformance tests/integration
 
 test-chaos: $(STAMP)
