@@ -2,6 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# every process of a server, and every one of the tests, would compile the whole tree again
+unexport PYTHONDONTWRITEBYTECODE
+# of these all tests are slow, and finding them is so too
+QUICK := -p no:schemathesis --ignore=tests/conformance/test_openapi_fuzz.py
 
 .PHONY: help demo test test-chaos test-cluster test-sdk test-slow bench lint format
 
@@ -26,8 +30,8 @@ demo: $(STAMP)
 	$(BIN)/python examples/demo.py
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m 'not slow and not chaos and not ray' -n auto
-	$(BIN)/python -m pytest -m 'ray and not slow and not chaos'
+	$(BIN)/python -m pytest $(QUICK) -m 'not slow and not chaos and not ray' -n auto --dist worksteal
+	$(BIN)/python -m pytest $(QUICK) -m 'ray and not slow and not chaos' tests/conformance tests/integration
 
 test-chaos: $(STAMP)
 	$(BIN)/python -m pytest -m 'chaos and not slow'

@@ -148,3 +148,21 @@ from orchestrator.load import load
 print(hello.dag_id, *(task.id for task in hello.tasks))
 """)
     assert told.split() == ["hello", "double", "double_2", "double_3", "total"]
+
+
+def test_make_test_looks_wherever_a_test_starts_ray() -> None:
+    [live] = [line for line in (ROOT / "Makefile").read_text().splitlines() if "-m 'ray and not slow" in line]
+    folders = [ROOT / name for name in live.split() if name.startswith("tests/")]
+    texts = {path: path.read_text() for path in (ROOT / "tests").rglob("test_*.py") if path != Path(__file__)}
+    starting = [path for path, text in texts.items() if "pytest.mark.ray" in text]
+    assert len(starting) > 10
+    assert [
+        path for path in starting if path.parent not in folders and not re.search(r"mark\.(chaos|slow)", texts[path])
+    ] == []
+
+
+def test_make_test_passes_over_slow_tests_alone() -> None:
+    [ignored] = re.findall(r"--ignore=(\S+)", (ROOT / "Makefile").read_text())
+    tests = re.findall(r"((?:^@.*\n|^[ )].*\n)*)^(?:async )?def (test_\w+)", (ROOT / ignored).read_text(), re.M)
+    assert tests
+    assert [name for marks, name in tests if "@pytest.mark.slow" not in marks] == []

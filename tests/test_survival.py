@@ -38,7 +38,7 @@ def test_every_row_has_its_proof_in_the_same_order() -> None:
 def collected() -> set[str]:
     """Every test of the files that the table names, as pytest knows them."""
     files = sorted({name.partition("::")[0] for names in PROOFS.values() for name in names})
-    options = ["--collect-only", "-q", "-n0", "-p", "no:cacheprovider", "-o", "addopts="]
+    options = ["--collect-only", "-q", "-n0", "-p", "no:cacheprovider", "-p", "no:schemathesis", "-o", "addopts="]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *files], cwd=ROOT, capture_output=True, text=True, check=False
     )

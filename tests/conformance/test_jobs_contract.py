@@ -24,7 +24,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tests.jobs_api import CREATE, ENDED, Jobs, answered, refused, write_blueprints
+from tests.jobs_api import CREATE, ENDED, Jobs, answered, refused
 from tests.live import Server, serving
 
 pytestmark = pytest.mark.ray
@@ -36,12 +36,6 @@ UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9
 
 
 @pytest.fixture(scope="module")
-def flows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the blueprints of the examples."""
-    return write_blueprints(tmp_path_factory.mktemp("blueprints"))
-
-
-@pytest.fixture(scope="module")
 def server(flows: Path) -> Iterator[Server]:
     """A server that loads them."""
     environ = {
@@ -49,20 +43,6 @@ def server(flows: Path) -> Iterator[Server]:
         "JOB_RETRY_BACKOFF_SECONDS": "0",
         "CANCEL_GRACE_SECONDS": "1",
         "WEBHOOK_SECRET": SECRET,
-    }
-    with serving(environ=environ) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def hasty(flows: Path) -> Iterator[Server]:
-    """A server that takes a worker for lost after 2 s, gives a webhook up at once, and may be flushed."""
-    environ = {
-        "BLUEPRINTS_DIR": str(flows),
-        "WORKER_HEALTH_CHECK_INTERVAL_SECONDS": "1",
-        "ORCHESTRATOR_DEBUG": "1",
-        "WEBHOOK_MAX_ATTEMPTS": "1",
-        "CANCEL_GRACE_SECONDS": "1",
     }
     with serving(environ=environ) as running:
         yield running

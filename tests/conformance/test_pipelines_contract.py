@@ -11,14 +11,14 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.dags_api import at_once
-from tests.live import Server, serving
+from tests.live import Server
 from tests.pipelines_api import (
     DONE,
     FAILED,
@@ -38,6 +38,7 @@ pytestmark = pytest.mark.ray
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 CONFIG = {"timeout_seconds": 60, "max_retries": 0, "env_vars": {}}
+#: of the hasty server
 RUNNER_TIMEOUT_S = 2
 RACERS = 200
 
@@ -45,14 +46,6 @@ RACERS = 200
 @pytest.fixture(scope="module")
 def ci(live: Server) -> Ci:
     return Ci(live.url)
-
-
-@pytest.fixture(scope="module")
-def brisk() -> Iterator[Server]:
-    """A server with a runner of its own; others are lost after 2 s."""
-    settings = {"PIPELINES_RUNNER_TIMEOUT_S": str(RUNNER_TIMEOUT_S), "PIPELINES_INCLUSTER_RUNNERS": "1"}
-    with serving(environ=settings) as server:
-        yield server
 
 
 @pytest.fixture
@@ -370,8 +363,8 @@ def test_a_pipeline_goes_to_runners_that_have_its_modules(ci: Ci) -> None:
 # ---------------------------------------------------------------- 11: lost runners
 
 
-def test_a_job_of_a_silent_runner_is_queued_once_more_and_then_fails(brisk: Server) -> None:
-    ci = Ci(brisk.url)
+def test_a_job_of_a_silent_runner_is_queued_once_more_and_then_fails(hasty: Server) -> None:
+    ci = Ci(hasty.url)
     module, r1, r2 = fresh("module"), fresh("r1"), fresh("r2")
     job_id = ci.fresh_job(required_modules=[module])
     ci.register(r1, module)
@@ -388,8 +381,8 @@ def test_a_job_of_a_silent_runner_is_queued_once_more_and_then_fails(brisk: Serv
     assert failed["result"]["error_message"] == f"Runner {r2} lost"
 
 
-def test_a_lost_runner_may_still_complete_what_nobody_has_claimed_since(brisk: Server) -> None:
-    ci = Ci(brisk.url)
+def test_a_lost_runner_may_still_complete_what_nobody_has_claimed_since(hasty: Server) -> None:
+    ci = Ci(hasty.url)
     module = fresh("module")
     job_id = ci.fresh_job(required_modules=[module])
     ci.claimed(job_id, fresh("r"))
@@ -514,8 +507,8 @@ def test_jobs_are_listed_newest_first_by_status(ci: Ci) -> None:
 # ---------------------------------------------------------------- 16: the runner in the cluster
 
 
-def test_the_clusters_own_runner_executes_stages(brisk: Server) -> None:
-    ci = Ci(brisk.url)
+def test_the_clusters_own_runner_executes_stages(hasty: Server) -> None:
+    ci = Ci(hasty.url)
     began = time.monotonic()
     job = ci.launch(ci.create()["id"])
     ended = ci.ended(job["id"], 10)
@@ -538,8 +531,8 @@ return { name = "stages", inputs = { n = { type = "number", default = 2 } }, sta
 """
 
 
-def test_stages_share_output_and_an_error_in_one_fails_the_job(brisk: Server) -> None:
-    ci = Ci(brisk.url)
+def test_stages_share_output_and_an_error_in_one_fails_the_job(hasty: Server) -> None:
+    ci = Ci(hasty.url)
     pipeline_id = ci.create(STAGES, config={"env_vars": {"GREETING": "hello"}})["id"]
     done = ci.ended(ci.launch(pipeline_id)["id"])
     assert (done["status"], done["result"]["output"]) == ("Succeeded", {"n": "2", "twice": 4})
@@ -553,15 +546,15 @@ def test_stages_share_output_and_an_error_in_one_fails_the_job(brisk: Server) ->
     assert "seven" in failed["result"]["error_message"]
 
 
-def test_the_command_line_creates_launches_and_waits(brisk: Server) -> None:
-    (brisk.home / "ci.lua").write_text(SCRIPT)
-    created = brisk.cli("pipelines", "create", "ci.lua", "--json")
+def test_the_command_line_creates_launches_and_waits(hasty: Server) -> None:
+    (hasty.home / "ci.lua").write_text(SCRIPT)
+    created = hasty.cli("pipelines", "create", "ci.lua", "--json")
     assert created.returncode == 0, created.stderr
     pipeline_id = json.loads(created.stdout)["id"]
-    waited = brisk.cli("pipelines", "launch", pipeline_id, "--param", "message=hello", "--wait")
+    waited = hasty.cli("pipelines", "launch", pipeline_id, "--param", "message=hello", "--wait")
     assert (waited.returncode, "Succeeded" in waited.stdout) == (0, True), waited.stdout + waited.stderr
     assert [each.rpartition("  ")[2] for each in waited.stderr.splitlines()[1:]] == ["Starting stage: build", "hello"]
-    unknown = brisk.cli("pipelines", "launch", UNKNOWN)
+    unknown = hasty.cli("pipelines", "launch", UNKNOWN)
     assert (unknown.returncode, "orchestrator pipelines list" in unknown.stderr) == (1, True)
 
 
@@ -577,8 +570,8 @@ return { name = "secretive", inputs = { password = { type = "string", secret = t
 """
 
 
-def test_no_secret_of_a_pipeline_is_stored_or_shown(brisk: Server) -> None:
-    ci = Ci(brisk.url)
+def test_no_secret_of_a_pipeline_is_stored_or_shown(hasty: Server) -> None:
+    ci = Ci(hasty.url)
     password, token, mark = fresh("password-3f9a"), fresh("token-77e1"), fresh("mark-5d20")
     config = {"secret_env_vars": {"TOKEN": token}}
     made = ci.create(SECRETIVE, name=mark, config=config)
@@ -591,11 +584,11 @@ def test_no_secret_of_a_pipeline_is_stored_or_shown(brisk: Server) -> None:
     outside = claimed_outside(ci, config, password)
     said = [ci.job(each["id"]) for each in ended] + [ci.job(outside)]
     for job in said:
-        shown = httpx.get(f"{brisk.url}/api/jobs/{job['id']}/logs").text + str(job)
+        shown = httpx.get(f"{hasty.url}/api/jobs/{job['id']}/logs").text + str(job)
         assert password not in shown
         assert token not in shown
         assert "***" in shown
-    stored = found_in(brisk, [password, token, mark])
+    stored = found_in(hasty, [password, token, mark])
     assert any("valkey" in each for each in stored[mark]), "what is no secret is in the journal, where this finds it"
     assert (stored[password], stored[token]) == ([], [])
 

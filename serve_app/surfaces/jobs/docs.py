@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -119,6 +120,7 @@ def _kind(name: str) -> tuple[str, str, list[Json], Examples]:
     return f"Needs scope `{scope}`.", "jobs", security, broken | who | {Kind.UNAUTHENTICATED: words.BAD_CLIENT_TOKEN}
 
 
+@cache
 def _operations() -> dict[str, _Operation]:
     return {
         "create_job": _Operation(
