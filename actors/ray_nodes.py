@@ -26,11 +26,12 @@ def actors_on(nodes: dict[str, int]) -> set[str]:
     """Names of our actors on these nodes. Asked of Ray only when there are such nodes."""
     if not nodes:
         return set()
-    from ray.core.generated.gcs_pb2 import ActorTableData
+    from ray.core.generated import gcs_pb2
 
     # `ray._private.state.actors()` tells no namespace, and the public state API needs the dashboard
     accessor: Any = ray._private.state.state._connect_and_get_accessor()
-    alive = [ActorTableData.FromString(blob) for blob in accessor.get_actor_table(None, "ALIVE")]
+    records: Any = gcs_pb2  # its classes are made when it is imported
+    alive = [records.ActorTableData.FromString(blob) for blob in accessor.get_actor_table(None, "ALIVE")]
     return {a.name for a in alive if a.ray_namespace == NAMESPACE and a.address.node_id.hex() in nodes}
 
 

@@ -36,6 +36,8 @@ RAY = {
     "RAY_memory_monitor_refresh_ms": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_AUTH_MODE": "token",
+    # on a machine with other work Serve would end a proxy that has not started yet, and `up` with it
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
 }
 CONTROL = {"orc.role": "control"}
 
