@@ -33,9 +33,7 @@ def test_a_node_comes_when_room_is_requested_and_goes_when_it_is_released(second
 
 
 @pytest.mark.parametrize("second", [False, True], ids=["first", "second"])
-def test_a_pool_gets_the_node_that_its_worker_needs_and_leaves_it_when_scaled_to_zero(
-    second: bool, tmp_path: Path
-) -> None:
+def test_a_pool_gets_the_node_that_its_worker_needs_leaves_it_and_gets_another(second: bool, tmp_path: Path) -> None:
     with autoscaled(second) as cluster, serving(cluster, ("--workers", "1")) as server:
         api, name = server.api(), fresh("room")
         begun_s = time.monotonic()
@@ -46,7 +44,6 @@ def test_a_pool_gets_the_node_that_its_worker_needs_and_leaves_it_when_scaled_to
         params = {"folder": str(tmp_path), "seconds": 0.1}
         api.define(name, task("one", entrypoint="marking_tasks:mark", pool="big", params=params))
         assert api.wait(api.trigger(name)["run_id"], timeout_s=60)["state"] == "success"
-        assert len(marks_in(tmp_path)) == 1
         assert len(cluster.tiers()) == 1
         assert not second or cluster.tiers() == ["spot"]
 
@@ -54,9 +51,11 @@ def test_a_pool_gets_the_node_that_its_worker_needs_and_leaves_it_when_scaled_to
         assert server.cli("workers", "scale", "0", "--pool", "big").returncode == 0
         until(lambda: cluster.tiers() == [], 60, 1.0)
         assert states(api) == []
-        print(
-            f"\na worker {ready_s - begun_s:.0f} s after the pool, no node {time.monotonic() - scaled_s:.0f} s after 0"
-        )
+        gone_s = time.monotonic()
+        assert server.cli("workers", "scale", "1", "--pool", "big").returncode == 0
+        assert api.wait(api.trigger(name)["run_id"], timeout_s=90)["state"] == "success"
+        assert [mark.attempt for mark in marks_in(tmp_path)] == [1, 1], "its worker has the name of the former one"
+        print(f"\na worker {ready_s - begun_s:.0f} s after the pool, no node {gone_s - scaled_s:.0f} s after scale 0")
 
 
 def states(api: Api) -> list[str]:

@@ -24,8 +24,10 @@ class DyingWorkers:
 
     def __init__(self) -> None:
         self.dead = asyncio.Event()
+        self.met: list[tuple[str, str]] = []
 
-    def meet(self, worker: str, incarnation: str) -> None: ...
+    def meet(self, worker: str, incarnation: str) -> None:
+        self.met.append((worker, incarnation))
 
     async def exchange(self, worker: str, blob: bytes) -> bytes:
         await self.dead.wait()
@@ -193,3 +195,14 @@ async def test_the_node_of_a_worker_is_known_once_it_has_answered_and_stays_know
     assert crew.seats["w0"].node == "A", "of a lease after that"
     crew.settle(Ended("w0", Settled("w0", "i2", 1, (), (), "B"), None))
     assert crew.seats["w0"].node == "B", "it came back elsewhere"
+
+
+async def test_whoever_has_a_workers_name_now_is_made_known_before_a_batch_goes_there() -> None:
+    workers: Any = DyingWorkers()
+    crew = Crew("run-actor-0", 1, workers, lambda _: None, Settings())
+    crew.seat("w0", "i1", 7)
+    crew.leave_idle()
+    crew.seat("w0", "i2", 8)
+    crew.leave_idle()
+    crew.bind(Bound("w0", "i3", 9, Need("default", ())))
+    assert workers.met == [("w0", "i1"), ("w0", "i2"), ("w0", "i3")]
