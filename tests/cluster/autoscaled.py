@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.pools import Request
 from tests.cluster.nodes import CONTROL, RAY
 from tests.live import free_port, kill_all
 
@@ -51,12 +52,13 @@ _SECOND = {
     "RAY_CLOUD_INSTANCE_ID": _HEAD_ID,
     "RAY_OVERRIDE_NODE_ID_FOR_TESTING": _HEAD_ID,
 }
-#: a driver: runs the statement it is given, then tells the tier of each node that lives and has what the head has not
+#: a driver: has room requested if it is told some, then tells the tier of each node that lives beside the head
 _DRIVER = """
 import json, sys, ray
 from actors.ray_nodes import request_room
 ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
-exec(sys.argv[2])
+if room := json.loads(sys.argv[2]):
+    request_room(tuple(room))
 alive = [node for node in ray.nodes() if node["Alive"]]
 print(json.dumps([node["Labels"].get("tier", "") for node in alive if "big" in node["Resources"]]))
 """
@@ -67,15 +69,22 @@ class Autoscaled:
     """The cluster, and what a driver needs to join it."""
 
     address: str
-    #: of its own processes, and of drivers of its own
-    home: dict[str, str]
+    #: of its processes
+    own: dict[str, str]
     #: of an orchestrator that joins
     environ: dict[str, str]
 
-    def tiers(self, first: str = "") -> list[str]:
-        """Of each node that lives beside the head, once a driver has run the statement `first`."""
-        command = [sys.executable, "-c", _DRIVER, self.address, first]
-        done = subprocess.run(command, env=self.home, capture_output=True, text=True, timeout=60, check=False)
+    def tiers(self) -> list[str]:
+        """Of each node that lives beside the head."""
+        return self._drive(None)
+
+    def request(self, room: Request) -> None:
+        """A driver has that room requested, as the supervisor does."""
+        self._drive(room)
+
+    def _drive(self, room: Request | None) -> list[str]:
+        command = [sys.executable, "-c", _DRIVER, self.address, json.dumps(room)]
+        done = subprocess.run(command, env=self.own, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         found: list[str] = json.loads(done.stdout.strip().splitlines()[-1])
         return found
@@ -86,9 +95,9 @@ def autoscaled(second: bool) -> Iterator[Autoscaled]:
     """The cluster for the length of a `with` block, with Ray's second autoscaler or its first."""
     folder = Path(tempfile.mkdtemp(prefix="orc-room-"))
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("ORCHESTRATOR_", "RAY_"))}
-    joining = {"RAY_AUTH_MODE": "disabled"} | ({"RAY_enable_autoscaler_v2": "1"} if second else {})
-    own = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "ORCHESTRATOR_HOME": str(folder)}
-    environ = {**plain, **RAY, **own, **joining}
+    joining = {"RAY_AUTH_MODE": "disabled"}
+    fake = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "ORCHESTRATOR_HOME": str(folder)}
+    environ = {**plain, **RAY, **fake, **joining}
     address = f"127.0.0.1:{free_port()}"
     (folder / "fake.json").write_text(json.dumps(_configuration(address, second)))
     try:

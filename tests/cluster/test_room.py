@@ -23,11 +23,11 @@ def test_a_node_comes_when_room_is_requested_and_goes_when_it_is_released(second
     with autoscaled(second) as cluster:
         assert cluster.tiers() == []
         begun_s = time.monotonic()
-        cluster.tiers('request_room((({"big": 1},), ({"tier": "spot"},)))')
+        cluster.request((({"big": 1.0},), ({"tier": "spot"},)))
         until(lambda: len(cluster.tiers()) == 1, 60, 1.0)
         came_s = time.monotonic()
         assert not second or cluster.tiers() == ["spot"]
-        cluster.tiers("request_room(((), ()))")
+        cluster.request(((), ()))
         until(lambda: cluster.tiers() == [], 60, 1.0)
         print(f"\na node {came_s - begun_s:.0f} s after the request, gone {time.monotonic() - came_s:.0f} s after")
 
