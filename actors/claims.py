@@ -176,8 +176,8 @@ class Claimant:
         self._number += 1
         demand = tuple((need, tuple(self._work.demand(need).items())) for need in self._work.needs())
         told = (tuple(self._begun), tuple(self._released), tuple(self._lost))
-        more = (self._crew.bound(), _now() - self._metered_s, self._scheduler, self._work.near(self._work.needs()))
-        return Claims(self._actor, self._epoch, self._number, demand, True, *told, *more)
+        held, quiet_s, near = self._crew.bound(), _now() - self._metered_s, self._work.near(self._work.needs())
+        return Claims(self._actor, self._epoch, self._number, demand, True, *told, held, quiet_s, self._scheduler, near)
 
 
 def _now() -> float:

@@ -1,8 +1,9 @@
 """What Ray's control store says of nodes, and what its autoscaler is told: blocking calls, made from threads.
 
 A node *drains* when somebody announced that it will go: `ray drain-node`, the autoscaler, KubeRay, or the notice of a
-cloud that takes a spot instance back. Ray starts no more actors there, and kills what is left at the deadline. Ray
-Serve and Ray Data read these notices from the same place.
+cloud that takes a spot instance back. Ray starts no more actors there, and ends the node once nothing holds any of its
+resources. At the deadline Ray (2.60) ends nothing: that is when the cloud does. Ray Serve and Ray Data read these
+notices from the same place.
 """
 
 from __future__ import annotations
