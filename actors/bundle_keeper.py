@@ -6,7 +6,8 @@
 
 and its file while any tenant holds it. A run whose history was removed, or that left for the archive, counts no more:
 retried after that, it may be told that its bundle is gone, and goes on once the same code is deployed again, since the
-same code has the same id. A bundle that is sent or deployed in the very moment in which it goes is put back, here or by
+same code has the same id. Records go first, then the file: a crash in between leaves a file that is nobody's until
+somebody sends it again. A bundle that is sent or deployed in the very moment in which it goes is put back, here or by
 that deploy (`serve_app/bundles.py`). A sweep looks once at every run of the DAGs that were deployed from bundles which
 are current no more; others cost one read.
 """
@@ -113,17 +114,22 @@ class BundleKeeper:
         blob = await self._journal.record(RECORDS, key)
         if blob is None or msgspec.json.decode(blob, type=BundleRecord).touched_ms > before_ms:
             return False
-        removed = None if await self._has_others(bundle, tenant) else await self._taken(bundle)
         await self._journal.put_records(USES, dict.fromkeys(uses))
         await self._journal.put_records(RECORDS, {key: None})
-        # whoever came in between saw the file, and has left a record or a version
-        deployed = [dag_id for dag_id in dags if await self.is_current(bundle, tenant, dag_id)]
-        if deployed:
+        if any([await self.is_current(bundle, tenant, dag_id) for dag_id in dags]):  # deployed just now
             await self._journal.put_records(RECORDS, {key: blob})
             await self._journal.put_records(USES, dict.fromkeys(uses, b"{}"))
-        if removed is not None and (deployed or await self._has_others(bundle, tenant)):
+            return False
+        await self._drop_file(bundle)
+        return True
+
+    async def _drop_file(self, bundle: str) -> None:
+        """It is gone unless somebody holds the bundle, also one who came in between and saw it there."""
+        if await self._is_held(bundle):
+            return
+        removed = await self._taken(bundle)
+        if removed is not None and await self._is_held(bundle):
             await asyncio.to_thread(self._store().put, bundle, removed)
-        return not deployed
 
     async def _taken(self, bundle: str) -> bytes | None:
         return await asyncio.to_thread(self._store().take, bundle)
@@ -133,9 +139,8 @@ class BundleKeeper:
 
         return BundleStore(self._settings.home, self._settings.bundles_url)
 
-    async def _has_others(self, bundle: str, tenant: str) -> bool:
-        holders = held(await self._journal.records(RECORDS))
-        return any(each == bundle and holder != tenant for each, holder in holders)
+    async def _is_held(self, bundle: str) -> bool:
+        return any(each == bundle for each, _ in held(await self._journal.records(RECORDS)))
 
     async def _pinned(self, tenant: str, dag_id: str) -> dict[str, str]:
         """Bundle -> a run of the DAG that was created with it."""
