@@ -34,7 +34,6 @@ from orchestrator.definition import Definition, content_hash
 from orchestrator.errors import Conflict, HistoryGone, Invalid, NotFound, OrchestratorError, Unavailable
 from orchestrator.ports import (
     TERMINAL,
-    ChildRow,
     Command,
     CommandReply,
     ControlPlane,
@@ -100,16 +99,13 @@ from serve_app.starters import Starters, would_start_itself
 from serve_app.steps import TRIES
 from serve_app.triggers import Triggers
 from serve_app.waiting import Waiting
+from serve_app.window_orders import MEANT, WindowOrders
 from serve_app.worker_tokens import KeptTokens
 
 T = TypeVar("T")
 
 #: DAGs read at once when a list is filtered
 _DAGS_CHUNK = 200
-#: windows a command on a backfill reaches at the same time
-_WINDOWS_AT_ONCE = 64
-#: letters of tasks that a command on a task can be meant for
-_COMMANDED = {"retry_task": "ftuc", "skip_task": "prefustc", "retry_run": "ftuc"}
 #: seconds that a scrape waits for the figures of an actor
 _FIGURES_S = 2.0
 _DAG_ID = re.compile(r"[A-Za-z0-9_.-]{1,250}")
@@ -447,40 +443,12 @@ class Gateway:
             await self._check_task(row, task)
         if kind == "cap" and row.run_type != "backfill":
             raise Conflict(f"run {run_id} is no backfill")
-        if row.run_type == "backfill" and kind in _COMMANDED:
-            reply = await self._command_windows(row, kind, task)
-            if idem is not None:
-                await self._journal.store_reply(
-                    StoredReply(idem.key, idem.fingerprint, codec.encode_command_reply(reply))
-                )
-            return _changed(run_id, reply)
+        if row.run_type == "backfill" and kind in MEANT:
+            return _changed(run_id, await WindowOrders(self._journal, self._control).carry_out(row, command))
         return _changed(
             run_id,
             await ask(self._journal, self._control, row.owner, command),
         )
-
-    async def _command_windows(self, row: RunRow, kind: str, task: str | None) -> CommandReply:
-        """To every window where it is allowed. Raises Conflict when there is none."""
-        gate = asyncio.Semaphore(_WINDOWS_AT_ONCE)
-
-        async def command(child: ChildRow) -> CommandReply | None:
-            async with gate:
-                letters = await self._journal.tasks(child.run_id)
-                meant = letters.values() if task is None else [letters.get(task, "p")]
-                if not any(letter in _COMMANDED[kind] for letter in meant):
-                    return None
-                current = await self._journal.summary(child.run_id)
-                wanted = Command(kind=kind, run_id=child.run_id, task=task)
-                try:
-                    return await ask(self._journal, self._control, current.owner if current else "", wanted)
-                except (Conflict, NotFound):
-                    return None
-
-        children = await self._journal.children(row.run_id)
-        replies = [reply for reply in await asyncio.gather(*map(command, children)) if reply is not None]
-        if not replies:
-            raise Conflict(f"no window of backfill {row.run_id} allows it")
-        return CommandReply(state=row.state, attempts=row.attempts, task_state=replies[0].task_state)
 
     async def _check_task(self, row: RunRow, task: str) -> None:
         definition = await self._book.version(row.tenant, row.dag_id, row.dag_version)

@@ -331,6 +331,10 @@ class History:
         """Is there something that this compensation undoes?"""
         return self.tasks[self.specs[name].compensates or ""] == "succeeded"
 
+    def is_wanted(self, name: str) -> bool:
+        """Is the task to be done, as far as can be told now? A compensation is once it is owed."""
+        return self.specs[name].compensates is None or name in self._undoing()
+
     def _undoing(self) -> list[str]:
         """Compensations of what has succeeded, the last first; none unless all else has ended, and not well."""
         states = set(self._advancing())

@@ -41,7 +41,8 @@ class Watched(Player):
         refused = run.state is RunState.QUEUED and limit is not None and (now - run.queued_at).total_seconds() >= limit
         assert bool(late or stuck or refused) == (due is not None and due <= now), (late, stuck, refused, due, now)
         specs = run.compiled.graph.index
-        cancels = {name for name in late if "cancel" in run.compiled.specs[specs[name]].on_sla_miss}
+        wanted = set(filter(at.is_wanted, late))
+        cancels = {name for name in wanted if "cancel" in run.compiled.specs[specs[name]].on_sla_miss}
         new = self.story.do(runs.CheckDeadlines())
         self._check(runs.CheckDeadlines(), new)
         if refused:

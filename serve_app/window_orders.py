@@ -1,0 +1,80 @@
+"""Commands on a backfill that are meant for its windows: each window gets one of its own.
+
+The same request may be at two replicas at once, or come again when its answer was lost. So what a window is told has
+a key of its own, made of the request's: it has one effect there, whoever asks. The answer to the whole request is the
+one that is stored first; a request that finds nothing left to do looks whether that is because of itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from orchestrator import codec
+from orchestrator.errors import Conflict, NotFound
+from orchestrator.ports import ChildRow, Command, CommandReply, ControlPlane, Journal, RunRow, StoredReply
+from orchestrator.views import Idempotency
+from serve_app.asking import ask
+
+#: windows a command reaches at the same time
+_AT_ONCE = 64
+#: letters of tasks that a command on a task can be meant for
+MEANT = {"retry_task": "ftuc", "skip_task": "prefustc", "retry_run": "ftuc"}
+
+
+@dataclass(frozen=True, slots=True)
+class WindowOrders:
+    """Carries commands out on every window where they are allowed."""
+
+    journal: Journal
+    control: ControlPlane
+
+    async def carry_out(self, row: RunRow, command: Command) -> CommandReply:
+        """The answer of the backfill, once every window has its own. Raises Conflict when no window allows it."""
+        gate = asyncio.Semaphore(_AT_ONCE)
+        children = await self.journal.children(row.run_id)
+        replies = await _all(self._tell(gate, child, command) for child in children)
+        if not replies and command.idem is not None:
+            replies = await _all(self._told(gate, child, command.idem) for child in children)
+        if not replies:
+            raise Conflict(f"no window of backfill {row.run_id} allows it")
+        reply = CommandReply(state=row.state, attempts=row.attempts, task_state=replies[0].task_state)
+        return reply if command.idem is None else await self._first(command.idem, reply)
+
+    async def _tell(self, gate: asyncio.Semaphore, child: ChildRow, command: Command) -> CommandReply | None:
+        async with gate:
+            letters = await self.journal.tasks(child.run_id)
+            meant = letters.values() if command.task is None else [letters.get(command.task, "p")]
+            if not any(letter in MEANT[command.kind] for letter in meant):
+                return None
+            current = await self.journal.summary(child.run_id)
+            idem = _of_window(command.idem, child) if command.idem is not None else None
+            wanted = Command(kind=command.kind, run_id=child.run_id, task=command.task, idem=idem)
+            try:
+                return await ask(self.journal, self.control, current.owner if current else "", wanted)
+            except (Conflict, NotFound):
+                return None
+
+    async def _told(self, gate: asyncio.Semaphore, child: ChildRow, idem: Idempotency) -> CommandReply | None:
+        """What the window answered to the same request before."""
+        async with gate:
+            kept = await self.journal.stored_reply(_of_window(idem, child).key)
+        return codec.decode_command_reply(kept.reply) if kept is not None else None
+
+    async def _first(self, idem: Idempotency, reply: CommandReply) -> CommandReply:
+        """The answer that was stored first; this one, if no other was."""
+        await self.journal.store_reply(StoredReply(idem.key, idem.fingerprint, codec.encode_command_reply(reply)))
+        kept = await self.journal.stored_reply(idem.key)
+        stored = codec.decode_command_reply(kept.reply) if kept is not None else reply
+        return stored if stored == reply else msgspec.structs.replace(stored, replayed=True)
+
+
+def _of_window(idem: Idempotency, child: ChildRow) -> Idempotency:
+    return Idempotency(f"{idem.key}/{child.run_id}", idem.fingerprint)
+
+
+async def _all(asked: Iterable[Awaitable[CommandReply | None]]) -> list[CommandReply]:
+    return [reply for reply in await asyncio.gather(*asked) if reply is not None]
