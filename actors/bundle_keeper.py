@@ -24,7 +24,8 @@ from actors.settings import Settings
 from orchestrator import codec
 from orchestrator.bundle_record import RECORDS, USES, BundleRecord, use_key, uses_of
 from orchestrator.ids import DEFAULT_TENANT
-from orchestrator.ports import TERMINAL, Journal, RunFilter
+from orchestrator.ports import Journal
+from orchestrator.rows import TERMINAL, RunFilter
 
 #: seconds between sweeps
 SWEEP_S = 6 * 3600.0

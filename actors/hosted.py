@@ -20,9 +20,11 @@ from orchestrator.backfill import Backfill
 from orchestrator.calls import Return, backfill_of
 from orchestrator.dispatch import class_of
 from orchestrator.errors import Conflict
-from orchestrator.ports import TASK_LETTERS, Append, Produced, StoredReply
+from orchestrator.rows import TASK_LETTERS
 from orchestrator.run import ENDED, Run, RunState
 from orchestrator.shares import Path
+from orchestrator.steps import Append, StoredReply
+from orchestrator.streams import Produced
 from orchestrator.task import TaskState
 from orchestrator.webhook import Notice
 

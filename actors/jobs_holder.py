@@ -41,8 +41,11 @@ from orchestrator import remote as r
 from orchestrator.blueprint import Outcome, Visit
 from orchestrator.errors import ActorUnreachable, Conflict, Fenced, Invalid, NotFound, OrchestratorError
 from orchestrator.job_schedule import JobSchedule
-from orchestrator.ports import CreatedRun, Creation, EventBatch, Journal, Letter, NewRun, RunRow
+from orchestrator.ports import Journal
 from orchestrator.remote_dispatch import RemoteDispatch, WorkerKey
+from orchestrator.rows import EventBatch, RunRow
+from orchestrator.steps import CreatedRun, Creation, NewRun
+from orchestrator.streams import Letter
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")

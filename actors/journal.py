@@ -54,38 +54,39 @@ from typing import Any, TypeVar
 import hiredis
 
 from actors.link import Link
-from orchestrator import codec, ports
+from orchestrator import codec
 from orchestrator.errors import Broken, Fenced, JournalUnavailable
 from orchestrator.events import SCHEMA
-from orchestrator.ports import (
-    FEED,
-    PARTING,
-    SCHED,
-    BackfillResult,
+from orchestrator.rows import (
+    STATES,
+    TERMINAL,
     Beat,
     ChildRow,
+    DagRow,
+    DueCron,
+    EventBatch,
+    History,
+    OwnerRow,
+    RunFilter,
+    RunPage,
+    RunRow,
+)
+from orchestrator.steps import (
+    BackfillResult,
     Commit,
     CommitResult,
     Creation,
     CreationResult,
-    DagRow,
     DagWritten,
-    DueCron,
-    Entry,
-    EventBatch,
     Fire,
     FireResult,
     Gather,
     GatherResult,
-    History,
     NewBackfill,
-    OwnerRow,
     PutDag,
-    RunFilter,
-    RunPage,
-    RunRow,
     StoredReply,
 )
+from orchestrator.streams import FEED, PARTING, SCHED, Entry
 
 T = TypeVar("T")
 
@@ -243,9 +244,9 @@ class Journal:
 
     async def state_counts(self, tenant: str, kind: str) -> dict[str, int]:
         lists = f"i:{kind}:{tenant}" if kind else f"i:{tenant}"
-        asked = (self._ask("ZCARD", f"{lists}:s:{state}") for state in ports.STATES)
+        asked = (self._ask("ZCARD", f"{lists}:s:{state}") for state in STATES)
         counts = await asyncio.gather(*asked)
-        return {state: count for state, count in zip(ports.STATES, counts, strict=True) if count}
+        return {state: count for state, count in zip(STATES, counts, strict=True) if count}
 
     async def tasks(self, run_id: str) -> dict[str, str]:
         return _texts(await self._ask("HGETALL", f"tk:{run_id}"))
@@ -309,7 +310,7 @@ class Journal:
         rows: list[RunRow] = []
         for chunk in _chunks(sorted(_text(i) for i in ids), _ROWS_CHUNK):
             rows += [_row(r) for r in await self._run(self._rows, codec.pack(chunk)) if r]
-        return [row for row in rows if row.state not in ports.TERMINAL]
+        return [row for row in rows if row.state not in TERMINAL]
 
     async def erase(self, run_ids: Sequence[str]) -> int:
         return sum([int(await self._run(self._erase, codec.pack(chunk))) for chunk in _chunks(run_ids, _LOAD_CHUNK)])

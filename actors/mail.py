@@ -19,9 +19,11 @@ from actors.result_cache import Recalled
 from orchestrator import codec, errors
 from orchestrator import run as runs
 from orchestrator.calls import Return
+from orchestrator.command import Command, CommandReply
 from orchestrator.control import Admission
 from orchestrator.messages import Note
-from orchestrator.ports import Command, CommandReply, CommitResult, InboxItem
+from orchestrator.steps import CommitResult
+from orchestrator.streams import InboxItem
 
 _log = logging.getLogger(__name__)
 

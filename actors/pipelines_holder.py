@@ -43,7 +43,9 @@ from orchestrator.errors import JournalUnavailable, NotFound, Refused, Unavailab
 from orchestrator.masking import Mask
 from orchestrator.pipeline_fold import view
 from orchestrator.pipeline_views import Claimed, JobResult, LogEntry, RunnerView
-from orchestrator.ports import TERMINAL, EventBatch, Journal, Letter, RunFilter, RunPage, RunRow
+from orchestrator.ports import Journal
+from orchestrator.rows import TERMINAL, EventBatch, RunFilter, RunPage, RunRow
+from orchestrator.streams import Letter
 
 _log = logging.getLogger(__name__)
 

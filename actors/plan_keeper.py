@@ -39,12 +39,14 @@ from actors.plan_store import FileStamp, PlanStore
 from actors.settings import Settings
 from orchestrator import codec
 from orchestrator import events as e
+from orchestrator.command import Command, Posted
 from orchestrator.errors import NotFound, OrchestratorError
 from orchestrator.instance_events import EDITED, InstanceFold, finding_text
 from orchestrator.messages import Value
 from orchestrator.plan_entry import entry_view
 from orchestrator.plan_status import PlanStatus, overlay
-from orchestrator.ports import TERMINAL, Beat, Command, Journal, Posted, RunRow
+from orchestrator.ports import Journal
+from orchestrator.rows import TERMINAL, Beat, RunRow
 
 #: seconds between looks at logs while instances live, when all have ended, and for new ones when there are none
 LIVE_S = 0.2

@@ -14,7 +14,9 @@ from collections.abc import Callable
 
 from actors.peers import Peers
 from orchestrator import codec, errors
-from orchestrator.ports import TERMINAL, Command, Journal
+from orchestrator.command import Command
+from orchestrator.ports import Journal
+from orchestrator.rows import TERMINAL
 
 _log = logging.getLogger(__name__)
 

@@ -71,27 +71,15 @@ from actors.window_cancel import WindowCanceller
 from orchestrator import backfill as backfills
 from orchestrator import codec, errors, plan_run, wait_decisions
 from orchestrator import run as runs
+from orchestrator.command import Command, CommandReply
 from orchestrator.control import Admission, Hosting
 from orchestrator.dispatch import WAKES
 from orchestrator.messages import Need, Report
-from orchestrator.ports import (
-    TRIGGERS,
-    Append,
-    Command,
-    CommandReply,
-    Commit,
-    CommitResult,
-    Entry,
-    Journal,
-    Mail,
-    StoredReply,
-    TimerFired,
-    Widened,
-    WindowNews,
-    inbox,
-)
+from orchestrator.ports import Journal
 from orchestrator.run import RunState
 from orchestrator.shares import Shares
+from orchestrator.steps import Append, Commit, CommitResult, Mail, StoredReply
+from orchestrator.streams import TRIGGERS, Entry, TimerFired, Widened, WindowNews, inbox
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")

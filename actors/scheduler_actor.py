@@ -35,22 +35,13 @@ from orchestrator.control import Admission, Hosting, Roster, Standing
 from orchestrator.dispatch import CLASSES, WAKES, Queued
 from orchestrator.dispatch import Admission as Admissions
 from orchestrator.limits import LIMITS
-from orchestrator.ports import (
-    SCHED,
-    TENANT_SHARES,
-    TERMINAL,
-    BackfillShaped,
-    Commit,
-    DagChanged,
-    Journal,
-    RunMoved,
-    RunRow,
-    RunsCreated,
-    SchedItem,
-    Wake,
-)
+from orchestrator.ports import Journal
+from orchestrator.records import TENANT_SHARES
+from orchestrator.rows import TERMINAL, RunRow
 from orchestrator.shares import Path
 from orchestrator.slots import Slot, Slots
+from orchestrator.steps import Commit
+from orchestrator.streams import SCHED, BackfillShaped, DagChanged, RunMoved, RunsCreated, SchedItem, Wake
 from orchestrator.views import RunWaiting
 
 _log = logging.getLogger(__name__)

@@ -42,7 +42,8 @@ from orchestrator.control import PoolLoad, Roster
 from orchestrator.errors import Invalid, JournalUnavailable, NotFound, OrchestratorError, Unavailable
 from orchestrator.needs import POOL
 from orchestrator.pools import WORKERS_MAX, PoolSpec, check
-from orchestrator.ports import OwnerRow, inbox
+from orchestrator.rows import OwnerRow
+from orchestrator.streams import inbox
 from orchestrator.views import PoolView, WorkerView
 
 _log = logging.getLogger(__name__)

@@ -33,7 +33,9 @@ from actors.webhook_post import PostFailed
 from orchestrator import codec, webhook
 from orchestrator.errors import Broken, Invalid, JournalUnavailable, NotFound
 from orchestrator.job import Job
-from orchestrator.ports import Commit, Journal, Letter, Mail, inbox, place
+from orchestrator.ports import Journal
+from orchestrator.steps import Commit, Mail
+from orchestrator.streams import Letter, inbox, place
 from orchestrator.webhook import DEAD, DELIVERED, PROBE_EVERY, Delivery, Notice, Try
 
 _log = logging.getLogger(__name__)

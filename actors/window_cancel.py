@@ -9,7 +9,9 @@ from typing import Protocol
 
 from actors.peers import Peers
 from orchestrator import codec, errors
-from orchestrator.ports import TERMINAL, Command, CommandReply, Journal
+from orchestrator.command import Command, CommandReply
+from orchestrator.ports import Journal
+from orchestrator.rows import TERMINAL
 
 _log = logging.getLogger(__name__)
 

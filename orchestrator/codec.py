@@ -20,12 +20,13 @@ from orchestrator import control as c
 from orchestrator import job_events as j
 from orchestrator import messages as m
 from orchestrator import pipeline_messages as pm
-from orchestrator import ports as p
 from orchestrator import remote as r
+from orchestrator import streams
 from orchestrator import views as v
 from orchestrator import webhook as w
 from orchestrator import webhook_messages as wm
 from orchestrator.blueprint import Blueprint, Outcome, Published, Visit
+from orchestrator.command import Command, CommandReply
 from orchestrator.definition import Definition
 from orchestrator.errors import Broken, Conflict, Invalid, NotFound, OrchestratorError
 from orchestrator.events import SCHEMA, AnyEvent, Event
@@ -34,6 +35,25 @@ from orchestrator.pipeline_events import SCHEMA as PIPELINE_SCHEMA
 from orchestrator.pipeline_events import AnyPipelineEvent, PipelineEvent
 from orchestrator.pipeline_views import LogEntry
 from orchestrator.pools import PoolSpec
+from orchestrator.rows import History, RunRow
+from orchestrator.steps import (
+    Append,
+    BackfillResult,
+    Commit,
+    CommitResult,
+    CreatedRun,
+    Creation,
+    CreationResult,
+    Fire,
+    FireResult,
+    Gather,
+    GatherResult,
+    NewBackfill,
+    NewRun,
+    PutDag,
+    Quota,
+    StoredReply,
+)
 from orchestrator.views import WorkerView
 
 T = TypeVar("T")
@@ -419,24 +439,24 @@ def decode_states(data: bytes) -> dict[str, str]:
 
 # gateway <-> control actors
 
-_command = msgspec.json.Decoder(p.Command)
-_command_reply = msgspec.json.Decoder(p.CommandReply)
+_command = msgspec.json.Decoder(Command)
+_command_reply = msgspec.json.Decoder(CommandReply)
 _workers = msgspec.json.Decoder(list[WorkerView])
 
 
-def encode_command(command: p.Command) -> bytes:
+def encode_command(command: Command) -> bytes:
     return _json.encode(command)
 
 
-def decode_command(data: bytes) -> p.Command:
+def decode_command(data: bytes) -> Command:
     return _read(_command, data)
 
 
-def encode_command_reply(reply: p.CommandReply) -> bytes:
+def encode_command_reply(reply: CommandReply) -> bytes:
     return _json.encode(reply)
 
 
-def decode_command_reply(data: bytes) -> p.CommandReply:
+def decode_command_reply(data: bytes) -> CommandReply:
     return _read(_command_reply, data)
 
 
@@ -492,40 +512,40 @@ def decode_definition(data: bytes) -> Definition:
 
 # stream items
 
-_sched = msgspec.json.Decoder(list[p.SchedItem])
-_inbox = msgspec.json.Decoder(list[p.InboxItem])
-_feed = msgspec.json.Decoder(list[p.FeedItem])
+_sched = msgspec.json.Decoder(list[streams.SchedItem])
+_inbox = msgspec.json.Decoder(list[streams.InboxItem])
+_feed = msgspec.json.Decoder(list[streams.FeedItem])
 
 
-def decode_sched(item: bytes) -> list[p.SchedItem]:
+def decode_sched(item: bytes) -> list[streams.SchedItem]:
     """What one entry of `sched` tells the scheduler."""
     return _read(_sched, item)
 
 
-def decode_inbox(item: bytes) -> list[p.InboxItem]:
+def decode_inbox(item: bytes) -> list[streams.InboxItem]:
     """What one entry of an inbox tells its actor."""
     return _read(_inbox, item)
 
 
-def decode_feed(item: bytes) -> list[p.FeedItem]:
+def decode_feed(item: bytes) -> list[streams.FeedItem]:
     """What one commit changed: (entity id, last version, state)."""
     return _read(_feed, item)
 
 
-def encode_items(items: Sequence[p.SchedItem | p.InboxItem | p.FeedItem]) -> bytes:
+def encode_items(items: Sequence[streams.SchedItem | streams.InboxItem | streams.FeedItem]) -> bytes:
     """One entry of `sched`, `feed` or an inbox, as the journal writes it."""
     return _json.encode(items)
 
 
 def encode_mail(sender: str, data: bytes) -> bytes:
     """`Mail.item`: `data` is JSON."""
-    return _json.encode([p.Letter(sender, msgspec.Raw(data))])
+    return _json.encode([streams.Letter(sender, msgspec.Raw(data))])
 
 
 # journal steps
 
 _commit_results = msgspec.msgpack.Decoder(list[tuple[str, str, int, str, str]])
-_creation_results = msgspec.msgpack.Decoder(list[tuple[str, list[p.CreatedRun], str]])
+_creation_results = msgspec.msgpack.Decoder(list[tuple[str, list[CreatedRun], str]])
 _backfill_result = msgspec.msgpack.Decoder(tuple[str, str, str, dict[str, int], str])
 
 
@@ -534,19 +554,19 @@ def pack(step: Any) -> bytes:
     return _msgpack.encode(step)
 
 
-def pack_commit(commit: p.Commit) -> bytes:
+def pack_commit(commit: Commit) -> bytes:
     c = commit
     mail = [(letter.actor, letter.item.decode(), letter.about) for letter in c.mail]
     return pack((c.owner, c.epoch, c.turn, [_append(a) for a in c.appends], c.cursor, c.counts, mail))
 
 
-def pack_creations(creations: Sequence[p.Creation]) -> bytes:
+def pack_creations(creations: Sequence[Creation]) -> bytes:
     return pack(
         [([_new_run(n) for n in c.runs], _stored(c.idem), _quota(c.quota), c.once, c.archived) for c in creations]
     )
 
 
-def pack_backfill(backfill: p.NewBackfill) -> bytes:
+def pack_backfill(backfill: NewBackfill) -> bytes:
     b = backfill
     windows = [
         (w.window_key, w.run_id, w.action, w.event.decode(), w.before, w.dag_version, w.sla_ms, w.wake_ms)
@@ -580,7 +600,7 @@ def pack_backfill(backfill: p.NewBackfill) -> bytes:
     )
 
 
-def pack_fire(fire: p.Fire) -> bytes:
+def pack_fire(fire: Fire) -> bytes:
     f = fire
     runs, dropped = [_new_run(run) for run in f.runs], [msgspec.structs.astuple(each) for each in f.dropped]
     where = (f.tenant, f.dag_id, f.scheduler_epoch, f.expected_ms)
@@ -589,28 +609,28 @@ def pack_fire(fire: p.Fire) -> bytes:
     )
 
 
-def unpack_fire_result(found: Sequence[Any]) -> p.FireResult:
+def unpack_fire_result(found: Sequence[Any]) -> FireResult:
     status, runs = found
-    return p.FireResult(
-        status.decode(), tuple(p.CreatedRun(*each) for each in msgspec.msgpack.decode(runs)) if runs else ()
+    return FireResult(
+        status.decode(), tuple(CreatedRun(*each) for each in msgspec.msgpack.decode(runs)) if runs else ()
     )
 
 
-def pack_gather(gather: p.Gather) -> bytes:
+def pack_gather(gather: Gather) -> bytes:
     g = gather
     record = (g.kind, g.key, g.expected.decode(), g.record.decode())
     runs = [_new_run(run) for run in g.runs]
     return pack((g.scheduler_epoch, *record, g.tenant, g.dag_id, g.dag_version, g.paused, runs, g.archived))
 
 
-def unpack_gather_result(found: Sequence[Any]) -> p.GatherResult:
+def unpack_gather_result(found: Sequence[Any]) -> GatherResult:
     status, rest = found[0].decode(), msgspec.msgpack.decode(found[1]) if found[1] else []
     if status == "busy":
-        return p.GatherResult(status, busy=tuple(rest))
-    return p.GatherResult(status, tuple(p.CreatedRun(*each) for each in rest))
+        return GatherResult(status, busy=tuple(rest))
+    return GatherResult(status, tuple(CreatedRun(*each) for each in rest))
 
 
-def pack_dag(dag: p.PutDag) -> bytes:
+def pack_dag(dag: PutDag) -> bytes:
     d = dag
     definition, idem = d.definition.decode(), _stored(d.idem)
     head = (d.tenant, d.dag_id, definition, d.content_hash, d.owner, d.now_ms)
@@ -627,7 +647,7 @@ def pack_lines(run_id: str, lines: Sequence[bytes]) -> bytes:
     return pack((run_id, [line.decode() for line in lines]))
 
 
-def pack_shelved(shelved: Sequence[tuple[p.History, Mapping[str, str]]]) -> bytes:
+def pack_shelved(shelved: Sequence[tuple[History, Mapping[str, str]]]) -> bytes:
     """Runs as `restore.lua` reads them."""
     return pack(
         [
@@ -642,7 +662,7 @@ def pack_shelved(shelved: Sequence[tuple[p.History, Mapping[str, str]]]) -> byte
     )
 
 
-def _row_fields(row: p.RunRow) -> dict[str, str]:
+def _row_fields(row: RunRow) -> dict[str, str]:
     """The hash behind a row that has ended, as `ledger.lua` writes it."""
     given: dict[str, str | int | None] = {
         **{"v": row.version, "st": row.state, "t": row.tenant, "d": row.dag_id, "dv": row.dag_version},
@@ -654,11 +674,11 @@ def _row_fields(row: p.RunRow) -> dict[str, str]:
     return {name: str(value) for name, value in given.items() if value not in (None, "")} | {"wb": ""}
 
 
-def pack_paused(tenant: str, dag_id: str, paused: bool, now_ms: int, idem: p.StoredReply | None) -> bytes:
+def pack_paused(tenant: str, dag_id: str, paused: bool, now_ms: int, idem: StoredReply | None) -> bytes:
     return pack((tenant, dag_id, paused, now_ms, _stored(idem)))
 
 
-def _append(a: p.Append) -> tuple[Any, ...]:
+def _append(a: Append) -> tuple[Any, ...]:
     return (
         a.run_id,
         a.expected,
@@ -684,11 +704,11 @@ def _append(a: p.Append) -> tuple[Any, ...]:
     )
 
 
-def _quota(quota: p.Quota | None) -> tuple[str, int] | None:
+def _quota(quota: Quota | None) -> tuple[str, int] | None:
     return None if quota is None else (quota.key, quota.most)
 
 
-def _new_run(n: p.NewRun) -> tuple[Any, ...]:
+def _new_run(n: NewRun) -> tuple[Any, ...]:
     return (
         n.run_id,
         n.tenant,
@@ -713,21 +733,21 @@ def _new_run(n: p.NewRun) -> tuple[Any, ...]:
     )
 
 
-def _stored(idem: p.StoredReply | None) -> tuple[str, str, str] | None:
+def _stored(idem: StoredReply | None) -> tuple[str, str, str] | None:
     return None if idem is None else (idem.key, idem.fingerprint, idem.reply.decode())
 
 
-def unpack_commit_results(data: bytes) -> list[p.CommitResult]:
-    return [p.CommitResult(i, s, v, o, r.encode()) for i, s, v, o, r in _read(_commit_results, data)]
+def unpack_commit_results(data: bytes) -> list[CommitResult]:
+    return [CommitResult(i, s, v, o, r.encode()) for i, s, v, o, r in _read(_commit_results, data)]
 
 
-def unpack_creation_results(data: bytes) -> list[p.CreationResult]:
-    return [p.CreationResult(s, tuple(runs), r.encode()) for s, runs, r in _read(_creation_results, data)]
+def unpack_creation_results(data: bytes) -> list[CreationResult]:
+    return [CreationResult(s, tuple(runs), r.encode()) for s, runs, r in _read(_creation_results, data)]
 
 
-def unpack_backfill_result(data: bytes) -> p.BackfillResult:
+def unpack_backfill_result(data: bytes) -> BackfillResult:
     status, run_id, state, counts, reply = _read(_backfill_result, data)
-    return p.BackfillResult(status, run_id, state, {k: n for k, n in counts.items() if n}, reply.encode())
+    return BackfillResult(status, run_id, state, {k: n for k, n in counts.items() if n}, reply.encode())
 
 
 # refusals: what some requests of a batch were answered, kept for its repetition

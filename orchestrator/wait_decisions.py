@@ -26,10 +26,10 @@ import msgspec
 
 from orchestrator import binding, calls
 from orchestrator import events as e
+from orchestrator.command import Ballot
 from orchestrator.dates import instant_text
 from orchestrator.errors import Conflict, Invalid, NotAllowed, PermanentFailure
 from orchestrator.messages import Value
-from orchestrator.ports import Ballot
 from orchestrator.run import ENDED, Run, RunState, startable, winds_up
 from orchestrator.run_decisions import finish
 from orchestrator.task import TaskState

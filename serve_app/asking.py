@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 
 from orchestrator import codec
+from orchestrator.command import Command, CommandReply
 from orchestrator.definition import HIDDEN
 from orchestrator.errors import ActorUnreachable, Conflict, Invalid, NotAllowed, NotFound, Unavailable
-from orchestrator.ports import Command, CommandReply, ControlPlane, Journal, RunRow
+from orchestrator.ports import ControlPlane, Journal
+from orchestrator.rows import RunRow
 
 KEY_REUSED = "this request id was used with another body"
 #: seconds between two tries

@@ -30,22 +30,12 @@ from actors.vault import Vault
 from orchestrator import awaited, codec, pace
 from orchestrator import events as e
 from orchestrator.blueprint import Blueprint
+from orchestrator.command import Command, CommandReply
 from orchestrator.definition import Definition, content_hash
 from orchestrator.errors import Conflict, HistoryGone, Invalid, NotFound, OrchestratorError, Unavailable
-from orchestrator.ports import (
-    TERMINAL,
-    ChildRow,
-    Command,
-    CommandReply,
-    ControlPlane,
-    DagRow,
-    DagWritten,
-    Journal,
-    PutDag,
-    RunFilter,
-    RunRow,
-    StoredReply,
-)
+from orchestrator.ports import ControlPlane, Journal
+from orchestrator.rows import TERMINAL, ChildRow, DagRow, RunFilter, RunRow
+from orchestrator.steps import DagWritten, PutDag, StoredReply
 from orchestrator.views import (
     CalledView,
     DagDefined,

@@ -30,22 +30,13 @@ from actors.plan_store import PlanStore
 from actors.settings import Settings
 from orchestrator import codec
 from orchestrator import events as e
+from orchestrator.command import Command
 from orchestrator.definition import Definition, content_hash
 from orchestrator.errors import Conflict, InstanceDead, JournalUnavailable, NotFound, Unavailable
 from orchestrator.instance_events import InstanceFold
-from orchestrator.ports import (
-    TERMINAL,
-    Beat,
-    Command,
-    ControlPlane,
-    Creation,
-    CreationResult,
-    Journal,
-    NewRun,
-    PutDag,
-    RunFilter,
-    RunRow,
-)
+from orchestrator.ports import ControlPlane, Journal
+from orchestrator.rows import TERMINAL, Beat, RunFilter, RunRow
+from orchestrator.steps import Creation, CreationResult, NewRun, PutDag
 from orchestrator.views import (
     Acknowledged,
     FindingView,

@@ -35,16 +35,9 @@ from orchestrator.errors import ActorUnreachable, Conflict, Invalid, JournalUnav
 from orchestrator.job_birth import KIND, Birth, new_job
 from orchestrator.job_state import CORE_STATES, Status
 from orchestrator.job_views import HistoryEvent, JobView
-from orchestrator.ports import (
-    ControlPlane,
-    Creation,
-    History,
-    Journal,
-    Quota,
-    RunFilter,
-    RunRow,
-    StoredReply,
-)
+from orchestrator.ports import ControlPlane, Journal
+from orchestrator.rows import History, RunFilter, RunRow
+from orchestrator.steps import Creation, Quota, StoredReply
 from orchestrator.views import Idempotency
 from orchestrator.webhook import Delivery
 from serve_app.creations import Creations

@@ -24,6 +24,7 @@ from actors.hosted import instant
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.checkpoints import About, Checkpoints, checkpoint_id
+from orchestrator.command import Command, Posted
 from orchestrator.definition import HIDDEN, Definition, content_hash
 from orchestrator.errors import (
     AlreadyEnded,
@@ -38,18 +39,9 @@ from orchestrator.errors import (
 from orchestrator.messages import NO_JSON
 from orchestrator.narration import instant_text
 from orchestrator.needs import is_bound
-from orchestrator.ports import (
-    TERMINAL,
-    Command,
-    ControlPlane,
-    Creation,
-    Journal,
-    NewRun,
-    Posted,
-    PutDag,
-    RunRow,
-    StoredReply,
-)
+from orchestrator.ports import ControlPlane, Journal
+from orchestrator.rows import TERMINAL, RunRow
+from orchestrator.steps import Creation, NewRun, PutDag, StoredReply
 from orchestrator.views import (
     CheckpointView,
     Frame,

@@ -13,7 +13,8 @@ import msgspec
 
 from orchestrator import codec
 from orchestrator.pipeline_job import WORDS, JobState
-from orchestrator.ports import TERMINAL, Journal
+from orchestrator.ports import Journal
+from orchestrator.rows import TERMINAL
 from orchestrator.views import Frame
 from serve_app.channel import KEEP_ALIVE_S
 from serve_app.hub import Follower, Hub

@@ -51,7 +51,9 @@ from orchestrator.pipeline_views import (
     PipelineWanted,
     RunnerView,
 )
-from orchestrator.ports import TERMINAL, ControlPlane, Creation, History, Journal, NewRun, RunFilter, StoredReply
+from orchestrator.ports import ControlPlane, Journal
+from orchestrator.rows import TERMINAL, History, RunFilter
+from orchestrator.steps import Creation, NewRun, StoredReply
 from orchestrator.views import Frame, Idempotency
 from serve_app.creations import Creations
 from serve_app.deadlines import DEADLINE_S, LONG_DEADLINE_S, within

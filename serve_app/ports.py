@@ -16,12 +16,12 @@ from prometheus_client.core import Metric
 
 from orchestrator.archive import Sweep
 from orchestrator.bundle_record import BundleStored, BundleView
+from orchestrator.command import Ballot
 from orchestrator.definition import Definition
 from orchestrator.errors import OrchestratorError
 from orchestrator.limits import Limit
 from orchestrator.planes import PlaneView
 from orchestrator.pools import PoolSpec
-from orchestrator.ports import Ballot
 from orchestrator.views import (
     Acknowledged,
     ApprovalView,

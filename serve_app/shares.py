@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from orchestrator import codec
 from orchestrator.errors import ActorUnreachable
-from orchestrator.ports import TENANT_SHARES, ControlPlane, Journal
+from orchestrator.ports import ControlPlane, Journal
+from orchestrator.records import TENANT_SHARES
 from orchestrator.views import TenantShare
 
 

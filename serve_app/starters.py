@@ -18,7 +18,9 @@ from orchestrator.awaited import AssetLog, Gathered
 from orchestrator.definition import Definition
 from orchestrator.errors import Conflict, Invalid, NotFound, OrchestratorError, Unavailable
 from orchestrator.messages import Cause
-from orchestrator.ports import GATHERED, CreatedRun, Creation, DagWritten, Journal, assets_of, gathered_key
+from orchestrator.ports import Journal
+from orchestrator.records import GATHERED, assets_of, gathered_key
+from orchestrator.steps import CreatedRun, Creation, DagWritten
 from orchestrator.views import AssetView, AwaitedView, EventTold, Idempotency, Trigger, Triggered, UpdateView
 from serve_app.archived_runs import ArchivedRuns
 from serve_app.asking import KEY_REUSED

@@ -7,7 +7,8 @@ from datetime import datetime
 
 from orchestrator.definition import Definition
 from orchestrator.errors import Conflict
-from orchestrator.ports import RunRow, StoredReply
+from orchestrator.rows import RunRow
+from orchestrator.steps import StoredReply
 from orchestrator.views import Idempotency, Trigger
 
 #: how often a step is planned again when the world changed in between

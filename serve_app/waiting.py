@@ -15,19 +15,12 @@ import msgspec
 
 from actors.clock import Clock
 from orchestrator import codec
+from orchestrator.command import Ballot, Command, CommandReply, Signalled
 from orchestrator.errors import Conflict, Invalid, NotFound
-from orchestrator.ports import (
-    TERMINAL,
-    Ballot,
-    Command,
-    CommandReply,
-    ControlPlane,
-    Journal,
-    RunRow,
-    Signalled,
-    approvals_of,
-)
+from orchestrator.ports import ControlPlane, Journal
 from orchestrator.published import BUILT_IN
+from orchestrator.records import approvals_of
+from orchestrator.rows import TERMINAL, RunRow
 from orchestrator.standing import Standing, wait_json
 from orchestrator.views import ApprovalView, Idempotency, PublishedView, RunChanged, SignalSent, WaitView
 from serve_app.asking import KEY_REUSED, ask, shown

@@ -18,11 +18,11 @@ from orchestrator import plan_run, plan_status, run_decisions, wait_decisions
 from orchestrator import run as runs
 from orchestrator.backfill import Backfill
 from orchestrator.calls import Return
+from orchestrator.command import Ballot
 from orchestrator.definition import Definition, TaskSpec, Window
 from orchestrator.messages import Note, Report, Value
 from orchestrator.plan_entry import Completed, Skipped
 from orchestrator.plan_file import parse
-from orchestrator.ports import Ballot
 from orchestrator.run import Compiled, Run, RunState
 from orchestrator.task import TaskState
 

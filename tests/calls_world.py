@@ -18,7 +18,7 @@ from orchestrator import events as e
 from orchestrator.calls import CALL
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import Refused
-from orchestrator.ports import TERMINAL
+from orchestrator.rows import TERMINAL
 from orchestrator.views import Trigger
 from tests.fakes_journal import _Run
 from tests.world import World

@@ -17,12 +17,12 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from orchestrator import partitions, schedule, windows
 from orchestrator import plan as planning
 from orchestrator.archive import Sweep
+from orchestrator.command import Ballot
 from orchestrator.definition import Definition, Window, content_hash
 from orchestrator.errors import Conflict, Invalid, NotFound, OrchestratorError
 from orchestrator.events import Counts
 from orchestrator.limits import Limit
 from orchestrator.pools import PoolSpec
-from orchestrator.ports import Ballot
 from orchestrator.views import (
     ApprovalView,
     DagDefined,

@@ -36,7 +36,7 @@ from orchestrator.backfill import Backfill
 from orchestrator.conduct import Agenda
 from orchestrator.definition import WAITING_TYPES, Conduct, Definition, TaskSpec
 from orchestrator.mapped import Table
-from orchestrator.ports import TASK_LETTERS, EventBatch, RunRow
+from orchestrator.rows import TASK_LETTERS, EventBatch, RunRow
 from orchestrator.run import Run
 from orchestrator.task import Task
 from orchestrator.views import Frame

@@ -29,7 +29,7 @@ from orchestrator.job import Job
 from orchestrator.job_birth import Birth, new_job
 from orchestrator.job_events import AnyJobEvent
 from orchestrator.job_views import HistoryEvent, JobView
-from orchestrator.ports import Creation, Mail
+from orchestrator.steps import Creation, Mail
 from tests.fakes_journal import MemoryJournal
 from tests.virtual_time import VirtualLoop, WorldClock
 from tests.world_wire import Process, start_task

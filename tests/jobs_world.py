@@ -35,7 +35,8 @@ from orchestrator.blueprint import Blueprint, Outcome, Transition, Visit
 from orchestrator.errors import ActorUnreachable, JournalUnavailable
 from orchestrator.job import Job
 from orchestrator.job_birth import Birth, new_job
-from orchestrator.ports import TERMINAL, Creation, Mail
+from orchestrator.rows import TERMINAL
+from orchestrator.steps import Creation, Mail
 from serve_app.gateway_line import GatewayLine
 from tests.fakes_journal import MemoryJournal
 from tests.jobs_stage import blueprints_of

@@ -19,11 +19,11 @@ from typing import Any, TypeVar, get_args
 import msgspec
 
 from orchestrator import events as e
+from orchestrator.command import Ballot
 from orchestrator.definition import HIDDEN, WAITING_TYPES, Definition, Dimension, TaskSpec, TriggerRule
 from orchestrator.errors import Refused, Unavailable
 from orchestrator.ids import INSTANCE_PREFIX
 from orchestrator.messages import NO_JSON
-from orchestrator.ports import Ballot
 from orchestrator.views import (
     Acknowledged,
     CheckpointView,

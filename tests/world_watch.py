@@ -14,7 +14,7 @@ from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.definition import WAITING_TYPES, Definition
 from orchestrator.messages import Assignment, RunContext, Value
-from orchestrator.ports import Letter, inbox
+from orchestrator.streams import Letter, inbox
 from tests.fakes_journal import MemoryJournal
 from tests.invariants import EARLY, TERMINAL_EVENTS, History, check_backfill, check_row, check_versions
 from tests.virtual_time import START, WorldClock

@@ -11,7 +11,8 @@ import time
 from collections.abc import Awaitable, Callable
 
 from actors.journal import Journal
-from orchestrator.ports import Creation, RunFilter
+from orchestrator.rows import RunFilter
+from orchestrator.steps import Creation
 from tests.conformance.journal_builders import (
     Owner,
     append,

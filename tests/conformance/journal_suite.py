@@ -8,24 +8,29 @@ from collections import Counter
 import msgspec
 import pytest
 
-from orchestrator import codec, ports
+from orchestrator import codec, streams
 from orchestrator.errors import Broken, Fenced
-from orchestrator.ports import (
-    METRICS_MAX,
+from orchestrator.ports import METRICS_MAX, Journal
+from orchestrator.rows import SLAS_SHOWN, Beat, DueCron, OwnerRow, RunFilter
+from orchestrator.steps import (
+    CreatedRun,
     Creation,
-    DagChanged,
+    DagWritten,
+    DroppedFires,
     Fire,
-    InboxItem,
-    Journal,
-    Letter,
+    FireResult,
     Mail,
     NewBackfill,
     NewWindow,
-    RunFilter,
+    StoredReply,
+)
+from orchestrator.streams import (
+    DagChanged,
+    InboxItem,
+    Letter,
     RunMoved,
     RunsCreated,
     SchedItem,
-    StoredReply,
     TimerFired,
     Wake,
     WindowNews,
@@ -47,11 +52,11 @@ from tests.conformance.journal_builders import (
 
 
 async def sched(journal: Journal, after: str = "0-0") -> list[SchedItem]:
-    return [item for entry in await journal.tail(ports.SCHED, after, 0) for item in codec.decode_sched(entry.item)]
+    return [item for entry in await journal.tail(streams.SCHED, after, 0) for item in codec.decode_sched(entry.item)]
 
 
 async def inbox(journal: Journal, actor: str, after: str = "0-0") -> list[InboxItem]:
-    found = await journal.tail(ports.inbox(actor), after, 0)
+    found = await journal.tail(streams.inbox(actor), after, 0)
     return [item for entry in found for item in codec.decode_inbox(entry.item)]
 
 
@@ -251,21 +256,21 @@ class JournalSuite:
     async def test_the_feed_names_every_change_of_a_commit_once(self, journal: Journal) -> None:
         owner = await Owner(journal).start()
         one, two = await create(journal, new_run(), new_run())
-        here = await journal.position(ports.FEED)
+        here = await journal.position(streams.FEED)
         await owner.commit(append(one, 1, 2, state="running"), append(two, 5), append(two, 1))
-        [entry] = await journal.tail(ports.FEED, here, 0)
+        [entry] = await journal.tail(streams.FEED, here, 0)
         assert codec.decode_feed(entry.item) == [(one, 3, "running"), (two, 2, "queued")]
 
     async def test_the_feed_says_when_the_server_goes_away(self, journal: Journal) -> None:
-        here = await journal.position(ports.FEED)
+        here = await journal.position(streams.FEED)
         await journal.part()
-        [entry] = await journal.tail(ports.FEED, here, 0)
-        assert codec.decode_feed(entry.item) == [ports.PARTING]
+        [entry] = await journal.tail(streams.FEED, here, 0)
+        assert codec.decode_feed(entry.item) == [streams.PARTING]
 
     async def test_the_scheduler_hears_of_ends_and_of_runs_that_lost_their_owner(self, journal: Journal) -> None:
         owner = await Owner(journal).start()
         one, two, three = await create(journal, new_run(), new_run(), new_run())
-        here = await journal.position(ports.SCHED)
+        here = await journal.position(streams.SCHED)
         await owner.commit(append(one, 1, state="running"), append(two, 1, state="running"))
         assert await sched(journal, here) == [], "a start was the scheduler's own doing"
         await owner.commit(
@@ -276,14 +281,14 @@ class JournalSuite:
             RunMoved(two, "t", "d", "manual", "", "running", "running", ""),
             RunMoved(three, "t", "d", "manual", "", "queued", "cancelled", ""),
         ]
-        here = await journal.position(ports.SCHED)
+        here = await journal.position(streams.SCHED)
         await owner.commit(append(one, 3, state="running"))
         assert await sched(journal, here) == [RunMoved(one, "t", "d", "manual", "", "failed", "running", "actor-1")]
 
     async def test_new_runs_of_one_dag_reach_the_scheduler_in_one_item(self, journal: Journal) -> None:
         await journal.put_dag(put("d"))
         await journal.put_dag(put("other"))
-        here = await journal.position(ports.SCHED)
+        here = await journal.position(streams.SCHED)
         runs = [new_run(), new_run(), new_run(dag_id="other")]
         await journal.create_runs([Creation(tuple(runs[:1])), Creation(tuple(runs[1:]))])
         found = await sched(journal, here)
@@ -345,42 +350,42 @@ class JournalSuite:
         owner = await Owner(journal).start()
         for n in (1, 2, 3):
             await owner.commit(mail=(Mail("actor-1", codec.encode_mail("x", b"%d" % n)),))
-        entries = await journal.tail(ports.inbox("actor-1"), "0-0", 0)
+        entries = await journal.tail(streams.inbox("actor-1"), "0-0", 0)
         await owner.commit(cursor=entries[1].cursor)
         assert (await journal.owner("actor-1")).cursor == entries[1].cursor
         assert await journal.take_epoch("actor-1") == 2
-        rest = await journal.tail(ports.inbox("actor-1"), (await journal.owner("actor-1")).cursor, 0)
+        rest = await journal.tail(streams.inbox("actor-1"), (await journal.owner("actor-1")).cursor, 0)
         assert rest == entries[2:]
 
     async def test_a_tail_waits_for_the_next_entry(self, journal: Journal) -> None:
         owner = await Owner(journal).start()
         [run] = await create(journal, new_run())
-        here = await journal.position(ports.FEED)
-        waiting = asyncio.create_task(journal.tail(ports.FEED, here, 5000))
+        here = await journal.position(streams.FEED)
+        waiting = asyncio.create_task(journal.tail(streams.FEED, here, 5000))
         await asyncio.sleep(0.05)
         assert not waiting.done()
         await owner.commit(append(run, 1))
         [entry] = await asyncio.wait_for(waiting, 2)
         assert codec.decode_feed(entry.item) == [(run, 2, "queued")]
-        assert await journal.tail(ports.FEED, entry.cursor, 20) == []
+        assert await journal.tail(streams.FEED, entry.cursor, 20) == []
 
     async def test_a_tail_that_was_given_up_does_not_disturb_the_next(self, journal: Journal) -> None:
         owner = await Owner(journal).start()
         [run] = await create(journal, new_run())
-        here = await journal.position(ports.FEED)
-        waiting = asyncio.create_task(journal.tail(ports.FEED, here, 5000))
+        here = await journal.position(streams.FEED)
+        waiting = asyncio.create_task(journal.tail(streams.FEED, here, 5000))
         await asyncio.sleep(0.02)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         await owner.commit(append(run, 1))
-        assert len(await journal.tail(ports.FEED, here, 1000)) == 1
+        assert len(await journal.tail(streams.FEED, here, 1000)) == 1
 
     async def test_a_trimmed_stream_forgets_up_to_the_cursor(self, journal: Journal) -> None:
         for day in days(3):
             await create(journal, new_run(day))
-        entries = await journal.tail(ports.SCHED, "0-0", 0)
-        await journal.trim(ports.SCHED, entries[1].cursor)
-        assert await journal.tail(ports.SCHED, "0-0", 0) == entries[2:]
+        entries = await journal.tail(streams.SCHED, "0-0", 0)
+        await journal.trim(streams.SCHED, entries[1].cursor)
+        assert await journal.tail(streams.SCHED, "0-0", 0) == entries[2:]
 
     # creations
 
@@ -615,7 +620,7 @@ class JournalSuite:
         adopt = NewWindow(window_key=key, run_id=child, action="adopt")
         second = await journal.create_backfill(new_backfill([adopt], key="2025-01-02/2025-01-02"))
         await host.commit(append(first.run_id, 1, 0))
-        here = await journal.position(ports.SCHED)
+        here = await journal.position(streams.SCHED)
         await owner.commit(append(child, 1, state="running"))
         assert await inbox(journal, "host") == [WindowNews(first.run_id, child, key, "queued", "running", 2)]
         assert await sched(journal, here) == [Wake(second.run_id, "window")]
@@ -630,7 +635,7 @@ class JournalSuite:
         await end(owner, backfill.run_id, "failed")
         row = await journal.summary(backfill.run_id)
         assert row is not None
-        here = await journal.position(ports.SCHED)
+        here = await journal.position(streams.SCHED)
         again = NewWindow(
             window_key=backfill.windows[1].window_key,
             run_id=backfill.windows[1].run_id,
@@ -765,7 +770,7 @@ class JournalSuite:
         assert (await journal.set_paused("t", "d", True, NOW_MS)).status == "missing"
         await journal.put_dag(put())
         for _ in range(2):
-            assert await journal.set_paused("t", "d", True, NOW_MS) == ports.DagWritten("ok", 1, True)
+            assert await journal.set_paused("t", "d", True, NOW_MS) == DagWritten("ok", 1, True)
         assert (await journal.put_dag(put(base_version=1, content_hash="h2"))).paused
         await journal.put_dag(put(base_version=2, content_hash="h3", next_fire_ms=7))
         assert await journal.next_due() is None
@@ -783,7 +788,7 @@ class JournalSuite:
         pause = StoredReply("p", "f")
         await journal.set_paused("t", "d", True, NOW_MS, pause)
         await journal.set_paused("t", "d", False, NOW_MS)
-        assert await journal.set_paused("t", "d", True, NOW_MS, pause) == ports.DagWritten("replayed", 2, True)
+        assert await journal.set_paused("t", "d", True, NOW_MS, pause) == DagWritten("replayed", 2, True)
 
     # time
 
@@ -791,7 +796,7 @@ class JournalSuite:
         scheduler = await Owner(journal, "scheduler").start()
         await journal.put_dag(put(next_fire_ms=1000))
         assert await journal.due_crons(999) == []
-        assert await journal.due_crons(1000) == [ports.DueCron("t", "d", 1000)]
+        assert await journal.due_crons(1000) == [DueCron("t", "d", 1000)]
         fires = [
             Fire(
                 tenant="t",
@@ -825,7 +830,7 @@ class JournalSuite:
             next_ms=0,
             runs=(new_run("2025-01-01"),),
         )
-        assert await journal.fire(fire) == ports.FireResult("ok", (ports.CreatedRun(run, "queued", "existing"),))
+        assert await journal.fire(fire) == FireResult("ok", (CreatedRun(run, "queued", "existing"),))
         assert await journal.next_due() is None
         assert await journal.due_crons(10_000) == []
 
@@ -841,14 +846,14 @@ class JournalSuite:
         assert (await journal.fire(fire)).status == "paused"
         assert await journal.due_crons(5000) == []
         await journal.set_paused("t", "d", False, NOW_MS)
-        assert await journal.due_crons(5000) == [ports.DueCron("t", "d", 1000)]
-        assert await journal.fire(fire) == ports.FireResult("ok")
+        assert await journal.due_crons(5000) == [DueCron("t", "d", 1000)]
+        assert await journal.fire(fire) == FireResult("ok")
 
     async def test_one_step_of_a_schedule_makes_runs_and_drops_fires(self, journal: Journal) -> None:
         scheduler = await Owner(journal, "scheduler").start()
         await journal.put_dag(put(next_fire_ms=1000))
         runs = tuple(new_run(day, run_type="scheduled") for day in days(3))
-        drops = (ports.DroppedFires("missed", 40, 800), ports.DroppedFires("overlap", 2, 4000))
+        drops = (DroppedFires("missed", 40, 800), DroppedFires("overlap", 2, 4000))
         step = a_fire(scheduler, 1000, next_ms=9000, last_ms=4000, runs=runs, dropped=drops)
         made = await journal.fire(step)
         assert [(run.run_id, run.how) for run in made.runs] == [(run.run_id, "created") for run in runs]
@@ -858,7 +863,7 @@ class JournalSuite:
         assert row is not None
         assert (row.dropped, row.dropped_ms, row.dropped_why) == ({"missed": 80, "overlap": 2}, 800, "missed")
         assert (row.next_fire_ms, row.fired_ms) == (None, 9000)
-        [queued] = [item for item in await sched(journal) if isinstance(item, ports.RunsCreated)]
+        [queued] = [item for item in await sched(journal) if isinstance(item, streams.RunsCreated)]
         assert queued.run_ids == tuple(run.run_id for run in runs)
 
     async def test_a_schedule_is_due_when_jitter_says_so_also_after_a_pause(self, journal: Journal) -> None:
@@ -866,7 +871,7 @@ class JournalSuite:
         await journal.put_dag(put(next_fire_ms=1000, next_due_ms=1300))
         for _ in range(2):
             assert await journal.due_crons(1299) == []
-            assert await journal.due_crons(1300) == [ports.DueCron("t", "d", 1300)]
+            assert await journal.due_crons(1300) == [DueCron("t", "d", 1300)]
             await journal.set_paused("t", "d", True, NOW_MS)
             await journal.set_paused("t", "d", False, NOW_MS)
         await journal.put_dag(put(base_version=1, content_hash="h2"))
@@ -938,7 +943,7 @@ class JournalSuite:
         scheduler, owner = await Owner(journal, "scheduler").start(), await Owner(journal).start()
         one, two, three = await create(journal, new_run(sla_ms=50), new_run(), new_run(sla_ms=60))
         await owner.commit(append(two, 1, wake_at_ms=40), append(three, 1, state="cancelled"))
-        here = await journal.position(ports.SCHED)
+        here = await journal.position(streams.SCHED)
         assert await journal.next_due() == 40
         assert await journal.pop_timers(scheduler.epoch, 39) == 0
         assert await journal.pop_timers(scheduler.epoch, 1000) == 2
@@ -960,7 +965,7 @@ class JournalSuite:
     async def test_a_queued_run_is_woken_when_its_creation_or_restart_said(self, journal: Journal) -> None:
         scheduler, owner = await Owner(journal, "scheduler").start(), await Owner(journal).start()
         [run] = await create(journal, new_run("2025-01-01", wake_ms=50))
-        here = await journal.position(ports.SCHED)
+        here = await journal.position(streams.SCHED)
         assert await journal.next_due() == 50
         assert await journal.pop_timers(scheduler.epoch, 50) == 1
         assert await sched(journal, here) == [Wake(run, "wake")]
@@ -988,7 +993,7 @@ class JournalSuite:
         await owner.commit(append(run, 3, sla_missed=tuple(f"t{n}" for n in range(200)), state="failed"))
         row = await journal.summary(run)
         assert row is not None
-        assert row.sla_missed == ("b", "", "a", *(f"t{n}" for n in range(ports.SLAS_SHOWN - 3)))
+        assert row.sla_missed == ("b", "", "a", *(f"t{n}" for n in range(SLAS_SHOWN - 3)))
         await create(journal, new_run("2025-01-01", reprocess="failed"))
         row = await journal.summary(run)
         assert row is not None
@@ -1064,7 +1069,7 @@ class JournalSuite:
         other = new_run(dag_id="@plan/q", alone=True)
         made = await journal.create_runs([Creation((run,)) for run in (first, second, other)])
         assert [result.status for result in made] == ["ok", "busy", "ok"]
-        assert made[1].runs == (ports.CreatedRun(first.run_id, "queued", "existing"),)
+        assert made[1].runs == (CreatedRun(first.run_id, "queued", "existing"),)
         assert await journal.summary(second.run_id) is None
         assert [result.status for result in await journal.create_runs([Creation((first,))])] == ["ok"]
         await owner.commit(append(first.run_id, 1, state="running"))
@@ -1096,7 +1101,7 @@ class JournalSuite:
         await journal.keep("orch-2", 5)
         await journal.keep("orch-3", 5)
         found = await journal.beats()
-        assert found == [ports.Beat("orch-1", 7, NOW_MS), ports.Beat("orch-2", 8, NOW_MS + 20, 5)]
+        assert found == [Beat("orch-1", 7, NOW_MS), Beat("orch-2", 8, NOW_MS + 20, 5)]
         await journal.forget("orch-1")
         await journal.forget("orch-1")
         assert [beat.run_id for beat in await journal.beats()] == ["orch-2"]
@@ -1109,7 +1114,7 @@ class JournalSuite:
         assert await journal.children("x") == []
         assert await journal.child_counts("x") == {}
         assert await journal.owned("x") == []
-        assert await journal.owner("x") == ports.OwnerRow(0, 0, "0-0")
+        assert await journal.owner("x") == OwnerRow(0, 0, "0-0")
         assert await journal.position("x") == "0-0"
         assert await journal.log("x", "a", 1) is None
         assert (await journal.summaries(RunFilter(tenant="t", parent="x"), None, 5)).rows == ()

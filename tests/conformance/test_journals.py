@@ -10,7 +10,9 @@ import pytest
 
 from actors.journal import Journal as RedisJournal
 from orchestrator.errors import JournalUnavailable
-from orchestrator.ports import Creation, Journal, RunFilter
+from orchestrator.ports import Journal
+from orchestrator.rows import RunFilter
+from orchestrator.steps import Creation
 from tests.conformance.archive_suite import ArchiveSuite
 from tests.conformance.calls_suite import CallsSuite
 from tests.conformance.held_suite import HeldSuite

@@ -26,7 +26,7 @@ from orchestrator import codec
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.headroom import spares
 from orchestrator.messages import Assignment, RunContext
-from orchestrator.ports import TENANT_SHARES
+from orchestrator.records import TENANT_SHARES
 from orchestrator.views import Trigger
 from serve_app.gateway import Gateway
 from tests.property.test_shares_laws import bound

@@ -25,7 +25,8 @@ from orchestrator.awaited import AssetLog, Gathered
 from orchestrator.definition import Definition, TaskSpec, Window
 from orchestrator.errors import Refused, Unavailable
 from orchestrator.messages import Cause
-from orchestrator.ports import GATHERED, RunFilter, assets_of, gathered_key
+from orchestrator.records import GATHERED, assets_of, gathered_key
+from orchestrator.rows import RunFilter
 from orchestrator.views import Trigger
 from tests.unit.actors.test_archiver import LaterClock
 from tests.world import RUN_ACTORS, World

@@ -16,7 +16,7 @@ from actors.archive_store import ArchiveStore
 from orchestrator import archive
 from orchestrator.archive import Shelved
 from orchestrator.errors import Broken, Invalid, Unavailable
-from orchestrator.ports import EventBatch, History, RunFilter, RunRow
+from orchestrator.rows import EventBatch, History, RunFilter, RunRow
 
 
 def run(number: int, **changes: object) -> Shelved:

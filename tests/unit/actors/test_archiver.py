@@ -22,7 +22,7 @@ from orchestrator import archive
 from orchestrator.archive import RECORDS, Sweep
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import Conflict, Invalid, JournalUnavailable, NotFound, Unavailable
-from orchestrator.ports import RunFilter
+from orchestrator.rows import RunFilter
 from orchestrator.views import CalledView, Frame, Idempotency, RunView, Trigger
 from serve_app.gateway import Gateway
 from tests.world import World

@@ -12,7 +12,7 @@ from actors.names import WEBHOOKS
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.definition import Definition, TaskSpec
-from orchestrator.ports import Letter, inbox
+from orchestrator.streams import Letter, inbox
 from orchestrator.webhook import Notice
 from serve_app.gateway import Gateway
 from tests.unit.actors.test_small_worlds import backfilled, ends, triggered

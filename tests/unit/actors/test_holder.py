@@ -15,7 +15,9 @@ import actors.holder as holder_module
 from actors.holder import Holder, Turn
 from orchestrator import codec
 from orchestrator.errors import Conflict
-from orchestrator.ports import Append, Commit, CommitResult, Creation, Entry, EventBatch, Letter, Mail, NewRun
+from orchestrator.rows import EventBatch
+from orchestrator.steps import Append, Commit, CommitResult, Creation, Mail, NewRun
+from orchestrator.streams import Entry, Letter
 from tests.fakes_journal import MemoryJournal
 from tests.virtual_time import START, VirtualLoop, WorldClock, virtually
 

@@ -14,7 +14,7 @@ from orchestrator import codec
 from orchestrator import pipeline_messages as pm
 from orchestrator.errors import Invalid, NotFound, Unavailable
 from orchestrator.pipeline_views import Claimed, PipelineJobView
-from orchestrator.ports import Creation, NewRun
+from orchestrator.steps import Creation, NewRun
 from tests.pipelines_stage import BAD, GOOD, TENANT, Stage, entry, on_stage, stop
 
 

@@ -12,9 +12,11 @@ import pytest
 
 from actors.mail import Observed
 from orchestrator import codec
+from orchestrator.command import Command
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import ActorUnreachable
-from orchestrator.ports import Command, Commit, Mail, WindowNews
+from orchestrator.steps import Commit, Mail
+from orchestrator.streams import WindowNews
 from orchestrator.views import Idempotency, Trigger
 from serve_app.gateway import Gateway
 from tests.world import RUN_ACTORS, World

@@ -17,7 +17,8 @@ from orchestrator import codec
 from orchestrator.control import PoolLoad, Roster
 from orchestrator.errors import ActorUnreachable, Invalid, JournalUnavailable, NotFound, Unavailable
 from orchestrator.pools import PoolSpec
-from orchestrator.ports import OwnerRow, inbox
+from orchestrator.rows import OwnerRow
+from orchestrator.streams import inbox
 
 OWN = "orchestrator:orch-1"
 

@@ -17,7 +17,7 @@ from orchestrator import codec
 from orchestrator.definition import Definition, TaskSpec, content_hash
 from orchestrator.errors import Fenced, JournalUnavailable
 from orchestrator.fires import timetable_of
-from orchestrator.ports import Fire, FireResult, PutDag
+from orchestrator.steps import Fire, FireResult, PutDag
 from tests.fakes_journal import MemoryJournal
 from tests.virtual_time import START, VirtualLoop, WorldClock, virtually
 from tests.world import World

@@ -12,9 +12,10 @@ import pytest
 
 from orchestrator import codec
 from orchestrator import events as e
+from orchestrator.command import Ballot, Command, Signalled
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import Conflict, NotFound
-from orchestrator.ports import Ballot, Command, Signalled, approvals_of
+from orchestrator.records import approvals_of
 from orchestrator.views import Idempotency, Trigger
 from serve_app.gateway import Gateway
 from tests.invariants import check_versions

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from orchestrator import codec
+from orchestrator.command import Command, CommandReply
 from orchestrator.errors import ActorUnreachable, Conflict, NotFound, Unavailable
-from orchestrator.ports import Command, CommandReply
 from orchestrator.views import Idempotency
 from serve_app.asking import ask
 from tests.conformance.journal_builders import Owner, append, create, new_run

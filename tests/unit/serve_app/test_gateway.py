@@ -13,6 +13,7 @@ import pytest
 from actors.clock import Clock
 from orchestrator import codec
 from orchestrator import events as e
+from orchestrator.command import Command, CommandReply
 from orchestrator.control import LimitUsage
 from orchestrator.definition import Definition, LimitUse, TaskResources, TaskSpec, Window
 from orchestrator.errors import (
@@ -26,7 +27,7 @@ from orchestrator.errors import (
 )
 from orchestrator.limits import LIMITS, Limit, Rate
 from orchestrator.pools import POOLS, PoolSpec
-from orchestrator.ports import Append, Command, CommandReply, StoredReply
+from orchestrator.steps import Append, StoredReply
 from orchestrator.task_shapes import pool_for, pool_spec
 from orchestrator.views import Idempotency, PoolView, RunWaiting, Trigger, Triggered, WorkerView
 from serve_app import gateway as gateways

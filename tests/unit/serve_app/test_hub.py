@@ -10,7 +10,8 @@ import pytest
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.errors import JournalUnavailable
-from orchestrator.ports import Append, EventBatch
+from orchestrator.rows import EventBatch
+from orchestrator.steps import Append
 from orchestrator.views import Frame
 from serve_app import channel, hub
 from serve_app.hub import Hub

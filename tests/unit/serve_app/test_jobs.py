@@ -17,7 +17,7 @@ from orchestrator import remote as r
 from orchestrator import webhook_messages as wm
 from orchestrator.blueprint import Dispatch
 from orchestrator.errors import ActorUnreachable, Conflict, Invalid, NotFound, Unavailable
-from orchestrator.ports import Append, Commit
+from orchestrator.steps import Append, Commit
 from orchestrator.views import Idempotency, WorkerView
 from orchestrator.webhook import Delivery
 from serve_app.creations import Creations

@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator import codec
 from orchestrator.errors import ActorUnreachable
-from orchestrator.ports import TENANT_SHARES
+from orchestrator.records import TENANT_SHARES
 from orchestrator.views import TenantShare
 from serve_app.shares import TenantShares
 from tests.fakes_journal import MemoryJournal
