@@ -35,8 +35,8 @@ from actors.replica_book import ReplicaBook
 from actors.settings import Settings
 from actors.worker_book import KIND, WorkerBook
 from actors.worker_desk import WorkerDesk
-from orchestrator import codec
 from orchestrator import job as jobs
+from orchestrator import outside_codec
 from orchestrator import remote as r
 from orchestrator.blueprint import Outcome, Visit
 from orchestrator.errors import ActorUnreachable, Conflict, Fenced, Invalid, NotFound, OrchestratorError
@@ -238,15 +238,15 @@ class JobsHolder(Holder[HeldJob]):
     # ── requests ──────────────────────────────────────────────────────────────────────────────────
 
     async def ask(self, blob: bytes) -> bytes:
-        """`codec.encode_request` in, `codec.encode_answer` out."""
+        """`outside_codec.encode_request` in, `outside_codec.encode_answer` out."""
         await self.ready()
         try:
-            answer = await self._answer(codec.decode_request(blob))
+            answer = await self._answer(outside_codec.decode_request(blob))
         except (NotFound, Invalid, Conflict) as refused:
             answer = r.Answer(refused=_REFUSALS[type(refused)], message=str(refused))
         except Fenced as fenced:
             raise ActorUnreachable(self.name, str(fenced)) from fenced
-        return codec.encode_answer(answer)
+        return outside_codec.encode_answer(answer)
 
     async def _answer(self, ask: r.Request) -> r.Answer:
         match ask:

@@ -54,7 +54,7 @@ from typing import Any, TypeVar
 import hiredis
 
 from actors.link import Link
-from orchestrator import codec
+from orchestrator import codec, step_codec
 from orchestrator.errors import Broken, Fenced, JournalUnavailable
 from orchestrator.events import SCHEMA
 from orchestrator.rows import (
@@ -157,16 +157,16 @@ class Journal:
         self._ask_leave = Script("ask_leave")
 
     async def take_epoch(self, owner: str) -> int:
-        return int(await self._run(self._take_epoch, codec.pack(owner)))
+        return int(await self._run(self._take_epoch, step_codec.pack(owner)))
 
     async def owner(self, owner: str) -> OwnerRow:
         epoch, turn, cursor = await self._ask("HMGET", f"owner:{owner}", "epoch", "turn", "cursor")
         return OwnerRow(int(epoch or 0), int(turn or 0), _text(cursor) or "0-0")
 
     async def commit(self, commit: Commit) -> list[CommitResult]:
-        word, rest = await self._once(self._script(self._commit, codec.pack_commit(commit)))
+        word, rest = await self._once(self._script(self._commit, step_codec.pack_commit(commit)))
         if word == b"ok":
-            return codec.unpack_commit_results(rest)
+            return step_codec.unpack_commit_results(rest)
         if word == b"fenced":
             raise Fenced(commit.owner, commit.epoch, int(rest))
         raise Broken(f"{commit.owner}: turn {commit.turn} of epoch {commit.epoch} came after turn {int(rest)}")
@@ -175,25 +175,27 @@ class Journal:
         return sorted(_text(i) for i in await self._ask("SMEMBERS", f"own:{owner}"))
 
     async def create_runs(self, creations: Sequence[Creation]) -> list[CreationResult]:
-        return codec.unpack_creation_results(await self._run(self._create_runs, codec.pack_creations(creations)))
+        return step_codec.unpack_creation_results(
+            await self._run(self._create_runs, step_codec.pack_creations(creations))
+        )
 
     async def create_backfill(self, backfill: NewBackfill) -> BackfillResult:
         patience_s = self._deadline_s + len(backfill.windows) * _WINDOW_S
-        found = await self._run(self._create_backfill, codec.pack_backfill(backfill), patience_s)
-        return codec.unpack_backfill_result(found)
+        found = await self._run(self._create_backfill, step_codec.pack_backfill(backfill), patience_s)
+        return step_codec.unpack_backfill_result(found)
 
     async def fire(self, fire: Fire) -> FireResult:
-        return codec.unpack_fire_result(await self._run(self._fire, codec.pack_fire(fire)))
+        return step_codec.unpack_fire_result(await self._run(self._fire, step_codec.pack_fire(fire)))
 
     async def live_fires(self, tenant: str, dag_id: str) -> dict[str, str]:
-        found = await self._run(self._live_fires, codec.pack([tenant, dag_id]))
+        found = await self._run(self._live_fires, step_codec.pack([tenant, dag_id]))
         return {_text(run_id): _text(state) for run_id, state in _pairs(found)}
 
     async def replaced(self) -> list[str]:
         return sorted(_text(i) for i in await self._ask("SMEMBERS", "replaced"))
 
     async def gather(self, gather: Gather) -> GatherResult:
-        return codec.unpack_gather_result(await self._run(self._gather, codec.pack_gather(gather)))
+        return step_codec.unpack_gather_result(await self._run(self._gather, step_codec.pack_gather(gather)))
 
     async def followers(self, tenant: str, source: str) -> list[str]:
         return await self._members(f"fol:{tenant}:{source}")
@@ -205,26 +207,28 @@ class Journal:
         return await self._members(f"assets:{tenant}")
 
     async def put_dag(self, dag: PutDag) -> DagWritten:
-        return _written(await self._run(self._put_dag, codec.pack_dag(dag)))
+        return _written(await self._run(self._put_dag, step_codec.pack_dag(dag)))
 
     async def set_paused(
         self, tenant: str, dag_id: str, paused: bool, now_ms: int, idem: StoredReply | None = None
     ) -> DagWritten:
-        return _written(await self._run(self._set_paused, codec.pack_paused(tenant, dag_id, paused, now_ms, idem)))
+        return _written(await self._run(self._set_paused, step_codec.pack_paused(tenant, dag_id, paused, now_ms, idem)))
 
     async def dag(self, tenant: str, dag_id: str) -> DagRow | None:
-        found = await self._run(self._dags, codec.pack([tenant, [dag_id]]))
+        found = await self._run(self._dags, step_codec.pack([tenant, [dag_id]]))
         return _dag_row(tenant, found[0]) if found else None
 
     async def dags(self, tenant: str, after: str, limit: int) -> list[DagRow]:
-        return [_dag_row(tenant, d) for d in await self._run(self._dags, codec.pack([tenant, False, after, limit]))]
+        return [
+            _dag_row(tenant, d) for d in await self._run(self._dags, step_codec.pack([tenant, False, after, limit]))
+        ]
 
     async def definition(self, tenant: str, dag_id: str, version: int) -> bytes | None:
         found: bytes | None = await self._ask("HGET", f"dagv:{tenant}:{dag_id}", str(version))
         return found
 
     async def summary(self, run_id: str) -> RunRow | None:
-        rows = await self._run(self._rows, codec.pack([run_id]))
+        rows = await self._run(self._rows, step_codec.pack([run_id]))
         return _row(rows[0]) if rows[0] else None
 
     async def summaries(self, wanted: RunFilter, cursor: str | None, limit: int) -> RunPage:
@@ -239,7 +243,7 @@ class Journal:
             _SCAN_LIMIT,
             wanted.kind,
         ]
-        following, rows = await self._run(self._page, codec.pack(step))
+        following, rows = await self._run(self._page, step_codec.pack(step))
         return RunPage(tuple(_row(r) for r in rows), _text(following) or None)
 
     async def state_counts(self, tenant: str, kind: str) -> dict[str, int]:
@@ -252,7 +256,7 @@ class Journal:
         return _texts(await self._ask("HGETALL", f"tk:{run_id}"))
 
     async def look(self, run_id: str) -> tuple[RunRow, dict[str, str]] | None:
-        found = await self._run(self._look, codec.pack(run_id))
+        found = await self._run(self._look, step_codec.pack(run_id))
         return (_row(found[0]), _texts(found[1])) if found else None
 
     async def events(self, run_id: str, after: int, limit: int) -> list[EventBatch]:
@@ -263,18 +267,18 @@ class Journal:
         return [
             _history(h)
             for chunk in _chunks(run_ids, _LOAD_CHUNK)
-            for h in await self._run(self._load, codec.pack(chunk))
+            for h in await self._run(self._load, step_codec.pack(chunk))
         ]
 
     async def by_window(self, tenant: str, dag_id: str, window_keys: Sequence[str]) -> dict[str, RunRow]:
         found = {}
         for chunk in _chunks(window_keys, _ROWS_CHUNK):
-            rows = await self._run(self._windows, codec.pack([tenant, dag_id, chunk, False]))
+            rows = await self._run(self._windows, step_codec.pack([tenant, dag_id, chunk, False]))
             found.update({key: _row(row) for key, row in zip(chunk, rows, strict=True) if row})
         return found
 
     async def backfill_by_window(self, tenant: str, dag_id: str, window_key: str) -> RunRow | None:
-        rows = await self._run(self._windows, codec.pack([tenant, dag_id, [window_key], True]))
+        rows = await self._run(self._windows, step_codec.pack([tenant, dag_id, [window_key], True]))
         return _row(rows[0]) if rows[0] else None
 
     async def children(self, backfill: str, limit: int | None = None) -> list[ChildRow]:
@@ -282,7 +286,7 @@ class Journal:
         wanted = limit if limit is not None else await self._ask("LLEN", f"bf:{backfill}")
         for first in range(0, wanted, _ROWS_CHUNK):
             last = min(first + _ROWS_CHUNK, wanted) - 1
-            rows = await self._run(self._children, codec.pack([backfill, first, last]))
+            rows = await self._run(self._children, step_codec.pack([backfill, first, last]))
             found += [ChildRow(_text(i), _text(w), _text(s), v, kept == 1, dv) for i, w, s, v, kept, dv in rows]
             if len(rows) <= last - first:
                 break
@@ -290,11 +294,11 @@ class Journal:
 
     async def called(self, run_id: str) -> dict[str, RunRow]:
         calls = _texts(await self._ask("HGETALL", f"calls:{run_id}"))
-        rows = await self._run(self._rows, codec.pack(list(calls.values()))) if calls else []
+        rows = await self._run(self._rows, step_codec.pack(list(calls.values()))) if calls else []
         return {task: _row(row) for task, row in zip(calls, rows, strict=True) if row}
 
     async def child_counts(self, backfill: str) -> dict[str, int]:
-        counts, kept = await self._run(self._counts, codec.pack(backfill))
+        counts, kept = await self._run(self._counts, step_codec.pack(backfill))
         found = {state: int(n) for state, n in _texts(counts).items()}
         return found | {"skipped": kept} if kept else found
 
@@ -309,11 +313,13 @@ class Journal:
         ids = await self._ask("SUNION", "queued", "active")
         rows: list[RunRow] = []
         for chunk in _chunks(sorted(_text(i) for i in ids), _ROWS_CHUNK):
-            rows += [_row(r) for r in await self._run(self._rows, codec.pack(chunk)) if r]
+            rows += [_row(r) for r in await self._run(self._rows, step_codec.pack(chunk)) if r]
         return [row for row in rows if row.state not in TERMINAL]
 
     async def erase(self, run_ids: Sequence[str]) -> int:
-        return sum([int(await self._run(self._erase, codec.pack(chunk))) for chunk in _chunks(run_ids, _LOAD_CHUNK)])
+        return sum(
+            [int(await self._run(self._erase, step_codec.pack(chunk))) for chunk in _chunks(run_ids, _LOAD_CHUNK)]
+        )
 
     async def ended_before(self, instant_ms: int, limit: int, skip: int = 0) -> list[RunRow]:
         return await self._ended("ended", instant_ms, limit, skip)
@@ -322,26 +328,28 @@ class Journal:
         return await self._ended("ended|backfill", instant_ms, limit, skip)
 
     async def _ended(self, index: str, instant_ms: int, limit: int, skip: int) -> list[RunRow]:
-        return [_row(row) for row in await self._run(self._ended_before, codec.pack([instant_ms, limit, skip, index]))]
+        return [
+            _row(row) for row in await self._run(self._ended_before, step_codec.pack([instant_ms, limit, skip, index]))
+        ]
 
     async def release(self, versions: Mapping[str, int]) -> set[str]:
         gone: set[str] = set()
         for chunk in _chunks(list(versions.items()), _LOAD_CHUNK):
-            gone.update(_text(run_id) for run_id in await self._run(self._release, codec.pack(chunk)))
+            gone.update(_text(run_id) for run_id in await self._run(self._release, step_codec.pack(chunk)))
         return gone
 
     async def disband(self, limit: int) -> int:
-        return int(await self._run(self._disband, codec.pack(limit)))
+        return int(await self._run(self._disband, step_codec.pack(limit)))
 
     async def restore(self, shelved: Sequence[tuple[History, Mapping[str, str]]]) -> int:
         chunks = _chunks(shelved, _LOAD_CHUNK)
-        return sum([int(await self._run(self._restore, codec.pack_shelved(chunk))) for chunk in chunks])
+        return sum([int(await self._run(self._restore, step_codec.pack_shelved(chunk))) for chunk in chunks])
 
     async def remove_history(self, run_id: str, version: int, event: bytes) -> bool:
-        return bool(await self._run(self._remove_history, codec.pack([run_id, version, event.decode()])))
+        return bool(await self._run(self._remove_history, step_codec.pack([run_id, version, event.decode()])))
 
     async def put_records(self, kind: str, records: Mapping[str, bytes | None]) -> None:
-        await self._run(self._put_records, codec.pack_records(kind, records))
+        await self._run(self._put_records, step_codec.pack_records(kind, records))
 
     async def record(self, kind: str, key: str) -> bytes | None:
         found: bytes | None = await self._ask("HGET", f"rec:{kind}", key)
@@ -351,7 +359,7 @@ class Journal:
         return {_text(key): record for key, record in _pairs(await self._ask("HGETALL", f"rec:{kind}"))}
 
     async def add_lines(self, run_id: str, lines: Sequence[bytes]) -> int:
-        return int(await self._once(self._script(self._add_lines, codec.pack_lines(run_id, lines))))
+        return int(await self._once(self._script(self._add_lines, step_codec.pack_lines(run_id, lines))))
 
     async def lines(self, run_id: str, after: int, limit: int) -> list[bytes]:
         if limit <= 0:
@@ -360,17 +368,17 @@ class Journal:
         return found
 
     async def beat(self, run_id: str, pid: int, at_ms: int) -> None:
-        await self._run(self._beat, codec.pack([run_id, pid, at_ms]))
+        await self._run(self._beat, step_codec.pack([run_id, pid, at_ms]))
 
     async def beats(self) -> list[Beat]:
-        found = await self._run(self._beats, codec.pack(None))
+        found = await self._run(self._beats, step_codec.pack(None))
         return [Beat(_text(run_id), pid, at_ms, kept) for run_id, pid, at_ms, kept in found]
 
     async def keep(self, run_id: str, version: int) -> None:
-        await self._run(self._keep, codec.pack([run_id, version]))
+        await self._run(self._keep, step_codec.pack([run_id, version]))
 
     async def forget(self, run_id: str) -> None:
-        await self._run(self._keep, codec.pack([run_id, False]))
+        await self._run(self._keep, step_codec.pack([run_id, False]))
 
     async def position(self, stream: str) -> str:
         newest = await self._ask("XREVRANGE", stream, "+", "-", "COUNT", "1")
@@ -402,7 +410,7 @@ class Journal:
         await self._ask("XADD", FEED, "*", "e", codec.encode_items([PARTING]))
 
     async def pop_timers(self, scheduler_epoch: int, now_ms: int, limit: int = 1000) -> int:
-        popped = int(await self._run(self._pop_timers, codec.pack([scheduler_epoch, now_ms, limit])))
+        popped = int(await self._run(self._pop_timers, step_codec.pack([scheduler_epoch, now_ms, limit])))
         if popped < 0:
             raise Fenced("scheduler", scheduler_epoch, -1 - popped)
         return popped
@@ -416,7 +424,7 @@ class Journal:
         return min((int(found[1]) for found in first if found), default=None)
 
     async def ask_leave(self, key: str, most: int, window_ms: int) -> int:
-        asked = self._script(self._ask_leave, codec.pack([key, most, window_ms]))
+        asked = self._script(self._ask_leave, step_codec.pack([key, most, window_ms]))
         try:
             async with asyncio.timeout(_LEAVE_S):
                 return int(await self._once(asked))
@@ -439,7 +447,7 @@ class Journal:
         return {field: int(n) for field, n in found.items()}
 
     async def count(self, counts: Sequence[tuple[str, int]]) -> None:
-        await self._once(self._script(self._count, codec.pack(counts)))
+        await self._once(self._script(self._count, step_codec.pack(counts)))
 
     async def log(self, run_id: str, task: str, attempt: int) -> list[bytes] | None:
         chunks: list[bytes] = await self._ask("LRANGE", f"log:{run_id}:{task}:{attempt}", "0", "-1")

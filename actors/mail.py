@@ -16,7 +16,7 @@ import msgspec
 from actors.crew import Ended, Gone
 from actors.hosted import Hosted, HostedBackfill
 from actors.result_cache import Recalled
-from orchestrator import codec, errors
+from orchestrator import actor_codec, errors
 from orchestrator import run as runs
 from orchestrator.calls import Return
 from orchestrator.command import Command, CommandReply
@@ -150,7 +150,7 @@ def replayed(result: CommitResult) -> CommandReply:
     """The answer that the journal has stored under the command's key."""
     if result.status == "conflict":
         return CommandReply(refused="conflict", message="this request id was used with another body")
-    return msgspec.structs.replace(codec.decode_command_reply(result.reply), replayed=True)
+    return msgspec.structs.replace(actor_codec.decode_command_reply(result.reply), replayed=True)
 
 
 def refused(error: errors.OrchestratorError) -> CommandReply:

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable
 
 from actors.peers import Peers
-from orchestrator import codec, errors
+from orchestrator import actor_codec, errors
 from orchestrator.command import Command
 from orchestrator.ports import Journal
 from orchestrator.rows import TERMINAL
@@ -71,7 +71,7 @@ class ReplacedRuns:
         return bool(left)
 
     async def _cancel(self, gate: asyncio.Semaphore, run_id: str) -> None:
-        command = codec.encode_command(Command(kind="cancel", run_id=run_id))
+        command = actor_codec.encode_command(Command(kind="cancel", run_id=run_id))
         async with gate:
             try:
                 row = await self._journal.summary(run_id)

@@ -68,8 +68,8 @@ from actors.settings import Settings, class_weights
 from actors.slot_time import TELL_S, SlotTime
 from actors.standing import Reporter
 from actors.window_cancel import WindowCanceller
+from orchestrator import actor_codec, codec, errors, outside_codec, plan_run, wait_decisions
 from orchestrator import backfill as backfills
-from orchestrator import codec, errors, plan_run, wait_decisions
 from orchestrator import run as runs
 from orchestrator.command import Command, CommandReply
 from orchestrator.control import Admission, Hosting
@@ -160,7 +160,7 @@ class RunActor(Living):
     async def host(self, blob: bytes) -> None:
         """A Hosting of the scheduler."""
         await self._recovered.wait()
-        hosting = codec.decode_hosting(blob)
+        hosting = actor_codec.decode_hosting(blob)
         for worker, incarnation, lease in hosting.grants:
             if not self._crew.seat(worker, incarnation, lease, lease in hosting.kept):
                 self._reporter.released([(worker, lease)])
@@ -176,13 +176,13 @@ class RunActor(Living):
     async def bind(self, blob: bytes) -> None:
         """A Binding of the scheduler: leases for tasks with needs."""
         await self._recovered.wait()
-        self._claims.bind(codec.decode_binding(blob))
+        self._claims.bind(actor_codec.decode_binding(blob))
         self._wake.set()
 
     async def stock(self, blob: bytes) -> bytes:
         """A new scheduler takes stock; its epoch in, everything about tasks with needs out."""
         await self._recovered.wait()
-        return self._claims.stock(codec.decode_epoch(blob))
+        return self._claims.stock(actor_codec.decode_epoch(blob))
 
     def _take_shares(self, hosting: Hosting) -> None:
         for tenant, weight in hosting.weights or ():
@@ -211,7 +211,7 @@ class RunActor(Living):
     async def command(self, blob: bytes) -> bytes:
         """A client's Command; answers a CommandReply once its effect is durable."""
         await self._recovered.wait()
-        return codec.encode_command_reply(await self.obey(codec.decode_command(blob)))
+        return actor_codec.encode_command_reply(await self.obey(actor_codec.decode_command(blob)))
 
     async def obey(self, command: Command) -> CommandReply:
         """Carry a command out; answers once its effect is durable."""
@@ -223,7 +223,7 @@ class RunActor(Living):
         """A worker's Note; True once durable, False when the attempt was replaced."""
         await self._recovered.wait()
         asker: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._post(Noted(codec.decode_note(blob), asker))
+        self._post(Noted(actor_codec.decode_note(blob), asker))
         return await asker
 
     async def hello(self, _blob: bytes) -> bytes:
@@ -292,7 +292,7 @@ class RunActor(Living):
 
     async def _claim_from(self, worker: str, incarnation: str, keys: dict[Key, Limit]) -> None:
         try:
-            holding = codec.decode_holding(await self._peers.control(worker, "holding", self.name, self._epoch))
+            holding = actor_codec.decode_holding(await self._peers.control(worker, "holding", self.name, self._epoch))
         except WorkerGone as gone:
             _log.warning("%s", gone)
             self._mail.append(Gone(worker, incarnation, tuple(keys), ()))
@@ -442,7 +442,9 @@ class RunActor(Living):
             return
         reply = msgspec.structs.replace(reply_to(hosted, command), before=before, version=version + 1)
         if command.idem is not None:
-            hosted.idem = StoredReply(command.idem.key, command.idem.fingerprint, codec.encode_command_reply(reply))
+            hosted.idem = StoredReply(
+                command.idem.key, command.idem.fingerprint, actor_codec.encode_command_reply(reply)
+            )
             turn.touched[command.run_id] = hosted
         turn.answers.append((command.run_id, message.answer, lambda: reply))
 
@@ -674,7 +676,7 @@ class RunActor(Living):
     def _mail_of(self, hosted: Hosted) -> list[Mail]:
         """For the outbox of webhooks and for what starts runs, if the append of the run is applied."""
         run_id = hosted.machine.run_id
-        notices = [codec.encode_mail(self.name, codec.encode_notice(notice)) for notice in hosted.notices]
+        notices = [codec.encode_mail(self.name, outside_codec.encode_notice(notice)) for notice in hosted.notices]
         mail = [Mail(WEBHOOKS, item, run_id) for item in notices]
         return [*mail, Mail(TRIGGERS, codec.encode_items(hosted.updates), run_id)] if hosted.updates else mail
 

@@ -325,7 +325,7 @@ class ControlPlane(Protocol):
     """How the gateway reaches actors. Every method raises ActorUnreachable after its deadline."""
 
     async def command(self, owner: str, run_id: str, command: bytes) -> bytes:
-        """`codec.encode_command` in, `codec.decode_command_reply` out; "" = nobody owns the run yet."""
+        """`actor_codec.encode_command` in, `actor_codec.decode_command_reply` out; "" = nobody owns the run yet."""
         ...
 
     async def workers(self) -> bytes:
@@ -345,7 +345,7 @@ class ControlPlane(Protocol):
         ...
 
     async def set_pool(self, change: bytes) -> bytes:
-        """`codec.encode_pool_change`: durable, and so from now on. JSON array of the pool. Raises Invalid, NotFound."""
+        """`actor_codec.encode_pool_change`: durable from now on. JSON array of the pool. Raises Invalid, NotFound."""
         ...
 
     async def alive(self) -> bool:
@@ -373,7 +373,7 @@ class ControlPlane(Protocol):
         ...
 
     async def set_limit(self, change: bytes) -> None:
-        """`codec.encode_limit_change`: durable, and so from now on, once it answers."""
+        """`actor_codec.encode_limit_change`: durable, and so from now on, once it answers."""
         ...
 
     async def limit_usage(self) -> bytes:

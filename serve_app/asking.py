@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator.command import Command, CommandReply
 from orchestrator.definition import HIDDEN
 from orchestrator.errors import ActorUnreachable, Conflict, Invalid, NotAllowed, NotFound, Unavailable
@@ -29,8 +29,8 @@ async def ask(journal: Journal, control: ControlPlane, owner: str, command: Comm
     while True:
         lost = False
         try:
-            reply = codec.decode_command_reply(
-                await control.command(owner, command.run_id, codec.encode_command(command))
+            reply = actor_codec.decode_command_reply(
+                await control.command(owner, command.run_id, actor_codec.encode_command(command))
             )
         except ActorUnreachable:
             if command.kind not in _REPEATABLE and command.idem is None:

@@ -27,7 +27,7 @@ from actors.lua_sandbox import LuaSandbox
 from actors.plan_store import PlanStore
 from actors.settings import Settings
 from actors.vault import Vault
-from orchestrator import awaited, codec, pace
+from orchestrator import actor_codec, awaited, codec, pace
 from orchestrator import events as e
 from orchestrator.blueprint import Blueprint
 from orchestrator.command import Command, CommandReply
@@ -418,7 +418,7 @@ class Gateway:
         if idem is not None and (kept := await self._journal.stored_reply(idem.key)) is not None:
             if kept.fingerprint != idem.fingerprint:
                 raise Conflict(KEY_REUSED)
-            reply = codec.decode_command_reply(kept.reply)
+            reply = actor_codec.decode_command_reply(kept.reply)
             return _changed(run_id, msgspec.structs.replace(reply, replayed=True))
         if task is not None:
             await self._check_task(row, task)
@@ -428,7 +428,7 @@ class Gateway:
             reply = await self._command_windows(row, kind, task)
             if idem is not None:
                 await self._journal.store_reply(
-                    StoredReply(idem.key, idem.fingerprint, codec.encode_command_reply(reply))
+                    StoredReply(idem.key, idem.fingerprint, actor_codec.encode_command_reply(reply))
                 )
             return _changed(run_id, reply)
         return _changed(
@@ -530,17 +530,17 @@ class Gateway:
     @within(DEADLINE_S)
     async def workers(self) -> list[WorkerView]:
         """Every worker slot."""
-        return codec.decode_workers(await self._control.workers())
+        return actor_codec.decode_workers(await self._control.workers())
 
     @within(LONG_DEADLINE_S)
     async def scale_workers(self, pool: str, n: int) -> list[WorkerView]:
         """The pool's slots, on their way to `n`. Raises Invalid."""
-        return codec.decode_workers(await self._control.scale_workers(pool, n))
+        return actor_codec.decode_workers(await self._control.scale_workers(pool, n))
 
     @within(DEADLINE_S)
     async def drain_worker(self, worker_id: str) -> WorkerView:
         """The worker finishes what it has and gets nothing more. Raises NotFound."""
-        found = codec.decode_workers(await self._control.drain_worker(worker_id))
+        found = actor_codec.decode_workers(await self._control.drain_worker(worker_id))
         if not found:
             raise NotFound("worker", worker_id)
         return found[0]

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
-from orchestrator import codec
+from orchestrator import outside_codec
 from orchestrator.pipeline_job import WORDS, JobState
 from orchestrator.ports import Journal
 from orchestrator.rows import TERMINAL
@@ -60,4 +60,4 @@ async def _changed(follower: Follower) -> bool:
 
 
 def _frame(place: int, line: bytes) -> Frame:
-    return Frame(place, "log", msgspec.to_builtins(codec.decode_log_entry(line)))
+    return Frame(place, "log", msgspec.to_builtins(outside_codec.decode_log_entry(line)))

@@ -33,7 +33,7 @@ from actors.hosted import milliseconds
 from actors.names import PIPELINES
 from actors.pipelines_desk import PipelinesDesk
 from actors.vault import Vault
-from orchestrator import codec
+from orchestrator import codec, outside_codec
 from orchestrator import pipeline_events as e
 from orchestrator import pipeline_messages as pm
 from orchestrator.errors import ActorUnreachable, Conflict, Invalid, NotFound
@@ -335,7 +335,9 @@ class Pipelines:
             chunks.append(chunk)
             after += len(chunk)
         # a full log takes a second to read and sort
-        return await asyncio.to_thread(lambda: by_time(map(codec.decode_log_entry, chain.from_iterable(chunks))))
+        return await asyncio.to_thread(
+            lambda: by_time(map(outside_codec.decode_log_entry, chain.from_iterable(chunks)))
+        )
 
     @within(DEADLINE_S)
     async def open_logs(self, tenant: str, job_id: str, after: int) -> AsyncIterator[Sequence[Frame]] | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from actors.hosted import HostedRun
 from actors.reading import Reader
-from orchestrator import codec
+from orchestrator import actor_codec, codec
 from orchestrator import run as runs
 from orchestrator.control import LimitUsage
 from orchestrator.definition import HIDDEN
@@ -34,7 +34,7 @@ async def waiting_tasks(
         limits.define(key, codec.decode_limit(record), 0.0)
     if (most := hosted.run.compiled.definition.max_active_tasks) is not None:
         limits.define(dag_key(tenant, hosted.run.dag_id), Limit(most), 0.0)
-    pools = {worker.pool for worker in codec.decode_workers(await control.workers())}
+    pools = {worker.pool for worker in actor_codec.decode_workers(await control.workers())}
     return [
         WaitingView(hosted.run.compiled.graph.names[position], need.pool, tuple(_reasons(need, limits, usage, pools)))
         for position, need in _ready(hosted.run)

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator import awaited, codec
+from orchestrator import awaited, codec, outside_codec
 from orchestrator.awaited import AssetLog, Gathered
 from orchestrator.definition import Definition
 from orchestrator.errors import Conflict, Invalid, NotFound, OrchestratorError, Unavailable
@@ -56,7 +56,7 @@ class Starters:
             if any(isinstance(run, OrchestratorError) for run in made):
                 raise next(run for run in made if isinstance(run, OrchestratorError))
             runs = tuple(run for run in made if not isinstance(run, OrchestratorError))
-            step = Creation(runs, stored(idem, codec.encode_refusals({})), once=(tenant, f"{name}/{event_id}"))
+            step = Creation(runs, stored(idem, outside_codec.encode_refusals({})), once=(tenant, f"{name}/{event_id}"))
             result = await self._creations.create(step)
             if result.status == "conflict":
                 raise Conflict(KEY_REUSED)

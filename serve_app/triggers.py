@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from actors.clock import Clock
-from orchestrator import codec, partitions, windows
+from orchestrator import codec, outside_codec, partitions, windows
 from orchestrator import events as e
 from orchestrator import plan as planning
 from orchestrator.deadlines import wake_ms
@@ -76,14 +76,14 @@ class Triggers:
             errors = {n: run for n, run in enumerate(made) if isinstance(run, OrchestratorError)}
             if not runs:
                 return [errors[n] for n in range(len(triggers))], False
-            note = codec.encode_refusals(errors)
+            note = outside_codec.encode_refusals(errors)
             archived = tuple((tenant, dag_id, count) for dag_id, count in seen.items())
             result = await self._creations.create(Creation(runs, stored(idem, note), archived=archived))
             if result.status == "conflict":
                 raise Conflict(KEY_REUSED)
             if result.status != "changed":
                 replayed = result.status == "replayed"
-                refused = codec.decode_refusals(result.reply) if replayed else errors
+                refused = outside_codec.decode_refusals(result.reply) if replayed else errors
                 return _outcomes(triggers, result.runs, refused), replayed
             for trigger in triggers:
                 self._book.forget(tenant, trigger.dag_id)

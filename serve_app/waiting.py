@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import msgspec
 
 from actors.clock import Clock
-from orchestrator import codec
+from orchestrator import actor_codec, codec
 from orchestrator.command import Ballot, Command, CommandReply, Signalled
 from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.ports import ControlPlane, Journal
@@ -66,7 +66,7 @@ class Waiting:
         if idem is not None and (kept := await self._journal.stored_reply(idem.key)) is not None:
             if kept.fingerprint != idem.fingerprint:
                 raise Conflict(KEY_REUSED)
-            return msgspec.structs.replace(codec.decode_command_reply(kept.reply), replayed=True)
+            return msgspec.structs.replace(actor_codec.decode_command_reply(kept.reply), replayed=True)
         if command.task is not None and command.task not in await self._names(row):
             raise NotFound("task", command.task)
         if row.run_type == "backfill":

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from actors.names import WEBHOOKS
-from orchestrator import codec
+from orchestrator import codec, outside_codec
 from orchestrator import events as e
 from orchestrator.definition import WAITING_TYPES, Definition
 from orchestrator.messages import Assignment, RunContext, Value
@@ -250,7 +250,7 @@ class Watcher:
         """Who wants to be told of ends and missed SLAs is told of each, once."""
         entries = [codec.decode_inbox(item) for _, item in self.journal.streams[inbox(WEBHOOKS)]]
         letters = [item for items in entries for item in items if isinstance(item, Letter)]
-        told = Counter(codec.decode_notice(bytes(letter.data)).id for letter in letters)
+        told = Counter(outside_codec.decode_notice(bytes(letter.data)).id for letter in letters)
         owed: dict[str, int] = {}
         for run_id, run in self.journal.runs.items():
             if run.dag_id not in ("a", "b"):

@@ -13,7 +13,7 @@ from actors.kubernetes_seat import KubernetesSeat
 from actors.names import KUBERNETES
 from actors.peers import WorkerGone
 from actors.settings import Settings
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator import run as runs
 from orchestrator.messages import JobOrder, Report, Settled
 from orchestrator.run import Run
@@ -33,11 +33,11 @@ class FakePeers:
 
     async def exchange(self, worker: str, blob: bytes) -> bytes:
         assert worker == KUBERNETES
-        self.orders.append(codec.decode_job_order(blob))
+        self.orders.append(actor_codec.decode_job_order(blob))
         if self.exchange_failures:
             self.exchange_failures -= 1
             raise WorkerGone(worker, "told to fail")
-        return codec.encode_settled(Settled(worker, worker, 0, (await self.answers.get(),)))
+        return actor_codec.encode_settled(Settled(worker, worker, 0, (await self.answers.get(),)))
 
     async def control(self, worker: str, method: str, *args: Any) -> Any:
         assert (worker, method, args[3]) == (KUBERNETES, "cancel", "cancelled")

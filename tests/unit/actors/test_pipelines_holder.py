@@ -10,7 +10,7 @@ import pytest
 from actors import pipeline_logs, pipelines_holder
 from actors.names import JOBS
 from actors.pipelines_desk import PipelinesDesk
-from orchestrator import codec
+from orchestrator import codec, outside_codec
 from orchestrator import pipeline_messages as pm
 from orchestrator.errors import Invalid, NotFound, Unavailable
 from orchestrator.pipeline_views import Claimed, PipelineJobView
@@ -237,7 +237,7 @@ def test_a_gateway_that_was_replaced_is_fenced_before_it_answers() -> None:
         assert zombie is not None
         stage.start()
         await stage.port.claim(TENANT, job_id, "r2", None)
-        asked = asyncio.ensure_future(zombie.ask(codec.encode_pipeline_request(pm.Claim(TENANT, job_id, "r1"))))
+        asked = asyncio.ensure_future(zombie.ask(outside_codec.encode_pipeline_request(pm.Claim(TENANT, job_id, "r1"))))
         await settled()
         assert not asked.done()
         asked.cancel()
@@ -257,11 +257,11 @@ def test_what_was_decided_while_the_journal_was_away_happens_once(lost: bool) ->
         await settled()
         holder = stage.gate.holder
         assert holder is not None
-        request = codec.encode_pipeline_request(pm.Claim(TENANT, job_id, "r1"))
+        request = outside_codec.encode_pipeline_request(pm.Claim(TENANT, job_id, "r1"))
         await holder._record(holder._held[job_id])  # known, so that the commit is what fails
         stage.journal.failing = [lost] * 20
         first, second = await asyncio.gather(holder.ask(request), holder.ask(request))
-        answers = [codec.decode_pipeline_answer(first), codec.decode_pipeline_answer(second)]
+        answers = [outside_codec.decode_pipeline_answer(first), outside_codec.decode_pipeline_answer(second)]
         assert [answer.refused for answer in answers] == [None, "invalid"]
         assert (await stage.job(job_id)).runner_id == "r1"
         assert stage.journal.runs[job_id].version == 2

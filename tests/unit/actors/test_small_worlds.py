@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from actors.mail import Observed
-from orchestrator import codec
+from orchestrator import actor_codec, codec
 from orchestrator.command import Command
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import ActorUnreachable
@@ -72,8 +72,8 @@ def test_a_command_that_comes_twice_does_not_cost_the_run_its_place_in_memory() 
         owner = world.journal.runs[run_id].owner
         command = Command(kind="skip_task", run_id=run_id, task="t8", idem=Idempotency("key", "f"))
         for _ in range(2):
-            blob = await world.wire.ask(owner, "command", codec.encode_command(command))
-        assert codec.decode_command_reply(blob).replayed
+            blob = await world.wire.ask(owner, "command", actor_codec.encode_command(command))
+        assert actor_codec.decode_command_reply(blob).replayed
         assert await ends(world, run_id) == "succeeded"
 
     World(0).play_with(course)
@@ -189,7 +189,7 @@ def test_a_slot_that_is_asked_back_in_a_lost_message_is_asked_back_again() -> No
         tell = world.wire.tell
 
         async def lose_the_first(actor: str, method: str, blob: bytes) -> None:
-            if method == "host" and codec.decode_hosting(blob).yields and not lost:
+            if method == "host" and actor_codec.decode_hosting(blob).yields and not lost:
                 lost.append(blob)
                 raise ActorUnreachable(actor, "the message got lost")
             await tell(actor, method, blob)

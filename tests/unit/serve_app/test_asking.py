@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator.command import Command, CommandReply
 from orchestrator.errors import ActorUnreachable, Conflict, NotFound, Unavailable
 from orchestrator.views import Idempotency
@@ -32,7 +32,7 @@ class Stage:
         answer = self.answers.pop(0)
         if isinstance(answer, ActorUnreachable):
             raise answer
-        return codec.encode_command_reply(answer)
+        return actor_codec.encode_command_reply(answer)
 
 
 async def owned() -> tuple[MemoryJournal, str]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from actors.clock import Clock
-from orchestrator import codec
+from orchestrator import actor_codec, codec
 from orchestrator import events as e
 from orchestrator.command import Command, CommandReply
 from orchestrator.control import LimitUsage
@@ -61,26 +61,28 @@ class Stage:
     async def command(self, owner: str, run_id: str, command: bytes) -> bytes:
         if self.hangs:
             await asyncio.sleep(60)
-        self.commands.append((owner, codec.decode_command(command)))
-        return codec.encode_command_reply(self.reply)
+        self.commands.append((owner, actor_codec.decode_command(command)))
+        return actor_codec.encode_command_reply(self.reply)
 
     async def workers(self) -> bytes:
-        return codec.encode_workers([WorkerView("w", "default", "idle")])
+        return actor_codec.encode_workers([WorkerView("w", "default", "idle")])
 
     async def scale_workers(self, pool: str, n: int) -> bytes:
-        return codec.encode_workers([WorkerView(f"w{i}", pool, "idle") for i in range(n)])
+        return actor_codec.encode_workers([WorkerView(f"w{i}", pool, "idle") for i in range(n)])
 
     async def drain_worker(self, worker_id: str) -> bytes:
-        return codec.encode_workers([WorkerView(worker_id, "default", "draining")])
+        return actor_codec.encode_workers([WorkerView(worker_id, "default", "draining")])
 
     async def pools(self) -> bytes:
-        return codec.encode_pool_views([PoolView("gpu", PoolSpec(max=4), wanted=3, workers=3, starting=1, busy=2)])
+        return actor_codec.encode_pool_views(
+            [PoolView("gpu", PoolSpec(max=4), wanted=3, workers=3, starting=1, busy=2)]
+        )
 
     async def set_pool(self, change: bytes) -> bytes:
-        name, spec = codec.decode_pool_change(change)
+        name, spec = actor_codec.decode_pool_change(change)
         if spec is None and name != "gpu":
             raise NotFound("pool", name)
-        return codec.encode_pool_views([] if spec is None else [PoolView(name, spec)])
+        return actor_codec.encode_pool_views([] if spec is None else [PoolView(name, spec)])
 
     async def alive(self) -> bool:
         return not self.hangs
@@ -95,13 +97,13 @@ class Stage:
         raise ActorUnreachable(ward, "it is not here")
 
     async def set_limit(self, change: bytes) -> None:
-        key, limit = codec.decode_limit_change(change)
+        key, limit = actor_codec.decode_limit_change(change)
         await self.journal.put_records(LIMITS, {key: None if limit is None else codec.encode_limit(limit)})
 
     async def explain(self, run_id: str) -> bytes:
         if self.hangs:
             raise ActorUnreachable("scheduler", "it hangs")
-        return codec.encode_waiting(RunWaiting(run_id, "slot", "manual", share=0.25))
+        return actor_codec.encode_waiting(RunWaiting(run_id, "slot", "manual", share=0.25))
 
     async def wake_archiver(self) -> None:
         self.woken += 1
@@ -109,7 +111,7 @@ class Stage:
     async def limit_usage(self) -> bytes:
         if self.hangs:
             raise ActorUnreachable("scheduler", "it hangs")
-        return codec.encode_usage(
+        return actor_codec.encode_usage(
             [LimitUsage("l/t/one", 2, 5), LimitUsage("l/other/one", 9, 9), LimitUsage("d/t/d", 1, 0)]
         )
 
@@ -606,7 +608,7 @@ async def test_a_repeated_command_is_answered_from_the_journal(world: World) -> 
     await world.define()
     run = (await world.trigger()).run_id
     reply = CommandReply(state="cancelled", attempts=1)
-    await world.journal.store_reply(StoredReply("k", "f", codec.encode_command_reply(reply)))
+    await world.journal.store_reply(StoredReply("k", "f", actor_codec.encode_command_reply(reply)))
     done = await world.gateway.cancel_run("t", run, key("k"))
     assert (done.state, done.replayed, world.stage.commands) == ("cancelled", True, [])
     with pytest.raises(Conflict):
