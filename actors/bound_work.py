@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 
 from actors.crew import BATCH_MAX, TARGET_S, Seat
 from actors.hosted import HostedRun
-from orchestrator import run as runs
+from orchestrator import run_duties
 from orchestrator.headroom import spares
 from orchestrator.messages import Need
+from orchestrator.run_state import going
 from orchestrator.shares import Path, Shares
 
 #: seconds that a task counts for at least: what it costs to hand it over
@@ -113,7 +114,7 @@ class BoundWork:
         aside = run.aside
         if aside is None:
             return
-        if not runs.going(run):
+        if not going(run):
             self.drop(run.run_id)
             return
         where = self._where.get(run.run_id)
@@ -172,7 +173,7 @@ class BoundWork:
                 seconds = takes_s(hosted, position)
                 if full := bool(size) and expected_s + seconds > TARGET_S:
                     break
-                taken = runs.take_bound(hosted.run, need, 1)
+                taken = run_duties.take_bound(hosted.run, need, 1)
                 positions += taken
                 size += len(taken)
                 expected_s += seconds * len(taken)

@@ -26,7 +26,7 @@ from orchestrator.deadlines import wake_ms
 from orchestrator.definition import Definition
 from orchestrator.ports import Journal
 from orchestrator.rows import TERMINAL, RunRow
-from orchestrator.run import Run
+from orchestrator.run_state import Run
 from orchestrator.steps import Creation, NewRun
 
 T = TypeVar("T")

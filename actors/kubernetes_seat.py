@@ -26,7 +26,7 @@ from actors.settings import Settings
 from orchestrator import actor_codec
 from orchestrator.definition import Container
 from orchestrator.messages import JobOrder, Report, Settled
-from orchestrator.run import Run
+from orchestrator.run_state import Run
 
 _log = logging.getLogger(__name__)
 

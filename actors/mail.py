@@ -16,8 +16,7 @@ import msgspec
 from actors.crew import Ended, Gone
 from actors.hosted import Hosted, HostedBackfill
 from actors.result_cache import Recalled
-from orchestrator import actor_codec, errors
-from orchestrator import run as runs
+from orchestrator import actor_codec, errors, run_commands
 from orchestrator.calls import Return
 from orchestrator.command import Command, CommandReply
 from orchestrator.control import Admission
@@ -88,7 +87,7 @@ class Redo:
     """What a worker told about a run that had to be read again."""
 
     run_id: str
-    command: runs.Command
+    command: run_commands.Command
     tries: int = 0
 
 

@@ -68,15 +68,14 @@ from actors.settings import Settings, class_weights
 from actors.slot_time import TELL_S, SlotTime
 from actors.standing import Reporter
 from actors.window_cancel import WindowCanceller
-from orchestrator import actor_codec, codec, errors, outside_codec, plan_run, wait_decisions
+from orchestrator import actor_codec, codec, errors, outside_codec, plan_run, run_commands, run_duties, wait_decisions
 from orchestrator import backfill as backfills
-from orchestrator import run as runs
 from orchestrator.command import Command, CommandReply
 from orchestrator.control import Admission, Hosting
 from orchestrator.dispatch import WAKES
 from orchestrator.messages import Need, Report
 from orchestrator.ports import Journal
-from orchestrator.run import RunState
+from orchestrator.run_state import ENDED, Run, RunState, going
 from orchestrator.shares import Shares
 from orchestrator.steps import Append, Commit, CommitResult, Mail, StoredReply
 from orchestrator.streams import TRIGGERS, Entry, TimerFired, Widened, WindowNews, inbox
@@ -98,8 +97,8 @@ class _Turn:
 
     touched: dict[str, Hosted] = field(default_factory=dict)
     messages: dict[str, list[RunMessage]] = field(default_factory=lambda: defaultdict(list))
-    commands: dict[str, list[runs.Command]] = field(default_factory=lambda: defaultdict(list))
-    aborts: list[tuple[str, str, runs.Abort]] = field(default_factory=list)
+    commands: dict[str, list[run_commands.Command]] = field(default_factory=lambda: defaultdict(list))
+    aborts: list[tuple[str, str, run_duties.Abort]] = field(default_factory=list)
     sendings: list[Sending] = field(default_factory=list)
     #: runs and positions of tasks that become Kubernetes Jobs
     jobs: list[tuple[HostedRun, list[int]]] = field(default_factory=list)
@@ -281,10 +280,10 @@ class RunActor(Living):
         for hosted in self._hosted.values():
             if isinstance(hosted, HostedRun):
                 run = hosted.run
-                for effect in runs.owed(run):
-                    if isinstance(effect, runs.Await) and effect.worker == KUBERNETES:
+                for effect in run_duties.owed(run):
+                    if isinstance(effect, run_duties.Await) and effect.worker == KUBERNETES:
                         self._jobs.order(run, [run.position(effect.task)])
-                    elif isinstance(effect, runs.Await):
+                    elif isinstance(effect, run_duties.Await):
                         spec = run.compiled.specs[run.position(effect.task)]
                         limit = Limit(spec.timeout_s, spec.heartbeat_timeout_s)
                         waiting[effect.worker, effect.incarnation][run.run_id, effect.task, effect.attempt] = limit
@@ -388,7 +387,7 @@ class RunActor(Living):
     def _step(self, turn: _Turn, hosted: HostedRun, command: plan_run.Command | wait_decisions.Command) -> None:
         self._took_step(turn, hosted, hosted.step(command, self._clock.now()))
 
-    def _took_step(self, turn: _Turn, hosted: HostedRun, aborts: list[runs.Abort]) -> None:
+    def _took_step(self, turn: _Turn, hosted: HostedRun, aborts: list[run_duties.Abort]) -> None:
         run_id = hosted.run.run_id
         turn.touched[run_id] = hosted
         turn.aborts.extend((run_id, abort.worker, abort) for abort in aborts)
@@ -405,9 +404,9 @@ class RunActor(Living):
             self._claim(turn, hosted)
         elif hosted.run.state is RunState.QUEUED and self._holds(hosted.run, message.admission):
             hosted.admission_epoch, hosted.admission_lane = message.epoch, message.admission.lane
-            self._step(turn, hosted, runs.Start())
+            self._step(turn, hosted, run_commands.Start())
 
-    def _holds(self, run: runs.Run, admission: Admission) -> bool:
+    def _holds(self, run: Run, admission: Admission) -> bool:
         """Is it for the present life of the run, and was it not given back?"""
         return admission.since >= run.queued_version and admission.number not in self._declined
 
@@ -420,7 +419,7 @@ class RunActor(Living):
 
     def _claim(self, turn: _Turn, hosted: HostedRun) -> None:
         """Own a run that goes on by itself later: its timer is here, and would be lost with this actor."""
-        if hosted.run.state not in (RunState.QUEUED, *runs.ENDED) and not hosted.claimed:
+        if hosted.run.state not in (RunState.QUEUED, *ENDED) and not hosted.claimed:
             hosted.claiming = True
             turn.touched[hosted.run.run_id] = hosted
 
@@ -464,23 +463,23 @@ class RunActor(Living):
             return
         match command.kind:
             case "cancel":
-                step: plan_run.Command | wait_decisions.Command = runs.Cancel()
+                step: plan_run.Command | wait_decisions.Command = run_commands.Cancel()
             case "pause":
-                step = runs.Pause()
+                step = run_commands.Pause()
             case "resume":
-                step = runs.Resume()
+                step = run_commands.Resume()
             case "retry_task":
-                step = runs.RetryTask(command.task or "")
+                step = run_commands.RetryTask(command.task or "")
             case "skip_task":
-                step = runs.SkipTask(command.task or "", command.reason)
+                step = run_commands.SkipTask(command.task or "", command.reason)
             case "mark_task":
                 step = plan_run.MarkTask(command.task or "", command.word or "", command.reason)
             case "shut_down":
                 step = plan_run.ShutDown()
             case "retry_run":
-                step = runs.RetryFailed()
+                step = run_commands.RetryFailed()
             case "post" if command.checkpoint is not None:
-                step = runs.Post(command.checkpoint.kind, command.checkpoint.data)
+                step = run_commands.Post(command.checkpoint.kind, command.checkpoint.data)
             case "signal" if command.signal is not None:
                 told = command.signal
                 step = wait_decisions.Signal(told.name, told.data, told.signal_id)
@@ -493,7 +492,7 @@ class RunActor(Living):
     def _handle_noted(self, turn: _Turn, hosted: Hosted, message: Noted) -> None:
         assert isinstance(hosted, HostedRun)
         try:
-            self._step(turn, hosted, runs.Mark(message.note))
+            self._step(turn, hosted, run_commands.Mark(message.note))
         except errors.StaleAttempt as stale:
             _log.info("%s", stale)
             answer(message.answer, False)
@@ -528,16 +527,16 @@ class RunActor(Living):
     def _check_sla(self, turn: _Turn, hosted: HostedRun) -> None:
         if hosted.sla_ms is None or instant(hosted.sla_ms) > self._clock.now():
             return
-        self._step(turn, hosted, runs.MissSla(instant(hosted.sla_ms)))
+        self._step(turn, hosted, run_commands.MissSla(instant(hosted.sla_ms)))
 
     def _check_deadlines(self, turn: _Turn, hosted: HostedRun) -> None:
         """What is too late by now is so; a queued run that was looked at too early is looked at again."""
         run = hosted.run
-        at = runs.next_deadline(run)
+        at = run_duties.next_deadline(run)
         if at is None:
             return
         if at <= self._clock.now():
-            self._step(turn, hosted, runs.CheckDeadlines())
+            self._step(turn, hosted, run_commands.CheckDeadlines())
         elif run.state is RunState.QUEUED:
             turn.passive[run.run_id] = milliseconds(at)
 
@@ -567,15 +566,15 @@ class RunActor(Living):
     def _handle_woken(self, turn: _Turn, hosted: Hosted, _message: Woken) -> None:
         assert isinstance(hosted, HostedRun)
         now = self._clock.now()
-        limit = runs.deadline(hosted.run)
+        limit = run_duties.deadline(hosted.run)
         if limit is not None and limit <= now:
-            self._step(turn, hosted, runs.TimeOut())
+            self._step(turn, hosted, run_commands.TimeOut())
             return
-        idle = runs.idle_deadline(hosted.run)
+        idle = run_duties.idle_deadline(hosted.run)
         if idle is not None and idle <= now:
-            self._step(turn, hosted, runs.GoIdle())
+            self._step(turn, hosted, run_commands.GoIdle())
             return
-        runs.wake(hosted.run, now)
+        run_duties.wake(hosted.run, now)
         aborts = hosted.proceed(now)
         if hosted.dirty:
             self._took_step(turn, hosted, aborts)
@@ -602,12 +601,12 @@ class RunActor(Living):
         for report in message.settled.reports:
             self._settle(turn, report)
         for run_id, task, attempt in message.settled.untouched:
-            self._step_if_current(turn, run_id, runs.GiveBack(task, attempt))
+            self._step_if_current(turn, run_id, run_commands.GiveBack(task, attempt))
         for run_id, task, attempt in unreported:
-            self._step_if_current(turn, run_id, runs.Lose(task, attempt))
+            self._step_if_current(turn, run_id, run_commands.Lose(task, attempt))
 
     def _settle(self, turn: _Turn, report: Report) -> None:
-        hosted = self._step_if_current(turn, report.run_id, runs.Settle(report, self._clock.jitter()))
+        hosted = self._step_if_current(turn, report.run_id, run_commands.Settle(report, self._clock.jitter()))
         if hosted is not None:
             position = hosted.run.position(report.task)
             self._crew.took(hosted.run.compiled.keys[position], report.took_s)
@@ -623,11 +622,11 @@ class RunActor(Living):
         elif message.lease:
             self._reporter.released([(message.worker, message.lease)])
         for run_id, task, attempt in message.lost:
-            self._step_if_current(turn, run_id, runs.Lose(task, attempt))
+            self._step_if_current(turn, run_id, run_commands.Lose(task, attempt))
         for (run_id, task, attempt), outcome in message.overdue:
             self._settle(turn, Report(run_id, task, attempt, outcome, error="TaskTimedOut: did not stop in time"))
 
-    def _step_if_current(self, turn: _Turn, run_id: str, command: runs.Command) -> HostedRun | None:
+    def _step_if_current(self, turn: _Turn, run_id: str, command: run_commands.Command) -> HostedRun | None:
         """Apply what a worker told, unless a newer attempt, or the end of the run, has overtaken it (I12)."""
         hosted = self._hosted.get(run_id)
         if not isinstance(hosted, HostedRun):
@@ -824,7 +823,7 @@ class RunActor(Living):
         self._hosted[hosted.run.run_id] = hosted
         self._board.show_all(hosted)
         self._callees.look(hosted.run)
-        runs.wake(hosted.run, self._clock.now())
+        run_duties.wake(hosted.run, self._clock.now())
         self._ready.look(hosted)
         self._set_timer(hosted)
 
@@ -841,7 +840,7 @@ class RunActor(Living):
         former = self._timers.pop(run_id, None)
         if former is not None:
             former.cancel()
-        at = runs.next_wake(hosted.run)
+        at = run_duties.next_wake(hosted.run)
         if at is not None:
             delay_s = max(0.0, (at - self._clock.now()).total_seconds())
             loop = asyncio.get_running_loop()
@@ -862,10 +861,10 @@ class RunActor(Living):
             if not isinstance(hosted, HostedRun) or run_id in turn.touched:
                 continue
             run = hosted.run
-            at = runs.next_wake(run)
+            at = run_duties.next_wake(run)
             soon = at is not None and (at - self._clock.now()).total_seconds() < limit_s
             kept = run.agenda is not None or self._callees.busy(run_id)
-            if run.running or soon or kept or (runs.waits_for_slot(run) and runs.going(run)):
+            if run.running or soon or kept or (run_duties.waits_for_slot(run) and going(run)):
                 hosted.idle_since_s = None
             elif hosted.idle_since_s is None:
                 hosted.idle_since_s = now

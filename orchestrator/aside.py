@@ -14,7 +14,7 @@ from orchestrator.messages import Need
 from orchestrator.needs import needs_of
 
 if TYPE_CHECKING:
-    from orchestrator.run import Run
+    from orchestrator.run_state import Run
 
 
 def line_up(run: Run, position: int) -> None:

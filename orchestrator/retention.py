@@ -16,7 +16,7 @@ from datetime import datetime
 
 from orchestrator import events as e
 from orchestrator.checkpoints import Checkpoints
-from orchestrator.run import ENDED, Run
+from orchestrator.run_state import ENDED, Run
 from orchestrator.views import CheckpointView
 
 

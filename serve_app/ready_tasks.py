@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from actors.hosted import HostedRun
 from actors.reading import Reader
 from orchestrator import actor_codec, codec
-from orchestrator import run as runs
 from orchestrator.control import LimitUsage
 from orchestrator.definition import HIDDEN
 from orchestrator.errors import NotFound
@@ -16,6 +15,7 @@ from orchestrator.messages import Need
 from orchestrator.needs import DEFAULT_POOL, dag_key
 from orchestrator.permits import Permits
 from orchestrator.ports import ControlPlane, Journal
+from orchestrator.run_state import Run, going
 from orchestrator.views import WaitingView
 
 
@@ -27,7 +27,7 @@ async def waiting_tasks(
     if history is None or history.row.tenant != tenant or history.row.dag_id.startswith(HIDDEN):
         raise NotFound("run", run_id)
     hosted = await Reader(journal).revive(history)
-    if not isinstance(hosted, HostedRun) or not runs.going(hosted.run):
+    if not isinstance(hosted, HostedRun) or not going(hosted.run):
         return []
     limits = Permits()
     for key, record in (await journal.records(LIMITS)).items():
@@ -41,7 +41,7 @@ async def waiting_tasks(
     ]
 
 
-def _ready(run: runs.Run) -> Iterator[tuple[int, Need]]:
+def _ready(run: Run) -> Iterator[tuple[int, Need]]:
     needs = run.aside.needs if run.aside is not None else ()
     for position in sorted({position for _, position in run.ready}):
         yield position, Need(DEFAULT_POOL)

@@ -29,15 +29,14 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from orchestrator import codec
+from orchestrator import codec, run_duties
 from orchestrator import events as e
-from orchestrator import run as runs
 from orchestrator.backfill import Backfill
 from orchestrator.conduct import Agenda
 from orchestrator.definition import WAITING_TYPES, Conduct, Definition, TaskSpec
 from orchestrator.mapped import Table
 from orchestrator.rows import TASK_LETTERS, EventBatch, RunRow
-from orchestrator.run import Run
+from orchestrator.run_state import ENDED, Run, RunState, startable
 from orchestrator.task import Task
 from orchestrator.views import Frame
 from orchestrator.waits import Standby
@@ -792,7 +791,7 @@ def check_replay(live: Run, replayed: Run) -> None:
     assert _startable(live) == _startable(replayed), "I4 ready"
     assert _due(live) == _due(replayed), "I4 due"
     assert _waiting(live) == _waiting(replayed), "I4 waiting"
-    assert runs.next_deadline(live) == runs.next_deadline(replayed), "I4 next deadline"
+    assert run_duties.next_deadline(live) == run_duties.next_deadline(replayed), "I4 next deadline"
 
 
 def _check_standby(live: Run, replayed: Run) -> None:
@@ -811,7 +810,7 @@ def _check_standby(live: Run, replayed: Run) -> None:
 
 def _entering(run: Run) -> list[int]:
     entering = run.standby.entering if run.standby is not None else []
-    return sorted({i for _, i in entering if runs.startable(run, i)})
+    return sorted({i for _, i in entering if startable(run, i)})
 
 
 def _due(run: Run) -> list[tuple[datetime, int, int]]:
@@ -824,7 +823,7 @@ def _due(run: Run) -> list[tuple[datetime, int, int]]:
 
 def _waiting(run: Run) -> dict[int, datetime]:
     """Without those that cannot start any more, which a look drops."""
-    return {position: since for position, since in run.in_line.items() if runs.startable(run, position)}
+    return {position: since for position, since in run.in_line.items() if startable(run, position)}
 
 
 def _startable(run: Run) -> list[tuple[int, int]]:
@@ -833,7 +832,7 @@ def _startable(run: Run) -> list[tuple[int, int]]:
     lookups = run.lookups  # what is looked up first, and whether it has been, is nobody's business either
     asked = (*lookups.wanted, *lookups.asked) if lookups is not None else ()
     ready = {*run.ready, *((-run.compiled.specs[i].priority, i) for i in asked)}
-    return sorted({entry for entry in ready if runs.startable(run, entry[1]) and entry[1] not in limited})
+    return sorted({entry for entry in ready if startable(run, entry[1]) and entry[1] not in limited})
 
 
 def check_replayed_backfill(live: Backfill, replayed: Backfill) -> None:
@@ -847,10 +846,10 @@ def check_replayed_backfill(live: Backfill, replayed: Backfill) -> None:
 
 def check_owed(run: Run) -> None:
     """I8: a run that has not ended waits for its admission or a resume, or the world owes it something."""
-    effects = runs.owed(run)
-    if run.state in runs.ENDED:
+    effects = run_duties.owed(run)
+    if run.state in ENDED:
         assert not effects, f"I8 {run.run_id} is {run.state} and is owed {effects}"
-    elif run.state is runs.RunState.RUNNING:
+    elif run.state is RunState.RUNNING:
         waits = run.compiled.definition.driven_ttl_s == 0  # for its caller, for ever
         assert effects or waits, f"I8 nothing is owed to {run.run_id}: {[str(task.state) for task in run.tasks]}"
 

@@ -14,9 +14,8 @@ from actors.names import KUBERNETES
 from actors.peers import WorkerGone
 from actors.settings import Settings
 from orchestrator import actor_codec
-from orchestrator import run as runs
 from orchestrator.messages import JobOrder, Report, Settled
-from orchestrator.run import Run
+from orchestrator.run_state import Run
 from tests.builders import Story, a_task
 
 KEY: Key = ("run_1", "a", 1)
@@ -167,4 +166,4 @@ def test_a_task_of_any_type_is_ready_where_images_know_it() -> None:
 def test_how_long_jobs_take_says_nothing_of_workers() -> None:
     tasks = (a_task("a"),)
     assert set(Story(*tasks).run.compiled.keys).isdisjoint(Story(*tasks, mode="k8s").run.compiled.keys)
-    assert isinstance(Story(*tasks).run, runs.Run)
+    assert isinstance(Story(*tasks).run, Run)

@@ -13,6 +13,7 @@ from actors.hosted import HostedRun
 from actors.readiness import ReadyRuns
 from orchestrator import events as e
 from orchestrator import run as runs
+from orchestrator import run_commands
 from orchestrator.messages import Need
 from orchestrator.shares import Shares
 from tests.builders import AT, a_dag, a_task, created, versions
@@ -46,7 +47,7 @@ def hosted(tenant: str, dag_id: str = "d", tasks: int = 60, **changes: object) -
     return HostedRun(runs.fold(history, versions(definition)))
 
 
-def begin(run: HostedRun, wanted: runs.Begin) -> None:
+def begin(run: HostedRun, wanted: run_commands.Begin) -> None:
     run.step(wanted, AT + timedelta(seconds=1))
 
 
