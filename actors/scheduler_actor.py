@@ -31,6 +31,7 @@ from actors.replaced import ReplacedRuns
 from actors.settings import Settings, class_weights, headroom
 from actors.timekeeper import Timekeeper
 from orchestrator import actor_codec, codec, errors
+from orchestrator.cluster_views import RunWaiting
 from orchestrator.control import Admission, Hosting, Roster, Standing
 from orchestrator.dispatch import CLASSES, WAKES, Queued
 from orchestrator.dispatch import Admission as Admissions
@@ -42,7 +43,6 @@ from orchestrator.shares import Path
 from orchestrator.slots import Slot, Slots
 from orchestrator.steps import Commit
 from orchestrator.streams import SCHED, BackfillShaped, DagChanged, RunMoved, RunsCreated, SchedItem, Wake
-from orchestrator.views import RunWaiting
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")

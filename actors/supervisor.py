@@ -38,13 +38,13 @@ from actors.peers import Peers, WorkerGone
 from actors.pools import PoolRecords, Pools, Request
 from actors.settings import Settings
 from orchestrator import actor_codec
+from orchestrator.cluster_views import PoolView, WorkerView
 from orchestrator.control import PoolLoad, Roster
 from orchestrator.errors import Invalid, JournalUnavailable, NotFound, OrchestratorError, Unavailable
 from orchestrator.needs import POOL
 from orchestrator.pools import WORKERS_MAX, PoolSpec, check
 from orchestrator.rows import OwnerRow
 from orchestrator.streams import inbox
-from orchestrator.views import PoolView, WorkerView
 
 _log = logging.getLogger(__name__)
 

@@ -15,12 +15,11 @@ import msgspec
 
 from orchestrator import control as c
 from orchestrator import messages as m
-from orchestrator import views as v
+from orchestrator.cluster_views import PoolView, RunWaiting, WorkerView
 from orchestrator.codec import JSON, MSGPACK, read
 from orchestrator.command import Command, CommandReply
 from orchestrator.limits import Limit
 from orchestrator.pools import PoolSpec
-from orchestrator.views import WorkerView
 
 # RunActor <-> worker
 
@@ -167,7 +166,7 @@ def decode_roster(data: bytes) -> c.Roster:
 
 
 _states = msgspec.json.Decoder(dict[str, str])
-_waiting = msgspec.json.Decoder(v.RunWaiting)
+_waiting = msgspec.json.Decoder(RunWaiting)
 
 _load = msgspec.json.Decoder(dict[str, int])
 _scale = msgspec.json.Decoder(tuple[str, int])
@@ -183,7 +182,7 @@ def decode_scale(data: bytes) -> tuple[str, int]:
 
 _pool_change = msgspec.json.Decoder(tuple[str, PoolSpec | None])
 _pool_loads = msgspec.json.Decoder(list[c.PoolLoad])
-_pool_views = msgspec.json.Decoder(list[v.PoolView])
+_pool_views = msgspec.json.Decoder(list[PoolView])
 
 
 def encode_pool_change(name: str, spec: PoolSpec | None) -> bytes:
@@ -203,11 +202,11 @@ def decode_pool_loads(data: bytes) -> list[c.PoolLoad]:
     return read(_pool_loads, data)
 
 
-def encode_pool_views(views: Sequence[v.PoolView]) -> bytes:
+def encode_pool_views(views: Sequence[PoolView]) -> bytes:
     return JSON.encode(views)
 
 
-def decode_pool_views(data: bytes) -> list[v.PoolView]:
+def decode_pool_views(data: bytes) -> list[PoolView]:
     return read(_pool_views, data)
 
 
@@ -227,11 +226,11 @@ def encode_states(states: Mapping[str, str]) -> bytes:
     return JSON.encode(states)
 
 
-def encode_waiting(waiting: v.RunWaiting) -> bytes:
+def encode_waiting(waiting: RunWaiting) -> bytes:
     return JSON.encode(waiting)
 
 
-def decode_waiting(data: bytes) -> v.RunWaiting:
+def decode_waiting(data: bytes) -> RunWaiting:
     return read(_waiting, data)
 
 

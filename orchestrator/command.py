@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
+from orchestrator.idempotency import Idempotency
 from orchestrator.messages import NO_JSON
-from orchestrator.views import Idempotency
 
 
 class Posted(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -28,10 +28,11 @@ from orchestrator.archive import RECORDS, Shelved, Sweep
 from orchestrator.calls import called_in
 from orchestrator.definition import Definition
 from orchestrator.errors import ActorUnreachable, Conflict, NotFound
+from orchestrator.idempotency import Idempotency
 from orchestrator.narration import Narrator
 from orchestrator.ports import ControlPlane, Journal
 from orchestrator.rows import EventBatch, RunFilter, RunPage, RunRow
-from orchestrator.views import CalledView, Frame, Idempotency, LogChunk, MapView, Page, RunView
+from orchestrator.views import CalledView, Frame, LogChunk, MapView, Page, RunView
 from serve_app import map_instances, rendering
 from serve_app.cursors import run_of
 from serve_app.dag_book import DagBook

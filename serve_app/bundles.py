@@ -32,9 +32,10 @@ from orchestrator import bundle as bundles
 from orchestrator.bundle_record import RECORDS, USES, BundleRecord, BundleStored, BundleView, use_key, uses_of
 from orchestrator.definition import Definition
 from orchestrator.errors import Conflict, Invalid
+from orchestrator.idempotency import Idempotency
 from orchestrator.ids import DEFAULT_TENANT
 from orchestrator.ports import Journal
-from orchestrator.views import DagDefined, Idempotency
+from orchestrator.views import DagDefined
 from serve_app.deadlines import DEADLINE_S, LONG_DEADLINE_S, within
 from serve_app.ports import Expect
 

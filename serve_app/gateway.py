@@ -30,31 +30,16 @@ from actors.vault import Vault
 from orchestrator import actor_codec, awaited, codec, pace
 from orchestrator import events as e
 from orchestrator.blueprint import Blueprint
+from orchestrator.cluster_views import TenantShare, WorkerView
 from orchestrator.command import Command, CommandReply
 from orchestrator.definition import Definition, content_hash
 from orchestrator.errors import Conflict, HistoryGone, Invalid, NotFound, OrchestratorError, Unavailable
+from orchestrator.idempotency import Idempotency
 from orchestrator.ports import ControlPlane, Journal
 from orchestrator.rows import TERMINAL, ChildRow, DagRow, RunFilter, RunRow
+from orchestrator.starts import Plan, Trigger, Triggered, Widening, Wider
 from orchestrator.steps import DagWritten, PutDag, StoredReply
-from orchestrator.views import (
-    CalledView,
-    DagDefined,
-    DagView,
-    Frame,
-    Idempotency,
-    LogChunk,
-    MapView,
-    Page,
-    Plan,
-    RunChanged,
-    RunView,
-    TenantShare,
-    Trigger,
-    Triggered,
-    Widening,
-    Wider,
-    WorkerView,
-)
+from orchestrator.views import CalledView, DagDefined, DagView, Frame, LogChunk, MapView, Page, RunChanged, RunView
 from serve_app import archive_figures, call_cycles, figures, limit_figures, map_instances, pool_figures, rendering
 from serve_app.archived_runs import ArchivedRuns
 from serve_app.asking import KEY_REUSED, ask, shown

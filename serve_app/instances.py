@@ -34,18 +34,18 @@ from orchestrator.command import Command
 from orchestrator.definition import Definition, content_hash
 from orchestrator.errors import Conflict, InstanceDead, JournalUnavailable, NotFound, Unavailable
 from orchestrator.instance_events import InstanceFold
-from orchestrator.ports import ControlPlane, Journal
-from orchestrator.rows import TERMINAL, Beat, RunFilter, RunRow
-from orchestrator.steps import Creation, CreationResult, NewRun, PutDag
-from orchestrator.views import (
+from orchestrator.instance_views import (
     Acknowledged,
     FindingView,
-    Frame,
     InstanceStatus,
     InstanceView,
     InstanceWanted,
     PlanView,
 )
+from orchestrator.ports import ControlPlane, Journal
+from orchestrator.rows import TERMINAL, Beat, RunFilter, RunRow
+from orchestrator.steps import Creation, CreationResult, NewRun, PutDag
+from orchestrator.views import Frame
 from serve_app.asking import ask
 from serve_app.creations import Creations
 from serve_app.dag_book import DagBook

@@ -32,13 +32,13 @@ from orchestrator import remote as r
 from orchestrator import webhook_messages as wm
 from orchestrator.blueprint import Blueprint
 from orchestrator.errors import ActorUnreachable, Conflict, Invalid, JournalUnavailable, NotFound, Unavailable
+from orchestrator.idempotency import Idempotency
 from orchestrator.job_birth import KIND, Birth, new_job
 from orchestrator.job_state import CORE_STATES, Status
 from orchestrator.job_views import HistoryEvent, JobView
 from orchestrator.ports import ControlPlane, Journal
 from orchestrator.rows import History, RunFilter, RunRow
 from orchestrator.steps import Creation, Quota, StoredReply
-from orchestrator.views import Idempotency
 from orchestrator.webhook import Delivery
 from serve_app.creations import Creations
 from serve_app.deadlines import DEADLINE_S, LONG_DEADLINE_S, within

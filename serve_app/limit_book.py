@@ -11,12 +11,12 @@ from collections.abc import Iterable
 import msgspec
 
 from orchestrator import actor_codec, codec
+from orchestrator.cluster_views import LimitView, RunWaiting
 from orchestrator.control import LimitUsage
 from orchestrator.errors import NotFound, OrchestratorError
 from orchestrator.limits import LIMITS, NO_LIMIT, Limit, check
 from orchestrator.needs import dag_key, limit_key
 from orchestrator.ports import ControlPlane, Journal
-from orchestrator.views import LimitView, RunWaiting
 from serve_app.deadlines import DEADLINE_S, within
 
 

@@ -37,6 +37,7 @@ from orchestrator import codec, outside_codec
 from orchestrator import pipeline_events as e
 from orchestrator import pipeline_messages as pm
 from orchestrator.errors import ActorUnreachable, Conflict, Invalid, NotFound
+from orchestrator.idempotency import Idempotency
 from orchestrator.masking import Mask
 from orchestrator.pipeline import MASK, PipelineDefinition, check_definition, check_name, checked, modules_to_match
 from orchestrator.pipeline_fold import by_time, fold, view
@@ -54,7 +55,7 @@ from orchestrator.pipeline_views import (
 from orchestrator.ports import ControlPlane, Journal
 from orchestrator.rows import TERMINAL, History, RunFilter
 from orchestrator.steps import Creation, NewRun, StoredReply
-from orchestrator.views import Frame, Idempotency
+from orchestrator.views import Frame
 from serve_app.creations import Creations
 from serve_app.deadlines import DEADLINE_S, LONG_DEADLINE_S, within
 from serve_app.hub import Hub

@@ -8,12 +8,12 @@ reads them when such a task waits.
 from __future__ import annotations
 
 from orchestrator import actor_codec, codec
+from orchestrator.cluster_views import PoolView
 from orchestrator.definition import Definition
 from orchestrator.errors import NotFound
 from orchestrator.pools import POOLS, PoolSpec, check
 from orchestrator.ports import ControlPlane, Journal
 from orchestrator.task_shapes import pools_of
-from orchestrator.views import PoolView
 from serve_app.deadlines import LONG_DEADLINE_S, within
 
 

@@ -16,48 +16,38 @@ from prometheus_client.core import Metric
 
 from orchestrator.archive import Sweep
 from orchestrator.bundle_record import BundleStored, BundleView
+from orchestrator.cluster_views import LimitView, PoolView, RunWaiting, TenantShare, WorkerView
 from orchestrator.command import Ballot
 from orchestrator.definition import Definition
 from orchestrator.errors import OrchestratorError
-from orchestrator.limits import Limit
-from orchestrator.planes import PlaneView
-from orchestrator.pools import PoolSpec
-from orchestrator.views import (
+from orchestrator.idempotency import Idempotency
+from orchestrator.instance_views import (
     Acknowledged,
-    ApprovalView,
-    AssetView,
-    CheckpointView,
-    DagDefined,
-    DagView,
-    EventTold,
     FindingView,
-    Frame,
-    Idempotency,
     InstanceStatus,
     InstanceView,
     InstanceWanted,
-    LimitView,
-    LiveRunCreated,
-    LiveRunView,
-    LiveRunWanted,
+    PlanView,
+)
+from orchestrator.limits import Limit
+from orchestrator.live_run_views import CheckpointView, LiveRunCreated, LiveRunView, LiveRunWanted
+from orchestrator.planes import PlaneView
+from orchestrator.pools import PoolSpec
+from orchestrator.starts import EventTold, Plan, Trigger, Triggered, Widening, Wider
+from orchestrator.views import (
+    ApprovalView,
+    AssetView,
+    DagDefined,
+    DagView,
+    Frame,
     LogChunk,
     MapView,
     Page,
-    Plan,
-    PlanView,
-    PoolView,
     PublishedView,
     RunChanged,
     RunView,
-    RunWaiting,
     SignalSent,
-    TenantShare,
-    Trigger,
-    Triggered,
     Uncached,
-    Widening,
-    Wider,
-    WorkerView,
 )
 
 #: a version precondition: this very version, or "must exist", or none

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from actors.hosted import HostedRun
 from actors.reading import Reader
 from orchestrator import actor_codec, codec
+from orchestrator.cluster_views import WaitingView
 from orchestrator.control import LimitUsage
 from orchestrator.definition import HIDDEN
 from orchestrator.errors import NotFound
@@ -16,7 +17,6 @@ from orchestrator.needs import DEFAULT_POOL, dag_key
 from orchestrator.permits import Permits
 from orchestrator.ports import ControlPlane, Journal
 from orchestrator.run_state import Run, going
-from orchestrator.views import WaitingView
 
 
 async def waiting_tasks(

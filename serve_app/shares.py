@@ -6,10 +6,10 @@ A weight is durable first; the scheduler is told then, and reads the records now
 from __future__ import annotations
 
 from orchestrator import codec
+from orchestrator.cluster_views import TenantShare
 from orchestrator.errors import ActorUnreachable
 from orchestrator.ports import ControlPlane, Journal
 from orchestrator.records import TENANT_SHARES
-from orchestrator.views import TenantShare
 
 
 class TenantShares:

@@ -17,11 +17,13 @@ from orchestrator import awaited, codec, outside_codec
 from orchestrator.awaited import AssetLog, Gathered
 from orchestrator.definition import Definition
 from orchestrator.errors import Conflict, Invalid, NotFound, OrchestratorError, Unavailable
+from orchestrator.idempotency import Idempotency
 from orchestrator.messages import Cause
 from orchestrator.ports import Journal
 from orchestrator.records import GATHERED, assets_of, gathered_key
+from orchestrator.starts import EventTold, Trigger, Triggered
 from orchestrator.steps import CreatedRun, Creation, DagWritten
-from orchestrator.views import AssetView, AwaitedView, EventTold, Idempotency, Trigger, Triggered, UpdateView
+from orchestrator.views import AssetView, AwaitedView, UpdateView
 from serve_app.archived_runs import ArchivedRuns
 from serve_app.asking import KEY_REUSED
 from serve_app.creations import Creations

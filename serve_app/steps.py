@@ -7,9 +7,10 @@ from datetime import datetime
 
 from orchestrator.definition import Definition
 from orchestrator.errors import Conflict
+from orchestrator.idempotency import Idempotency
 from orchestrator.rows import RunRow
+from orchestrator.starts import Trigger
 from orchestrator.steps import StoredReply
-from orchestrator.views import Idempotency, Trigger
 
 #: how often a step is planned again when the world changed in between
 TRIES = 8

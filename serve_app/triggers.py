@@ -21,10 +21,11 @@ from orchestrator import plan as planning
 from orchestrator.deadlines import wake_ms
 from orchestrator.definition import Definition, Window
 from orchestrator.errors import Conflict, Invalid, NotFound, OrchestratorError, Unavailable
+from orchestrator.idempotency import Idempotency
 from orchestrator.ports import Journal
 from orchestrator.rows import EVENT
+from orchestrator.starts import Plan, Trigger, Triggered
 from orchestrator.steps import CreatedRun, Creation, NewRun
-from orchestrator.views import Idempotency, Plan, Trigger, Triggered
 from serve_app.archived_runs import ArchivedRuns
 from serve_app.asking import KEY_REUSED
 from serve_app.backfills import Backfills

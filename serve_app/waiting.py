@@ -17,12 +17,13 @@ from actors.clock import Clock
 from orchestrator import actor_codec, codec
 from orchestrator.command import Ballot, Command, CommandReply, Signalled
 from orchestrator.errors import Conflict, Invalid, NotFound
+from orchestrator.idempotency import Idempotency
 from orchestrator.ports import ControlPlane, Journal
 from orchestrator.published import BUILT_IN
 from orchestrator.records import approvals_of
 from orchestrator.rows import TERMINAL, RunRow
 from orchestrator.standing import Standing, wait_json
-from orchestrator.views import ApprovalView, Idempotency, PublishedView, RunChanged, SignalSent, WaitView
+from orchestrator.views import ApprovalView, PublishedView, RunChanged, SignalSent, WaitView
 from serve_app.asking import KEY_REUSED, ask, shown
 from serve_app.dag_book import DagBook
 from serve_app.deadlines import DEADLINE_S, within

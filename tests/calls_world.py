@@ -19,7 +19,7 @@ from orchestrator.calls import CALL
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import Refused
 from orchestrator.rows import TERMINAL
-from orchestrator.views import Trigger
+from orchestrator.starts import Trigger
 from tests.fakes_journal import _Run
 from tests.world import World
 from tests.world_clients import TENANT

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 from orchestrator.archive import Sweep
-from orchestrator.views import Idempotency, Page, RunView
+from orchestrator.idempotency import Idempotency
+from orchestrator.views import Page, RunView
 
 
 class FakeArchive:

@@ -9,8 +9,9 @@ from orchestrator import bundle as bundles
 from orchestrator.bundle_record import BundleStored, BundleView
 from orchestrator.definition import Definition
 from orchestrator.errors import Invalid, NotFound
+from orchestrator.idempotency import Idempotency
 from orchestrator.ids import DEFAULT_TENANT
-from orchestrator.views import DagDefined, Idempotency
+from orchestrator.views import DagDefined
 
 
 class FakeBundles:

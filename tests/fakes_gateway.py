@@ -17,34 +17,29 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from orchestrator import partitions, schedule, windows
 from orchestrator import plan as planning
 from orchestrator.archive import Sweep
+from orchestrator.cluster_views import TenantShare, WorkerView
 from orchestrator.command import Ballot
 from orchestrator.definition import Definition, Window, content_hash
 from orchestrator.errors import Conflict, Invalid, NotFound, OrchestratorError
 from orchestrator.events import Counts
+from orchestrator.idempotency import Idempotency
 from orchestrator.limits import Limit
 from orchestrator.pools import PoolSpec
+from orchestrator.starts import Plan, Trigger, Triggered, Widening, Wider
 from orchestrator.views import (
     ApprovalView,
     DagDefined,
     DagView,
     Frame,
-    Idempotency,
     LogChunk,
     MapView,
     Page,
-    Plan,
     PublishedView,
     RunChanged,
     RunView,
     SignalSent,
-    TenantShare,
-    Trigger,
-    Triggered,
     Uncached,
-    Widening,
-    Wider,
     WindowView,
-    WorkerView,
 )
 from serve_app import map_instances
 from serve_app.ports import Expect, Observation

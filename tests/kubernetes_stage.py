@@ -23,7 +23,7 @@ from actors.settings import Settings
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.definition import Definition, TaskSpec
-from orchestrator.views import LiveRunWanted
+from orchestrator.live_run_views import LiveRunWanted
 from serve_app.gateway import Gateway
 from tests.fakes_journal import MemoryJournal
 from tests.invariants import RUN_TERMINAL, History, check_versions

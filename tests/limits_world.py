@@ -22,7 +22,7 @@ from orchestrator.errors import Refused, Unavailable
 from orchestrator.limits import LIMITS, Limit, Rate
 from orchestrator.messages import Assignment, RunContext
 from orchestrator.needs import dag_key, limit_key, needs_of
-from orchestrator.views import Trigger
+from orchestrator.starts import Trigger
 from tests.world import RUN_ACTORS, World
 from tests.world_clients import TENANT
 

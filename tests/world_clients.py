@@ -22,20 +22,13 @@ from orchestrator import events as e
 from orchestrator.command import Ballot
 from orchestrator.definition import HIDDEN, WAITING_TYPES, Definition, Dimension, TaskSpec, TriggerRule
 from orchestrator.errors import Refused, Unavailable
+from orchestrator.idempotency import Idempotency
 from orchestrator.ids import INSTANCE_PREFIX
+from orchestrator.instance_views import Acknowledged, InstanceView, InstanceWanted
+from orchestrator.live_run_views import CheckpointView, LiveRunWanted
 from orchestrator.messages import NO_JSON
-from orchestrator.views import (
-    Acknowledged,
-    CheckpointView,
-    Frame,
-    Idempotency,
-    InstanceView,
-    InstanceWanted,
-    LiveRunWanted,
-    RunChanged,
-    Trigger,
-    Widening,
-)
+from orchestrator.starts import Trigger, Widening
+from orchestrator.views import Frame, RunChanged
 from serve_app.gateway import Gateway
 from tests.fakes_journal import MemoryJournal
 from tests.invariants import RUN_TERMINAL, check_instance_frames, check_sequence, check_versions

@@ -24,7 +24,7 @@ from actors.names import KUBERNETES
 from orchestrator import events as e
 from orchestrator.definition import WAITING_TYPES
 from orchestrator.kubernetes_job import ATTEMPT_NOTE, RUN_LABEL, TASK_NOTE, Json, job_name
-from orchestrator.views import LiveRunWanted
+from orchestrator.live_run_views import LiveRunWanted
 from tests.invariants import check_versions
 from tests.virtual_time import VirtualLoop
 from tests.worker_builders import FakeLogs

@@ -27,7 +27,7 @@ from orchestrator.definition import Definition, TaskSpec
 from orchestrator.headroom import spares
 from orchestrator.messages import Assignment, RunContext
 from orchestrator.records import TENANT_SHARES
-from orchestrator.views import Trigger
+from orchestrator.starts import Trigger
 from serve_app.gateway import Gateway
 from tests.property.test_shares_laws import bound
 from tests.virtual_time import START

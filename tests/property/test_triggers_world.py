@@ -27,7 +27,7 @@ from orchestrator.errors import Refused, Unavailable
 from orchestrator.messages import Cause
 from orchestrator.records import GATHERED, assets_of, gathered_key
 from orchestrator.rows import RunFilter
-from orchestrator.views import Trigger
+from orchestrator.starts import Trigger
 from tests.unit.actors.test_archiver import LaterClock
 from tests.world import RUN_ACTORS, World
 from tests.world_clients import TENANT

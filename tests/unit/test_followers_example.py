@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator import dags_in
-from orchestrator.views import RunView, Trigger
+from orchestrator.starts import Trigger
+from orchestrator.views import RunView
 from tests.world import World
 from tests.world_clients import TENANT
 

@@ -10,11 +10,11 @@ from orchestrator import events as e
 from orchestrator import run_commands, run_duties
 from orchestrator.checkpoints import Checkpoints, checkpoint_id
 from orchestrator.errors import Conflict
+from orchestrator.live_run_views import CheckpointView
 from orchestrator.messages import NO_JSON
 from orchestrator.narration import Narrator
 from orchestrator.retention import removal
 from orchestrator.run_state import Run, RunState
-from orchestrator.views import CheckpointView
 from tests.builders import AT, Story, a_dag, a_task
 
 DAYS = timedelta(days=181)

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from orchestrator import bundle, published, spec
+from orchestrator import bundle, published, spec_form
 from serve_app.problems import STATUS, Kind
 from serve_app.surfaces.dags import archive_models as a
 from serve_app.surfaces.dags import bundle_models as b
@@ -283,7 +283,7 @@ def _pool() -> Json:
 
 
 def _asset() -> Json:
-    return _path("asset", spec.ASSET.removeprefix("^").removesuffix("$"), "s3://lake/sales")
+    return _path("asset", spec_form.ASSET.removeprefix("^").removesuffix("$"), "s3://lake/sales")
 
 
 def _bundle() -> Json:

@@ -20,8 +20,10 @@ from starlette.responses import Response
 from orchestrator import fires, spec
 from orchestrator.definition import Definition
 from orchestrator.errors import Invalid, NotFound
+from orchestrator.idempotency import Idempotency
 from orchestrator.ids import DEFAULT_TENANT
-from orchestrator.views import DagDefined, Frame, Idempotency, Page, RunChanged, RunView, Trigger, Triggered
+from orchestrator.starts import Trigger, Triggered
+from orchestrator.views import DagDefined, Frame, Page, RunChanged, RunView
 from serve_app import sse
 from serve_app.auth import Principal
 from serve_app.options import ServerOptions

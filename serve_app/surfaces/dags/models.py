@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from orchestrator import spec
+from orchestrator import spec_form
 from orchestrator.definition import AfterRule, SlaAction, TriggerRule
 from orchestrator.limits import COUNT_MAX, PER_S_MAX, PER_S_MIN
 from orchestrator.needs import LIMITS_MAX
@@ -34,11 +34,11 @@ TimedOut = Literal["run", "queued"]
 TaskState = Literal["pending", "running", "retrying", "done", "failed", "skipped", "upstream_failed", "cancelled"]
 
 
-class DagsRetryPolicy(spec.RetryPolicyBody):
+class DagsRetryPolicy(spec_form.RetryPolicyBody):
     """How failures of some classes are tried again; the first policy that fits counts."""
 
 
-class DagsLimitUse(spec.LimitUseBody):
+class DagsLimitUse(spec_form.LimitUseBody):
     """Several permits of one limit."""
 
 
@@ -46,12 +46,12 @@ class DagsResources(ResourcesBody):
     """What a task asks of the cluster, instead of a pool."""
 
 
-class DagsTask(spec.TaskBody):
+class DagsTask(spec_form.TaskBody):
     """One node of the graph. `type` and `entrypoint` exclude each other; neither means `core.noop`."""
 
     retry_policies: list[DagsRetryPolicy] = Field([], max_length=20)  # type: ignore[assignment]  # a list is invariant
     resources: DagsResources | None = None
-    limits: list[spec.LimitName | DagsLimitUse] = Field([], max_length=LIMITS_MAX)  # type: ignore[assignment]  # a list is invariant
+    limits: list[spec_form.LimitName | DagsLimitUse] = Field([], max_length=LIMITS_MAX)  # type: ignore[assignment]  # a list is invariant
 
 
 #: a list of values, or lists by name whose product the partitions are
@@ -60,14 +60,14 @@ Partitions = list[str] | dict[str, list[str]]
 Partition = str | dict[str, str]
 
 
-class DagsCalendar(spec.CalendarBody):
+class DagsCalendar(spec_form.CalendarBody):
     """On which dates a schedule fires, beside its cron expression. `include` wins over `weekdays`."""
 
 
-class DagsDag(spec.DagBody):
+class DagsDag(spec_form.DagBody):
     """A DAG as its author submits it. Without `tasks` an existing DAG keeps its tasks; `[]` clears them."""
 
-    tasks: list[DagsTask] = Field([], max_length=spec.TASKS_MAX)  # type: ignore[assignment]  # a list is invariant
+    tasks: list[DagsTask] = Field([], max_length=spec_form.TASKS_MAX)  # type: ignore[assignment]  # a list is invariant
     version: int | None = Field(None, ge=1, le=parse.MOST_VERSIONS, description="the one being replaced (precondition)")
     calendar: DagsCalendar | None = None
     partitions: Partitions | None = Field(None, description="what a backfill without dates is over")

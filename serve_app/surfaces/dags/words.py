@@ -21,12 +21,14 @@ import orjson
 
 from orchestrator import partitions, spec
 from orchestrator.archive import Sweep
+from orchestrator.cluster_views import LimitView, RunWaiting, TenantShare, WaitingView, WorkerView
 from orchestrator.definition import Window
 from orchestrator.events import Counts
 from orchestrator.fires import Tick, Timetable
 from orchestrator.messages import Cause
 from orchestrator.planes import PlaneView
 from orchestrator.standing import vote_json, wait_json
+from orchestrator.starts import Plan, Triggered, Wider
 from orchestrator.views import (
     ApprovalView,
     AwaitedView,
@@ -34,22 +36,14 @@ from orchestrator.views import (
     DagView,
     Frame,
     LastDropped,
-    LimitView,
     LogChunk,
     MapInstance,
     MapView,
-    Plan,
     PublishedView,
     RunChanged,
     RunView,
-    RunWaiting,
     SignalSent,
-    TenantShare,
-    Triggered,
     Uncached,
-    WaitingView,
-    Wider,
-    WorkerView,
 )
 from serve_app.problems import STATUS, Kind
 

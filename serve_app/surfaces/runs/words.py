@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 
 from orchestrator.errors import AlreadyEnded, Conflict, HistoryGone, Invalid, KubernetesUnavailable, NotFound
-from orchestrator.views import CheckpointView, Frame, LiveRunView
+from orchestrator.live_run_views import CheckpointView, LiveRunView
+from orchestrator.views import Frame
 from serve_app import sse
 from serve_app.problems import Kind, Problem
 

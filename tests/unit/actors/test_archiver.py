@@ -22,8 +22,10 @@ from orchestrator import archive
 from orchestrator.archive import RECORDS, Sweep
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import Conflict, Invalid, JournalUnavailable, NotFound, Unavailable
+from orchestrator.idempotency import Idempotency
 from orchestrator.rows import RunFilter
-from orchestrator.views import CalledView, Frame, Idempotency, RunView, Trigger
+from orchestrator.starts import Trigger
+from orchestrator.views import CalledView, Frame, RunView
 from serve_app.gateway import Gateway
 from tests.world import World
 from tests.world_clients import TENANT

@@ -15,9 +15,10 @@ from orchestrator import actor_codec, codec
 from orchestrator.command import Command
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import ActorUnreachable
+from orchestrator.idempotency import Idempotency
+from orchestrator.starts import Trigger
 from orchestrator.steps import Commit, Mail
 from orchestrator.streams import WindowNews
-from orchestrator.views import Idempotency, Trigger
 from serve_app.gateway import Gateway
 from tests.world import RUN_ACTORS, World
 from tests.world_clients import TENANT

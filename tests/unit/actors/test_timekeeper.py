@@ -331,7 +331,7 @@ def test_a_run_that_waits_for_the_previous_one_starts_when_that_has_ended(dies: 
 
 def test_manual_runs_pass_a_scheduled_one_that_waits_and_do_not_count_as_previous() -> None:
     async def course(world: World) -> None:
-        from orchestrator.views import Trigger
+        from orchestrator.starts import Trigger
 
         world.character.mischief.takes_s = (100.0,)
         await world.clients.define(_defined(overlap="skip"))

@@ -15,8 +15,9 @@ from orchestrator import events as e
 from orchestrator.command import Ballot, Command, Signalled
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import Conflict, NotFound
+from orchestrator.idempotency import Idempotency
 from orchestrator.records import approvals_of
-from orchestrator.views import Idempotency, Trigger
+from orchestrator.starts import Trigger
 from serve_app.gateway import Gateway
 from tests.invariants import check_versions
 from tests.world import RUN_ACTORS, World

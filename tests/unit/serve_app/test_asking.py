@@ -10,7 +10,7 @@ import pytest
 from orchestrator import actor_codec
 from orchestrator.command import Command, CommandReply
 from orchestrator.errors import ActorUnreachable, Conflict, NotFound, Unavailable
-from orchestrator.views import Idempotency
+from orchestrator.idempotency import Idempotency
 from serve_app.asking import ask
 from tests.conformance.journal_builders import Owner, append, create, new_run
 from tests.fakes_journal import MemoryJournal

@@ -13,8 +13,8 @@ from orchestrator import events as e
 from orchestrator.definition import Window
 from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.partitions import parse
+from orchestrator.starts import Trigger, Widening, Wider
 from orchestrator.steps import Append
-from orchestrator.views import Trigger, Widening, Wider
 from tests.conformance.journal_builders import Owner
 from tests.unit.serve_app.test_gateway import NOW, World, key
 

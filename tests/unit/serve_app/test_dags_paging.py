@@ -15,8 +15,9 @@ from actors.settings import Settings
 from orchestrator import archive
 from orchestrator.errors import Invalid
 from orchestrator.ids import DEFAULT_TENANT, place
+from orchestrator.starts import Trigger
 from orchestrator.steps import Creation
-from orchestrator.views import Page, RunView, Trigger
+from orchestrator.views import Page, RunView
 from serve_app.gateway import Gateway
 from serve_app.surfaces.dags.paging import cursor_of, cursor_text, merged
 from serve_app.surfaces.dags.parse import RUN_STATES

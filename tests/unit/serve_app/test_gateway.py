@@ -13,6 +13,7 @@ import pytest
 from actors.clock import Clock
 from orchestrator import actor_codec, codec
 from orchestrator import events as e
+from orchestrator.cluster_views import PoolView, RunWaiting, WorkerView
 from orchestrator.command import Command, CommandReply
 from orchestrator.control import LimitUsage
 from orchestrator.definition import Definition, LimitUse, TaskResources, TaskSpec, Window
@@ -25,11 +26,12 @@ from orchestrator.errors import (
     OrchestratorError,
     Unavailable,
 )
+from orchestrator.idempotency import Idempotency
 from orchestrator.limits import LIMITS, Limit, Rate
 from orchestrator.pools import POOLS, PoolSpec
+from orchestrator.starts import Trigger, Triggered
 from orchestrator.steps import Append, StoredReply
 from orchestrator.task_shapes import pool_for, pool_spec
-from orchestrator.views import Idempotency, PoolView, RunWaiting, Trigger, Triggered, WorkerView
 from serve_app import gateway as gateways
 from serve_app.gateway import Gateway
 from tests.conformance.journal_builders import Owner

@@ -16,9 +16,10 @@ from orchestrator import job_events as e
 from orchestrator import remote as r
 from orchestrator import webhook_messages as wm
 from orchestrator.blueprint import Dispatch
+from orchestrator.cluster_views import WorkerView
 from orchestrator.errors import ActorUnreachable, Conflict, Invalid, NotFound, Unavailable
+from orchestrator.idempotency import Idempotency
 from orchestrator.steps import Append, Commit
-from orchestrator.views import Idempotency, WorkerView
 from orchestrator.webhook import Delivery
 from serve_app.creations import Creations
 from serve_app.jobs import Jobs, _to_next_month_s

@@ -12,8 +12,10 @@ import pytest
 
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import AlreadyEnded, Conflict, NotFound
+from orchestrator.idempotency import Idempotency
+from orchestrator.live_run_views import LiveRunWanted
 from orchestrator.messages import NO_JSON
-from orchestrator.views import Frame, Idempotency, LiveRunWanted
+from orchestrator.views import Frame
 from serve_app import channel
 from serve_app.live_runs import LiveRuns
 from tests.world import DRIVEN_TTL_S, World
@@ -127,7 +129,7 @@ def test_a_run_of_a_dag_is_seen_on_both_surfaces_and_others_on_one() -> None:
 
 
 def _trigger() -> Any:
-    from orchestrator.views import Trigger
+    from orchestrator.starts import Trigger
 
     return Trigger(dag_id="d")
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import Conflict, Invalid, JournalUnavailable, NotFound
+from orchestrator.idempotency import Idempotency
 from orchestrator.pipeline import MASK
 from orchestrator.pipeline_views import Claimed, CompletionWanted, JobResult, LogEntry, PipelineConfig, PipelineWanted
-from orchestrator.views import Idempotency
 from tests.pipelines_stage import BAD, GOOD, TENANT, Stage, entry, on_stage, script
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"

@@ -6,9 +6,9 @@ import httpx
 import pytest
 
 from orchestrator import codec
+from orchestrator.cluster_views import TenantShare
 from orchestrator.errors import ActorUnreachable
 from orchestrator.records import TENANT_SHARES
-from orchestrator.views import TenantShare
 from serve_app.shares import TenantShares
 from tests.fakes_journal import MemoryJournal
 from tests.unit.serve_app.conftest import BASE, Connect

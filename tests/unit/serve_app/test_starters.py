@@ -14,7 +14,8 @@ from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import Invalid, NotFound
 from orchestrator.messages import Cause
 from orchestrator.records import GATHERED, gathered_key
-from orchestrator.views import AwaitedView, EventTold
+from orchestrator.starts import EventTold
+from orchestrator.views import AwaitedView
 from tests.unit.serve_app.test_dags_surface import is_error
 from tests.unit.serve_app.test_gateway import World
 
