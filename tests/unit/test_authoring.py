@@ -15,7 +15,7 @@ import pytest
 
 import orchestrator
 from orchestrator import Dag, Invalid, TaskContext, context, dag, dags_in, task
-from orchestrator.authoring import DagOptions, NamedTaskOptions, TaskOptions
+from orchestrator.authoring_options import DagOptions, NamedTaskOptions, TaskOptions
 from orchestrator.binding import arguments, facts
 from orchestrator.definition import Calendar, Definition, RetryPolicy, TaskSpec
 from orchestrator.spec import from_yaml

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator import caching, codec, run_commands, run_duties, spec
 from orchestrator import events as e
-from orchestrator.authoring import dag, task
+from orchestrator.authoring import dag
 from orchestrator.caching import BYTES_MAX, ENTRIES_MAX, Kept
 from orchestrator.definition import TaskSpec, Window
 from orchestrator.errors import Conflict, Invalid
@@ -19,6 +19,7 @@ from orchestrator.messages import Value
 from orchestrator.narration import Narrator
 from orchestrator.run_state import Run
 from orchestrator.task import TaskState
+from orchestrator.task_functions import task
 from tests.builders import AT, Story, a_dag, a_task, a_value, created, versions
 
 HOUR = 3600.0
