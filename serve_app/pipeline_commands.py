@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from orchestrator.client import pipelines as asked
-from orchestrator.client.shapes import PipelinesJob
+from orchestrator.client.shapes.pipelines import PipelinesJob
 from orchestrator.errors import Invalid, OrchestratorError
 from serve_app import screen
 from serve_app.api_client import Api, ApiRefused, Json

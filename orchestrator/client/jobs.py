@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from orchestrator.client.script import Request, Script, ask, get, json_of, keyed, part, path, until
-from orchestrator.client.shapes import JobsBlueprint, JobsDashboard, JobsHistoryEvent, JobsJob, JobsWebhook
+from orchestrator.client.shapes.jobs import JobsBlueprint, JobsDashboard, JobsHistoryEvent, JobsJob, JobsWebhook
 
 BASE = "/api/v1"
 ENDED = frozenset({"finished", "failed", "error", "quarantined", "cancelled"})
