@@ -19,8 +19,9 @@ import typer
 
 from actors.settings import read_settings
 from orchestrator.errors import Conflict, Invalid
-from serve_app import cli, commands, deploy, home, up
+from serve_app import cli, deploy, home, up
 from serve_app.api_client import BASE, Api, ServerUnreachable
+from serve_app.run_screen import Tally
 from serve_app.session import find_target
 
 Json = dict[str, Any]
@@ -278,7 +279,7 @@ def test_a_backfill_is_made_wider_and_tells_by_how_much(call: Any, stub: Stub) -
 
 def test_the_tally_tells_when_a_backfill_will_be_through() -> None:
     counts = {"total": 4, "queued": 3, "running": 0, "success": 0, "failed": 0, "cancelled": 0, "skipped": 1}
-    tally = commands.Tally(RUN | {"state": "running", "counts": counts, "eta": "2026-01-02T03:04:05.000Z"})
+    tally = Tally(RUN | {"state": "running", "counts": counts, "eta": "2026-01-02T03:04:05.000Z"})
     assert tally.note == "running, until 2026-01-02 03:04:05 UTC"
     tally.count("backfill_widened", {"total": 7, "added": 3, "skipped": 2})
     assert (tally.done, tally.total) == (2, 7)
@@ -304,7 +305,7 @@ def test_a_dry_run_shows_the_windows_and_the_hash_that_pins_them(call: Any, stub
 
 def test_the_tally_of_a_backfill_follows_its_counts() -> None:
     counts = {"total": 4, "queued": 2, "running": 1, "success": 1, "failed": 0, "cancelled": 0, "skipped": 0}
-    tally = commands.Tally(RUN | {"state": "queued", "counts": counts | {"queued": 4, "running": 0, "success": 0}})
+    tally = Tally(RUN | {"state": "queued", "counts": counts | {"queued": 4, "running": 0, "success": 0}})
     assert (tally.done, tally.total) == (0, 4)
     tally.count("window_state", {"counts": counts})
     assert (tally.done, tally.note) == (1, "running")
@@ -313,7 +314,7 @@ def test_the_tally_of_a_backfill_follows_its_counts() -> None:
 
 
 def test_the_tally_of_a_run_counts_tasks_that_are_over() -> None:
-    tally = commands.Tally(RUN | {"state": "queued"})
+    tally = Tally(RUN | {"state": "queued"})
     for state in ("running", "retrying", "running", "done"):
         assert tally.done == 0
         tally.count("task_state", {"task": "a", "to": state})
