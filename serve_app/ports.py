@@ -33,6 +33,7 @@ from orchestrator.limits import Limit
 from orchestrator.live_run_views import CheckpointView, LiveRunCreated, LiveRunView, LiveRunWanted
 from orchestrator.planes import PlaneView
 from orchestrator.pools import PoolSpec
+from orchestrator.rows import RunFilter
 from orchestrator.starts import EventTold, Plan, Trigger, Triggered, Widening, Wider
 from orchestrator.views import (
     ApprovalView,
@@ -140,17 +141,7 @@ class Starters(Protocol):
 class Archive(Protocol):
     """Runs that ended long ago and left the journal."""
 
-    async def runs(
-        self,
-        tenant: str,
-        *,
-        dag_id: str | None,
-        state: str | None,
-        run_type: str | None,
-        parent_run_id: str | None,
-        cursor: str | None,
-        limit: int,
-    ) -> Page[RunView]:
+    async def runs(self, wanted: RunFilter, cursor: str | None, limit: int) -> Page[RunView]:
         """As `Gateway.runs`, of those that are in the archive, as they were when they left."""
 
     async def sweep(self, older_than: timedelta, to: str | None, idem: Idempotency | None) -> Sweep:
@@ -263,18 +254,8 @@ class Gateway(Protocol):
     async def wait(self, tenant: str, run_id: str, seconds: float) -> None:
         """Returns when the run has ended, or after `seconds`."""
 
-    async def runs(
-        self,
-        tenant: str,
-        *,
-        dag_id: str | None,
-        state: str | None,
-        run_type: str | None,
-        parent_run_id: str | None,
-        cursor: str | None,
-        limit: int,
-    ) -> Page[RunView]:
-        """Runs, newest first; `state` is a core word. A cursor is the id of a run: what follows is older.
+    async def runs(self, wanted: RunFilter, cursor: str | None, limit: int) -> Page[RunView]:
+        """Runs, newest first. A cursor is the id of a run: what follows is older.
 
         A page may be short, even empty, and still have a cursor.
         """

@@ -25,6 +25,7 @@ from orchestrator.events import Counts
 from orchestrator.idempotency import Idempotency
 from orchestrator.limits import Limit
 from orchestrator.pools import PoolSpec
+from orchestrator.rows import RunFilter
 from orchestrator.starts import Plan, Trigger, Triggered, Widening, Wider
 from orchestrator.views import (
     ApprovalView,
@@ -223,29 +224,19 @@ class FakeGateway:
         self._check()
         self._run(tenant, run_id)
 
-    async def runs(
-        self,
-        tenant: str,
-        *,
-        dag_id: str | None,
-        state: str | None,
-        run_type: str | None,
-        parent_run_id: str | None,
-        cursor: str | None,
-        limit: int,
-    ) -> Page[RunView]:
+    async def runs(self, wanted: RunFilter, cursor: str | None, limit: int) -> Page[RunView]:
         self._check()
-        wanted = [
+        found = [
             replace(run, tasks={}, windows=None)
-            for run in self.runs_of(tenant)
+            for run in self.runs_of(wanted.tenant)
             if not run.archived
-            and dag_id in (None, run.dag_id)
-            and state in (None, run.state)
-            and run_type in (None, run.run_type)
-            and parent_run_id in (None, run.parent_run_id)
+            and wanted.dag_id in (None, run.dag_id)
+            and wanted.state in (None, run.state)
+            and wanted.run_type in (None, run.run_type)
+            and wanted.parent in (None, run.parent_run_id)
         ]
         return _page(
-            sorted(wanted, key=lambda r: r.run_id, reverse=True), lambda r: r.run_id, cursor, limit, newest_first=True
+            sorted(found, key=lambda r: r.run_id, reverse=True), lambda r: r.run_id, cursor, limit, newest_first=True
         )
 
     async def cancel_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:

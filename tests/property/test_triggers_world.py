@@ -224,11 +224,7 @@ def test_a_run_has_the_window_of_its_one_upstream() -> None:
         trigger = Trigger(dag_id="u", start="2025-01-01", end="2025-01-01")
         upstream = await gateway.trigger(TENANT, trigger, None)
         await asyncio.sleep(5.0)
-        [run] = (
-            await gateway.runs(
-                TENANT, dag_id="one", state=None, run_type=None, parent_run_id=None, cursor=None, limit=9
-            )
-        ).items
+        [run] = (await gateway.runs(RunFilter(tenant=TENANT, dag_id="one"), None, 9)).items
         assert run.window == Window("2025-01-01", "2025-01-01")
         assert run.triggered_by == (Cause("dag", "u", upstream.run_id, attempt=1),)
         assert run.state == "succeeded"

@@ -29,6 +29,7 @@ from orchestrator.errors import (
 from orchestrator.idempotency import Idempotency
 from orchestrator.limits import LIMITS, Limit, Rate
 from orchestrator.pools import POOLS, PoolSpec
+from orchestrator.rows import RunFilter
 from orchestrator.starts import Trigger, Triggered
 from orchestrator.steps import Append, StoredReply
 from orchestrator.task_shapes import pool_for, pool_spec
@@ -490,10 +491,10 @@ async def test_windows_are_limited_and_dates_are_checked(world: World) -> None:
 async def test_lists_page_through_everything_once(world: World) -> None:
     await world.define()
     ids = [(await world.trigger()).run_id for _ in range(7)]
-    wanted = {"dag_id": "d", "state": "queued", "run_type": "manual", "parent_run_id": None}
+    wanted = RunFilter(tenant="t", dag_id="d", state="queued", run_type="manual")
     found, cursor = list[str](), None
     while True:
-        page = await world.gateway.runs("t", **wanted, cursor=cursor, limit=3)
+        page = await world.gateway.runs(wanted, cursor, 3)
         found += [view.run_id for view in page.items]
         cursor = page.next_cursor
         if cursor is None:
