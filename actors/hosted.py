@@ -397,6 +397,20 @@ class HostedBackfill:
             if self.callback_url is not None and type(event) in run_notice.ENDS:
                 self.notices.append(self._notice(self.callback_url, run_notice.ENDS[type(event)]))
 
+    def observe(self, windows: tuple[tuple[str, str, int], ...], whole: bool, now: datetime) -> None:
+        """Its windows are there, as in `mail.Observed`; what is not newer than what is known is old."""
+        if self.early is not None and not self.ended:
+            if not whole:
+                self.early += windows
+                return
+            windows, self.early = (*windows, *self.early), None
+        news = []
+        for child, state, version in windows:
+            if self.seen.get(child, 0) < version:
+                self.seen[child] = version
+                news.append((child, state))
+        self.step(backfills.Observe(tuple(news)), now)
+
     def _notice(self, url: str, state: str) -> Notice:
         it = self.backfill
         where = (it.tenant, it.dag_id, it.run_id)
