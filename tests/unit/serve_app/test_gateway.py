@@ -501,7 +501,7 @@ async def test_lists_page_through_everything_once(world: World) -> None:
             break
     assert found == ids[::-1]
     with pytest.raises(Invalid):
-        await world.gateway.runs("t", **wanted, cursor="x", limit=3)
+        await world.gateway.runs(wanted, "x", 3)
 
 
 async def test_another_tenants_run_does_not_exist(world: World) -> None:
