@@ -10,11 +10,11 @@ import msgspec
 from orchestrator.errors import JournalUnavailable
 from orchestrator.planes import Claim, Lease, PlaneView
 from serve_app.plane_book import PlaneBook
+from tests.dags_requests import is_error
 from tests.fakes_gateway import FakeGateway
 from tests.fakes_journal import MemoryJournal
 from tests.fakes_planes import MemoryPlanes
 from tests.unit.serve_app.conftest import Connect
-from tests.unit.serve_app.test_dags_surface import is_error
 
 ELSEWHERE = PlaneView("new", in_charge=False, lease=Lease("old", 3, 1_000, 11_000, 10_000, url="http://old:8000"))
 PLANE = "/api/v1/runtime/orchestrator/plane"

@@ -16,7 +16,7 @@ from orchestrator.messages import Cause
 from orchestrator.records import GATHERED, gathered_key
 from orchestrator.starts import EventTold
 from orchestrator.views import AwaitedView
-from tests.unit.serve_app.test_dags_surface import is_error
+from tests.dags_requests import is_error
 from tests.unit.serve_app.test_gateway import World
 
 
