@@ -16,7 +16,7 @@ from orchestrator.partitions import parse
 from orchestrator.starts import Trigger, Widening, Wider
 from orchestrator.steps import Append
 from tests.conformance.journal_builders import Owner
-from tests.unit.serve_app.test_gateway import NOW, World, key
+from tests.gateway_stage import NOW, World, key
 
 
 @pytest.fixture

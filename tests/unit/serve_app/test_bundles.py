@@ -22,7 +22,7 @@ from serve_app.bundles import Bundles
 from serve_app.gateway import Gateway
 from tests.bundle_builders import files
 from tests.fakes_journal import MemoryJournal
-from tests.unit.serve_app.test_gateway import Stage
+from tests.gateway_stage import Stage
 
 HOUR = timedelta(hours=1)
 

@@ -23,8 +23,8 @@ from serve_app.surfaces.dags.paging import cursor_of, cursor_text, merged
 from serve_app.surfaces.dags.parse import RUN_STATES
 from tests.conformance.journal_builders import new_run
 from tests.fakes_gateway import EPOCH
+from tests.gateway_stage import SetClock, World, definition
 from tests.unit.serve_app.conftest import Connect
-from tests.unit.serve_app.test_gateway import SetClock, World, definition
 
 STATES = ("failed", "timed_out", "quarantined")
 

@@ -17,7 +17,7 @@ from orchestrator.records import GATHERED, gathered_key
 from orchestrator.starts import EventTold
 from orchestrator.views import AwaitedView
 from tests.dags_requests import is_error
-from tests.unit.serve_app.test_gateway import World
+from tests.gateway_stage import World
 
 
 async def define(world: World, dag_id: str, **changes: Any) -> None:
