@@ -28,7 +28,7 @@ from orchestrator.messages import Cause
 from orchestrator.records import GATHERED, assets_of, gathered_key
 from orchestrator.rows import RunFilter
 from orchestrator.starts import Trigger
-from tests.unit.actors.test_archiver import LaterClock
+from tests.archive_world import LaterClock
 from tests.world import RUN_ACTORS, World
 from tests.world_clients import TENANT
 
