@@ -12,6 +12,7 @@ from actors.gatherer import Gatherer
 from orchestrator.errors import Conflict, Unavailable
 from orchestrator.rows import RunFilter
 from orchestrator.starts import Trigger
+from serve_app.gateway import Gateway
 from tests.archive_world import (
     DAY,
     a_backfill,
