@@ -9,7 +9,7 @@ from orchestrator.ports import Journal
 from orchestrator.steps import Creation
 from orchestrator.streams import RunMoved, Wake, WindowNews
 from tests.conformance.journal_builders import NOW_MS, Owner, append, create, new_id, new_run, put
-from tests.conformance.journal_suite import end, inbox, sched
+from tests.conformance.journal_reads import end, inbox, sched
 
 
 async def calling(journal: Journal, child: str, task: str = "a") -> tuple[Owner, str]:

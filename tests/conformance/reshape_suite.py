@@ -24,7 +24,7 @@ from tests.conformance.journal_builders import (
     new_run,
     put,
 )
-from tests.conformance.journal_suite import backfilled, end, inbox, sched
+from tests.conformance.journal_reads import backfilled, end, inbox, sched
 
 KEY = "2025-01-01/2025-01-03"
 WIDER = "2024-12-31/2025-01-04"

@@ -21,7 +21,7 @@ from tests.conformance.journal_builders import (
     new_run,
     put,
 )
-from tests.conformance.journal_suite import end, inbox
+from tests.conformance.journal_reads import end, inbox
 
 CAUSES = codec.encode_causes([Cause("dag", "u", "run_1", attempt=1)])
 
