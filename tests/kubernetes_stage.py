@@ -26,7 +26,8 @@ from orchestrator.definition import Definition, TaskSpec
 from orchestrator.live_run_views import LiveRunWanted
 from serve_app.gateway import Gateway
 from tests.fakes_journal import MemoryJournal
-from tests.invariants import RUN_TERMINAL, History, check_versions
+from tests.history_rules import RUN_TERMINAL, History
+from tests.invariants import check_versions
 from tests.kubernetes_api import KubernetesApi
 from tests.kubernetes_builders import name_of
 from tests.worker_builders import FakeLogs

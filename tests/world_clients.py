@@ -31,7 +31,8 @@ from orchestrator.starts import Trigger, Widening
 from orchestrator.views import Frame, RunChanged
 from serve_app.gateway import Gateway
 from tests.fakes_journal import MemoryJournal
-from tests.invariants import RUN_TERMINAL, check_instance_frames, check_sequence, check_versions
+from tests.history_rules import RUN_TERMINAL
+from tests.invariants import check_instance_frames, check_sequence, check_versions
 
 T = TypeVar("T")
 TENANT = "default"

@@ -16,7 +16,8 @@ from orchestrator.definition import WAITING_TYPES, Definition
 from orchestrator.messages import Assignment, RunContext, Value
 from orchestrator.streams import Letter, inbox
 from tests.fakes_journal import MemoryJournal
-from tests.invariants import EARLY, TERMINAL_EVENTS, History, check_backfill, check_row, check_versions
+from tests.history_rules import EARLY, TERMINAL_EVENTS, History
+from tests.invariants import check_backfill, check_row, check_versions
 from tests.virtual_time import START, WorldClock
 from tests.world_cast import Supervisor, value_of
 from tests.world_clients import TENANT

@@ -1,6 +1,6 @@
 """Deadlines of runs and tasks, in any history: told once, in time, of the right ones, and the same when read again.
 
-The oracle is `tests/invariants.py`, which looks at every task after every event.
+The oracle is `tests/history_rules.py`, which looks at every task after every event.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ from orchestrator.messages import Report
 from orchestrator.run_state import ENDED, Run, RunState, going
 from orchestrator.task import TaskState
 from tests.builders import Story, a_plan
-from tests.invariants import History, check_owed, check_replay
+from tests.history_rules import History
+from tests.invariants import check_owed, check_replay
 from tests.strategies import Move
 
 WEIGHTS = {

@@ -16,7 +16,8 @@ from orchestrator.messages import Note, Report, Value
 from orchestrator.run_state import ENDED, RunState, going, startable
 from orchestrator.task import TERMINAL, TaskState
 from tests.builders import Story, a_value
-from tests.invariants import History, check_history, check_owed, check_replay
+from tests.history_rules import History
+from tests.invariants import check_history, check_owed, check_replay
 from tests.strategies import Move, definitions, histories
 
 SECONDS = (0.0, 0.5, 3.0, 20.0)

@@ -14,7 +14,8 @@ from orchestrator.run_state import going
 from orchestrator.task import TaskState
 from orchestrator.trigger import Verdict, judge, judge_teardown, worth
 from tests.builders import Story, a_task
-from tests.invariants import SKIPPED, STARTS, UPSTREAM_FAILED, WAITS, at_the_end, becomes, check_replay, seen
+from tests.invariants import check_replay
+from tests.rule_oracle import SKIPPED, STARTS, UPSTREAM_FAILED, WAITS, at_the_end, becomes, seen
 
 RULES: tuple[TriggerRule, ...] = get_args(TriggerRule)
 WORDS = {Verdict.START: STARTS, Verdict.WAIT: WAITS, Verdict.SKIP: SKIPPED, Verdict.GIVE_UP: UPSTREAM_FAILED}
