@@ -2,7 +2,8 @@
 
 Everything here reads what the system wrote (events, rows) and knows the rules a second time, as plainly as
 possible: states in dictionaries, no graph, no heap, none of the machines' code. A violation is an AssertionError
-that begins with the invariant's name; those about one run's history are raised by `history_rules.py`. The list is in the architecture, section 3:
+that begins with the invariant's name; `history_rules.py` raises those about one run's history. The list is in the
+architecture, section 3:
 
     I1  nothing follows a terminal event, except an explicit retry or restart
     I2  at most one live attempt per task; attempts never repeat

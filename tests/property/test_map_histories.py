@@ -1,7 +1,7 @@
 """Any history of a run with mapped tasks is legal, replayable and ends; what a reduce gets is what the oracle says.
 
-The rules are in `tests/history_rules.py`, written from docs/mapping.md without a look at the code: when a map expands, how
-many of its instances run at a time, what it comes to, and that none is forgotten.
+The rules are in `tests/history_rules.py`, written from docs/mapping.md without a look at the code: when a map expands,
+how many of its instances run at a time, what it comes to, and that none is forgotten.
 """
 
 from __future__ import annotations
