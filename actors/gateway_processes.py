@@ -45,7 +45,7 @@ class GatewayProcess:
         self._jobs = JobsHolder(journal, clock, made, RayHandlers(made.blueprint_handler_timeout_s), mail_of)
         self._pipelines = PipelinesHolder(journal, clock, made)
         for part in (self._webhooks, self._jobs, self._pipelines):
-            part.on_crash = process.end  # type: ignore[method-assign]
+            part.on_crash = process.end  # type: ignore[method-assign]  # as its docstring offers
             part.start()
         core = CoreWorker(self._ask_jobs, clock)
         self._core = asyncio.get_running_loop().create_task(core.run())

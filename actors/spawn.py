@@ -357,8 +357,7 @@ def _create_outside(name: str, settings: Settings) -> Any:
 @functools.cache
 def _worker_class() -> Any:
     """One for all workers: Ray would pickle and publish each anew."""
-    # Ray's own types do not know this keyword
-    return ray.remote(concurrency_groups={"control": CONTROL_THREADS})(WorkerProcess)  # type: ignore[call-overload]
+    return ray.remote(concurrency_groups={"control": CONTROL_THREADS})(WorkerProcess)  # type: ignore[call-overload]  # Ray's own types do not know this keyword
 
 
 def _create_worker(name: str, pool: str, settings: Settings, spec: PoolSpec) -> Any:

@@ -425,7 +425,7 @@ class FakeGateway:
             self._stored[idem.key] = (idem.fingerprint, answer)
             return answer
         if isinstance(answer, tuple):
-            return (answer[0], True)  # type: ignore[return-value]
+            return (answer[0], True)  # type: ignore[return-value]  # T is a tuple with a flag then
         return replace(answer, replayed=True)
 
     def _outcome(self, tenant: str, trigger: Trigger) -> Triggered | OrchestratorError:

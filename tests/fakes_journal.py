@@ -307,7 +307,7 @@ class MemoryJournal(Steps):
             found = [streams.Entry(f"{n}-0", item) for n, item in self.streams[stream] if n > after][:limit]
             left_s = deadline - loop.time()
             if found or left_s <= 0:
-                return self._step(lambda found=found: found)  # type: ignore[misc]
+                return self._step(lambda found=found: found)  # type: ignore[misc]  # a default binds the loop's variable
             self._news.clear()
             try:
                 async with asyncio.timeout(left_s):  # `wait_for` can lose a cancellation that comes with the news

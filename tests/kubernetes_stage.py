@@ -79,7 +79,7 @@ class Stage:
 
     def start(self, name: str) -> None:
         """A new incarnation of that name."""
-        process = Process(self.loop, name)  # type: ignore[arg-type]
+        process = Process(self.loop, name)  # type: ignore[arg-type]  # a loop is a loop
         process.object = self.supervisor if name == "supervisor" else process.context.run(self._shell, name)
         process.object.on_crash = lambda: self.crashes.append(RuntimeError(name))
         begin = self.supervisor.live() if name == "supervisor" else self._begin(process.object)

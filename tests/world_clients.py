@@ -168,7 +168,7 @@ class Clients:
             max_iterations=rng.choice((0, 0, 2, 50)),
             max_retries=rng.choice((0, 2)),
         )
-        asked = [self.insist(lambda g=g: g.instances.start(TENANT, wanted)) for g in self.gateways]  # type: ignore[misc]
+        asked = [self.insist(lambda g=g: g.instances.start(TENANT, wanted)) for g in self.gateways]  # type: ignore[misc]  # a default binds the loop's variable
         answers = await asyncio.gather(*asked, return_exceptions=True)
         made = [answer for answer in answers if isinstance(answer, InstanceView)]
         for view in made:

@@ -178,8 +178,8 @@ class KubernetesWorld(World):
                 changed = msgspec.structs.replace(known, tasks=tasks)
                 await self.clients.insist(partial(self.clients.define, changed))
 
-        self.clients.define_dags = define_dags  # type: ignore[method-assign]
-        self.clients._trigger = self._trigger_jobs  # type: ignore[method-assign]
+        self.clients.define_dags = define_dags  # type: ignore[method-assign]  # a stand-in, in this one object
+        self.clients._trigger = self._trigger_jobs  # type: ignore[method-assign]  # a stand-in, in this one object
         await super()._course()
         self._check_cluster()
 

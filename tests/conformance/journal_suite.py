@@ -49,7 +49,7 @@ class JournalSuite:
             None,
             NOW_MS + 60_000,
         )
-        assert row.window == codec.decode_events((await journal.events(run, 0, 1))[0].events)[0].window  # type: ignore[union-attr]
+        assert row.window == codec.decode_events((await journal.events(run, 0, 1))[0].events)[0].window  # type: ignore[union-attr]  # the first event is RunCreated
         assert await journal.tasks(run) == {"a": "d", "b": "r"}
         assert await journal.look(run) == (await journal.summary(run), {"a": "d", "b": "r"})
         await owner.commit(append(run, 2, state="failed", finished_ms=NOW_MS + 9, error="boom: a\nb|é"))

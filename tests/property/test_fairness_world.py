@@ -216,7 +216,7 @@ def story(course: Course, seed: int = 0) -> Story:
     world.workers += [f"worker-default-{n}" for n in range(len(world.workers), course.workers)]
     world.watcher.written = lambda: None  # type: ignore[method-assign]  # it reads every event again; not our subject
     fair = Fair(world, course)
-    world.watcher.began = fair.meter.began  # type: ignore[method-assign]
+    world.watcher.began = fair.meter.began  # type: ignore[method-assign]  # a stand-in, in this one object
 
     async def play(world: World) -> Story:
         world.workers += [f"worker-default-{n}" for n in range(1, course.workers)]

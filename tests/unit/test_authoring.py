@@ -470,7 +470,7 @@ def test_a_thousand_calls_are_defined_at_once() -> None:
 
 def test_only_functions_are_tasks() -> None:
     with pytest.raises(TypeError, match="@task is for functions"):
-        task(3)  # type: ignore[call-overload]
+        task(3)  # type: ignore[call-overload]  # the mistake
 
 
 def test_the_current_context_is_known_only_inside_a_task() -> None:

@@ -46,9 +46,9 @@ def test_classes_are_written_by_their_names() -> None:
 
 def test_a_bad_option_is_refused() -> None:
     with pytest.raises(TypeError, match=r"unknown option 'retry'; there are .*retries"):
-        task(retry=3)  # type: ignore[call-overload]
+        task(retry=3)  # type: ignore[call-overload]  # the mistake
     with pytest.raises(TypeError, match="unknown option 'cron'"):
-        dag(cron="x")  # type: ignore[call-overload]
+        dag(cron="x")  # type: ignore[call-overload]  # the mistake
     with pytest.raises(Invalid, match="isolation: must be 'shared' or 'dedicated'"):
         described(nothing, isolation="none")
 

@@ -185,7 +185,7 @@ def test_a_result_of_another_run_that_is_gone_is_computed_here() -> None:
     for name, events in (("b", ["returned b", "reset a"]), ("c", ["returned c"])):
         report = story.report(name, "missing", missing=("run_0/a.4",))
         new = story.do(report)
-        assert [f"{type(event).__name__[4:].lower()} {event.task}" for event in new] == events  # type: ignore[attr-defined]
+        assert [f"{type(event).__name__[4:].lower()} {event.task}" for event in new] == events  # type: ignore[attr-defined]  # all are about tasks
     assert story.ready == ["a"], "it is not looked up again"
     made(story, "a")
     story.ok("b", "c")

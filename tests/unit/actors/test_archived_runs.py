@@ -108,7 +108,7 @@ def test_a_stream_that_is_open_when_its_run_ends_and_leaves_at_once_is_told_the_
         await ended(world, run_id)
         await swept(world)
         await asyncio.sleep(30.0)
-        world.journal.events = real  # type: ignore[method-assign]
+        world.journal.events = real  # type: ignore[method-assign]  # a stand-in, in this one object
         told = [frame for frame in await reader if frame[1] != "keep_alive"]
         assert told == await streamed(gateway, run_id, None)
 

@@ -92,7 +92,7 @@ def test_a_sweep_that_is_cut_off_anywhere_loses_and_doubles_nothing(step: int, l
             await archiver(world).sweep(wanted(world))
         except JournalUnavailable:
             pass
-        world.journal._step = failing  # type: ignore[method-assign]
+        world.journal._step = failing  # type: ignore[method-assign]  # a stand-in, in this one object
         for run_id, events in everything.items():
             assert await streamed(gateway, run_id, None) == events, "readable at any instant"
         again = await archiver(world).wanted()

@@ -75,7 +75,7 @@ def test_a_job_can_be_claimed_before_the_gateway_has_heard_of_it() -> None:
             await asyncio.sleep(5)
             return found
 
-        stage.journal.tail = late  # type: ignore[method-assign]
+        stage.journal.tail = late  # type: ignore[method-assign]  # a stand-in, in this one object
         job_ids = [await stage.launch(pipeline) for _ in range(3)]
         for job_id in job_ids:
             assert (await stage.port.claim(TENANT, job_id, "r1", None)).job_id == job_id
@@ -333,9 +333,9 @@ def test_what_a_log_was_to_say_when_the_gateway_died_its_successor_says_once() -
             await asyncio.sleep(1000)
             return 0
 
-        stage.journal.add_lines = never  # type: ignore[method-assign]
+        stage.journal.add_lines = never  # type: ignore[method-assign]  # a stand-in, in this one object
         await stage.port.complete(TENANT, job_id, BAD)
-        stage.journal.add_lines = real  # type: ignore[method-assign]
+        stage.journal.add_lines = real  # type: ignore[method-assign]  # a stand-in, in this one object
         stage.restart()
         await settled()
         assert await stage.messages(job_id) == ["attempt 2 queued"]
@@ -353,11 +353,11 @@ def test_lines_of_our_own_are_written_once_through_an_outage(lost: bool) -> None
         real = stage.journal.add_lines
 
         async def failing(run_id: str, lines: Any) -> int:
-            stage.journal.add_lines = real  # type: ignore[method-assign]
+            stage.journal.add_lines = real  # type: ignore[method-assign]  # a stand-in, in this one object
             stage.journal.failing = [lost, False]
             return await real(run_id, lines)
 
-        stage.journal.add_lines = failing  # type: ignore[method-assign]
+        stage.journal.add_lines = failing  # type: ignore[method-assign]  # a stand-in, in this one object
         await stage.port.complete(TENANT, job_id, BAD)
         await asyncio.sleep(2)
         assert await stage.messages(job_id) == ["attempt 2 queued"]
@@ -386,10 +386,10 @@ def test_a_deletion_that_broke_off_is_carried_on(step: int, monkeypatch: pytest.
                 stage.kill()
             return answer
 
-        stage.journal._step = dying  # type: ignore[method-assign]
+        stage.journal._step = dying  # type: ignore[method-assign]  # a stand-in, in this one object
         asked = asyncio.ensure_future(stage.port.delete(TENANT, pipeline.id))
         await asyncio.sleep(1)
-        stage.journal._step = real  # type: ignore[method-assign]
+        stage.journal._step = real  # type: ignore[method-assign]  # a stand-in, in this one object
         stage.restart()
         await asyncio.wait([asked])
         if asked.exception() is not None:

@@ -66,7 +66,7 @@ class Stage:
         for _ in range(number):
             made = self.ready.compose(self.crew, begin)  # type: ignore[arg-type]  # the part of it that is asked
             if self.crew.seat.need is not None:
-                made += self.ready.compose_bound(self.crew, begin, lambda *_: None)  # type: ignore[arg-type]
+                made += self.ready.compose_bound(self.crew, begin, lambda *_: None)  # type: ignore[arg-type]  # what was begun is not looked at
             for sending in made:
                 for run_id, positions in sending.positions.items():
                     out[run_id] += len(positions)

@@ -91,7 +91,7 @@ def test_a_window_that_is_retried_makes_its_ended_backfill_go_on(dies: str) -> N
         if dies:
             world.kill(dies)
         for child in list(world.journal.runs[backfill].children):
-            await world.clients.insist(lambda child=child: gateway.retry_task(TENANT, child, "a", None))  # type: ignore[misc]
+            await world.clients.insist(lambda child=child: gateway.retry_task(TENANT, child, "a", None))  # type: ignore[misc]  # a default binds the loop's variable
             await ends(world, child)
         await asyncio.sleep(20.0)
         assert world.journal.runs[backfill].state == "succeeded"
@@ -195,7 +195,7 @@ def test_a_slot_that_is_asked_back_in_a_lost_message_is_asked_back_again() -> No
                 raise ActorUnreachable(actor, "the message got lost")
             await tell(actor, method, blob)
 
-        world.wire.tell = lose_the_first  # type: ignore[method-assign]
+        world.wire.tell = lose_the_first  # type: ignore[method-assign]  # a stand-in, in this one object
         gateway = await defined(world, *(a_task(f"t{n}") for n in range(300)))
         await triggered(gateway)
         await world.clients.define(Definition(dag_id="one", owner="team", tasks=(a_task("only"),)))

@@ -63,7 +63,7 @@ async def test_creations_that_wait_share_one_step(world: World) -> None:
         await asyncio.sleep(0.01)
         return await real(creations)
 
-    world.journal.create_runs = counting  # type: ignore[method-assign]
+    world.journal.create_runs = counting  # type: ignore[method-assign]  # a stand-in, in this one object
     await asyncio.gather(*(world.trigger() for _ in range(100)))
     assert steps <= 2
 
@@ -218,7 +218,7 @@ async def test_a_plan_that_changes_while_it_is_written_is_made_again(world: Worl
             await world.trigger(start="2025-10-02", end="2025-10-02")
         return await real(backfill)
 
-    world.journal.create_backfill = interfering  # type: ignore[method-assign]
+    world.journal.create_backfill = interfering  # type: ignore[method-assign]  # a stand-in, in this one object
     made = await world.backfill()
     assert made.counts is not None
     assert made.counts.total == 4
