@@ -47,13 +47,24 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any, TypeVar
 
 import hiredis
 
 from actors.link import Link
+from actors.stored_rows import (
+    in_pairs,
+    read_batch,
+    read_dag,
+    read_due,
+    read_history,
+    read_row,
+    read_written,
+    text_of,
+    texts_of,
+)
 from orchestrator import codec, step_codec
 from orchestrator.errors import Broken, Fenced, JournalUnavailable
 from orchestrator.events import SCHEMA
@@ -161,7 +172,7 @@ class Journal:
 
     async def owner(self, owner: str) -> OwnerRow:
         epoch, turn, cursor = await self._ask("HMGET", f"owner:{owner}", "epoch", "turn", "cursor")
-        return OwnerRow(int(epoch or 0), int(turn or 0), _text(cursor) or "0-0")
+        return OwnerRow(int(epoch or 0), int(turn or 0), text_of(cursor) or "0-0")
 
     async def commit(self, commit: Commit) -> list[CommitResult]:
         word, rest = await self._once(self._script(self._commit, step_codec.pack_commit(commit)))
@@ -172,7 +183,7 @@ class Journal:
         raise Broken(f"{commit.owner}: turn {commit.turn} of epoch {commit.epoch} came after turn {int(rest)}")
 
     async def owned(self, owner: str) -> list[str]:
-        return sorted(_text(i) for i in await self._ask("SMEMBERS", f"own:{owner}"))
+        return sorted(text_of(i) for i in await self._ask("SMEMBERS", f"own:{owner}"))
 
     async def create_runs(self, creations: Sequence[Creation]) -> list[CreationResult]:
         return step_codec.unpack_creation_results(
@@ -189,10 +200,10 @@ class Journal:
 
     async def live_fires(self, tenant: str, dag_id: str) -> dict[str, str]:
         found = await self._run(self._live_fires, step_codec.pack([tenant, dag_id]))
-        return {_text(run_id): _text(state) for run_id, state in _pairs(found)}
+        return {text_of(run_id): text_of(state) for run_id, state in in_pairs(found)}
 
     async def replaced(self) -> list[str]:
-        return sorted(_text(i) for i in await self._ask("SMEMBERS", "replaced"))
+        return sorted(text_of(i) for i in await self._ask("SMEMBERS", "replaced"))
 
     async def gather(self, gather: Gather) -> GatherResult:
         return step_codec.unpack_gather_result(await self._run(self._gather, step_codec.pack_gather(gather)))
@@ -207,20 +218,22 @@ class Journal:
         return await self._members(f"assets:{tenant}")
 
     async def put_dag(self, dag: PutDag) -> DagWritten:
-        return _written(await self._run(self._put_dag, step_codec.pack_dag(dag)))
+        return read_written(await self._run(self._put_dag, step_codec.pack_dag(dag)))
 
     async def set_paused(
         self, tenant: str, dag_id: str, paused: bool, now_ms: int, idem: StoredReply | None = None
     ) -> DagWritten:
-        return _written(await self._run(self._set_paused, step_codec.pack_paused(tenant, dag_id, paused, now_ms, idem)))
+        return read_written(
+            await self._run(self._set_paused, step_codec.pack_paused(tenant, dag_id, paused, now_ms, idem))
+        )
 
     async def dag(self, tenant: str, dag_id: str) -> DagRow | None:
         found = await self._run(self._dags, step_codec.pack([tenant, [dag_id]]))
-        return _dag_row(tenant, found[0]) if found else None
+        return read_dag(tenant, found[0]) if found else None
 
     async def dags(self, tenant: str, after: str, limit: int) -> list[DagRow]:
         return [
-            _dag_row(tenant, d) for d in await self._run(self._dags, step_codec.pack([tenant, False, after, limit]))
+            read_dag(tenant, d) for d in await self._run(self._dags, step_codec.pack([tenant, False, after, limit]))
         ]
 
     async def definition(self, tenant: str, dag_id: str, version: int) -> bytes | None:
@@ -229,7 +242,7 @@ class Journal:
 
     async def summary(self, run_id: str) -> RunRow | None:
         rows = await self._run(self._rows, step_codec.pack([run_id]))
-        return _row(rows[0]) if rows[0] else None
+        return read_row(rows[0]) if rows[0] else None
 
     async def summaries(self, wanted: RunFilter, cursor: str | None, limit: int) -> RunPage:
         step = [
@@ -244,7 +257,7 @@ class Journal:
             wanted.kind,
         ]
         following, rows = await self._run(self._page, step_codec.pack(step))
-        return RunPage(tuple(_row(r) for r in rows), _text(following) or None)
+        return RunPage(tuple(read_row(r) for r in rows), text_of(following) or None)
 
     async def state_counts(self, tenant: str, kind: str) -> dict[str, int]:
         lists = f"i:{kind}:{tenant}" if kind else f"i:{tenant}"
@@ -253,19 +266,19 @@ class Journal:
         return {state: count for state, count in zip(STATES, counts, strict=True) if count}
 
     async def tasks(self, run_id: str) -> dict[str, str]:
-        return _texts(await self._ask("HGETALL", f"tk:{run_id}"))
+        return texts_of(await self._ask("HGETALL", f"tk:{run_id}"))
 
     async def look(self, run_id: str) -> tuple[RunRow, dict[str, str]] | None:
         found = await self._run(self._look, step_codec.pack(run_id))
-        return (_row(found[0]), _texts(found[1])) if found else None
+        return (read_row(found[0]), texts_of(found[1])) if found else None
 
     async def events(self, run_id: str, after: int, limit: int) -> list[EventBatch]:
         found = await self._ask("XRANGE", f"ev:{run_id}", f"{after + 1}-0", "+", "COUNT", str(limit))
-        return [_batch(entry) for entry in found]
+        return [read_batch(entry) for entry in found]
 
     async def load(self, run_ids: Sequence[str]) -> list[History]:
         return [
-            _history(h)
+            read_history(h)
             for chunk in _chunks(run_ids, _LOAD_CHUNK)
             for h in await self._run(self._load, step_codec.pack(chunk))
         ]
@@ -274,12 +287,12 @@ class Journal:
         found = {}
         for chunk in _chunks(window_keys, _ROWS_CHUNK):
             rows = await self._run(self._windows, step_codec.pack([tenant, dag_id, chunk, False]))
-            found.update({key: _row(row) for key, row in zip(chunk, rows, strict=True) if row})
+            found.update({key: read_row(row) for key, row in zip(chunk, rows, strict=True) if row})
         return found
 
     async def backfill_by_window(self, tenant: str, dag_id: str, window_key: str) -> RunRow | None:
         rows = await self._run(self._windows, step_codec.pack([tenant, dag_id, [window_key], True]))
-        return _row(rows[0]) if rows[0] else None
+        return read_row(rows[0]) if rows[0] else None
 
     async def children(self, backfill: str, limit: int | None = None) -> list[ChildRow]:
         found: list[ChildRow] = []
@@ -287,24 +300,24 @@ class Journal:
         for first in range(0, wanted, _ROWS_CHUNK):
             last = min(first + _ROWS_CHUNK, wanted) - 1
             rows = await self._run(self._children, step_codec.pack([backfill, first, last]))
-            found += [ChildRow(_text(i), _text(w), _text(s), v, kept == 1, dv) for i, w, s, v, kept, dv in rows]
+            found += [ChildRow(text_of(i), text_of(w), text_of(s), v, kept == 1, dv) for i, w, s, v, kept, dv in rows]
             if len(rows) <= last - first:
                 break
         return found
 
     async def called(self, run_id: str) -> dict[str, RunRow]:
-        calls = _texts(await self._ask("HGETALL", f"calls:{run_id}"))
+        calls = texts_of(await self._ask("HGETALL", f"calls:{run_id}"))
         rows = await self._run(self._rows, step_codec.pack(list(calls.values()))) if calls else []
-        return {task: _row(row) for task, row in zip(calls, rows, strict=True) if row}
+        return {task: read_row(row) for task, row in zip(calls, rows, strict=True) if row}
 
     async def child_counts(self, backfill: str) -> dict[str, int]:
         counts, kept = await self._run(self._counts, step_codec.pack(backfill))
-        found = {state: int(n) for state, n in _texts(counts).items()}
+        found = {state: int(n) for state, n in texts_of(counts).items()}
         return found | {"skipped": kept} if kept else found
 
     async def child_tasks(self, backfill: str) -> dict[str, dict[str, int]]:
         found: dict[str, dict[str, int]] = {}
-        for field, n in _texts(await self._ask("HGETALL", f"bft:{backfill}")).items():
+        for field, n in texts_of(await self._ask("HGETALL", f"bft:{backfill}")).items():
             task, _, letter = field.rpartition("|")
             found.setdefault(task, {})[letter] = int(n)
         return found
@@ -312,8 +325,8 @@ class Journal:
     async def queued_and_active(self) -> list[RunRow]:
         ids = await self._ask("SUNION", "queued", "active")
         rows: list[RunRow] = []
-        for chunk in _chunks(sorted(_text(i) for i in ids), _ROWS_CHUNK):
-            rows += [_row(r) for r in await self._run(self._rows, step_codec.pack(chunk)) if r]
+        for chunk in _chunks(sorted(text_of(i) for i in ids), _ROWS_CHUNK):
+            rows += [read_row(r) for r in await self._run(self._rows, step_codec.pack(chunk)) if r]
         return [row for row in rows if row.state not in TERMINAL]
 
     async def erase(self, run_ids: Sequence[str]) -> int:
@@ -329,13 +342,14 @@ class Journal:
 
     async def _ended(self, index: str, instant_ms: int, limit: int, skip: int) -> list[RunRow]:
         return [
-            _row(row) for row in await self._run(self._ended_before, step_codec.pack([instant_ms, limit, skip, index]))
+            read_row(row)
+            for row in await self._run(self._ended_before, step_codec.pack([instant_ms, limit, skip, index]))
         ]
 
     async def release(self, versions: Mapping[str, int]) -> set[str]:
         gone: set[str] = set()
         for chunk in _chunks(list(versions.items()), _LOAD_CHUNK):
-            gone.update(_text(run_id) for run_id in await self._run(self._release, step_codec.pack(chunk)))
+            gone.update(text_of(run_id) for run_id in await self._run(self._release, step_codec.pack(chunk)))
         return gone
 
     async def disband(self, limit: int) -> int:
@@ -356,7 +370,7 @@ class Journal:
         return found
 
     async def records(self, kind: str) -> dict[str, bytes]:
-        return {_text(key): record for key, record in _pairs(await self._ask("HGETALL", f"rec:{kind}"))}
+        return {text_of(key): record for key, record in in_pairs(await self._ask("HGETALL", f"rec:{kind}"))}
 
     async def add_lines(self, run_id: str, lines: Sequence[bytes]) -> int:
         return int(await self._once(self._script(self._add_lines, step_codec.pack_lines(run_id, lines))))
@@ -372,7 +386,7 @@ class Journal:
 
     async def beats(self) -> list[Beat]:
         found = await self._run(self._beats, step_codec.pack(None))
-        return [Beat(_text(run_id), pid, at_ms, kept) for run_id, pid, at_ms, kept in found]
+        return [Beat(text_of(run_id), pid, at_ms, kept) for run_id, pid, at_ms, kept in found]
 
     async def keep(self, run_id: str, version: int) -> None:
         await self._run(self._keep, step_codec.pack([run_id, version]))
@@ -382,7 +396,7 @@ class Journal:
 
     async def position(self, stream: str) -> str:
         newest = await self._ask("XREVRANGE", stream, "+", "-", "COUNT", "1")
-        return _text(newest[0][0]) if newest else "0-0"
+        return text_of(newest[0][0]) if newest else "0-0"
 
     async def tail(self, stream: str, cursor: str, block_ms: int, limit: int = 1000) -> list[Entry]:
         link = self._tails.setdefault(stream, Link(self._url, self._deadline_s))
@@ -394,7 +408,7 @@ class Journal:
         except asyncio.CancelledError:
             link.drop()
             raise
-        return [Entry(_text(i), fields[1]) for _, entries in found or () for i, fields in entries]
+        return [Entry(text_of(i), fields[1]) for _, entries in found or () for i, fields in entries]
 
     async def trim(self, stream: str, cursor: str) -> None:
         milliseconds, _, sequence = cursor.partition("-")
@@ -417,7 +431,7 @@ class Journal:
 
     async def due_crons(self, now_ms: int, limit: int = 1000) -> list[DueCron]:
         due = await self._ask("ZRANGEBYSCORE", "cron", "-inf", str(now_ms), "WITHSCORES", "LIMIT", "0", str(limit))
-        return [_due_cron(_text(member), score) for member, score in _pairs(due)]
+        return [read_due(text_of(member), score) for member, score in in_pairs(due)]
 
     async def next_due(self) -> int | None:
         first = [await self._ask("ZRANGE", key, "0", "0", "WITHSCORES") for key in ("timers", "cron")]
@@ -443,7 +457,7 @@ class Journal:
         await self._ask("SET", f"idem:{reply.key}", record, "NX", "PX", str(_REPLY_TTL_MS))
 
     async def metrics(self) -> dict[str, int]:
-        found = _texts(await self._ask("HGETALL", "metrics"))
+        found = texts_of(await self._ask("HGETALL", "metrics"))
         return {field: int(n) for field, n in found.items()}
 
     async def count(self, counts: Sequence[tuple[str, int]]) -> None:
@@ -468,7 +482,7 @@ class Journal:
         return await self._again(lambda: self._script(script, blob, patience_s), patience_s)
 
     async def _members(self, key: str) -> list[str]:
-        return sorted(_text(member) for member in await self._ask("SMEMBERS", key))
+        return sorted(text_of(member) for member in await self._ask("SMEMBERS", key))
 
     async def _ask(self, *args: Any) -> Any:
         return await self._again(lambda: self._link.ask(*args))
@@ -511,101 +525,5 @@ def _refusal(error: hiredis.ReplyError) -> Exception:
     return Broken(f"the journal refused a step: {error}")
 
 
-def _text(value: bytes | None) -> str:
-    return value.decode() if value else ""
-
-
-def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    return zip(flat[::2], flat[1::2], strict=True)
-
-
-def _texts(flat: Sequence[bytes]) -> dict[str, str]:
-    return {key.decode(): value.decode() for key, value in _pairs(flat)}
-
-
-def _number(value: bytes | None) -> int | None:
-    return int(value) if value else None
-
-
 def _chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
     return [items[first : first + size] for first in range(0, len(items), size)]
-
-
-def _row(values: Sequence[bytes | None]) -> RunRow:
-    """A row as `read_row` in ledger.lua returns it."""
-    v, own, st, t, d, dv, rt, wk, par, at, cr, sa, fi, sla, err, mar, bw, ph, wb, hd, hr, sm, cl, by, run_id = values
-    return RunRow(
-        run_id=_text(run_id),
-        version=int(v or 0),
-        owner=_text(own),
-        state=_text(st),
-        tenant=_text(t),
-        dag_id=_text(d),
-        dag_version=int(dv or 0),
-        run_type=_text(rt),
-        window_key=_text(wk),
-        parent=_text(par),
-        attempts=int(at or 0),
-        created_ms=int(cr or 0),
-        started_ms=_number(sa),
-        finished_ms=_number(fi),
-        sla_ms=_number(sla),
-        error=_text(err),
-        max_active_runs=_number(mar),
-        backwards=bw == b"1",
-        plan_hash=_text(ph),
-        watchers=tuple(_text(par if wb is None else wb).split()),
-        holder=_text(hd),
-        removed=int(hr or 0),
-        sla_missed=tuple(_text(sm).split("|")[:-1]),
-        caller=_caller(_text(cl)),
-        because=_text(by),
-    )
-
-
-def _caller(told: str) -> tuple[str, str] | None:
-    run_id, _, task = told.partition(" ")
-    return (run_id, task) if told else None
-
-
-def _history(found: Sequence[Any]) -> History:
-    row, entries = found
-    return History(_row(row), tuple(_batch(entry) for entry in entries))
-
-
-def _batch(entry: Sequence[Any]) -> EventBatch:
-    version, fields = entry
-    return EventBatch(int(version.partition(b"-")[0]), int(fields[1]), fields[3])
-
-
-def _dag_row(tenant: str, found: Sequence[Any]) -> DagRow:
-    dag_id, pairs, definition, counts = found
-    dag = dict(_pairs(pairs))
-    return DagRow(
-        tenant=tenant,
-        dag_id=_text(dag_id),
-        version=int(dag[b"version"]),
-        paused=dag[b"paused"] == b"1",
-        content_hash=_text(dag[b"hash"]),
-        created_ms=int(dag[b"created"]),
-        updated_ms=int(dag[b"updated"]),
-        next_fire_ms=_number(dag.get(b"next_fire")) or None,
-        next_due_ms=_number(dag.get(b"due") or dag.get(b"next_fire")) or None,
-        fired_ms=_number(dag.get(b"fired")),
-        definition=definition,
-        run_counts={_text(state): int(n) for state, n in _pairs(counts)},
-        dropped={_text(k[len(b"dropped|") :]): int(n) for k, n in dag.items() if k.startswith(b"dropped|")},
-        dropped_ms=_number(dag.get(b"dropped_at")),
-        dropped_why=_text(dag.get(b"dropped_why")),
-        archived=int(dag.get(b"archived", 0)),
-    )
-
-
-def _due_cron(member: str, due: bytes) -> DueCron:
-    tenant, _, dag_id = member.rpartition("|")
-    return DueCron(tenant, dag_id, int(due))
-
-
-def _written(found: Sequence[Any]) -> DagWritten:
-    status, version, paused, reply = found
-    return DagWritten(_text(status), int(version), paused == b"1", reply)
