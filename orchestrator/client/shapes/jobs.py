@@ -4,20 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypedDict
 
-JobsJobStatus = Literal[
-    "pending",
-    "running",
-    "waiting_for_worker",
-    "waiting_for_human",
-    "waiting_for_parallel_tasks",
-    "waiting_for_sub_job",
-    "awaiting_retry",
-    "finished",
-    "failed",
-    "error",
-    "quarantined",
-    "cancelled",
-]
+from orchestrator.job_views import JobStatus
+
+JobsJobStatus = JobStatus
 
 
 class JobsJob(TypedDict):
