@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,7 +17,7 @@ from actors.settings import Settings
 from orchestrator.archive import Sweep
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.starts import Trigger
-from orchestrator.views import RunView
+from orchestrator.views import Frame, RunView
 from serve_app.gateway import Gateway
 from tests.world import World
 from tests.world_clients import TENANT
@@ -96,3 +98,21 @@ async def follower(world: World, **changes: Any) -> Gateway:
 
 def runs_of(world: World, dag_id: str) -> list[tuple[str, str, int]]:
     return [(run.run_id, run.state, run.attempts) for run in world.journal.runs.values() if run.dag_id == dag_id]
+
+
+async def streamed(gateway: Gateway, run_id: str, after: int | None) -> list[tuple[int | None, str, Any]]:
+    """Everything until the end of the stream."""
+    found: list[tuple[int | None, str, Any]] = []
+    opened: AsyncIterator[Sequence[Frame]] | None = await gateway.open_events(TENANT, run_id, after)
+    if opened is not None:
+        async for frames in opened:
+            found += [(frame.seq, frame.kind, frame.data) for frame in frames]
+    return found
+
+
+def span(**changes: Any) -> Trigger:
+    return Trigger(**({"dag_id": "d", "run_type": "backfill", "start": DAY, "end": DAY} | changes))
+
+
+def segments(world: World) -> list[Path]:
+    return sorted(Path(world.settings.home, "archive", "segments").iterdir())

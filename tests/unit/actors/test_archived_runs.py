@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
@@ -12,22 +11,22 @@ import pytest
 from orchestrator.errors import NotFound, Unavailable
 from orchestrator.idempotency import Idempotency
 from orchestrator.starts import Trigger
-from orchestrator.views import Frame
-from serve_app.gateway import Gateway
-from tests.archive_world import DAY, a_backfill, a_run, archiver, as_here, defined, ended, store, swept, wanted
-from tests.unit.actors.test_archiver import segments
+from tests.archive_world import (
+    DAY,
+    a_backfill,
+    a_run,
+    archiver,
+    as_here,
+    defined,
+    ended,
+    segments,
+    store,
+    streamed,
+    swept,
+    wanted,
+)
 from tests.world import World
 from tests.world_clients import TENANT
-
-
-async def streamed(gateway: Gateway, run_id: str, after: int | None) -> list[tuple[int | None, str, Any]]:
-    """Everything until the end of the stream."""
-    found: list[tuple[int | None, str, Any]] = []
-    opened: AsyncIterator[Sequence[Frame]] | None = await gateway.open_events(TENANT, run_id, after)
-    if opened is not None:
-        async for frames in opened:
-            found += [(frame.seq, frame.kind, frame.data) for frame in frames]
-    return found
 
 
 def test_a_run_in_the_archive_is_shown_as_before() -> None:
@@ -187,10 +186,6 @@ def test_what_goes_on_stays_and_what_ended_later_too() -> None:
         assert list(world.journal.runs) == [queued]
 
     World(0).play_with(course)
-
-
-def span(**changes: Any) -> Trigger:
-    return Trigger(**({"dag_id": "d", "run_type": "backfill", "start": DAY, "end": DAY} | changes))
 
 
 def test_a_run_that_is_retried_comes_back_and_leaves_again_with_all_it_had() -> None:

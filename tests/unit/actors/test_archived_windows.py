@@ -24,10 +24,10 @@ from tests.archive_world import (
     follower,
     runs_of,
     store,
+    streamed,
     swept,
     wanted,
 )
-from tests.unit.actors.test_archived_runs import streamed
 from tests.world import World
 from tests.world_clients import TENANT
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,8 +16,20 @@ from orchestrator import archive
 from orchestrator.archive import RECORDS, Sweep
 from orchestrator.errors import Invalid, JournalUnavailable, Unavailable
 from orchestrator.rows import RunFilter
-from tests.archive_world import DAY, a_backfill, a_run, archiver, defined, ended, store, swept, wanted
-from tests.unit.actors.test_archived_runs import span, streamed
+from tests.archive_world import (
+    DAY,
+    a_backfill,
+    a_run,
+    archiver,
+    defined,
+    ended,
+    segments,
+    span,
+    store,
+    streamed,
+    swept,
+    wanted,
+)
 from tests.world import World
 from tests.world_clients import TENANT
 
@@ -44,10 +55,6 @@ def test_runs_of_a_backfill_leave_after_it_however_long_that_takes(monkeypatch: 
             assert (await gateway.run(TENANT, run_id)).archived
 
     World(0).play_with(course)
-
-
-def segments(world: World) -> list[Path]:
-    return sorted(Path(world.settings.home, "archive", "segments").iterdir())
 
 
 def test_a_run_in_the_way_of_a_fire_stays() -> None:
