@@ -13,8 +13,9 @@ from typing import Any, Protocol, TypeVar
 
 from actors.hosted import HostedRun
 from orchestrator import codec
-from orchestrator.ports import Journal, approval_key, approvals_of
-from orchestrator.run import Run
+from orchestrator.ports import Journal
+from orchestrator.records import approval_key, approvals_of
+from orchestrator.run_state import Run
 from orchestrator.views import ApprovalView, VoteView
 from orchestrator.waits import Open
 

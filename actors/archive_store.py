@@ -32,7 +32,7 @@ from actors.filesystems import filesystem
 from orchestrator import archive, ids
 from orchestrator.archive import Shelved
 from orchestrator.errors import Invalid, Unavailable
-from orchestrator.ports import RunFilter, RunPage, RunRow
+from orchestrator.rows import RunFilter, RunPage, RunRow
 
 #: as `ids.place`: where a run stands in lists
 _PLACE_OF = "CASE substr(run_id, 1, 4) WHEN 'run_' THEN run_id ELSE 'run_' || run_id END"

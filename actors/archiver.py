@@ -30,7 +30,8 @@ from actors.settings import Settings
 from orchestrator import archive, codec
 from orchestrator.archive import RECORDS, Shelved, Sweep
 from orchestrator.errors import OrchestratorError, Unavailable
-from orchestrator.ports import History, Journal, RunRow
+from orchestrator.ports import Journal
+from orchestrator.rows import History, RunRow
 
 #: seconds between two sweeps that nobody asked for, between looks for those that somebody did, before one that was put
 #: off is tried again, and between two batches

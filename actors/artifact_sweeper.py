@@ -34,8 +34,9 @@ from actors.settings import Settings
 from orchestrator import codec, reclaim
 from orchestrator.caching import CACHES, RESULTS, Kept
 from orchestrator.errors import Broken, Unavailable
-from orchestrator.ports import Journal, RunRow
+from orchestrator.ports import Journal
 from orchestrator.reclaim import RECORDS, YOUNG_S, ArtifactSweep, Tally
+from orchestrator.rows import RunRow
 
 if TYPE_CHECKING:
     from actors.archive_store import ArchiveStore

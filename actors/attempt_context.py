@@ -18,7 +18,7 @@ import msgspec
 from actors.artifacts import INLINE_MAX, inline_json
 from actors.durable_sleep import Sleeps
 from actors.work import Work
-from orchestrator import codec, partitions
+from orchestrator import actor_codec, partitions
 from orchestrator.context import summarised
 from orchestrator.definition import Window
 from orchestrator.errors import Unavailable
@@ -195,7 +195,7 @@ class AttemptContext:
 
     def _send(self, kind: str, data: bytes) -> None:
         note = Note(self.run_id, self.task_id, self.attempt, kind, msgspec.Raw(data))
-        if not self._work.shop.notes.send(self._work.run.owner, codec.encode_note(note)):
+        if not self._work.shop.notes.send(self._work.run.owner, actor_codec.encode_note(note)):
             self._work.attempt.cancel("cancelled")  # the attempt was replaced; `shielded` raises
 
 

@@ -13,7 +13,7 @@ import contextvars
 import logging
 from collections.abc import Awaitable, Callable
 
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator.errors import ActorUnreachable, Broken
 
 _log = logging.getLogger(__name__)
@@ -63,7 +63,9 @@ class Batched:
 
     async def _ask_all(self, batch: list[tuple[bytes, asyncio.Future[bytes]]], call: Ask) -> None:
         try:
-            answers = codec.decode_answers(await call(codec.encode_requests([request for request, _ in batch])))
+            answers = actor_codec.decode_answers(
+                await call(actor_codec.encode_requests([request for request, _ in batch]))
+            )
         except Exception as error:  # whatever it is, nobody may wait for ever
             for _, future in batch:
                 _settle(future, error)
@@ -94,4 +96,4 @@ async def answer_all(blob: bytes, ask: Ask) -> bytes:
             _log.exception("a request failed")
             return b"", f"{type(error).__name__}: {error}", True
 
-    return codec.encode_answers(await asyncio.gather(*map(one, codec.decode_requests(blob))))
+    return actor_codec.encode_answers(await asyncio.gather(*map(one, actor_codec.decode_requests(blob))))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator import codec
+from orchestrator import outside_codec
 from orchestrator.blueprint import Blueprint, Published
 from orchestrator.errors import Broken
 from orchestrator.ports import Journal
@@ -33,9 +33,11 @@ class BlueprintBook:
         before = await self._read()
         now = {one.name: _published(one, before.get(one.name)) for one in blueprints}
         gone = {name: Published(old.version, False, old.blueprint) for name, old in before.items() if name not in now}
-        documents = {_key(name, one.version): codec.encode_blueprint(one.blueprint) for name, one in now.items()}
+        documents = {
+            _key(name, one.version): outside_codec.encode_blueprint(one.blueprint) for name, one in now.items()
+        }
         await self._journal.put_records(VERSIONS, documents)
-        entries = {name: codec.encode_published(one) for name, one in (gone | now).items()}
+        entries = {name: outside_codec.encode_published(one) for name, one in (gone | now).items()}
         await self._journal.put_records(CURRENT, entries)
         return {name: one.version for name, one in now.items()}
 
@@ -51,11 +53,11 @@ class BlueprintBook:
         record = await self._journal.record(VERSIONS, _key(name, version))
         if record is None:
             raise Broken(f"blueprint {name} version {version} is not in the journal")
-        return self._kept.setdefault((name, version), codec.decode_blueprint(record))
+        return self._kept.setdefault((name, version), outside_codec.decode_blueprint(record))
 
     async def _read(self) -> dict[str, Published]:
         records = await self._journal.records(CURRENT)
-        return {name: codec.decode_published(record) for name, record in records.items()}
+        return {name: outside_codec.decode_published(record) for name, record in records.items()}
 
 
 def _published(blueprint: Blueprint, before: Published | None) -> Published:

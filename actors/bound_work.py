@@ -16,10 +16,11 @@ from itertools import islice
 
 from actors.crew import BATCH_MAX, TARGET_S, Seat
 from actors.hosted import HostedRun
-from orchestrator import run as runs
+from orchestrator import run_duties
 from orchestrator.headroom import spares
 from orchestrator.messages import Need
 from orchestrator.nearness import LEAVES_MAX, Near, hint, summed
+from orchestrator.run_state import going
 from orchestrator.shares import Path, Shares
 
 #: seconds that a task counts for at least: what it costs to hand it over
@@ -130,7 +131,7 @@ class BoundWork:
         aside = run.aside
         if aside is None:
             return
-        if not runs.going(run):
+        if not going(run):
             self.drop(run.run_id)
             return
         where = self._where.get(run.run_id)
@@ -233,7 +234,7 @@ class BoundWork:
                 elsewhere = home != seat.node and home in rivals
                 if full := bool(size) and (elsewhere or expected_s + seconds > TARGET_S):
                     break
-                taken = runs.take_bound(hosted.run, need, 1, seat.node)
+                taken = run_duties.take_bound(hosted.run, need, 1, seat.node)
                 positions += taken
                 size += len(taken)
                 expected_s += seconds * len(taken)

@@ -29,7 +29,7 @@ from actors.entrypoints import Entrypoints
 from actors.executor import Executor
 from actors.lua_cage import die_with_parent
 from actors.settings import Settings
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator.errors import ActorUnreachable, Unavailable
 from orchestrator.messages import Exchange, Settled, Value
 
@@ -91,7 +91,7 @@ class Line:
                 os._exit(0)
             kind, body = message[:1], message[1:]
             if kind == wire.TASK:
-                exchange, attempt = codec.decode_exchange(body), _Attempt(self)
+                exchange, attempt = actor_codec.decode_exchange(body), _Attempt(self)
                 self._current = exchange.batch, attempt
                 self.tasks.put((exchange, attempt))
             elif kind == wire.ANSWER:
@@ -175,7 +175,7 @@ def main(descriptor: int) -> NoReturn:
         exchange, attempt = line.tasks.get()
         (task,), (run,) = exchange.tasks, exchange.runs
         report = executor.run(task, run, attempt)
-        line.send(wire.REPORT, codec.encode_settled(Settled("", "", exchange.batch, (report,))))
+        line.send(wire.REPORT, actor_codec.encode_settled(Settled("", "", exchange.batch, (report,))))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ from actors.settings import Settings
 from orchestrator import codec
 from orchestrator.bundle_record import RECORDS, USES, BundleRecord, held, record_key, use_key, uses_of
 from orchestrator.errors import Conflict, NotFound
-from orchestrator.ports import TERMINAL, Journal, RunFilter
+from orchestrator.ports import Journal
+from orchestrator.rows import TERMINAL, RunFilter
 
 if TYPE_CHECKING:
     from actors.bundle_store import BundleStore

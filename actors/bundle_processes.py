@@ -41,7 +41,7 @@ from actors.bundle_store import BundleStore
 from actors.fetched_values import Nodes
 from actors.settings import Settings
 from actors.work import NoteSink, TaskFailed
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator.errors import Invalid, NotFound, PermanentFailure, Unavailable
 from orchestrator.messages import Assignment, Exchange, Report, RunContext, Value
 
@@ -201,13 +201,13 @@ class _Child:
         """How the attempt ended. Raises EOFError or OSError when the process did."""
         self._number += 1
         number = self._number
-        self._send(wire.TASK + codec.encode_exchange(Exchange("", 0, number, (run,), (task,))))
+        self._send(wire.TASK + actor_codec.encode_exchange(Exchange("", 0, number, (run,), (task,))))
         attempt.on_cancel(lambda: self._send(wire.CANCEL + f"{number} {attempt.reason}".encode()))
         while True:
             message = self._received()
             kind, body = message[:1], message[1:]
             if kind == wire.REPORT:
-                (report,) = codec.decode_settled(body).reports
+                (report,) = actor_codec.decode_settled(body).reports
                 return report
             if kind == wire.NOTE:
                 self._send(wire.ANSWER + msgspec.json.encode(desk.pass_on(body)))

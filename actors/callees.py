@@ -24,8 +24,10 @@ from orchestrator import calls, codec, traces
 from orchestrator import events as e
 from orchestrator.deadlines import wake_ms
 from orchestrator.definition import Definition
-from orchestrator.ports import TERMINAL, Creation, Journal, NewRun, RunRow
-from orchestrator.run import Run
+from orchestrator.ports import Journal
+from orchestrator.rows import TERMINAL, RunRow
+from orchestrator.run_state import Run
+from orchestrator.steps import Creation, NewRun
 
 T = TypeVar("T")
 

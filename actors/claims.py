@@ -19,7 +19,7 @@ from actors.bound_work import BoundWork
 from actors.crew import Crew, Gone
 from actors.names import SCHEDULER
 from actors.peers import Peers
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator.control import Binding, Claims
 from orchestrator.errors import Unavailable
 from orchestrator.messages import Need
@@ -87,7 +87,7 @@ class Claimant:
         claims = self._all()
         self._told = {need: dict(by_leaf) for need, by_leaf in claims.demand}
         self._pending.clear()
-        return codec.encode_control(claims)
+        return actor_codec.encode_control(claims)
 
     # ── what happened here ──
 
@@ -141,7 +141,7 @@ class Claimant:
         self._begun, self._released, self._lost = [], [], []
         self._anew, self._pending = False, {}
         try:
-            await self._peers.tell(SCHEDULER, "claims", codec.encode_control(claims))
+            await self._peers.tell(SCHEDULER, "claims", actor_codec.encode_control(claims))
         except Unavailable as unavailable:
             _log.warning("%s", unavailable)
             self._begun[:0], self._released[:0], self._lost[:0] = begun, released, lost

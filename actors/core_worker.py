@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from actors.clock import Clock
-from orchestrator import codec
+from orchestrator import outside_codec
 from orchestrator import remote as r
 from orchestrator.errors import ActorUnreachable
 from orchestrator.ids import DEFAULT_TENANT
@@ -75,7 +75,7 @@ class CoreWorker:
     async def _listen(self) -> None:
         await self._open_polls()
         listen = r.Listen(self._replica, r.LISTEN_MAX_S, self._last, self._session)
-        pushes = codec.pushes_of(await self._insist(listen))
+        pushes = outside_codec.pushes_of(await self._insist(listen))
         if pushes.session != self._session:  # it knows of none of our polls, nor of our socket
             self._polls.clear()
             await self._insist(r.Sockets(DEFAULT_TENANT, self._replica, opened=((1, WORKER),)))

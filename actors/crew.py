@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from actors.peers import Peers, WorkerGone
 from actors.settings import Settings
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator.control import Bound
 from orchestrator.messages import Assignment, Exchange, Need, RunContext, Settled, bound_exchange
 
@@ -271,7 +271,7 @@ class Crew:
         exchange = Exchange(self._owner, self._epoch, batch.number, tuple(contexts), tuple(tasks), acks)
         if seat.need is not None:
             exchange = bound_exchange(exchange, seat.need)
-        self._spawn(self._exchange(seat, batch, codec.encode_exchange(exchange)))
+        self._spawn(self._exchange(seat, batch, actor_codec.encode_exchange(exchange)))
         self._look_again(seat, batch, expected_s + PATIENCE_S if behind or len(tasks) > 1 else self._next_look_s(batch))
         return batch.number
 
@@ -288,7 +288,9 @@ class Crew:
         batch.taken_back = True
         seat.batches[batch.number] = batch
         self._spawn(
-            self._exchange(seat, batch, codec.encode_exchange(Exchange(self._owner, self._epoch, batch.number, (), ())))
+            self._exchange(
+                seat, batch, actor_codec.encode_exchange(Exchange(self._owner, self._epoch, batch.number, (), ()))
+            )
         )
         self._look_again(seat, batch, self._next_look_s(batch))
 
@@ -299,7 +301,7 @@ class Crew:
             _log.warning("%s", gone)
             self._lost(seat)
         else:
-            self._post(Ended(seat.worker, codec.decode_settled(answer), batch.number))
+            self._post(Ended(seat.worker, actor_codec.decode_settled(answer), batch.number))
 
     # ── what comes back ──
 
@@ -409,7 +411,7 @@ class Crew:
         answer = await self._peers.control(seat.worker, "give_back", self._owner, newest, self._epoch)
         for other in seat.batches.values():
             other.taken_back = True
-        self._post(Ended(seat.worker, codec.decode_settled(answer), None))
+        self._post(Ended(seat.worker, actor_codec.decode_settled(answer), None))
 
     def _time_out(self, seat: Seat, batch: Batch) -> None:
         elapsed = _now() - batch.sent_s

@@ -9,9 +9,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from orchestrator import codec
+from orchestrator.compiled import Compiled
 from orchestrator.errors import Broken
 from orchestrator.ports import Journal
-from orchestrator.run import Compiled
 
 #: tasks of the versions that are kept, together
 KEPT_TASKS = 200_000

@@ -26,7 +26,7 @@ from actors.settings import Settings
 from actors.webhook_desk import WebhookDesk
 from actors.webhook_post import WebhookPost
 from actors.webhooks import Webhooks, mail_of, webhook_secrets
-from orchestrator import codec, remote
+from orchestrator import outside_codec, remote
 from orchestrator.blueprint import Outcome, Visit
 
 #: seconds a visit may take beyond the time that a handler has: it may wait for room among others
@@ -45,14 +45,14 @@ class GatewayProcess:
         self._jobs = JobsHolder(journal, clock, made, RayHandlers(made.blueprint_handler_timeout_s), mail_of)
         self._pipelines = PipelinesHolder(journal, clock, made)
         for part in (self._webhooks, self._jobs, self._pipelines):
-            part.on_crash = process.end  # type: ignore[method-assign]
+            part.on_crash = process.end  # type: ignore[method-assign]  # as its docstring offers
             part.start()
         core = CoreWorker(self._ask_jobs, clock)
         self._core = asyncio.get_running_loop().create_task(core.run())
         self._core.add_done_callback(_exit_on_error)
 
     async def _ask_jobs(self, request: remote.Request) -> remote.Answer:
-        return codec.decode_answer(await self._jobs.ask(codec.encode_request(request)))
+        return outside_codec.decode_answer(await self._jobs.ask(outside_codec.encode_request(request)))
 
     async def jobs(self, blob: bytes) -> bytes:
         """Requests of the jobs surface, as `batched.py` sends them."""
@@ -83,8 +83,8 @@ class RayHandlers:
 
     async def visit(self, visit: Visit) -> Outcome:
         """What it came to. Raises ActorUnreachable when the handlers' process died, or takes too long for it."""
-        blob = await self._peers.ask(HANDLERS, "visit", codec.encode_visits([visit]), self._patience_s)
-        [outcome] = codec.decode_outcomes(blob)
+        blob = await self._peers.ask(HANDLERS, "visit", outside_codec.encode_visits([visit]), self._patience_s)
+        [outcome] = outside_codec.decode_outcomes(blob)
         return outcome
 
 

@@ -30,26 +30,11 @@ from orchestrator.deadlines import wake_ms
 from orchestrator.definition import Definition, Window
 from orchestrator.messages import Cause
 from orchestrator.partitions import SET
-from orchestrator.ports import (
-    EVENT,
-    GATHERED,
-    TERMINAL,
-    TRIGGERS,
-    DagChanged,
-    DagRow,
-    Entry,
-    Gather,
-    Journal,
-    NewRun,
-    Produced,
-    RunMoved,
-    SchedItem,
-    Succeeded,
-    assets_of,
-    gathered_key,
-    inbox,
-    place,
-)
+from orchestrator.ports import Journal
+from orchestrator.records import GATHERED, assets_of, gathered_key
+from orchestrator.rows import EVENT, TERMINAL, DagRow
+from orchestrator.steps import Gather, NewRun
+from orchestrator.streams import TRIGGERS, DagChanged, Entry, Produced, RunMoved, SchedItem, Succeeded, inbox, place
 
 _log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from typing import Any
 
 from actors.clock import Clock
 from actors.peers import Peers, WorkerGone
-from orchestrator import codec
+from orchestrator import actor_codec, codec
 from orchestrator.control import Binding, Bound, Claims, LimitUsage
 from orchestrator.errors import Unavailable
 from orchestrator.leases import Lease
@@ -282,7 +282,7 @@ class Guard:
             box.grants, box.yields = [], []
             binding = Binding(self._epoch, self._epochs.get(name, 0), tuple(grants), tuple(yields))
             try:
-                await self._peers.tell(name, "bind", codec.encode_control(binding))
+                await self._peers.tell(name, "bind", actor_codec.encode_control(binding))
             except Unavailable as unavailable:
                 _log.warning("%s", unavailable)
                 box.grants[:0], box.yields[:0] = grants, yields
@@ -301,12 +301,12 @@ class Guard:
     async def _take_stock_of(self, name: str) -> None:
         while name in self._hosts():
             try:
-                blob = await self._peers.ask(name, "stock", codec.encode_epoch(self._epoch))
+                blob = await self._peers.ask(name, "stock", actor_codec.encode_epoch(self._epoch))
             except Unavailable as unavailable:
                 _log.warning("stock of %s: %s", name, unavailable)
                 await asyncio.sleep(AGAIN_S)
                 continue
-            self.take_claims(codec.decode_claims(blob), stock=True)
+            self.take_claims(actor_codec.decode_claims(blob), stock=True)
             self._wake()
             return
 
@@ -315,7 +315,7 @@ class Guard:
         deadline_s = self._clock.monotonic() + INSPECT_MAX_S
         while worker in self._workers() and self._clock.monotonic() < deadline_s:
             try:
-                fenced = codec.decode_fenced(await self._peers.control(worker, "fence", dict(self._epochs)))
+                fenced = actor_codec.decode_fenced(await self._peers.control(worker, "fence", dict(self._epochs)))
             except WorkerGone as gone:
                 _log.warning("%s", gone)
                 await asyncio.sleep(AGAIN_S)
@@ -342,7 +342,7 @@ class Guard:
         while ghost in self.permits.ghosts:
             fence = {ghost.holder: self._epochs[ghost.holder]} if ghost.holder in self._epochs else {}
             try:
-                fenced = codec.decode_fenced(await self._peers.control(ghost.worker, "fence", fence))
+                fenced = actor_codec.decode_fenced(await self._peers.control(ghost.worker, "fence", fence))
             except WorkerGone as gone:
                 _log.info("%s, which had permits", gone)
                 quiet = 0

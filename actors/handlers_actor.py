@@ -20,7 +20,7 @@ from actors.data_stores import DataStores
 from actors.handler_runs import HandlerRuns
 from actors.names import HANDLERS
 from actors.task_files import TaskFiles
-from orchestrator import codec
+from orchestrator import outside_codec
 from orchestrator.blueprint import Outcome, Visit, refused
 from orchestrator.blueprints import StateMachineBlueprint
 from orchestrator.errors import Invalid
@@ -81,8 +81,8 @@ class HandlersActor:
 
     async def visit(self, blob: bytes) -> bytes:
         """Make these visits side by side; their outcomes in the same order, once all have ended."""
-        outcomes = await asyncio.gather(*map(self._visit, codec.decode_visits(blob)))
-        return codec.encode_outcomes(outcomes)
+        outcomes = await asyncio.gather(*map(self._visit, outside_codec.decode_visits(blob)))
+        return outside_codec.encode_outcomes(outcomes)
 
     async def ping(self) -> int:
         """Number of blueprints in Python."""

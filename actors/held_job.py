@@ -11,7 +11,8 @@ from orchestrator.blueprint import Blueprint
 from orchestrator.errors import Broken
 from orchestrator.job import Chance, Command, Effect, Job, Recall, Rules, Settle
 from orchestrator.job_events import SCHEMA, AnyJobEvent, JobCreated
-from orchestrator.ports import Append, EventBatch
+from orchestrator.rows import EventBatch
+from orchestrator.steps import Append
 
 
 class HeldJob:

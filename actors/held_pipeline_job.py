@@ -15,7 +15,8 @@ from orchestrator.pipeline_fold import view
 from orchestrator.pipeline_job import Command, PipelineJob, Rules, apply, decide, next_wake, own_lines, revived
 from orchestrator.pipeline_messages import SecretsOfJob
 from orchestrator.pipeline_views import LogEntry
-from orchestrator.ports import Append, EventBatch
+from orchestrator.rows import EventBatch
+from orchestrator.steps import Append
 
 #: bytes of an error in lists of runs
 ERROR_MAX = 2_000

@@ -26,7 +26,10 @@ from actors.clock import Clock
 from actors.living import Living
 from orchestrator import codec
 from orchestrator.errors import Broken, JournalUnavailable, OrchestratorError
-from orchestrator.ports import Append, Born, Commit, CommitResult, EventBatch, Journal, Letter, Mail, inbox, place
+from orchestrator.ports import Journal
+from orchestrator.rows import EventBatch
+from orchestrator.steps import Append, Commit, CommitResult, Mail
+from orchestrator.streams import Born, Letter, inbox, place
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -13,16 +13,28 @@ from datetime import UTC, datetime
 
 from actors import run_counts
 from orchestrator import backfill as backfills
-from orchestrator import caching, codec, deadlines, mapped, plan_run, run_decisions, run_notice, wait_decisions
+from orchestrator import (
+    caching,
+    codec,
+    deadlines,
+    mapped,
+    plan_run,
+    run_decisions,
+    run_duties,
+    run_notice,
+    wait_decisions,
+)
 from orchestrator import events as e
 from orchestrator import run as runs
 from orchestrator.backfill import Backfill
 from orchestrator.calls import Return, backfill_of
 from orchestrator.dispatch import class_of
 from orchestrator.errors import Conflict
-from orchestrator.ports import TASK_LETTERS, Append, Produced, StoredReply
-from orchestrator.run import ENDED, Run, RunState
+from orchestrator.rows import TASK_LETTERS
+from orchestrator.run_state import ENDED, Run, RunState
 from orchestrator.shares import Path
+from orchestrator.steps import Append, StoredReply
+from orchestrator.streams import Produced
 from orchestrator.task import TaskState
 from orchestrator.webhook import Notice
 
@@ -170,7 +182,7 @@ class HostedRun:
         """Everything since the last commit, for the metrics."""
         return self.run, self._events, self.waited
 
-    def step(self, command: plan_run.Command | wait_decisions.Command, now: datetime) -> list[runs.Abort]:
+    def step(self, command: plan_run.Command | wait_decisions.Command, now: datetime) -> list[run_duties.Abort]:
         """Decide and apply; what must stop because of it. Raises what `run_decisions.decide` raises."""
         if isinstance(command, _OUTSIDE):
             self._take(wait_decisions.decide(self.run, command, now))
@@ -183,9 +195,9 @@ class HostedRun:
         aborts = self._take(run_decisions.decide(self.run, command, now))
         return aborts + self.proceed(now)
 
-    def proceed(self, now: datetime) -> list[runs.Abort]:
+    def proceed(self, now: datetime) -> list[run_duties.Abort]:
         """Whatever follows by itself from where the run stands: maps unfold, and what waits for the world goes on."""
-        aborts: list[runs.Abort] = []
+        aborts: list[run_duties.Abort] = []
         while (self.run.unfolding and (events := run_decisions.proceed(self.run, now))) or (
             self.run.standby is not None and (events := wait_decisions.proceed(self.run, now))
         ):
@@ -196,13 +208,13 @@ class HostedRun:
         """Note what changes no state."""
         self._take([event])
 
-    def _take(self, events: list[e.Event]) -> list[runs.Abort]:
+    def _take(self, events: list[e.Event]) -> list[run_duties.Abort]:
         run = self.run
         aborts = []
         for event in events:
             kind = type(event)
             if kind in _STOPS:
-                abort = runs.aborted(run, event)
+                abort = run_duties.aborted(run, event)
                 if abort is not None:
                     aborts.append(abort)
             if run.standby is not None:
@@ -306,7 +318,7 @@ class HostedRun:
 
     def _wake_ms(self) -> int | None:
         """When a run that goes back to the queue is to be looked at again."""
-        at = runs.next_wake(self.run)
+        at = run_duties.next_wake(self.run)
         return None if at is None else milliseconds(at)
 
     def committed(self) -> None:
@@ -384,6 +396,20 @@ class HostedBackfill:
             self._events.append(event)
             if self.callback_url is not None and type(event) in run_notice.ENDS:
                 self.notices.append(self._notice(self.callback_url, run_notice.ENDS[type(event)]))
+
+    def observe(self, windows: tuple[tuple[str, str, int], ...], whole: bool, now: datetime) -> None:
+        """Its windows are there, as in `mail.Observed`; what is not newer than what is known is old."""
+        if self.early is not None and not self.ended:
+            if not whole:
+                self.early += windows
+                return
+            windows, self.early = (*windows, *self.early), None
+        news = []
+        for child, state, version in windows:
+            if self.seen.get(child, 0) < version:
+                self.seen[child] = version
+                news.append((child, state))
+        self.step(backfills.Observe(tuple(news)), now)
 
     def _notice(self, url: str, state: str) -> Notice:
         it = self.backfill

@@ -16,7 +16,8 @@ from actors.holder import Turn
 from actors.pinned_blueprints import PinnedBlueprints
 from orchestrator.job import Cancel, ChildEnded, ChildRefused, Command, Job, StartChild
 from orchestrator.job_birth import Birth, new_job
-from orchestrator.ports import TERMINAL, CreatedRun, NewRun, RunRow
+from orchestrator.rows import TERMINAL, RunRow
+from orchestrator.steps import CreatedRun, NewRun
 
 T = TypeVar("T")
 

@@ -35,9 +35,10 @@ from orchestrator.job import (
     Status,
     Visited,
 )
-from orchestrator.ports import LATENCY_BOUNDS, Mail
+from orchestrator.ports import LATENCY_BOUNDS
 from orchestrator.remote_dispatch import RemoteDispatch, Waiting, WorkerKey
 from orchestrator.remote_worker import requirements_of
+from orchestrator.steps import Mail
 
 _log = logging.getLogger(__name__)
 #: visits of one job's declared states in one turn; it goes on in the next one

@@ -8,7 +8,8 @@ from typing import Any
 
 from actors.record_writer import RecordWriter
 from orchestrator.job_birth import KIND as JOB_KIND
-from orchestrator.ports import Journal, RunFilter
+from orchestrator.ports import Journal
+from orchestrator.rows import RunFilter
 
 KIND = "job_tenant"
 _PAGE = 1_000

@@ -26,7 +26,8 @@ from orchestrator.blueprint import Blueprint
 from orchestrator.errors import Invalid
 from orchestrator.job_birth import Birth, fired_id, new_job
 from orchestrator.job_schedule import JobSchedule, due, next_fire, parse_schedules
-from orchestrator.ports import Journal, NewRun
+from orchestrator.ports import Journal
+from orchestrator.steps import NewRun
 
 _log = logging.getLogger(__name__)
 KIND = "job_schedule"

@@ -35,14 +35,17 @@ from actors.replica_book import ReplicaBook
 from actors.settings import Settings
 from actors.worker_book import KIND, WorkerBook
 from actors.worker_desk import WorkerDesk
-from orchestrator import codec
 from orchestrator import job as jobs
+from orchestrator import outside_codec
 from orchestrator import remote as r
 from orchestrator.blueprint import Outcome, Visit
 from orchestrator.errors import ActorUnreachable, Conflict, Fenced, Invalid, NotFound, OrchestratorError
 from orchestrator.job_schedule import JobSchedule
-from orchestrator.ports import CreatedRun, Creation, EventBatch, Journal, Letter, NewRun, RunRow
+from orchestrator.ports import Journal
 from orchestrator.remote_dispatch import RemoteDispatch, WorkerKey
+from orchestrator.rows import EventBatch, RunRow
+from orchestrator.steps import CreatedRun, Creation, NewRun
+from orchestrator.streams import Letter
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -235,15 +238,15 @@ class JobsHolder(Holder[HeldJob]):
     # ── requests ──────────────────────────────────────────────────────────────────────────────────
 
     async def ask(self, blob: bytes) -> bytes:
-        """`codec.encode_request` in, `codec.encode_answer` out."""
+        """`outside_codec.encode_request` in, `outside_codec.encode_answer` out."""
         await self.ready()
         try:
-            answer = await self._answer(codec.decode_request(blob))
+            answer = await self._answer(outside_codec.decode_request(blob))
         except (NotFound, Invalid, Conflict) as refused:
             answer = r.Answer(refused=_REFUSALS[type(refused)], message=str(refused))
         except Fenced as fenced:
             raise ActorUnreachable(self.name, str(fenced)) from fenced
-        return codec.encode_answer(answer)
+        return outside_codec.encode_answer(answer)
 
     async def _answer(self, ask: r.Request) -> r.Answer:
         match ask:

@@ -47,45 +47,57 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any, TypeVar
 
 import hiredis
 
 from actors.link import Link
-from orchestrator import codec, ports
+from actors.stored_rows import (
+    in_pairs,
+    read_batch,
+    read_dag,
+    read_due,
+    read_history,
+    read_row,
+    read_written,
+    text_of,
+    texts_of,
+)
+from orchestrator import codec, step_codec
 from orchestrator.errors import Broken, Fenced, JournalUnavailable
 from orchestrator.events import SCHEMA
-from orchestrator.ports import (
-    FEED,
-    PARTING,
-    SCHED,
-    BackfillResult,
+from orchestrator.rows import (
+    STATES,
+    TERMINAL,
     Beat,
     ChildRow,
+    DagRow,
+    DueCron,
+    EventBatch,
+    History,
+    OwnerRow,
+    RunFilter,
+    RunPage,
+    RunRow,
+)
+from orchestrator.steps import (
+    BackfillResult,
     Commit,
     CommitResult,
     Creation,
     CreationResult,
-    DagRow,
     DagWritten,
-    DueCron,
-    Entry,
-    EventBatch,
     Fire,
     FireResult,
     Gather,
     GatherResult,
-    History,
     NewBackfill,
-    OwnerRow,
     PutDag,
-    RunFilter,
-    RunPage,
-    RunRow,
     StoredReply,
 )
+from orchestrator.streams import FEED, PARTING, SCHED, Entry
 
 T = TypeVar("T")
 
@@ -156,43 +168,45 @@ class Journal:
         self._ask_leave = Script("ask_leave")
 
     async def take_epoch(self, owner: str) -> int:
-        return int(await self._run(self._take_epoch, codec.pack(owner)))
+        return int(await self._run(self._take_epoch, step_codec.pack(owner)))
 
     async def owner(self, owner: str) -> OwnerRow:
         epoch, turn, cursor = await self._ask("HMGET", f"owner:{owner}", "epoch", "turn", "cursor")
-        return OwnerRow(int(epoch or 0), int(turn or 0), _text(cursor) or "0-0")
+        return OwnerRow(int(epoch or 0), int(turn or 0), text_of(cursor) or "0-0")
 
     async def commit(self, commit: Commit) -> list[CommitResult]:
-        word, rest = await self._once(self._script(self._commit, codec.pack_commit(commit)))
+        word, rest = await self._once(self._script(self._commit, step_codec.pack_commit(commit)))
         if word == b"ok":
-            return codec.unpack_commit_results(rest)
+            return step_codec.unpack_commit_results(rest)
         if word == b"fenced":
             raise Fenced(commit.owner, commit.epoch, int(rest))
         raise Broken(f"{commit.owner}: turn {commit.turn} of epoch {commit.epoch} came after turn {int(rest)}")
 
     async def owned(self, owner: str) -> list[str]:
-        return sorted(_text(i) for i in await self._ask("SMEMBERS", f"own:{owner}"))
+        return sorted(text_of(i) for i in await self._ask("SMEMBERS", f"own:{owner}"))
 
     async def create_runs(self, creations: Sequence[Creation]) -> list[CreationResult]:
-        return codec.unpack_creation_results(await self._run(self._create_runs, codec.pack_creations(creations)))
+        return step_codec.unpack_creation_results(
+            await self._run(self._create_runs, step_codec.pack_creations(creations))
+        )
 
     async def create_backfill(self, backfill: NewBackfill) -> BackfillResult:
         patience_s = self._deadline_s + len(backfill.windows) * _WINDOW_S
-        found = await self._run(self._create_backfill, codec.pack_backfill(backfill), patience_s)
-        return codec.unpack_backfill_result(found)
+        found = await self._run(self._create_backfill, step_codec.pack_backfill(backfill), patience_s)
+        return step_codec.unpack_backfill_result(found)
 
     async def fire(self, fire: Fire) -> FireResult:
-        return codec.unpack_fire_result(await self._run(self._fire, codec.pack_fire(fire)))
+        return step_codec.unpack_fire_result(await self._run(self._fire, step_codec.pack_fire(fire)))
 
     async def live_fires(self, tenant: str, dag_id: str) -> dict[str, str]:
-        found = await self._run(self._live_fires, codec.pack([tenant, dag_id]))
-        return {_text(run_id): _text(state) for run_id, state in _pairs(found)}
+        found = await self._run(self._live_fires, step_codec.pack([tenant, dag_id]))
+        return {text_of(run_id): text_of(state) for run_id, state in in_pairs(found)}
 
     async def replaced(self) -> list[str]:
-        return sorted(_text(i) for i in await self._ask("SMEMBERS", "replaced"))
+        return sorted(text_of(i) for i in await self._ask("SMEMBERS", "replaced"))
 
     async def gather(self, gather: Gather) -> GatherResult:
-        return codec.unpack_gather_result(await self._run(self._gather, codec.pack_gather(gather)))
+        return step_codec.unpack_gather_result(await self._run(self._gather, step_codec.pack_gather(gather)))
 
     async def followers(self, tenant: str, source: str) -> list[str]:
         return await self._members(f"fol:{tenant}:{source}")
@@ -204,27 +218,31 @@ class Journal:
         return await self._members(f"assets:{tenant}")
 
     async def put_dag(self, dag: PutDag) -> DagWritten:
-        return _written(await self._run(self._put_dag, codec.pack_dag(dag)))
+        return read_written(await self._run(self._put_dag, step_codec.pack_dag(dag)))
 
     async def set_paused(
         self, tenant: str, dag_id: str, paused: bool, now_ms: int, idem: StoredReply | None = None
     ) -> DagWritten:
-        return _written(await self._run(self._set_paused, codec.pack_paused(tenant, dag_id, paused, now_ms, idem)))
+        return read_written(
+            await self._run(self._set_paused, step_codec.pack_paused(tenant, dag_id, paused, now_ms, idem))
+        )
 
     async def dag(self, tenant: str, dag_id: str) -> DagRow | None:
-        found = await self._run(self._dags, codec.pack([tenant, [dag_id]]))
-        return _dag_row(tenant, found[0]) if found else None
+        found = await self._run(self._dags, step_codec.pack([tenant, [dag_id]]))
+        return read_dag(tenant, found[0]) if found else None
 
     async def dags(self, tenant: str, after: str, limit: int) -> list[DagRow]:
-        return [_dag_row(tenant, d) for d in await self._run(self._dags, codec.pack([tenant, False, after, limit]))]
+        return [
+            read_dag(tenant, d) for d in await self._run(self._dags, step_codec.pack([tenant, False, after, limit]))
+        ]
 
     async def definition(self, tenant: str, dag_id: str, version: int) -> bytes | None:
         found: bytes | None = await self._ask("HGET", f"dagv:{tenant}:{dag_id}", str(version))
         return found
 
     async def summary(self, run_id: str) -> RunRow | None:
-        rows = await self._run(self._rows, codec.pack([run_id]))
-        return _row(rows[0]) if rows[0] else None
+        rows = await self._run(self._rows, step_codec.pack([run_id]))
+        return read_row(rows[0]) if rows[0] else None
 
     async def summaries(self, wanted: RunFilter, cursor: str | None, limit: int) -> RunPage:
         step = [
@@ -238,68 +256,68 @@ class Journal:
             _SCAN_LIMIT,
             wanted.kind,
         ]
-        following, rows = await self._run(self._page, codec.pack(step))
-        return RunPage(tuple(_row(r) for r in rows), _text(following) or None)
+        following, rows = await self._run(self._page, step_codec.pack(step))
+        return RunPage(tuple(read_row(r) for r in rows), text_of(following) or None)
 
     async def state_counts(self, tenant: str, kind: str) -> dict[str, int]:
         lists = f"i:{kind}:{tenant}" if kind else f"i:{tenant}"
-        asked = (self._ask("ZCARD", f"{lists}:s:{state}") for state in ports.STATES)
+        asked = (self._ask("ZCARD", f"{lists}:s:{state}") for state in STATES)
         counts = await asyncio.gather(*asked)
-        return {state: count for state, count in zip(ports.STATES, counts, strict=True) if count}
+        return {state: count for state, count in zip(STATES, counts, strict=True) if count}
 
     async def tasks(self, run_id: str) -> dict[str, str]:
-        return _texts(await self._ask("HGETALL", f"tk:{run_id}"))
+        return texts_of(await self._ask("HGETALL", f"tk:{run_id}"))
 
     async def look(self, run_id: str) -> tuple[RunRow, dict[str, str]] | None:
-        found = await self._run(self._look, codec.pack(run_id))
-        return (_row(found[0]), _texts(found[1])) if found else None
+        found = await self._run(self._look, step_codec.pack(run_id))
+        return (read_row(found[0]), texts_of(found[1])) if found else None
 
     async def events(self, run_id: str, after: int, limit: int) -> list[EventBatch]:
         found = await self._ask("XRANGE", f"ev:{run_id}", f"{after + 1}-0", "+", "COUNT", str(limit))
-        return [_batch(entry) for entry in found]
+        return [read_batch(entry) for entry in found]
 
     async def load(self, run_ids: Sequence[str]) -> list[History]:
         return [
-            _history(h)
+            read_history(h)
             for chunk in _chunks(run_ids, _LOAD_CHUNK)
-            for h in await self._run(self._load, codec.pack(chunk))
+            for h in await self._run(self._load, step_codec.pack(chunk))
         ]
 
     async def by_window(self, tenant: str, dag_id: str, window_keys: Sequence[str]) -> dict[str, RunRow]:
         found = {}
         for chunk in _chunks(window_keys, _ROWS_CHUNK):
-            rows = await self._run(self._windows, codec.pack([tenant, dag_id, chunk, False]))
-            found.update({key: _row(row) for key, row in zip(chunk, rows, strict=True) if row})
+            rows = await self._run(self._windows, step_codec.pack([tenant, dag_id, chunk, False]))
+            found.update({key: read_row(row) for key, row in zip(chunk, rows, strict=True) if row})
         return found
 
     async def backfill_by_window(self, tenant: str, dag_id: str, window_key: str) -> RunRow | None:
-        rows = await self._run(self._windows, codec.pack([tenant, dag_id, [window_key], True]))
-        return _row(rows[0]) if rows[0] else None
+        rows = await self._run(self._windows, step_codec.pack([tenant, dag_id, [window_key], True]))
+        return read_row(rows[0]) if rows[0] else None
 
     async def children(self, backfill: str, limit: int | None = None) -> list[ChildRow]:
         found: list[ChildRow] = []
         wanted = limit if limit is not None else await self._ask("LLEN", f"bf:{backfill}")
         for first in range(0, wanted, _ROWS_CHUNK):
             last = min(first + _ROWS_CHUNK, wanted) - 1
-            rows = await self._run(self._children, codec.pack([backfill, first, last]))
-            found += [ChildRow(_text(i), _text(w), _text(s), v, kept == 1, dv) for i, w, s, v, kept, dv in rows]
+            rows = await self._run(self._children, step_codec.pack([backfill, first, last]))
+            found += [ChildRow(text_of(i), text_of(w), text_of(s), v, kept == 1, dv) for i, w, s, v, kept, dv in rows]
             if len(rows) <= last - first:
                 break
         return found
 
     async def called(self, run_id: str) -> dict[str, RunRow]:
-        calls = _texts(await self._ask("HGETALL", f"calls:{run_id}"))
-        rows = await self._run(self._rows, codec.pack(list(calls.values()))) if calls else []
-        return {task: _row(row) for task, row in zip(calls, rows, strict=True) if row}
+        calls = texts_of(await self._ask("HGETALL", f"calls:{run_id}"))
+        rows = await self._run(self._rows, step_codec.pack(list(calls.values()))) if calls else []
+        return {task: read_row(row) for task, row in zip(calls, rows, strict=True) if row}
 
     async def child_counts(self, backfill: str) -> dict[str, int]:
-        counts, kept = await self._run(self._counts, codec.pack(backfill))
-        found = {state: int(n) for state, n in _texts(counts).items()}
+        counts, kept = await self._run(self._counts, step_codec.pack(backfill))
+        found = {state: int(n) for state, n in texts_of(counts).items()}
         return found | {"skipped": kept} if kept else found
 
     async def child_tasks(self, backfill: str) -> dict[str, dict[str, int]]:
         found: dict[str, dict[str, int]] = {}
-        for field, n in _texts(await self._ask("HGETALL", f"bft:{backfill}")).items():
+        for field, n in texts_of(await self._ask("HGETALL", f"bft:{backfill}")).items():
             task, _, letter = field.rpartition("|")
             found.setdefault(task, {})[letter] = int(n)
         return found
@@ -307,12 +325,14 @@ class Journal:
     async def queued_and_active(self) -> list[RunRow]:
         ids = await self._ask("SUNION", "queued", "active")
         rows: list[RunRow] = []
-        for chunk in _chunks(sorted(_text(i) for i in ids), _ROWS_CHUNK):
-            rows += [_row(r) for r in await self._run(self._rows, codec.pack(chunk)) if r]
-        return [row for row in rows if row.state not in ports.TERMINAL]
+        for chunk in _chunks(sorted(text_of(i) for i in ids), _ROWS_CHUNK):
+            rows += [read_row(r) for r in await self._run(self._rows, step_codec.pack(chunk)) if r]
+        return [row for row in rows if row.state not in TERMINAL]
 
     async def erase(self, run_ids: Sequence[str]) -> int:
-        return sum([int(await self._run(self._erase, codec.pack(chunk))) for chunk in _chunks(run_ids, _LOAD_CHUNK)])
+        return sum(
+            [int(await self._run(self._erase, step_codec.pack(chunk))) for chunk in _chunks(run_ids, _LOAD_CHUNK)]
+        )
 
     async def ended_before(self, instant_ms: int, limit: int, skip: int = 0) -> list[RunRow]:
         return await self._ended("ended", instant_ms, limit, skip)
@@ -321,36 +341,39 @@ class Journal:
         return await self._ended("ended|backfill", instant_ms, limit, skip)
 
     async def _ended(self, index: str, instant_ms: int, limit: int, skip: int) -> list[RunRow]:
-        return [_row(row) for row in await self._run(self._ended_before, codec.pack([instant_ms, limit, skip, index]))]
+        return [
+            read_row(row)
+            for row in await self._run(self._ended_before, step_codec.pack([instant_ms, limit, skip, index]))
+        ]
 
     async def release(self, versions: Mapping[str, int]) -> set[str]:
         gone: set[str] = set()
         for chunk in _chunks(list(versions.items()), _LOAD_CHUNK):
-            gone.update(_text(run_id) for run_id in await self._run(self._release, codec.pack(chunk)))
+            gone.update(text_of(run_id) for run_id in await self._run(self._release, step_codec.pack(chunk)))
         return gone
 
     async def disband(self, limit: int) -> int:
-        return int(await self._run(self._disband, codec.pack(limit)))
+        return int(await self._run(self._disband, step_codec.pack(limit)))
 
     async def restore(self, shelved: Sequence[tuple[History, Mapping[str, str]]]) -> int:
         chunks = _chunks(shelved, _LOAD_CHUNK)
-        return sum([int(await self._run(self._restore, codec.pack_shelved(chunk))) for chunk in chunks])
+        return sum([int(await self._run(self._restore, step_codec.pack_shelved(chunk))) for chunk in chunks])
 
     async def remove_history(self, run_id: str, version: int, event: bytes) -> bool:
-        return bool(await self._run(self._remove_history, codec.pack([run_id, version, event.decode()])))
+        return bool(await self._run(self._remove_history, step_codec.pack([run_id, version, event.decode()])))
 
     async def put_records(self, kind: str, records: Mapping[str, bytes | None]) -> None:
-        await self._run(self._put_records, codec.pack_records(kind, records))
+        await self._run(self._put_records, step_codec.pack_records(kind, records))
 
     async def record(self, kind: str, key: str) -> bytes | None:
         found: bytes | None = await self._ask("HGET", f"rec:{kind}", key)
         return found
 
     async def records(self, kind: str) -> dict[str, bytes]:
-        return {_text(key): record for key, record in _pairs(await self._ask("HGETALL", f"rec:{kind}"))}
+        return {text_of(key): record for key, record in in_pairs(await self._ask("HGETALL", f"rec:{kind}"))}
 
     async def add_lines(self, run_id: str, lines: Sequence[bytes]) -> int:
-        return int(await self._once(self._script(self._add_lines, codec.pack_lines(run_id, lines))))
+        return int(await self._once(self._script(self._add_lines, step_codec.pack_lines(run_id, lines))))
 
     async def lines(self, run_id: str, after: int, limit: int) -> list[bytes]:
         if limit <= 0:
@@ -359,21 +382,21 @@ class Journal:
         return found
 
     async def beat(self, run_id: str, pid: int, at_ms: int) -> None:
-        await self._run(self._beat, codec.pack([run_id, pid, at_ms]))
+        await self._run(self._beat, step_codec.pack([run_id, pid, at_ms]))
 
     async def beats(self) -> list[Beat]:
-        found = await self._run(self._beats, codec.pack(None))
-        return [Beat(_text(run_id), pid, at_ms, kept) for run_id, pid, at_ms, kept in found]
+        found = await self._run(self._beats, step_codec.pack(None))
+        return [Beat(text_of(run_id), pid, at_ms, kept) for run_id, pid, at_ms, kept in found]
 
     async def keep(self, run_id: str, version: int) -> None:
-        await self._run(self._keep, codec.pack([run_id, version]))
+        await self._run(self._keep, step_codec.pack([run_id, version]))
 
     async def forget(self, run_id: str) -> None:
-        await self._run(self._keep, codec.pack([run_id, False]))
+        await self._run(self._keep, step_codec.pack([run_id, False]))
 
     async def position(self, stream: str) -> str:
         newest = await self._ask("XREVRANGE", stream, "+", "-", "COUNT", "1")
-        return _text(newest[0][0]) if newest else "0-0"
+        return text_of(newest[0][0]) if newest else "0-0"
 
     async def tail(self, stream: str, cursor: str, block_ms: int, limit: int = 1000) -> list[Entry]:
         link = self._tails.setdefault(stream, Link(self._url, self._deadline_s))
@@ -385,7 +408,7 @@ class Journal:
         except asyncio.CancelledError:
             link.drop()
             raise
-        return [Entry(_text(i), fields[1]) for _, entries in found or () for i, fields in entries]
+        return [Entry(text_of(i), fields[1]) for _, entries in found or () for i, fields in entries]
 
     async def trim(self, stream: str, cursor: str) -> None:
         milliseconds, _, sequence = cursor.partition("-")
@@ -401,21 +424,21 @@ class Journal:
         await self._ask("XADD", FEED, "*", "e", codec.encode_items([PARTING]))
 
     async def pop_timers(self, scheduler_epoch: int, now_ms: int, limit: int = 1000) -> int:
-        popped = int(await self._run(self._pop_timers, codec.pack([scheduler_epoch, now_ms, limit])))
+        popped = int(await self._run(self._pop_timers, step_codec.pack([scheduler_epoch, now_ms, limit])))
         if popped < 0:
             raise Fenced("scheduler", scheduler_epoch, -1 - popped)
         return popped
 
     async def due_crons(self, now_ms: int, limit: int = 1000) -> list[DueCron]:
         due = await self._ask("ZRANGEBYSCORE", "cron", "-inf", str(now_ms), "WITHSCORES", "LIMIT", "0", str(limit))
-        return [_due_cron(_text(member), score) for member, score in _pairs(due)]
+        return [read_due(text_of(member), score) for member, score in in_pairs(due)]
 
     async def next_due(self) -> int | None:
         first = [await self._ask("ZRANGE", key, "0", "0", "WITHSCORES") for key in ("timers", "cron")]
         return min((int(found[1]) for found in first if found), default=None)
 
     async def ask_leave(self, key: str, most: int, window_ms: int) -> int:
-        asked = self._script(self._ask_leave, codec.pack([key, most, window_ms]))
+        asked = self._script(self._ask_leave, step_codec.pack([key, most, window_ms]))
         try:
             async with asyncio.timeout(_LEAVE_S):
                 return int(await self._once(asked))
@@ -434,11 +457,11 @@ class Journal:
         await self._ask("SET", f"idem:{reply.key}", record, "NX", "PX", str(_REPLY_TTL_MS))
 
     async def metrics(self) -> dict[str, int]:
-        found = _texts(await self._ask("HGETALL", "metrics"))
+        found = texts_of(await self._ask("HGETALL", "metrics"))
         return {field: int(n) for field, n in found.items()}
 
     async def count(self, counts: Sequence[tuple[str, int]]) -> None:
-        await self._once(self._script(self._count, codec.pack(counts)))
+        await self._once(self._script(self._count, step_codec.pack(counts)))
 
     async def log(self, run_id: str, task: str, attempt: int) -> list[bytes] | None:
         chunks: list[bytes] = await self._ask("LRANGE", f"log:{run_id}:{task}:{attempt}", "0", "-1")
@@ -459,7 +482,7 @@ class Journal:
         return await self._again(lambda: self._script(script, blob, patience_s), patience_s)
 
     async def _members(self, key: str) -> list[str]:
-        return sorted(_text(member) for member in await self._ask("SMEMBERS", key))
+        return sorted(text_of(member) for member in await self._ask("SMEMBERS", key))
 
     async def _ask(self, *args: Any) -> Any:
         return await self._again(lambda: self._link.ask(*args))
@@ -502,101 +525,5 @@ def _refusal(error: hiredis.ReplyError) -> Exception:
     return Broken(f"the journal refused a step: {error}")
 
 
-def _text(value: bytes | None) -> str:
-    return value.decode() if value else ""
-
-
-def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    return zip(flat[::2], flat[1::2], strict=True)
-
-
-def _texts(flat: Sequence[bytes]) -> dict[str, str]:
-    return {key.decode(): value.decode() for key, value in _pairs(flat)}
-
-
-def _number(value: bytes | None) -> int | None:
-    return int(value) if value else None
-
-
 def _chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
     return [items[first : first + size] for first in range(0, len(items), size)]
-
-
-def _row(values: Sequence[bytes | None]) -> RunRow:
-    """A row as `read_row` in ledger.lua returns it."""
-    v, own, st, t, d, dv, rt, wk, par, at, cr, sa, fi, sla, err, mar, bw, ph, wb, hd, hr, sm, cl, by, run_id = values
-    return RunRow(
-        run_id=_text(run_id),
-        version=int(v or 0),
-        owner=_text(own),
-        state=_text(st),
-        tenant=_text(t),
-        dag_id=_text(d),
-        dag_version=int(dv or 0),
-        run_type=_text(rt),
-        window_key=_text(wk),
-        parent=_text(par),
-        attempts=int(at or 0),
-        created_ms=int(cr or 0),
-        started_ms=_number(sa),
-        finished_ms=_number(fi),
-        sla_ms=_number(sla),
-        error=_text(err),
-        max_active_runs=_number(mar),
-        backwards=bw == b"1",
-        plan_hash=_text(ph),
-        watchers=tuple(_text(par if wb is None else wb).split()),
-        holder=_text(hd),
-        removed=int(hr or 0),
-        sla_missed=tuple(_text(sm).split("|")[:-1]),
-        caller=_caller(_text(cl)),
-        because=_text(by),
-    )
-
-
-def _caller(told: str) -> tuple[str, str] | None:
-    run_id, _, task = told.partition(" ")
-    return (run_id, task) if told else None
-
-
-def _history(found: Sequence[Any]) -> History:
-    row, entries = found
-    return History(_row(row), tuple(_batch(entry) for entry in entries))
-
-
-def _batch(entry: Sequence[Any]) -> EventBatch:
-    version, fields = entry
-    return EventBatch(int(version.partition(b"-")[0]), int(fields[1]), fields[3])
-
-
-def _dag_row(tenant: str, found: Sequence[Any]) -> DagRow:
-    dag_id, pairs, definition, counts = found
-    dag = dict(_pairs(pairs))
-    return DagRow(
-        tenant=tenant,
-        dag_id=_text(dag_id),
-        version=int(dag[b"version"]),
-        paused=dag[b"paused"] == b"1",
-        content_hash=_text(dag[b"hash"]),
-        created_ms=int(dag[b"created"]),
-        updated_ms=int(dag[b"updated"]),
-        next_fire_ms=_number(dag.get(b"next_fire")) or None,
-        next_due_ms=_number(dag.get(b"due") or dag.get(b"next_fire")) or None,
-        fired_ms=_number(dag.get(b"fired")),
-        definition=definition,
-        run_counts={_text(state): int(n) for state, n in _pairs(counts)},
-        dropped={_text(k[len(b"dropped|") :]): int(n) for k, n in dag.items() if k.startswith(b"dropped|")},
-        dropped_ms=_number(dag.get(b"dropped_at")),
-        dropped_why=_text(dag.get(b"dropped_why")),
-        archived=int(dag.get(b"archived", 0)),
-    )
-
-
-def _due_cron(member: str, due: bytes) -> DueCron:
-    tenant, _, dag_id = member.rpartition("|")
-    return DueCron(tenant, dag_id, int(due))
-
-
-def _written(found: Sequence[Any]) -> DagWritten:
-    status, version, paused, reply = found
-    return DagWritten(_text(status), int(version), paused == b"1", reply)

@@ -32,7 +32,7 @@ from actors.kubernetes_cluster import Cluster, ClusterRefused, ClusterUnavailabl
 from actors.kubernetes_watch import JobWatch
 from actors.names import KUBERNETES
 from actors.settings import Settings
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator.errors import PermanentFailure
 from orchestrator.kubernetes_job import End, Json, Key, end_of, job_name, job_of, told
 from orchestrator.messages import JobOrder, Report, Settled, Value
@@ -134,15 +134,15 @@ class KubernetesActor:
 
     async def exchange(self, blob: bytes) -> bytes:
         """Run one attempt (messages.JobOrder); answers a Settled once it has ended."""
-        order = codec.decode_job_order(blob)
+        order = actor_codec.decode_job_order(blob)
         key = (order.task.run_id, order.task.task, order.task.attempt)
         if self._is_late(order):
-            return codec.encode_settled(Settled(KUBERNETES, KUBERNETES, 0, (), (key,)))
+            return actor_codec.encode_settled(Settled(KUBERNETES, KUBERNETES, 0, (), (key,)))
         report = self._reports.get(key)
         if report is None:
             attempt = self._attempts.get(key) or self._begin(key, order)
             report = await asyncio.shield(attempt.outcome)
-        return codec.encode_settled(Settled(KUBERNETES, KUBERNETES, 0, (report,)))
+        return actor_codec.encode_settled(Settled(KUBERNETES, KUBERNETES, 0, (report,)))
 
     async def cancel(self, run_id: str, task: str, attempt: int, reason: str) -> bool:
         """Delete the attempt's Job. True when its report will say `reason` (`cancelled`, `timed_out`)."""

@@ -23,10 +23,10 @@ from actors.names import KUBERNETES
 from actors.peers import Peers, WorkerGone
 from actors.readiness import assignment
 from actors.settings import Settings
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator.definition import Container
 from orchestrator.messages import JobOrder, Report, Settled
-from orchestrator.run import Run
+from orchestrator.run_state import Run
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class KubernetesSeat:
             order = JobOrder(
                 self._owner, self._epoch, run.context(self._owner, self._settings.traced), task, box.image, box.command
             )
-            self._open[key] = _Order(key, codec.encode_job_order(order), task.timeout_s)
+            self._open[key] = _Order(key, actor_codec.encode_job_order(order), task.timeout_s)
             self._spawn(self._see_through(self._open[key]))
 
     def abort(self, _worker: str, key: Key) -> None:
@@ -90,7 +90,7 @@ class KubernetesSeat:
             why = f"timed out after {order.timeout_s:g} s, and actor {KUBERNETES} said nothing of it"
             self._answer(Report(*order.key, "timed_out", error=why))
         else:
-            self._post(Ended(KUBERNETES, codec.decode_settled(answer), None))
+            self._post(Ended(KUBERNETES, actor_codec.decode_settled(answer), None))
         finally:
             self._open.pop(order.key, None)
 

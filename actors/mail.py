@@ -16,12 +16,13 @@ import msgspec
 from actors.crew import Ended, Gone
 from actors.hosted import Hosted, HostedBackfill
 from actors.result_cache import Recalled
-from orchestrator import codec, errors
-from orchestrator import run as runs
+from orchestrator import actor_codec, errors, run_commands
 from orchestrator.calls import Return
+from orchestrator.command import Command, CommandReply
 from orchestrator.control import Admission
 from orchestrator.messages import Note
-from orchestrator.ports import Command, CommandReply, CommitResult, InboxItem
+from orchestrator.steps import CommitResult
+from orchestrator.streams import InboxItem
 
 _log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class Redo:
     """What a worker told about a run that had to be read again."""
 
     run_id: str
-    command: runs.Command
+    command: run_commands.Command
     tries: int = 0
 
 
@@ -148,7 +149,7 @@ def replayed(result: CommitResult) -> CommandReply:
     """The answer that the journal has stored under the command's key."""
     if result.status == "conflict":
         return CommandReply(refused="conflict", message="this request id was used with another body")
-    return msgspec.structs.replace(codec.decode_command_reply(result.reply), replayed=True)
+    return msgspec.structs.replace(actor_codec.decode_command_reply(result.reply), replayed=True)
 
 
 def refused(error: errors.OrchestratorError) -> CommandReply:

@@ -153,7 +153,7 @@ def ended_in(journal_url: str) -> Ended:
 
 async def _ended(journal_url: str, run_ids: list[str]) -> set[str]:
     from actors.journal import Journal
-    from orchestrator.ports import TERMINAL
+    from orchestrator.rows import TERMINAL
 
     journal = Journal(journal_url)
     try:

@@ -6,7 +6,7 @@ What was published is never changed (`blueprint_book.py`), so what was read once
 from __future__ import annotations
 
 from actors.blueprint_book import CURRENT, BlueprintBook
-from orchestrator import codec
+from orchestrator import outside_codec
 from orchestrator.blueprint import Blueprint
 from orchestrator.errors import Broken
 from orchestrator.ports import Journal
@@ -35,7 +35,7 @@ class PinnedBlueprints:
     async def deployed(self, name: str) -> tuple[Blueprint, int] | None:
         """The version that new jobs get; None when no such blueprint is deployed. Raises JournalUnavailable."""
         record = await self._journal.record(CURRENT, name)
-        published = codec.decode_published(record) if record is not None else None
+        published = outside_codec.decode_published(record) if record is not None else None
         if published is None or not published.deployed:
             return None
         return published.blueprint, published.version

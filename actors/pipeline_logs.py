@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from actors.clock import Clock
-from orchestrator import codec
+from orchestrator import outside_codec
 from orchestrator.errors import NotFound, OrchestratorError
 from orchestrator.masking import Mask
 from orchestrator.pipeline_job import log_time
@@ -73,7 +73,7 @@ class PipelineLogs:
     async def mend(self, job_id: str, lines: Sequence[LogEntry]) -> None:
         """Those of our own lines that are missing are in the log. Raises NotFound, JournalUnavailable."""
         async with self._lock(job_id):
-            missing = {codec.encode_log_entry(line): line for line in lines}
+            missing = {outside_codec.encode_log_entry(line): line for line in lines}
             async for chunk in self._read(job_id):
                 for line in chunk:
                     missing.pop(line, None)
@@ -86,7 +86,7 @@ class PipelineLogs:
 
     async def _write(self, job_id: str, entries: Sequence[LogEntry]) -> None:
         try:
-            kept = await self._journal.add_lines(job_id, [codec.encode_log_entry(each) for each in entries])
+            kept = await self._journal.add_lines(job_id, [outside_codec.encode_log_entry(each) for each in entries])
         except OrchestratorError:
             self.forget(job_id)  # it may have happened
             raise
@@ -99,7 +99,7 @@ class PipelineLogs:
             size = _Size()
             async for chunk in self._read(job_id):
                 for line in chunk:
-                    entry = codec.decode_log_entry(line)
+                    entry = outside_codec.decode_log_entry(line)
                     size.text_bytes += len(entry.message.encode())
                     size.full = size.full or (entry.level == "Warning" and entry.message == FULL)
         self._sizes[job_id] = size

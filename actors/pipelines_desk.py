@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from orchestrator import codec
+from orchestrator import outside_codec
 from orchestrator import pipeline_messages as pm
 from orchestrator.pipeline_views import Claimed, CompletionWanted, LogEntry, PipelineJobView, RunnerView
 
@@ -70,9 +70,9 @@ class PipelinesDesk:
         await self._tell(pm.DeleteRunner(tenant, runner_id))
 
     async def _ask(self, request: pm.Request, kind: type[T]) -> T:
-        answer = codec.decode_pipeline_answer(await self._send(codec.encode_pipeline_request(request)))
+        answer = outside_codec.decode_pipeline_answer(await self._send(outside_codec.encode_pipeline_request(request)))
         pm.check(answer)
         return msgspec.json.decode(answer.body, type=kind)
 
     async def _tell(self, request: pm.Request) -> None:
-        pm.check(codec.decode_pipeline_answer(await self._send(codec.encode_pipeline_request(request))))
+        pm.check(outside_codec.decode_pipeline_answer(await self._send(outside_codec.encode_pipeline_request(request))))

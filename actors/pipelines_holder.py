@@ -35,7 +35,7 @@ from actors.pipeline_queue import PipelineQueue, RunnerKey
 from actors.runner_book import RunnerBook
 from actors.settings import Settings
 from actors.vault import Vault
-from orchestrator import codec
+from orchestrator import codec, outside_codec
 from orchestrator import pipeline_events as e
 from orchestrator import pipeline_job as pj
 from orchestrator import pipeline_messages as pm
@@ -43,7 +43,9 @@ from orchestrator.errors import JournalUnavailable, NotFound, Refused, Unavailab
 from orchestrator.masking import Mask
 from orchestrator.pipeline_fold import view
 from orchestrator.pipeline_views import Claimed, JobResult, LogEntry, RunnerView
-from orchestrator.ports import TERMINAL, EventBatch, Journal, Letter, RunFilter, RunPage, RunRow
+from orchestrator.ports import Journal
+from orchestrator.rows import TERMINAL, EventBatch, RunFilter, RunPage, RunRow
+from orchestrator.streams import Letter
 
 _log = logging.getLogger(__name__)
 
@@ -89,7 +91,7 @@ class PipelinesHolder(Holder[HeldPipelineJob]):
     async def ask(self, data: bytes) -> bytes:
         """A request and its answer (`orchestrator/pipeline_messages.py`). What it changed is durable."""
         await self._recovered.wait()
-        request = codec.decode_pipeline_request(data)
+        request = outside_codec.decode_pipeline_request(data)
         try:
             answer = pm.Answer(msgspec.Raw(msgspec.json.encode(await self._answer(request))))
         except (Refused, Unavailable) as refused:
@@ -99,7 +101,7 @@ class PipelinesHolder(Holder[HeldPipelineJob]):
             await self._runners_told()
         elif self._runners.is_changed and self._runners_later is None:
             self._runners_later = asyncio.get_running_loop().call_later(WRITE_BEHIND_S, self._write_runners_now)
-        return codec.encode_pipeline_answer(answer)
+        return outside_codec.encode_pipeline_answer(answer)
 
     async def _answer(self, ask: pm.Request) -> Any:
         match ask:

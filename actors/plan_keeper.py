@@ -37,14 +37,16 @@ from actors.names import own_actor_name, run_actor_name
 from actors.peers import Peers
 from actors.plan_store import FileStamp, PlanStore
 from actors.settings import Settings
-from orchestrator import codec
+from orchestrator import actor_codec, codec
 from orchestrator import events as e
+from orchestrator.command import Command, Posted
 from orchestrator.errors import NotFound, OrchestratorError
 from orchestrator.instance_events import EDITED, InstanceFold, finding_text
 from orchestrator.messages import Value
 from orchestrator.plan_entry import entry_view
 from orchestrator.plan_status import PlanStatus, overlay
-from orchestrator.ports import TERMINAL, Beat, Command, Journal, Posted, RunRow
+from orchestrator.ports import Journal
+from orchestrator.rows import TERMINAL, Beat, RunRow
 
 #: seconds between looks at logs while instances live, when all have ended, and for new ones when there are none
 LIVE_S = 0.2
@@ -233,8 +235,8 @@ class PlanKeeper:
 
     async def _tell(self, row: RunRow, command: Command) -> None:
         anybody = run_actor_name(crc32(row.run_id.encode()) % self._settings.run_actors_max)
-        blob = await self._peers.ask(row.owner or anybody, "command", codec.encode_command(command))
-        reply = codec.decode_command_reply(blob)
+        blob = await self._peers.ask(row.owner or anybody, "command", actor_codec.encode_command(command))
+        reply = actor_codec.decode_command_reply(blob)
         if reply.refused is not None:
             _log.info("an edit of %s was refused: %s", row.run_id, reply.message)
 

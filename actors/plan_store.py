@@ -26,9 +26,9 @@ from typing import NamedTuple, TypeVar
 
 from orchestrator import plan_file, plan_status
 from orchestrator.errors import Conflict, NotFound, Unavailable
+from orchestrator.instance_views import FindingView, InstanceStatus, PlanView
 from orchestrator.plan_file import PlanDocument, numeric_order
 from orchestrator.plan_status import PlanStatus
-from orchestrator.views import FindingView, InstanceStatus, PlanView
 
 PLANS = PurePosixPath("docs/plans")
 OUTPUTS = PurePosixPath("docs/plan-outputs")

@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 
 from actors.journal import Journal, Script
-from orchestrator import codec
+from orchestrator import step_codec
 from orchestrator.errors import JournalUnavailable
 from orchestrator.planes import Claim, Lease
 
@@ -52,7 +52,7 @@ class PlaneJournal(Journal):
 
     async def take_epoch(self, owner: str) -> int:
         """As `Journal` does. Raises JournalUnavailable while another plane is in charge."""
-        epoch = int(await self._run(self._take_epoch, codec.pack([owner, self._plane])))
+        epoch = int(await self._run(self._take_epoch, step_codec.pack([owner, self._plane])))
         if not epoch:
             raise JournalUnavailable(f"{owner} of {self._plane}: another control plane is in charge")
         return epoch
@@ -60,16 +60,16 @@ class PlaneJournal(Journal):
     async def claim_lease(self, asked: Claim) -> Lease:
         """One atomic step; sent again after a lost answer it is answered alike."""
         step = [asked.plane, asked.span_ms, asked.seat, asked.url, asked.returning, asked.alone, asked.wants]
-        return _lease(await self._run(self._claim_lease, codec.pack(step)))[0]
+        return _lease(await self._run(self._claim_lease, step_codec.pack(step)))[0]
 
     async def release_lease(self, plane: str) -> Lease:
-        return _lease(await self._run(self._release_lease, codec.pack(plane)))[0]
+        return _lease(await self._run(self._release_lease, step_codec.pack(plane)))[0]
 
     async def lease(self) -> Lease:
         return (await self.dated_lease())[0]
 
     async def dated_lease(self) -> tuple[Lease, int]:
-        return _lease(await self._run(self._claim_lease, codec.pack(["", 0, "", "", False, False, False])))
+        return _lease(await self._run(self._claim_lease, step_codec.pack(["", 0, "", "", False, False, False])))
 
 
 def _lease(told: bytes) -> tuple[Lease, int]:

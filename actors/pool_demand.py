@@ -17,7 +17,7 @@ from typing import Any
 
 from actors.names import SUPERVISOR
 from actors.peers import Peers
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator.control import PoolLoad
 from orchestrator.errors import Unavailable
 from orchestrator.slots import Slots
@@ -88,7 +88,7 @@ class PoolDemand:
     async def _tell(self, loads: list[PoolLoad]) -> None:
         while any(load.pool in self._told for load in loads):
             try:
-                await self._peers.tell(SUPERVISOR, "demand", codec.encode_pool_loads(loads))
+                await self._peers.tell(SUPERVISOR, "demand", actor_codec.encode_pool_loads(loads))
             except Unavailable as unavailable:
                 _log.warning("%s", unavailable)
                 await asyncio.sleep(AGAIN_S)

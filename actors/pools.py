@@ -25,11 +25,11 @@ from typing import Any, Protocol
 from actors.names import pool_of, worker_name
 from orchestrator import codec
 from orchestrator.autoscale import Course, Load, steer
+from orchestrator.cluster_views import PoolView
 from orchestrator.control import PoolLoad
 from orchestrator.errors import NotFound
 from orchestrator.needs import DEFAULT_POOL
 from orchestrator.pools import NUMBERS, POOLS, PoolSpec, fixed, succeeding
-from orchestrator.views import PoolView
 
 _log = logging.getLogger(__name__)
 

@@ -21,12 +21,12 @@ from actors.crew import BATCH_MAX, TARGET_S, Crew, Seat
 from actors.hosted import HostedRun
 from actors.kept_turns import KeptTurns
 from actors.names import KUBERNETES
-from orchestrator import locality, mapped, waits
-from orchestrator import run as runs
+from orchestrator import locality, mapped, run_commands, run_duties, waits
 from orchestrator.ageing import AgedQueue
 from orchestrator.headroom import spares
 from orchestrator.messages import Assignment, RunContext, Value
 from orchestrator.nearness import LEAVES_MAX, Near, hint, summed
+from orchestrator.run_state import Run, going
 from orchestrator.shares import BORROW, Path, Shares
 
 #: seconds a task of these types takes, known beforehand
@@ -108,9 +108,9 @@ class ReadyRuns:
         run = hosted.run
         if run.aside is not None:
             self.bound.look(hosted)
-        if run.lookups is not None and run.lookups.wanted and runs.going(run):
+        if run.lookups is not None and run.lookups.wanted and going(run):
             self.curious[run.run_id] = hosted
-        wants = bool(run.ready) and runs.going(run) and (run.homes is None or locality.drop_stale(run))
+        wants = bool(run.ready) and going(run) and (run.homes is None or locality.drop_stale(run))
         if run.kubernetes:
             if wants:
                 self._outside.setdefault(run.run_id, hosted)
@@ -198,7 +198,7 @@ class ReadyRuns:
         told = ((leaf, hint(summed(found))) for leaf, found in by_leaf.items() if found)
         return tuple(islice(told, LEAVES_MAX))
 
-    def compose(self, crew: Crew, begin: Callable[[HostedRun, runs.Begin], None]) -> list[Sending]:
+    def compose(self, crew: Crew, begin: Callable[[HostedRun, run_commands.Begin], None]) -> list[Sending]:
         """A batch for each seat with room, as long as there are ready tasks; `begin` marks them as started."""
         seats = crew.with_room() if self else []
         if not seats:
@@ -229,7 +229,7 @@ class ReadyRuns:
     def compose_bound(
         self,
         crew: Crew,
-        begin: Callable[[HostedRun, runs.Begin], None],
+        begin: Callable[[HostedRun, run_commands.Begin], None],
         begun: Callable[[str, int, int], None],
     ) -> list[Sending]:
         """The same for seats with permits; `begun` hears of leases that came with a number of starts."""
@@ -254,23 +254,23 @@ class ReadyRuns:
         """Are there Jobs to order?"""
         return bool(self._outside)
 
-    def take_jobs(self, begin: Callable[[HostedRun, runs.Begin], None]) -> list[tuple[HostedRun, list[int]]]:
+    def take_jobs(self, begin: Callable[[HostedRun, run_commands.Begin], None]) -> list[tuple[HostedRun, list[int]]]:
         """Runs and positions of their tasks that become Jobs now; `begin` marks them as started."""
         room, out = JOBS_MAX, []
         for run_id in list(self._outside):
             if not room:
                 break
             hosted = self._outside.pop(run_id)
-            positions = runs.take_ready(hosted.run, room)
+            positions = run_duties.take_ready(hosted.run, room)
             if positions:
                 room -= len(positions)
                 out.append((hosted, positions))
-                begin(hosted, runs.Begin(tuple(positions), KUBERNETES, KUBERNETES))
+                begin(hosted, run_commands.Begin(tuple(positions), KUBERNETES, KUBERNETES))
             self.look(hosted)
         return out
 
     def _fill(
-        self, crew: Crew, sending: Sending, limit: int, begin: Callable[[HostedRun, runs.Begin], None]
+        self, crew: Crew, sending: Sending, limit: int, begin: Callable[[HostedRun, run_commands.Begin], None]
     ) -> Sending:
         kept = self.kept if sending.seat.kept else None
         shares = self._shares if kept is None else kept.shares
@@ -291,7 +291,12 @@ class ReadyRuns:
         return sending
 
     def _fill_from(
-        self, leaf: Path, crew: Crew, sending: Sending, limit: int, begin: Callable[[HostedRun, runs.Begin], None]
+        self,
+        leaf: Path,
+        crew: Crew,
+        sending: Sending,
+        limit: int,
+        begin: Callable[[HostedRun, run_commands.Begin], None],
     ) -> None:
         """Let the runs of one DAG have their turns, as long as there is room: each at most once."""
         for _ in range(len(self._queues[leaf])):
@@ -309,7 +314,7 @@ class ReadyRuns:
             sending.positions.setdefault(run_id, []).extend(positions)
             self._heads[run_id] = 1  # no priority: `look` lines it up anew
             self._queues[leaf].drop(run_id)  # it has had its turn: if it still waits, it does from now on
-            begin(hosted, runs.Begin(tuple(positions), sending.seat.worker, sending.seat.incarnation))
+            begin(hosted, run_commands.Begin(tuple(positions), sending.seat.worker, sending.seat.incarnation))
             self.look(hosted)
 
 
@@ -322,7 +327,7 @@ def assignments(sending: Sending, owner: str, traced: bool) -> tuple[list[RunCon
     return contexts, out
 
 
-def assignment(run: runs.Run, position: int) -> Assignment:
+def assignment(run: Run, position: int) -> Assignment:
     """What is told about one task; its attempt has begun."""
     spec, task = run.compiled.specs[position], run.tasks[position]
     inputs = {}
@@ -358,7 +363,7 @@ def _take(crew: Crew, hosted: HostedRun, sending: Sending, limit: int) -> list[i
         if sending.size and sending.expected_s + seconds > TARGET_S:
             sending.expected_s = max(sending.expected_s, TARGET_S)
             break
-        taken = runs.take_ready(run, 1)
+        taken = run_duties.take_ready(run, 1)
         if taken == out[-1:]:
             continue  # it was offered twice
         out += taken
@@ -393,7 +398,7 @@ def _seconds(crew: Crew, hosted: HostedRun, position: int) -> float:
 
 def _add(
     sending: Sending,
-    begin: Callable[[HostedRun, runs.Begin], None],
+    begin: Callable[[HostedRun, run_commands.Begin], None],
     hosted: HostedRun,
     positions: list[int],
     seconds: float,
@@ -405,4 +410,4 @@ def _add(
     sending.size += len(positions)
     sending.expected_s += seconds
     sending.costs[hosted.leaf] = sending.costs.get(hosted.leaf, 0.0) + cost_s(seconds, len(positions))
-    begin(hosted, runs.Begin(tuple(positions), sending.seat.worker, sending.seat.incarnation))
+    begin(hosted, run_commands.Begin(tuple(positions), sending.seat.worker, sending.seat.incarnation))

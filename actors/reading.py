@@ -12,7 +12,8 @@ from orchestrator import events as e
 from orchestrator import run as runs
 from orchestrator.backfill import Backfill
 from orchestrator.definition import Window
-from orchestrator.ports import History, Journal
+from orchestrator.ports import Journal
+from orchestrator.rows import History
 
 
 class Reader:

@@ -13,8 +13,10 @@ import logging
 from collections.abc import Callable
 
 from actors.peers import Peers
-from orchestrator import codec, errors
-from orchestrator.ports import TERMINAL, Command, Journal
+from orchestrator import actor_codec, errors
+from orchestrator.command import Command
+from orchestrator.ports import Journal
+from orchestrator.rows import TERMINAL
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ class ReplacedRuns:
         return bool(left)
 
     async def _cancel(self, gate: asyncio.Semaphore, run_id: str) -> None:
-        command = codec.encode_command(Command(kind="cancel", run_id=run_id))
+        command = actor_codec.encode_command(Command(kind="cancel", run_id=run_id))
         async with gate:
             try:
                 row = await self._journal.summary(run_id)

@@ -25,13 +25,13 @@ from actors.clock import Clock
 from actors.fetched_values import touched
 from actors.hosted import Begun, HostedRun, instant
 from actors.run_counts import label_of
-from orchestrator import aside, caching, codec
+from orchestrator import aside, caching, codec, run_commands
 from orchestrator import events as e
-from orchestrator import run as runs
 from orchestrator.caching import CACHES, RESULTS, UNCACHED, Kept
 from orchestrator.errors import Broken, JournalUnavailable
 from orchestrator.messages import Value
 from orchestrator.ports import Journal
+from orchestrator.run_state import going, startable
 
 _log = logging.getLogger(__name__)
 
@@ -145,20 +145,20 @@ class ResultCache:
             out |= {key: record for key, record in zip(chunk, records, strict=True) if record is not None}
         return out
 
-    def recalls(self, hosted: HostedRun, recalled: Recalled) -> Iterator[runs.Recall]:
+    def recalls(self, hosted: HostedRun, recalled: Recalled) -> Iterator[run_commands.Recall]:
         """What is known, one command after another; all other tasks wait for a slot."""
         run, lookups = hosted.run, hosted.run.lookups
         if lookups is None:
             return
         for found in recalled.found:
             position = found.wanted.position
-            if not lookups.answered(position) or not runs.startable(run, position):
+            if not lookups.answered(position) or not startable(run, position):
                 continue  # should it be again, it is looked up again
-            if not runs.going(run):
+            if not going(run):
                 lookups.wanted[position] = None
             elif (kept := self._usable(hosted, found)) is not None:
                 source = e.CachedFrom(kept.run_id, kept.task, kept.attempt, kept.at)
-                yield runs.Recall(run.compiled.specs[position].id, kept.value, kept.length, source)
+                yield run_commands.Recall(run.compiled.specs[position].id, kept.value, kept.length, source)
             else:
                 self.compute(hosted, position)
 

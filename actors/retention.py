@@ -22,8 +22,9 @@ from actors.reading import Reader
 from actors.settings import Settings
 from orchestrator import codec
 from orchestrator.errors import Unavailable
-from orchestrator.ports import History, Journal, RunRow
+from orchestrator.ports import Journal
 from orchestrator.retention import removal
+from orchestrator.rows import History, RunRow
 
 #: seconds between looks, and between two batches of a backlog
 SWEEP_S = 600.0

@@ -22,9 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -35,7 +33,9 @@ from actors.approval_board import ApprovalBoard
 from actors.callees import Callees
 from actors.claims import Claimant
 from actors.clock import Clock
-from actors.crew import Crew, Ended, Gone, Key, Limit
+from actors.command_steps import of_backfill, of_run
+from actors.crew import Crew, Ended, Gone
+from actors.former_attempts import FormerAttempts
 from actors.hosted import Hosted, HostedBackfill, HostedRun, instant, milliseconds
 from actors.kubernetes_seat import KubernetesSeat
 from actors.living import Living
@@ -58,40 +58,30 @@ from actors.mail import (
     replayed,
     reply_to,
 )
-from actors.names import KUBERNETES, SCHEDULER, WEBHOOKS
-from actors.peers import Peers, WorkerGone
-from actors.readiness import ReadyRuns, Sending, assignments
+from actors.names import KUBERNETES, SCHEDULER
+from actors.peers import Peers
+from actors.readiness import ReadyRuns, assignments
 from actors.reading import Reader
 from actors.result_cache import Recalled, ResultCache
-from actors.run_counts import counts_of, label_of, moved
+from actors.run_counts import label_of, moved
+from actors.run_loader import RunLoader
+from actors.run_timers import RunTimers
 from actors.settings import Settings, class_weights
 from actors.slot_time import TELL_S, SlotTime
 from actors.standing import Reporter
+from actors.turn import Turn, is_of, letting_go, mail_of, turn_counts
 from actors.window_cancel import WindowCanceller
+from orchestrator import actor_codec, codec, errors, plan_run, run_commands, run_duties, wait_decisions
 from orchestrator import backfill as backfills
-from orchestrator import codec, errors, plan_run, wait_decisions
-from orchestrator import run as runs
+from orchestrator.command import Command, CommandReply
 from orchestrator.control import Admission, Hosting
 from orchestrator.dispatch import WAKES
-from orchestrator.messages import Need, Report
-from orchestrator.ports import (
-    TRIGGERS,
-    Append,
-    Command,
-    CommandReply,
-    Commit,
-    CommitResult,
-    Entry,
-    Journal,
-    Mail,
-    StoredReply,
-    TimerFired,
-    Widened,
-    WindowNews,
-    inbox,
-)
-from orchestrator.run import RunState
+from orchestrator.messages import Report
+from orchestrator.ports import Journal
+from orchestrator.run_state import ENDED, Run, RunState, going
 from orchestrator.shares import Shares
+from orchestrator.steps import Commit, CommitResult, StoredReply
+from orchestrator.streams import Entry, TimerFired, Widened, WindowNews, inbox
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -102,21 +92,6 @@ TRIES_MAX = 5
 DECLINED_MAX = 10_000
 #: seconds between looks for runs that only wait
 SWEEP_S = 5.0
-
-
-@dataclass(slots=True)
-class _Turn:
-    """What one turn changed and has to do once that is durable."""
-
-    touched: dict[str, Hosted] = field(default_factory=dict)
-    messages: dict[str, list[RunMessage]] = field(default_factory=lambda: defaultdict(list))
-    commands: dict[str, list[runs.Command]] = field(default_factory=lambda: defaultdict(list))
-    aborts: list[tuple[str, str, runs.Abort]] = field(default_factory=list)
-    sendings: list[Sending] = field(default_factory=list)
-    #: runs and positions of tasks that become Kubernetes Jobs
-    jobs: list[tuple[HostedRun, list[int]]] = field(default_factory=list)
-    answers: list[tuple[str, asyncio.Future[Any], Callable[[], Any]]] = field(default_factory=list)
-    passive: dict[str, int | None] = field(default_factory=dict)
 
 
 class RunActor(Living):
@@ -137,8 +112,7 @@ class RunActor(Living):
         self._hosted: dict[str, Hosted] = {}
         #: messages for runs that are being read
         self._parked: dict[str, list[RunMessage]] = {}
-        self._to_load: list[str] = []
-        self._loading = False
+        self._loader = RunLoader(name, journal, self._reader, self.insist, self._post_all)
         self._mail: list[Message] = []
         self._wake = asyncio.Event()
         self._recovered = asyncio.Event()
@@ -155,7 +129,7 @@ class RunActor(Living):
         self._shares = self._new_shares()
         self._ready = ReadyRuns(self._shares, clock.monotonic, lambda: self._slot_time.competing, self._new_shares)
         self._slot_time = SlotTime(self._shares, self._ready.bound, self._ready.kept.shares)
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._timers = RunTimers(clock, self._post)
         self._reporter = Reporter(
             name,
             peers,
@@ -179,7 +153,7 @@ class RunActor(Living):
     async def host(self, blob: bytes) -> None:
         """A Hosting of the scheduler."""
         await self._recovered.wait()
-        hosting = codec.decode_hosting(blob)
+        hosting = actor_codec.decode_hosting(blob)
         self._crew.locate(hosting.nodes)
         for worker, incarnation, lease in hosting.grants:
             if not self._crew.seat(worker, incarnation, lease, lease in hosting.kept):
@@ -196,13 +170,13 @@ class RunActor(Living):
     async def bind(self, blob: bytes) -> None:
         """A Binding of the scheduler: leases for tasks with needs."""
         await self._recovered.wait()
-        self._claims.bind(codec.decode_binding(blob))
+        self._claims.bind(actor_codec.decode_binding(blob))
         self._wake.set()
 
     async def stock(self, blob: bytes) -> bytes:
         """A new scheduler takes stock; its epoch in, everything about tasks with needs out."""
         await self._recovered.wait()
-        return self._claims.stock(codec.decode_epoch(blob))
+        return self._claims.stock(actor_codec.decode_epoch(blob))
 
     def _take_shares(self, hosting: Hosting) -> None:
         for tenant, weight in hosting.weights or ():
@@ -231,7 +205,7 @@ class RunActor(Living):
     async def command(self, blob: bytes) -> bytes:
         """A client's Command; answers a CommandReply once its effect is durable."""
         await self._recovered.wait()
-        return codec.encode_command_reply(await self.obey(codec.decode_command(blob)))
+        return actor_codec.encode_command_reply(await self.obey(actor_codec.decode_command(blob)))
 
     async def obey(self, command: Command) -> CommandReply:
         """Carry a command out; answers once its effect is durable."""
@@ -243,7 +217,7 @@ class RunActor(Living):
         """A worker's Note; True once durable, False when the attempt was replaced."""
         await self._recovered.wait()
         asker: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._post(Noted(codec.decode_note(blob), asker))
+        self._post(Noted(actor_codec.decode_note(blob), asker))
         return await asker
 
     async def hello(self, _blob: bytes) -> bytes:
@@ -292,46 +266,9 @@ class RunActor(Living):
                 if isinstance(hosted, HostedBackfill):
                     hosted.claimed = True
                     self._spawn(self._catch_up(hosted))
-        await self._claim_attempts()
+        former = FormerAttempts(self.name, self._epoch, self._peers, self._crew, self._jobs, self._post)
+        await former.find(self._hosted)
         self._wake.set()
-
-    async def _claim_attempts(self) -> None:
-        """Find out what became of the attempts that were running when the former incarnation died."""
-        waiting: dict[tuple[str, str], dict[Key, Limit]] = defaultdict(dict)
-        for hosted in self._hosted.values():
-            if isinstance(hosted, HostedRun):
-                run = hosted.run
-                for effect in runs.owed(run):
-                    if isinstance(effect, runs.Await) and effect.worker == KUBERNETES:
-                        self._jobs.order(run, [run.position(effect.task)])
-                    elif isinstance(effect, runs.Await):
-                        spec = run.compiled.specs[run.position(effect.task)]
-                        limit = Limit(spec.timeout_s, spec.heartbeat_timeout_s)
-                        waiting[effect.worker, effect.incarnation][run.run_id, effect.task, effect.attempt] = limit
-        await asyncio.gather(*(self._claim_from(w, i, keys) for (w, i), keys in waiting.items()))
-
-    async def _claim_from(self, worker: str, incarnation: str, keys: dict[Key, Limit]) -> None:
-        try:
-            holding = codec.decode_holding(await self._peers.control(worker, "holding", self.name, self._epoch))
-        except WorkerGone as gone:
-            _log.warning("%s", gone)
-            self._mail.append(Gone(worker, incarnation, tuple(keys), ()))
-            return
-        reported = {(r.run_id, r.task, r.attempt) for r in holding.reports}
-        known = reported | set(holding.live)
-        missing = tuple(key for key in keys if key not in known)
-        here = {key: limit for key, limit in keys.items() if key in known}
-        if here:  # the empty batch brings the kept reports and waits for the live attempts; older reports tell no need
-            self._crew.collect(worker, holding.incarnation, 0, here, self._need_of(next(iter(here), None)))
-        if missing:
-            self._mail.append(Gone(worker, incarnation, missing, ()))
-
-    def _need_of(self, key: Key | None) -> Need | None:
-        """What the attempt needs beside its slot; those on one worker at a time need the same."""
-        hosted = self._hosted[key[0]] if key is not None else None
-        if key is None or not isinstance(hosted, HostedRun) or hosted.run.aside is None:
-            return None
-        return hosted.run.aside.needs[hosted.run.position(key[1])]
 
     # ── turns ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -339,9 +276,13 @@ class RunActor(Living):
         self._mail.append(message)
         self._wake.set()
 
+    def _post_all(self, messages: Sequence[Message]) -> None:
+        self._mail += messages
+        self._wake.set()
+
     async def _one_turn(self) -> None:
         mail, self._mail = self._mail, []
-        turn = _Turn()
+        turn = Turn()
         for message in mail:
             self._handle(turn, message)
         turn.sendings = self._ready.compose(self._crew, lambda hosted, begin: self._step(turn, hosted, begin))
@@ -357,7 +298,7 @@ class RunActor(Living):
         if self._ready.has_jobs:
             self._wake.set()
 
-    def _handle(self, turn: _Turn, message: Message) -> None:
+    def _handle(self, turn: Turn, message: Message) -> None:
         match message:
             case Ended():
                 self._handle_ended(turn, message)
@@ -389,9 +330,7 @@ class RunActor(Living):
             case Idle():
                 self._let_idle_go(turn)
 
-    def _with_run(
-        self, turn: _Turn, run_id: str, message: RunMessage, handle: Callable[[_Turn, Any, Any], None]
-    ) -> None:
+    def _with_run(self, turn: Turn, run_id: str, message: RunMessage, handle: Callable[[Turn, Any, Any], None]) -> None:
         hosted = self._hosted.get(run_id)
         if hosted is not None:
             turn.messages[run_id].append(message)
@@ -403,18 +342,18 @@ class RunActor(Living):
             parked.append(message)
             return
         self._parked[run_id] = [message]
-        self._spawn(self._load(run_id))
+        self._spawn(self._loader.load(run_id))
 
-    def _step(self, turn: _Turn, hosted: HostedRun, command: plan_run.Command | wait_decisions.Command) -> None:
+    def _step(self, turn: Turn, hosted: HostedRun, command: plan_run.Command | wait_decisions.Command) -> None:
         self._took_step(turn, hosted, hosted.step(command, self._clock.now()))
 
-    def _took_step(self, turn: _Turn, hosted: HostedRun, aborts: list[runs.Abort]) -> None:
+    def _took_step(self, turn: Turn, hosted: HostedRun, aborts: list[run_duties.Abort]) -> None:
         run_id = hosted.run.run_id
         turn.touched[run_id] = hosted
         turn.aborts.extend((run_id, abort.worker, abort) for abort in aborts)
         self._ready.look(hosted)
 
-    def _handle_admitted(self, turn: _Turn, hosted: Hosted, message: Admitted) -> None:
+    def _handle_admitted(self, turn: Turn, hosted: Hosted, message: Admitted) -> None:
         if isinstance(hosted, HostedBackfill):
             if hosted.ended:  # one of its windows may go on
                 self._spawn(self._catch_up(hosted))
@@ -425,9 +364,9 @@ class RunActor(Living):
             self._claim(turn, hosted)
         elif hosted.run.state is RunState.QUEUED and self._holds(hosted.run, message.admission):
             hosted.admission_epoch, hosted.admission_lane = message.epoch, message.admission.lane
-            self._step(turn, hosted, runs.Start())
+            self._step(turn, hosted, run_commands.Start())
 
-    def _holds(self, run: runs.Run, admission: Admission) -> bool:
+    def _holds(self, run: Run, admission: Admission) -> bool:
         """Is it for the present life of the run, and was it not given back?"""
         return admission.since >= run.queued_version and admission.number not in self._declined
 
@@ -438,13 +377,13 @@ class RunActor(Living):
             del self._declined[next(iter(self._declined))]
         self._reporter.refused(admission.run_id, admission.number)
 
-    def _claim(self, turn: _Turn, hosted: HostedRun) -> None:
+    def _claim(self, turn: Turn, hosted: HostedRun) -> None:
         """Own a run that goes on by itself later: its timer is here, and would be lost with this actor."""
-        if hosted.run.state not in (RunState.QUEUED, *runs.ENDED) and not hosted.claimed:
+        if hosted.run.state not in (RunState.QUEUED, *ENDED) and not hosted.claimed:
             hosted.claiming = True
             turn.touched[hosted.run.run_id] = hosted
 
-    def _handle_asked(self, turn: _Turn, hosted: Hosted, message: Asked) -> None:
+    def _handle_asked(self, turn: Turn, hosted: Hosted, message: Asked) -> None:
         command = message.command
         if hosted.idem is not None and command.idem is not None:
             turn.messages[command.run_id].remove(message)
@@ -462,11 +401,13 @@ class RunActor(Living):
             return
         reply = msgspec.structs.replace(reply_to(hosted, command), before=before, version=version + 1)
         if command.idem is not None:
-            hosted.idem = StoredReply(command.idem.key, command.idem.fingerprint, codec.encode_command_reply(reply))
+            hosted.idem = StoredReply(
+                command.idem.key, command.idem.fingerprint, actor_codec.encode_command_reply(reply)
+            )
             turn.touched[command.run_id] = hosted
         turn.answers.append((command.run_id, message.answer, lambda: reply))
 
-    def _refuse_late(self, turn: _Turn, hosted: Hosted, message: Asked, late: wait_decisions.LateVote) -> None:
+    def _refuse_late(self, turn: Turn, hosted: Hosted, message: Asked, late: wait_decisions.LateVote) -> None:
         """It has no effect, but is told."""
         if late.told is not None and isinstance(hosted, HostedRun):
             hosted.record(late.told)
@@ -475,43 +416,17 @@ class RunActor(Living):
             _log.info("%s", late)
         turn.answers.append((message.command.run_id, message.answer, lambda: refused(late)))
 
-    def _obey(self, turn: _Turn, hosted: Hosted, command: Command) -> None:
+    def _obey(self, turn: Turn, hosted: Hosted, command: Command) -> None:
         if isinstance(hosted, HostedBackfill):
-            hosted.step(_of_backfills(command), self._clock.now())
+            hosted.step(of_backfill(command), self._clock.now())
             turn.touched[command.run_id] = hosted
             return
-        match command.kind:
-            case "cancel":
-                step: plan_run.Command | wait_decisions.Command = runs.Cancel()
-            case "pause":
-                step = runs.Pause()
-            case "resume":
-                step = runs.Resume()
-            case "retry_task":
-                step = runs.RetryTask(command.task or "")
-            case "skip_task":
-                step = runs.SkipTask(command.task or "", command.reason)
-            case "mark_task":
-                step = plan_run.MarkTask(command.task or "", command.word or "", command.reason)
-            case "shut_down":
-                step = plan_run.ShutDown()
-            case "retry_run":
-                step = runs.RetryFailed()
-            case "post" if command.checkpoint is not None:
-                step = runs.Post(command.checkpoint.kind, command.checkpoint.data)
-            case "signal" if command.signal is not None:
-                told = command.signal
-                step = wait_decisions.Signal(told.name, told.data, told.signal_id)
-            case "vote" if command.vote is not None:
-                step = wait_decisions.Vote(command.task or "", command.vote)
-            case _:
-                raise errors.Invalid(f"unknown command {command.kind}")
-        self._step(turn, hosted, step)
+        self._step(turn, hosted, of_run(command))
 
-    def _handle_noted(self, turn: _Turn, hosted: Hosted, message: Noted) -> None:
+    def _handle_noted(self, turn: Turn, hosted: Hosted, message: Noted) -> None:
         assert isinstance(hosted, HostedRun)
         try:
-            self._step(turn, hosted, runs.Mark(message.note))
+            self._step(turn, hosted, run_commands.Mark(message.note))
         except errors.StaleAttempt as stale:
             _log.info("%s", stale)
             answer(message.answer, False)
@@ -519,7 +434,7 @@ class RunActor(Living):
             return
         turn.answers.append((message.note.run_id, message.answer, lambda: True))
 
-    def _handle_told(self, turn: _Turn, hosted: Hosted, message: Told) -> None:
+    def _handle_told(self, turn: Turn, hosted: Hosted, message: Told) -> None:
         item = message.item
         match item:
             case WindowNews() if isinstance(hosted, HostedBackfill):
@@ -541,68 +456,57 @@ class RunActor(Living):
         if hosted is not None and hosted.machine.version < item.version:
             self._forget(item.run_id)
             self._parked[item.run_id] = []
-            self._spawn(self._load(item.run_id))
+            self._spawn(self._loader.load(item.run_id))
 
-    def _check_sla(self, turn: _Turn, hosted: HostedRun) -> None:
+    def _check_sla(self, turn: Turn, hosted: HostedRun) -> None:
         if hosted.sla_ms is None or instant(hosted.sla_ms) > self._clock.now():
             return
-        self._step(turn, hosted, runs.MissSla(instant(hosted.sla_ms)))
+        self._step(turn, hosted, run_commands.MissSla(instant(hosted.sla_ms)))
 
-    def _check_deadlines(self, turn: _Turn, hosted: HostedRun) -> None:
+    def _check_deadlines(self, turn: Turn, hosted: HostedRun) -> None:
         """What is too late by now is so; a queued run that was looked at too early is looked at again."""
         run = hosted.run
-        at = runs.next_deadline(run)
+        at = run_duties.next_deadline(run)
         if at is None:
             return
         if at <= self._clock.now():
-            self._step(turn, hosted, runs.CheckDeadlines())
+            self._step(turn, hosted, run_commands.CheckDeadlines())
         elif run.state is RunState.QUEUED:
             turn.passive[run.run_id] = milliseconds(at)
 
-    def _handle_observed(self, turn: _Turn, hosted: Hosted, message: Observed) -> None:
+    def _handle_observed(self, turn: Turn, hosted: Hosted, message: Observed) -> None:
         assert isinstance(hosted, HostedBackfill)
         turn.touched[message.run_id] = hosted
-        windows = message.windows
-        if hosted.early is not None and not hosted.ended:
-            if not message.whole:
-                hosted.early += windows
-                return
-            windows, hosted.early = (*windows, *hosted.early), None
-        news = []
-        for child, state, version in windows:
-            if hosted.seen.get(child, 0) < version:
-                hosted.seen[child] = version
-                news.append((child, state))
-        hosted.step(backfills.Observe(tuple(news)), self._clock.now())
+        hosted.observe(message.windows, message.whole, self._clock.now())
 
-    def _handle_redo(self, turn: _Turn, _hosted: Hosted, message: Redo) -> None:
+    def _handle_redo(self, turn: Turn, _hosted: Hosted, message: Redo) -> None:
         self._step_if_current(turn, message.run_id, message.command)
 
-    def _handle_returned(self, turn: _Turn, hosted: Hosted, message: Returned) -> None:
+    def _handle_returned(self, turn: Turn, hosted: Hosted, message: Returned) -> None:
         if isinstance(hosted, HostedRun):
             self._step(turn, hosted, message.outcome)
 
-    def _handle_woken(self, turn: _Turn, hosted: Hosted, _message: Woken) -> None:
+    def _handle_woken(self, turn: Turn, hosted: Hosted, _message: Woken) -> None:
         assert isinstance(hosted, HostedRun)
         now = self._clock.now()
-        limit = runs.deadline(hosted.run)
+        limit = run_duties.deadline(hosted.run)
         if limit is not None and limit <= now:
-            self._step(turn, hosted, runs.TimeOut())
+            self._step(turn, hosted, run_commands.TimeOut())
             return
-        idle = runs.idle_deadline(hosted.run)
+        idle = run_duties.idle_deadline(hosted.run)
         if idle is not None and idle <= now:
-            self._step(turn, hosted, runs.GoIdle())
+            self._step(turn, hosted, run_commands.GoIdle())
             return
-        runs.wake(hosted.run, now)
+        run_duties.wake(hosted.run, now)
         aborts = hosted.proceed(now)
         if hosted.dirty:
             self._took_step(turn, hosted, aborts)
             return
         self._check_deadlines(turn, hosted)
         self._ready.look(hosted)
-        self._set_timer(hosted)  # by this clock it may be too early
+        self._timers.set(hosted)  # by this clock it may be too early
 
-    def _handle_recalled(self, turn: _Turn, message: Recalled) -> None:
+    def _handle_recalled(self, turn: Turn, message: Recalled) -> None:
         hosted = self._hosted.get(message.run_id)
         if isinstance(hosted, HostedRun):  # else it is looked up again when it is read again
             for recall in self._cache.recalls(hosted, message):
@@ -613,19 +517,19 @@ class RunActor(Living):
                     self._cache.compute(hosted, hosted.run.position(recall.task))
             self._ready.look(hosted)
 
-    def _handle_ended(self, turn: _Turn, message: Ended) -> None:
+    def _handle_ended(self, turn: Turn, message: Ended) -> None:
         unreported = self._crew.settle(message)
         if message.batch is not None:
             self._slot_time.ended(message.worker, message.batch, self._clock.monotonic())
         for report in message.settled.reports:
             self._settle(turn, report)
         for run_id, task, attempt in message.settled.untouched:
-            self._step_if_current(turn, run_id, runs.GiveBack(task, attempt))
+            self._step_if_current(turn, run_id, run_commands.GiveBack(task, attempt))
         for run_id, task, attempt in unreported:
-            self._step_if_current(turn, run_id, runs.Lose(task, attempt))
+            self._step_if_current(turn, run_id, run_commands.Lose(task, attempt))
 
-    def _settle(self, turn: _Turn, report: Report) -> None:
-        hosted = self._step_if_current(turn, report.run_id, runs.Settle(report, self._clock.jitter()))
+    def _settle(self, turn: Turn, report: Report) -> None:
+        hosted = self._step_if_current(turn, report.run_id, run_commands.Settle(report, self._clock.jitter()))
         if hosted is not None:
             position = hosted.run.position(report.task)
             self._crew.took(hosted.run.compiled.keys[position], report.took_s)
@@ -633,7 +537,7 @@ class RunActor(Living):
                 label = label_of(hosted.run.dag_id)
                 hosted.counts += [(f"{metric}|{label}", n) for metric, n in moved(report)]
 
-    def _handle_gone(self, turn: _Turn, message: Gone) -> None:
+    def _handle_gone(self, turn: Turn, message: Gone) -> None:
         self._reporter.lost(message.worker, message.incarnation)
         self._slot_time.gone(message.worker, self._clock.monotonic())
         if message.need is not None:
@@ -641,11 +545,11 @@ class RunActor(Living):
         elif message.lease:
             self._reporter.released([(message.worker, message.lease)])
         for run_id, task, attempt in message.lost:
-            self._step_if_current(turn, run_id, runs.Lose(task, attempt))
+            self._step_if_current(turn, run_id, run_commands.Lose(task, attempt))
         for (run_id, task, attempt), outcome in message.overdue:
             self._settle(turn, Report(run_id, task, attempt, outcome, error="TaskTimedOut: did not stop in time"))
 
-    def _step_if_current(self, turn: _Turn, run_id: str, command: runs.Command) -> HostedRun | None:
+    def _step_if_current(self, turn: Turn, run_id: str, command: run_commands.Command) -> HostedRun | None:
         """Apply what a worker told, unless a newer attempt, or the end of the run, has overtaken it (I12)."""
         hosted = self._hosted.get(run_id)
         if not isinstance(hosted, HostedRun):
@@ -666,11 +570,11 @@ class RunActor(Living):
 
     # ── commit and perform ────────────────────────────────────────────────────────────────────────
 
-    async def _commit(self, turn: _Turn) -> None:
+    async def _commit(self, turn: Turn) -> None:
         dirty = [hosted for hosted in turn.touched.values() if hosted.dirty]
         appends = [hosted.append() for hosted in dirty]
         appends += [
-            _letting_go(self._hosted[run_id], wake)
+            letting_go(self._hosted[run_id], wake)
             for run_id, wake in turn.passive.items()
             if run_id in self._hosted and run_id not in turn.touched
         ]
@@ -682,8 +586,8 @@ class RunActor(Living):
                 turn=self._turn,
                 appends=tuple(appends),
                 cursor=self._cursor,
-                counts=(*_counts(dirty), *self._slot_time.counts(self._clock.monotonic())),
-                mail=tuple(mail for it in dirty if it.notices or it.updates for mail in self._mail_of(it)),
+                counts=(*turn_counts(dirty), *self._slot_time.counts(self._clock.monotonic())),
+                mail=tuple(mail for it in dirty if it.notices or it.updates for mail in mail_of(self.name, it)),
             )
             results = await self.insist(lambda: self._journal.commit(commit))
             failed = self._take_results(turn, dirty, results)
@@ -691,14 +595,7 @@ class RunActor(Living):
             failed = {}
         self._perform(turn, failed)
 
-    def _mail_of(self, hosted: Hosted) -> list[Mail]:
-        """For the outbox of webhooks and for what starts runs, if the append of the run is applied."""
-        run_id = hosted.machine.run_id
-        notices = [codec.encode_mail(self.name, codec.encode_notice(notice)) for notice in hosted.notices]
-        mail = [Mail(WEBHOOKS, item, run_id) for item in notices]
-        return [*mail, Mail(TRIGGERS, codec.encode_items(hosted.updates), run_id)] if hosted.updates else mail
-
-    def _take_results(self, turn: _Turn, dirty: list[Hosted], results: list[CommitResult]) -> dict[str, CommitResult]:
+    def _take_results(self, turn: Turn, dirty: list[Hosted], results: list[CommitResult]) -> dict[str, CommitResult]:
         failed: dict[str, CommitResult] = {}
         for hosted, result in zip(dirty, results, strict=False):
             if result.status == "ok":
@@ -710,7 +607,7 @@ class RunActor(Living):
                 self._forget(result.run_id)
         return failed
 
-    def _perform(self, turn: _Turn, failed: dict[str, CommitResult]) -> None:
+    def _perform(self, turn: Turn, failed: dict[str, CommitResult]) -> None:
         for run_id, result in failed.items():
             self._doubt(turn, run_id, result)
         for run_id, asker, value in turn.answers:
@@ -752,7 +649,7 @@ class RunActor(Living):
                 _log.info("run %s of %s is %s", run_id, hosted.run.dag_id, hosted.run.state, extra=about)
             self._forget(run_id)
         elif isinstance(hosted, HostedRun):
-            self._set_timer(hosted)
+            self._timers.set(hosted)
         elif not hosted.claimed:
             hosted.claimed = True
             self._spawn(self._catch_up(hosted))
@@ -760,19 +657,19 @@ class RunActor(Living):
             hosted.cancelling = True
             self._spawn(self._windows.cancel([effect.child for effect in backfills.owed(hosted.backfill)]))
 
-    def _doubt(self, turn: _Turn, run_id: str, result: CommitResult) -> None:
+    def _doubt(self, turn: Turn, run_id: str, result: CommitResult) -> None:
         """The journal did not take what this turn did to a run: read it again, and handle its messages again."""
         kept = turn.touched[run_id].idem if run_id in turn.touched else None
         self._forget(run_id)
         if result.owner == self.name and run_id not in self._parked:
             self._parked[run_id] = []
-            self._spawn(self._load(run_id))
+            self._spawn(self._loader.load(run_id))
         again: list[RunMessage] = [Redo(run_id, command) for command in turn.commands.pop(run_id, [])]
         for message in turn.messages.pop(run_id, []) + again:
             message.tries += 1
             if result.status == "refused" and isinstance(message, Admitted):
                 self._decline(message.admission)
-            elif result.status in ("replayed", "conflict") and isinstance(message, Asked) and _is_of(message, kept):
+            elif result.status in ("replayed", "conflict") and isinstance(message, Asked) and is_of(message, kept):
                 answer(message.answer, replayed(result))
             elif result.status == "missing" or message.tries >= TRIES_MAX:
                 refuse(message, f"run {run_id} is {result.status} here; its owner is {result.owner or 'nobody'}")
@@ -787,36 +684,11 @@ class RunActor(Living):
     def _forget(self, run_id: str) -> None:
         self._hosted.pop(run_id, None)
         self._ready.drop(run_id)
-        timer = self._timers.pop(run_id, None)
-        if timer is not None:
-            timer.cancel()
+        self._timers.drop(run_id)
 
     # ── coming and going of runs ──────────────────────────────────────────────────────────────────
 
-    async def _load(self, run_id: str) -> None:
-        """Read a run; runs that are wanted at the same time are read together."""
-        self._to_load.append(run_id)
-        if self._loading:
-            return
-        self._loading = True
-        while self._to_load:
-            run_ids, self._to_load = self._to_load[:500], self._to_load[500:]
-            await self.insist(partial(self._load_chunk, run_ids))
-        self._loading = False
-
-    async def _load_chunk(self, run_ids: list[str]) -> None:
-        histories = {history.row.run_id: history for history in await self._journal.load(run_ids)}
-        loaded = []
-        for run_id in run_ids:
-            history = histories.get(run_id)
-            if history is None or history.row.owner not in ("", self.name):
-                loaded.append(Loaded(run_id, None, history.row.owner if history else ""))
-            else:
-                loaded.append(Loaded(run_id, await self._reader.revive(history)))
-        self._mail += loaded
-        self._wake.set()
-
-    def _handle_loaded(self, turn: _Turn, message: Loaded) -> None:
+    def _handle_loaded(self, turn: Turn, message: Loaded) -> None:
         parked = self._parked.pop(message.run_id, [])
         self._told_parked -= sum(isinstance(waiting, Told) for waiting in parked)
         if message.hosted is None:
@@ -842,9 +714,9 @@ class RunActor(Living):
         self._hosted[hosted.run.run_id] = hosted
         self._board.show_all(hosted)
         self._callees.look(hosted.run)
-        runs.wake(hosted.run, self._clock.now())
+        run_duties.wake(hosted.run, self._clock.now())
         self._ready.look(hosted)
-        self._set_timer(hosted)
+        self._timers.set(hosted)
 
     async def _catch_up(self, hosted: HostedBackfill) -> None:
         """Learn what the windows of a claimed backfill did before news of them came here."""
@@ -854,17 +726,6 @@ class RunActor(Living):
         if hosted.backfill.state is RunState.CANCELLING:
             await self._windows.cancel(effect.child for effect in backfills.owed(hosted.backfill))
 
-    def _set_timer(self, hosted: HostedRun) -> None:
-        run_id = hosted.run.run_id
-        former = self._timers.pop(run_id, None)
-        if former is not None:
-            former.cancel()
-        at = runs.next_wake(hosted.run)
-        if at is not None:
-            delay_s = max(0.0, (at - self._clock.now()).total_seconds())
-            loop = asyncio.get_running_loop()
-            self._timers[run_id] = loop.call_later(delay_s, self._post, Woken(run_id))
-
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
@@ -873,17 +734,17 @@ class RunActor(Living):
             self._reporter.remind()
             self._claims.remind()
 
-    def _let_idle_go(self, turn: _Turn) -> None:
+    def _let_idle_go(self, turn: Turn) -> None:
         """Runs that have only waited for long leave memory; their next message or timer brings them back."""
         now, limit_s = self._clock.monotonic(), self._settings.passivate_after_s
         for run_id, hosted in self._hosted.items():
             if not isinstance(hosted, HostedRun) or run_id in turn.touched:
                 continue
             run = hosted.run
-            at = runs.next_wake(run)
+            at = run_duties.next_wake(run)
             soon = at is not None and (at - self._clock.now()).total_seconds() < limit_s
             kept = run.agenda is not None or self._callees.busy(run_id)
-            if run.running or soon or kept or (runs.waits_for_slot(run) and runs.going(run)):
+            if run.running or soon or kept or (run_duties.waits_for_slot(run) and going(run)):
                 hosted.idle_since_s = None
             elif hosted.idle_since_s is None:
                 hosted.idle_since_s = now
@@ -917,36 +778,3 @@ class RunActor(Living):
         if self._claims.active or self._ready.bound:
             self._claims.released(self._crew.leave_bound())
             self._claims.look()
-
-
-def _counts(dirty: list[Hosted]) -> tuple[tuple[str, int], ...]:
-    """What the turn adds to the metrics."""
-    of_runs = [hosted for hosted in dirty if isinstance(hosted, HostedRun)]
-    counts = counts_of(hosted.happened for hosted in of_runs)
-    return (*counts.items(), *(count for hosted in of_runs for count in hosted.counts))
-
-
-def _is_of(message: Asked, kept: StoredReply | None) -> bool:
-    """Is the answer under that key the one to this command? Others may have been in the same turn."""
-    idem = message.command.idem
-    return kept is not None and idem is not None and idem.key == kept.key
-
-
-def _of_backfills(command: Command) -> backfills.Command:
-    """What a command on a run means for a backfill. Raises Conflict."""
-    match command.kind:
-        case "cancel":
-            return backfills.CancelAll()
-        case "pause":
-            return backfills.PauseAll()
-        case "resume":
-            return backfills.ResumeAll()
-        case "cap":
-            return backfills.Recap(command.max_active_runs)
-        case _:
-            raise errors.Conflict(f"{command.kind} is not possible on backfill {command.run_id}")
-
-
-def _letting_go(hosted: Hosted, wake_at_ms: int | None) -> Append:
-    assert isinstance(hosted, HostedRun)
-    return Append(run_id=hosted.run.run_id, expected=hosted.run.version, count=0, passive=True, wake_at_ms=wake_at_ms)

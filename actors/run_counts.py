@@ -27,7 +27,7 @@ from orchestrator import events as e
 from orchestrator.definition import HIDDEN
 from orchestrator.messages import Report
 from orchestrator.ports import LATENCY_BOUNDS
-from orchestrator.run import Run
+from orchestrator.run_state import Run
 
 #: of an attempt's end that says so, the attempt never began
 _NEVER_BEGAN = frozenset({"queued", "sla"})

@@ -15,7 +15,7 @@ from actors.clock import Clock
 from actors.lua_stages import MODULES
 from actors.process_backend import ProcessBackend, backend
 from actors.runner_loop import RunnerLoop, executor
-from orchestrator import codec
+from orchestrator import outside_codec
 from orchestrator import pipeline_messages as pm
 from orchestrator.errors import NotFound
 from orchestrator.pipeline_views import Claimed, CompletionWanted, LogEntry, PipelineJobView
@@ -98,6 +98,6 @@ class GatewayPort:
 
     async def _done(self, request: pm.Request) -> pm.Answer:
         """Raises what it was refused with."""
-        answer = codec.decode_pipeline_answer(await self._ask(codec.encode_pipeline_request(request)))
+        answer = outside_codec.decode_pipeline_answer(await self._ask(outside_codec.encode_pipeline_request(request)))
         pm.check(answer)
         return answer

@@ -32,28 +32,19 @@ from actors.replaced import ReplacedRuns
 from actors.roster_order import RosterOrder
 from actors.settings import Settings, class_weights, headroom
 from actors.timekeeper import Timekeeper
-from orchestrator import codec, errors
+from orchestrator import actor_codec, codec, errors
+from orchestrator.cluster_views import RunWaiting
 from orchestrator.control import Admission, Hosting, Roster, Standing
 from orchestrator.dispatch import CLASSES, WAKES, Queued
 from orchestrator.dispatch import Admission as Admissions
 from orchestrator.limits import LIMITS
-from orchestrator.ports import (
-    SCHED,
-    TENANT_SHARES,
-    TERMINAL,
-    BackfillShaped,
-    Commit,
-    DagChanged,
-    Journal,
-    RunMoved,
-    RunRow,
-    RunsCreated,
-    SchedItem,
-    Wake,
-)
+from orchestrator.ports import Journal
+from orchestrator.records import TENANT_SHARES
+from orchestrator.rows import TERMINAL, RunRow
 from orchestrator.shares import Path
 from orchestrator.slots import Slot, Slots
-from orchestrator.views import RunWaiting
+from orchestrator.steps import Commit
+from orchestrator.streams import SCHED, BackfillShaped, DagChanged, RunMoved, RunsCreated, SchedItem, Wake
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -153,13 +144,13 @@ class SchedulerActor(Living):
     async def standing(self, blob: bytes) -> None:
         """A RunActor tells where it stands."""
         await self._ready.wait()
-        self._take_standing(codec.decode_standing(blob))
+        self._take_standing(actor_codec.decode_standing(blob))
         self._wake.set()
 
     async def claims(self, blob: bytes) -> None:
         """A RunActor tells what it wants and has of tasks that are not plain."""
         await self._ready.wait()
-        claims = codec.decode_claims(blob)
+        claims = actor_codec.decode_claims(blob)
         if claims.scheduler > self._epoch:
             self._refusals.doubt()
         if claims.actor in self._hosts or not is_own_actor(claims.actor):
@@ -169,18 +160,18 @@ class SchedulerActor(Living):
     async def set_limit(self, blob: bytes) -> None:
         """Define a limit, or forget one: durable, and so from now on."""
         await self._ready.wait()
-        key, limit = codec.decode_limit_change(blob)
+        key, limit = actor_codec.decode_limit_change(blob)
         record = None if limit is None else codec.encode_limit(limit)
         await self.insist(lambda: self._journal.put_records(LIMITS, {key: record}))
         self._guard.define(key, limit)
 
     async def limit_usage(self, _blob: bytes) -> bytes:
         """What is in use of each key, and how many wait (control.LimitUsage)."""
-        return codec.encode_usage(self._guard.usage())
+        return actor_codec.encode_usage(self._guard.usage())
 
     async def roster(self, blob: bytes) -> None:
         """The supervisor tells who ought to exist."""
-        told = codec.decode_roster(blob)
+        told = actor_codec.decode_roster(blob)
         if self._rosters.is_news(told):
             self._take_roster(told)
             self._wake.set()
@@ -192,7 +183,7 @@ class SchedulerActor(Living):
 
     async def slot_states(self, _blob: bytes) -> bytes:
         """worker -> idle | busy | draining | draining_busy, as JSON."""
-        return codec.encode_states({s.worker: _word(s) for s in self._slots.slots.values()})
+        return actor_codec.encode_states({s.worker: _word(s) for s in self._slots.slots.values()})
 
     async def pool_loads(self, _blob: bytes) -> bytes:
         """Every pool that has slots, or in which tasks wait, as JSON (control.PoolLoad). Raises Unavailable at first.
@@ -201,7 +192,7 @@ class SchedulerActor(Living):
         """
         if not self._ready.is_set():
             raise errors.Unavailable("the scheduler has not heard of everybody yet")
-        return codec.encode_pool_loads(self._pool_demand.loads(self._clock.monotonic()))
+        return actor_codec.encode_pool_loads(self._pool_demand.loads(self._clock.monotonic()))
 
     async def take_weights(self, _blob: bytes) -> bytes:
         """Weights of tenants have changed: read them again."""
@@ -213,7 +204,7 @@ class SchedulerActor(Living):
     async def explain(self, blob: bytes) -> bytes:
         """What a run waits for, a views.RunWaiting as JSON."""
         await self._ready.wait()
-        return codec.encode_waiting(self._explain(blob.decode()))
+        return actor_codec.encode_waiting(self._explain(blob.decode()))
 
     def _explain(self, run_id: str) -> RunWaiting:
         waits = self._admissions.waiting(run_id)
@@ -228,7 +219,7 @@ class SchedulerActor(Living):
 
     async def load(self, _blob: bytes) -> bytes:
         """How much waits, as JSON: for gauges."""
-        return codec.encode_load(
+        return actor_codec.encode_load(
             {
                 "queued_runs": self._admissions.queued,
                 "active_runs": self._admissions.active,
@@ -287,8 +278,8 @@ class SchedulerActor(Living):
     async def _fetch_roster(self) -> bool:
         """Ask the supervisor who ought to exist; whether it answered."""
         try:
-            asked = codec.encode_supervision(self._epoch << 32, "")
-            answer = codec.decode_roster(await self._peers.ask(SUPERVISOR, "tell_roster", asked))
+            asked = actor_codec.encode_supervision(self._epoch << 32, "")
+            answer = actor_codec.decode_roster(await self._peers.ask(SUPERVISOR, "tell_roster", asked))
         except errors.Unavailable as unavailable:
             _log.warning("%s", unavailable)
             return False
@@ -347,7 +338,7 @@ class SchedulerActor(Living):
         except (TimeoutError, errors.Unavailable) as late:
             _log.warning("%s does not answer yet: %s", host.name, late)
         else:
-            standing = codec.decode_standing(blob)
+            standing = actor_codec.decode_standing(blob)
             host.epoch = standing.epoch
             self._take_standing(standing)
 
@@ -630,7 +621,7 @@ class SchedulerActor(Living):
             nodes = self._slots.nodes(grants) if host.placed else ()
             message = Hosting(self._epoch, tuple(admissions), tuple(grants), tuple(yields), *shares, kept, nodes)
             try:
-                await self._peers.tell(host.name, "host", codec.encode_control(message))
+                await self._peers.tell(host.name, "host", actor_codec.encode_control(message))
             except errors.Unavailable as unavailable:
                 _log.warning("%s", unavailable)
                 host.admissions[:0] = [a for a in admissions if a not in host.admissions]
@@ -672,7 +663,7 @@ class SchedulerActor(Living):
     def _supervise(self, method: str, actor: str) -> Coroutine[Any, Any, None]:
         """Have the supervisor start or end an actor that is there for one run; asked again when it matters."""
         self._order_number += 1
-        return self._tell_supervisor(method, codec.encode_supervision(self._order_number, actor))
+        return self._tell_supervisor(method, actor_codec.encode_supervision(self._order_number, actor))
 
     async def _tell_supervisor(self, method: str, blob: bytes) -> None:
         try:

@@ -58,7 +58,7 @@ from actors.span_export import open_exporter
 from actors.supervisor import Supervisor
 from actors.tracer import Tracer
 from actors.worker_process import CONTROL_THREADS, NOTE_S, WorkerProcess
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator.errors import ActorUnreachable, Unavailable
 from orchestrator.needs import DEFAULT_POOL
 from orchestrator.pools import POOLS, PoolSpec
@@ -219,7 +219,7 @@ class RayControlPlane:
 
     async def scale_workers(self, pool: str, n: int) -> bytes:
         """The pool's workers, once it is to have `n`. Raises Invalid."""
-        return await self._peers.ask(SUPERVISOR, "scale", codec.encode_scale(pool, n))
+        return await self._peers.ask(SUPERVISOR, "scale", actor_codec.encode_scale(pool, n))
 
     async def pools(self) -> bytes:
         """JSON array of views.PoolView."""
@@ -235,7 +235,7 @@ class RayControlPlane:
 
     async def load(self) -> dict[str, int]:
         """What waits, as the scheduler sees it."""
-        return codec.decode_load(await self._peers.ask(SCHEDULER, "load", b""))
+        return actor_codec.decode_load(await self._peers.ask(SCHEDULER, "load", b""))
 
     async def weights_changed(self) -> None:
         """The scheduler has read the tenants' weights again."""
@@ -362,8 +362,7 @@ def _create_outside(name: str, settings: Settings) -> Any:
 @functools.cache
 def _worker_class() -> Any:
     """One for all workers: Ray would pickle and publish each anew."""
-    # Ray's own types do not know this keyword
-    return ray.remote(concurrency_groups={"control": CONTROL_THREADS})(WorkerProcess)  # type: ignore[call-overload]
+    return ray.remote(concurrency_groups={"control": CONTROL_THREADS})(WorkerProcess)  # type: ignore[call-overload]  # Ray's own types do not know this keyword
 
 
 def _create_worker(name: str, pool: str, settings: Settings, spec: PoolSpec) -> Any:

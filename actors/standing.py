@@ -14,7 +14,7 @@ from collections.abc import Callable
 from actors.names import SCHEDULER
 from actors.peers import Peers
 from actors.slot_time import SlotTime
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator.control import Standing
 from orchestrator.errors import Unavailable
 from orchestrator.nearness import Near
@@ -94,7 +94,7 @@ class Reporter:
     def answer(self) -> bytes:
         """The whole standing, for a scheduler that asks."""
         self._told = self._demand()
-        return codec.encode_control(
+        return actor_codec.encode_control(
             Standing(
                 self._actor,
                 self.epoch,
@@ -134,7 +134,7 @@ class Reporter:
             self._near(),
         )
         try:
-            await self._peers.tell(SCHEDULER, "standing", codec.encode_control(standing))
+            await self._peers.tell(SCHEDULER, "standing", actor_codec.encode_control(standing))
             self._told = demand
             self._introduce = False
             self.look()  # turns have passed meanwhile

@@ -39,13 +39,14 @@ from actors.peers import Peers, WorkerGone
 from actors.pools import PoolRecords, Pools, Request
 from actors.roster_order import first_number, numbered
 from actors.settings import Settings
-from orchestrator import codec
+from orchestrator import actor_codec
+from orchestrator.cluster_views import PoolView, WorkerView
 from orchestrator.control import PoolLoad, Roster
 from orchestrator.errors import Invalid, JournalUnavailable, NotFound, OrchestratorError, Unavailable
 from orchestrator.needs import POOL
 from orchestrator.pools import WORKERS_MAX, PoolSpec, check
-from orchestrator.ports import OwnerRow, inbox
-from orchestrator.views import PoolView, WorkerView
+from orchestrator.rows import OwnerRow
+from orchestrator.streams import inbox
 
 _log = logging.getLogger(__name__)
 
@@ -145,14 +146,14 @@ class Supervisor:
 
     async def tell_roster(self, blob: bytes) -> bytes:
         """Who ought to exist, for a new scheduler."""
-        self._is_current(*codec.decode_supervision(blob))
+        self._is_current(*actor_codec.decode_supervision(blob))
         async with self._lock:
             await self._know_workers()
-            return codec.encode_control(self._roster())
+            return actor_codec.encode_control(self._roster())
 
     async def ensure(self, blob: bytes) -> None:
         """A RunActor beyond the standing ones exists: for one run, or for what a former setting left behind."""
-        order, name = codec.decode_supervision(blob)
+        order, name = actor_codec.decode_supervision(blob)
         if self._is_current(order, name):
             self._extra.add(name)
             await self._phase(self._fill_gaps)
@@ -165,7 +166,7 @@ class Supervisor:
 
     async def release(self, blob: bytes) -> None:
         """Such a RunActor is not needed any more."""
-        order, name = codec.decode_supervision(blob)
+        order, name = actor_codec.decode_supervision(blob)
         # a scheduler that has not heard of the standing ones may mean one; a former one does not know who needs it now
         if self._is_current(order, name) and name not in self._run_actors:
             await self.dismiss(name)
@@ -197,12 +198,12 @@ class Supervisor:
 
     async def workers(self, _blob: bytes) -> bytes:
         """JSON array of WorkerView."""
-        return codec.encode_workers(await self._views() if self._pools.workers else [])
+        return actor_codec.encode_workers(await self._views() if self._pools.workers else [])
 
     async def scale(self, blob: bytes) -> bytes:
         """Let a pool have `n` workers, durably; surplus ones finish what they do first. The workers then."""
         self.check_in_charge()
-        pool, n = codec.decode_scale(blob)
+        pool, n = actor_codec.decode_scale(blob)
         _check_name(pool)
         if not 0 <= n <= WORKERS_MAX:
             raise Invalid(f"a pool has 0 to {WORKERS_MAX} workers, not {n}", (("n", f"0 to {WORKERS_MAX}"),))
@@ -210,12 +211,12 @@ class Supervisor:
             await self._know_workers()
             await self._pools.fix(pool, n)
         await self._follow_change()
-        return codec.encode_workers(await self._views())
+        return actor_codec.encode_workers(await self._views())
 
     async def set_pool(self, blob: bytes) -> bytes:
         """Define a pool, or forget one: durable, and so from now on. The pool then (JSON array of PoolView)."""
         self.check_in_charge()
-        name, spec = codec.decode_pool_change(blob)
+        name, spec = actor_codec.decode_pool_change(blob)
         _check_name(name)
         if spec is not None:
             check(spec)
@@ -223,15 +224,15 @@ class Supervisor:
             await self._know_workers()
             await (self._pools.forget(name) if spec is None else self._pools.define(name, spec))
         await self._follow_change()
-        return codec.encode_pool_views([view for view in await self._pool_views() if view.name == name])
+        return actor_codec.encode_pool_views([view for view in await self._pool_views() if view.name == name])
 
     async def pools(self, _blob: bytes) -> bytes:
         """JSON array of PoolView, by name."""
-        return codec.encode_pool_views(await self._pool_views())
+        return actor_codec.encode_pool_views(await self._pool_views())
 
     async def demand(self, blob: bytes) -> None:
         """The scheduler tells that tasks have begun to wait in some pools."""
-        self._demand += codec.decode_pool_loads(blob)
+        self._demand += actor_codec.decode_pool_loads(blob)
         self._look.set()
 
     async def drain(self, blob: bytes) -> bytes:
@@ -243,7 +244,7 @@ class Supervisor:
         self._pools.lower(worker)
         await self._phase(self._tell_scheduler)
         self._look.set()
-        return codec.encode_workers([view for view in await self._views() if view.worker_id == worker])
+        return actor_codec.encode_workers([view for view in await self._views() if view.worker_id == worker])
 
     async def _follow_change(self) -> None:
         for phase in (self._fill_gaps, self._shed, self._tell_scheduler):
@@ -395,7 +396,7 @@ class Supervisor:
         if roster == self._told:
             return
         try:
-            await self._peers.tell(SCHEDULER, "roster", codec.encode_control(roster))
+            await self._peers.tell(SCHEDULER, "roster", actor_codec.encode_control(roster))
             self._told = roster
         except Unavailable as unavailable:
             _log.warning("%s", unavailable)
@@ -408,7 +409,7 @@ class Supervisor:
 
     async def _slot_states(self) -> dict[str, str]:
         """worker -> idle | busy | draining | draining_busy, as the scheduler sees it."""
-        return codec.decode_states(await self._peers.ask(SCHEDULER, "slot_states", b""))
+        return actor_codec.decode_states(await self._peers.ask(SCHEDULER, "slot_states", b""))
 
     async def _states_if_told(self) -> dict[str, str]:
         """The same, if the scheduler answers."""
@@ -419,7 +420,7 @@ class Supervisor:
             return {}
 
     async def _loads(self) -> list[PoolLoad]:
-        return codec.decode_pool_loads(await self._peers.ask(SCHEDULER, "pool_loads", b""))
+        return actor_codec.decode_pool_loads(await self._peers.ask(SCHEDULER, "pool_loads", b""))
 
     async def _pool_views(self) -> list[PoolView]:
         states = await self._states_if_told()

@@ -25,7 +25,9 @@ from orchestrator import codec, errors
 from orchestrator import events as e
 from orchestrator.deadlines import wake_ms
 from orchestrator.definition import Definition
-from orchestrator.ports import DagRow, DroppedFires, DueCron, Fire, Journal, NewRun
+from orchestrator.ports import Journal
+from orchestrator.rows import DagRow, DueCron
+from orchestrator.steps import DroppedFires, Fire, NewRun
 
 if TYPE_CHECKING:
     from orchestrator.schedule import Schedule

@@ -17,7 +17,9 @@ from collections.abc import Iterable, Sequence
 from actors.span_export import Exporter
 from orchestrator import codec
 from orchestrator.errors import Unavailable
-from orchestrator.ports import FEED, TERMINAL, History, Journal
+from orchestrator.ports import Journal
+from orchestrator.rows import TERMINAL, History
+from orchestrator.streams import FEED
 from orchestrator.traces import Span, spans
 
 #: seconds in which what ends is collected

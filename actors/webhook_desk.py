@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from actors.webhooks import Webhooks
-from orchestrator import codec
+from orchestrator import outside_codec
 from orchestrator import webhook_messages as wm
 from orchestrator.errors import ActorUnreachable, Conflict, Fenced, NotFound
 
@@ -17,16 +17,16 @@ class WebhookDesk:
         self._outbox = outbox
 
     async def ask(self, blob: bytes) -> bytes:
-        """`codec.encode_webhook_request` in, `codec.encode_webhook_answer` out; what it changed is durable."""
+        """`outside_codec.encode_webhook_request` in, `encode_webhook_answer` out; what it changed is durable."""
         try:
-            answer = await self._answer(codec.decode_webhook_request(blob))
+            answer = await self._answer(outside_codec.decode_webhook_request(blob))
         except NotFound as refused:
             answer = wm.Answer(refused="not_found", message=str(refused))
         except Conflict as refused:
             answer = wm.Answer(refused="conflict", message=refused.message)
         except Fenced as fenced:
             raise ActorUnreachable(self._outbox.name, str(fenced)) from fenced
-        return codec.encode_webhook_answer(answer)
+        return outside_codec.encode_webhook_answer(answer)
 
     async def _answer(self, ask: wm.Request) -> wm.Answer:
         match ask:

@@ -30,10 +30,12 @@ from actors.record_writer import RecordWriter
 from actors.settings import Settings
 from actors.token_files import read_clients
 from actors.webhook_post import PostFailed
-from orchestrator import codec, webhook
+from orchestrator import codec, outside_codec, webhook
 from orchestrator.errors import Broken, Invalid, JournalUnavailable, NotFound
 from orchestrator.job import Job
-from orchestrator.ports import Commit, Journal, Letter, Mail, inbox, place
+from orchestrator.ports import Journal
+from orchestrator.steps import Commit, Mail
+from orchestrator.streams import Letter, inbox, place
 from orchestrator.webhook import DEAD, DELIVERED, PROBE_EVERY, Delivery, Notice, Try
 
 _log = logging.getLogger(__name__)
@@ -61,7 +63,7 @@ def mail_of(job: Job) -> Mail | None:
 
 def mail(sender: str, notice: Notice) -> Mail:
     """The notice, as mail for the outbox."""
-    return Mail(names.WEBHOOKS, codec.encode_mail(sender, codec.encode_notice(notice)))
+    return Mail(names.WEBHOOKS, codec.encode_mail(sender, outside_codec.encode_notice(notice)))
 
 
 def webhook_secrets(settings: Settings) -> SecretOf:
@@ -150,7 +152,7 @@ class Webhooks(Living):
         self._epoch = await self.insist(lambda: self._journal.take_epoch(self.name))
         self._cursor = (await self.insist(lambda: self._journal.owner(self.name))).cursor
         records = await self.insist(lambda: self._journal.records(RECORD))
-        self._recover([codec.decode_delivery(record) for record in records.values()])
+        self._recover([outside_codec.decode_delivery(record) for record in records.values()])
         for _ in range(CONCURRENCY):
             self._spawn(self._deliver())
         self._recovered.set()
@@ -194,7 +196,7 @@ class Webhooks(Living):
         await self._bodies.flush()
         for delivery in new:
             if delivery.id in self._deliveries:  # not flushed meanwhile
-                self._records.note(delivery.id, codec.encode_delivery(delivery))
+                self._records.note(delivery.id, outside_codec.encode_delivery(delivery))
         await self._records.flush()
         return new
 
@@ -310,7 +312,7 @@ class Webhooks(Living):
 
     async def _keep(self, delivery: Delivery) -> None:
         self._remember(delivery)
-        await self._records.put(delivery.id, codec.encode_delivery(delivery))
+        await self._records.put(delivery.id, outside_codec.encode_delivery(delivery))
 
     def _remember(self, delivery: Delivery) -> None:
         self._deliveries[delivery.id] = delivery
@@ -349,7 +351,7 @@ def _notices(item: bytes) -> list[Notice]:
     for letter in codec.decode_inbox(item):
         if isinstance(letter, Letter):
             try:
-                found.append(codec.decode_notice(bytes(letter.data)))
+                found.append(outside_codec.decode_notice(bytes(letter.data)))
             except Broken as broken:
                 _log.error("a notice from %s: %s", letter.sender, broken)
     return found

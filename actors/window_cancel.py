@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from actors.peers import Peers
-from orchestrator import codec, errors
-from orchestrator.ports import TERMINAL, Command, CommandReply, Journal
+from orchestrator import actor_codec, errors
+from orchestrator.command import Command, CommandReply
+from orchestrator.ports import Journal
+from orchestrator.rows import TERMINAL
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +63,7 @@ class WindowCanceller:
         if row.owner in ("", self._here.name):
             reply = await self._here.obey(command)
         else:
-            reply = codec.decode_command_reply(
-                await self._peers.ask(row.owner, "command", codec.encode_command(command))
+            reply = actor_codec.decode_command_reply(
+                await self._peers.ask(row.owner, "command", actor_codec.encode_command(command))
             )
         return reply.refused in (None, "conflict")

@@ -27,7 +27,7 @@ from actors.executor import Bundles, Executor
 from actors.fetched_values import Nodes
 from actors.settings import Settings
 from actors.work import NoNotes, NoteSink
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator.messages import Assignment, Exchange, Fenced, Holding, Report, RunContext, Settled
 
 #: methods that must answer while `exchange` is busy
@@ -95,13 +95,13 @@ class WorkerActor:
 
     def exchange(self, blob: bytes) -> bytes:
         """Run a batch (messages.Exchange); answers when it ended, with everything not yet acknowledged."""
-        exchange = codec.decode_exchange(blob)
+        exchange = actor_codec.decode_exchange(blob)
         with self._turn:
             batch = self._book.open(exchange)
             if batch is not None:
                 self._run(batch, exchange)
             reports, untouched = self._book.answer(exchange)
-        return codec.encode_settled(
+        return actor_codec.encode_settled(
             Settled(self._name, self._incarnation, exchange.batch, tuple(reports), tuple(untouched), self._node_id)
         )
 
@@ -111,7 +111,7 @@ class WorkerActor:
         Its `batch` is the newest one that has arrived: later ones up to `up_to_batch` will come back untouched.
         """
         newest, reports, untouched = self._book.give_back(owner, up_to_batch, epoch)
-        return codec.encode_settled(
+        return actor_codec.encode_settled(
             Settled(self._name, self._incarnation, newest, tuple(reports), tuple(untouched), self._node_id)
         )
 
@@ -131,11 +131,11 @@ class WorkerActor:
         With `epoch`, batches of its former incarnations that are still on their way will not start.
         """
         live, reports = self._book.holding(owner, epoch)
-        return codec.encode_holding(Holding(self._name, self._incarnation, tuple(live), tuple(reports)))
+        return actor_codec.encode_holding(Holding(self._name, self._incarnation, tuple(live), tuple(reports)))
 
     def fence(self, epochs: dict[str, int]) -> bytes:
         """What runs here (messages.Fenced). Nothing of owners' incarnations before these starts any more."""
-        return codec.encode_fenced(Fenced(self._incarnation, *self._book.fence(epochs)))
+        return actor_codec.encode_fenced(Fenced(self._incarnation, *self._book.fence(epochs)))
 
     def ping(self) -> str:
         """The incarnation of this process."""

@@ -31,10 +31,11 @@ Modules are nouns; `run.py` and `task.py` are the machines to read first.
 # The machine's module must be loaded before `task`, the decorator, takes its name: the import system sets
 # the attribute `orchestrator.task` once, when it loads the module. Hence: `from orchestrator.task import …`.
 import orchestrator.task  # noqa: F401 # for its effect on the name, see above
-from orchestrator.authoring import Dag, dag, dags_in, group, task
+from orchestrator.authoring import Dag, dag, dags_in, group
 from orchestrator.context import TaskContext, current
 from orchestrator.definition import Definition, TaskSpec, Window
 from orchestrator.errors import Invalid, OrchestratorError, PermanentFailure, Refused, Skip, TaskCancelled, Unavailable
+from orchestrator.task_functions import task
 
 __version__ = "1.0.0"
 

@@ -23,7 +23,7 @@ import msgspec
 
 from orchestrator.definition import HIDDEN
 from orchestrator.errors import Broken
-from orchestrator.ports import ChildRow, EventBatch, History, RunRow
+from orchestrator.rows import ChildRow, EventBatch, History, RunRow
 
 #: version of the meaning of a line
 FORMAT = 1

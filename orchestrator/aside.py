@@ -18,7 +18,7 @@ from orchestrator.needs import needs_of
 from orchestrator.places import Places
 
 if TYPE_CHECKING:
-    from orchestrator.run import Run
+    from orchestrator.run_state import Run
 
 
 def line_up(run: Run, position: int) -> None:

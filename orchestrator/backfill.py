@@ -26,7 +26,7 @@ from datetime import datetime
 from orchestrator import events as e
 from orchestrator.definition import Window
 from orchestrator.errors import Conflict
-from orchestrator.run import ENDED, RunState
+from orchestrator.run_state import ENDED, RunState
 
 _S = RunState
 _ENDS: dict[type[e.Event], RunState] = {

@@ -15,7 +15,7 @@ import msgspec
 from orchestrator.graph import reached
 from orchestrator.grouping import within
 from orchestrator.messages import Value
-from orchestrator.run import Run
+from orchestrator.run_state import Run
 
 #: names of dependents that an error lists
 _NAMES_MAX = 20

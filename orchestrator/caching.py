@@ -34,7 +34,7 @@ from orchestrator.errors import PermanentFailure
 from orchestrator.messages import Value
 
 if TYPE_CHECKING:
-    from orchestrator.run import Run
+    from orchestrator.run_state import Run
 
 #: kind of the records that say which kinds of results there are: key = what follows `RESULTS` in those
 CACHES = "caches"

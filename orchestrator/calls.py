@@ -34,7 +34,7 @@ from orchestrator.definition import Definition, Window
 from orchestrator.errors import Invalid, PermanentFailure
 from orchestrator.graph import compile_graph
 from orchestrator.messages import Value
-from orchestrator.run import Run
+from orchestrator.run_state import Run
 from orchestrator.wait_params import YEAR_S, problems
 
 CALL = "core.dag"

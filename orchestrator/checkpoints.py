@@ -24,8 +24,8 @@ import msgspec
 
 from orchestrator import events as e
 from orchestrator.ids import base62
+from orchestrator.live_run_views import CheckpointView
 from orchestrator.messages import NO_JSON, Value
-from orchestrator.views import CheckpointView
 
 _MILLISECOND = timedelta(milliseconds=1)
 _JSON = msgspec.json.Encoder()

@@ -36,7 +36,7 @@ from orchestrator.task import FAILURES, PARKED, TERMINAL, TaskState
 
 if TYPE_CHECKING:
     from orchestrator.consequences import Standing
-    from orchestrator.run import Run
+    from orchestrator.run_state import Run
 
 #: what comes before the names of failed compensations in the error of a run
 _NOT_UNDONE = "; compensation failed: "

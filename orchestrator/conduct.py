@@ -31,7 +31,7 @@ from orchestrator.task import FAILURES, SATISFIED, TERMINAL, TaskState, fence
 
 if TYPE_CHECKING:
     from orchestrator.messages import Report
-    from orchestrator.run import Run
+    from orchestrator.run_state import Run
     from orchestrator.task import Task
 
 #: will not be done, unless a person says so

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from orchestrator import compensation
 from orchestrator import events as e
-from orchestrator.run import Run
+from orchestrator.run_state import Run
 from orchestrator.task import FAILURES, STARTABLE, TERMINAL, TaskState
 from orchestrator.trigger import Verdict, judge, judge_teardown, worth
 

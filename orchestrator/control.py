@@ -2,7 +2,7 @@
 
     scheduler ── Hosting(admissions, grants, yields) ──▶ RunActor
     RunActor  ── Standing(demand, released, lost)     ──▶ scheduler
-    gateway   ── ports.Command(cancel | retry | …)    ──▶ RunActor ── CommandReply ──▶ gateway
+    gateway   ── command.Command(cancel | retry | …)  ──▶ RunActor ── CommandReply ──▶ gateway
 
 The scheduler tells the supervisor of pools in which tasks wait for slots (PoolLoad), for it has more workers started.
 Beside those go `Claims` and `Binding`, between RunActors that have tasks with needs and the scheduler; whoever has none

@@ -29,7 +29,7 @@ from orchestrator.definition import Definition, SlaAction
 from orchestrator.task import TERMINAL, TaskState
 
 if TYPE_CHECKING:
-    from orchestrator.run import Run
+    from orchestrator.run_state import Run
 
 #: class that an error line of a run begins with -> what was too long
 REASONS = {"RunTimedOut": "run", "QueueTimeout": "queued"}

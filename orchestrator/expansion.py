@@ -20,7 +20,7 @@ from orchestrator import events as e
 from orchestrator import mapped
 from orchestrator.errors import Conflict
 from orchestrator.mapped import RUN_INSTANCES_MAX, Table, WrongList
-from orchestrator.run import Run, RunState
+from orchestrator.run_state import Run, RunState
 from orchestrator.task import FAILURES, TERMINAL, TaskState
 from orchestrator.trigger import holds
 

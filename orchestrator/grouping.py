@@ -23,7 +23,7 @@ from orchestrator.errors import Invalid
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-    from orchestrator.authoring import Output
+    from orchestrator.draft import Output
 
     #: what can be waited for
     Node: TypeAlias = "Output | Group"

@@ -27,11 +27,11 @@ from orchestrator import events as e
 from orchestrator import plan_entry as entries
 from orchestrator import plan_status
 from orchestrator.context import summarised
+from orchestrator.instance_views import InstanceStatus
 from orchestrator.messages import Value
 from orchestrator.plan_entry import Json
 from orchestrator.plan_progress import phase_order
 from orchestrator.plan_status import PlanStatus
-from orchestrator.views import InstanceStatus
 
 #: kind of the checkpoint that tells what other programs wrote into status.json
 EDITED = "status.json"

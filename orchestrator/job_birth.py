@@ -15,7 +15,7 @@ import msgspec
 from orchestrator import codec
 from orchestrator.blueprint import Blueprint
 from orchestrator.job_events import SCHEMA, JobCreated
-from orchestrator.ports import NewRun
+from orchestrator.steps import NewRun
 
 #: kind of the definitions whose runs are jobs
 KIND = "@job"

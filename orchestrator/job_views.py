@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+
+#: where a job is, in the words of the contract
+JobStatus = Literal[
+    "pending",
+    "running",
+    "waiting_for_worker",
+    "waiting_for_human",
+    "waiting_for_parallel_tasks",
+    "waiting_for_sub_job",
+    "awaiting_retry",
+    "finished",
+    "failed",
+    "error",
+    "quarantined",
+    "cancelled",
+]
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):

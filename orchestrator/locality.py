@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from orchestrator.messages import Value
-    from orchestrator.run import Run
+    from orchestrator.run_state import Run
 
 #: a value that is worth a preference
 LARGE_BYTES = 1024 * 1024

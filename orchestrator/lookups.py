@@ -1,6 +1,6 @@
 """Tasks of one run that may start, and whose result may be known already: they are looked up before a worker is asked.
 
-    may start ──▶ wanted ──▶ asked ──▶ found: succeeded (`run.Recall`)
+    may start ──▶ wanted ──▶ asked ──▶ found: succeeded (`run_commands.Recall`)
                     ▲          │  └──▶ not found: it waits for a slot like any other task
                     └──────────┘ the run does not go on at the moment
 
@@ -14,7 +14,7 @@ import heapq
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from orchestrator.run import Run
+    from orchestrator.run_state import Run
 
 
 class Lookups:

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator
 
 from orchestrator.expansion import host_of
 from orchestrator.messages import Report, Value
-from orchestrator.run import Run, RunState, winds_up
+from orchestrator.run_state import Run, RunState, winds_up
 from orchestrator.task import TaskState
 
 #: values of one task that are computed again

@@ -38,7 +38,7 @@ from orchestrator.task import apply as apply_to_task
 
 if TYPE_CHECKING:
     from orchestrator import events as e
-    from orchestrator.run import Run
+    from orchestrator.run_state import Run
 
 #: elements of a list that is mapped over
 INSTANCES_MAX = 10_000

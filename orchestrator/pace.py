@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from orchestrator import events as e
-from orchestrator.run import ENDED
+from orchestrator.run_state import ENDED
 
 #: latest events that are looked at
 SAMPLE = 512

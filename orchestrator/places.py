@@ -15,7 +15,7 @@ from orchestrator.locality import home_of
 
 if TYPE_CHECKING:
     from orchestrator.messages import Need
-    from orchestrator.run import Run
+    from orchestrator.run_state import Run
 
 #: -priority, position
 Entry = tuple[int, int]

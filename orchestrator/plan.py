@@ -23,8 +23,8 @@ import msgspec
 
 from orchestrator.definition import Definition, Window
 from orchestrator.graph import generations
-from orchestrator.run import ENDED, RunState
-from orchestrator.views import Plan, PlannedWindow, Trigger
+from orchestrator.run_state import ENDED, RunState
+from orchestrator.starts import Plan, PlannedWindow, Trigger
 
 #: reprocess -> core states of runs that it restarts
 RESTARTS: Mapping[str, frozenset[RunState]] = {

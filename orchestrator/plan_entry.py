@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_never
 
+from orchestrator.instance_views import PlanTaskView
 from orchestrator.plan_file import PlanTask, SequentialGroup
-from orchestrator.views import PlanTaskView
 
 Json = dict[str, Any]
 

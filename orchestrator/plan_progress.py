@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.views import PlanTaskView
+from orchestrator.instance_views import PlanTaskView
 
 _PHASE = re.compile(r"Phase\s+([0-9]{1,9})(?::\s*(.*))?", re.DOTALL)
 

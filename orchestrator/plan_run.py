@@ -13,13 +13,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from orchestrator import conduct, run_decisions
+from orchestrator import conduct, run_commands, run_decisions
 from orchestrator import events as e
-from orchestrator import run as runs
 from orchestrator.conduct import WORDS
 from orchestrator.errors import Conflict
-from orchestrator.run import ENDED, Run, RunState
 from orchestrator.run_decisions import cancel_open, freed, must_not_have_ended
+from orchestrator.run_state import ENDED, Run, RunState
 from orchestrator.task import TaskState
 
 
@@ -37,7 +36,7 @@ class MarkTask:
     reason: str | None = None
 
 
-Command = runs.Command | ShutDown | MarkTask
+Command = run_commands.Command | ShutDown | MarkTask
 
 
 def decide(run: Run, command: Command, now: datetime) -> list[e.Event]:
@@ -47,9 +46,9 @@ def decide(run: Run, command: Command, now: datetime) -> list[e.Event]:
             return _shut_down(run, now)
         case MarkTask():
             return _mark(run, command, now)
-        case runs.SkipTask():
+        case run_commands.SkipTask():
             return _skip(run, command.task, command.reason, now)
-        case runs.RetryTask():
+        case run_commands.RetryTask():
             return _retry(run, command.task, now)
     return run_decisions.decide(run, command, now)
 

@@ -21,6 +21,7 @@ from datetime import datetime
 
 import msgspec
 
+from orchestrator.instance_views import InstanceStatus
 from orchestrator.plan_entry import (
     ENTRY_KEYS,
     Json,
@@ -36,7 +37,6 @@ from orchestrator.plan_entry import (
 )
 from orchestrator.plan_file import PlanDocument, SequentialGroup
 from orchestrator.plan_progress import Totals, current_phase, totals
-from orchestrator.views import InstanceStatus
 
 _COMMENT = "How far the plan is; the plan file itself is never changed. Keys that we do not know are kept."
 #: keys of the document that follow from the plan and from what happened

@@ -29,7 +29,7 @@ import msgspec
 
 from orchestrator import events as e
 from orchestrator.caching import Kept
-from orchestrator.ports import TERMINAL, RunRow
+from orchestrator.rows import TERMINAL, RunRow
 
 #: kind of the journal's records about sweeps: id -> ArtifactSweep
 RECORDS = "artifact_sweeps"

@@ -16,8 +16,8 @@ from datetime import datetime
 
 from orchestrator import events as e
 from orchestrator.checkpoints import Checkpoints
-from orchestrator.run import ENDED, Run
-from orchestrator.views import CheckpointView
+from orchestrator.live_run_views import CheckpointView
+from orchestrator.run_state import ENDED, Run
 
 
 def removal(run: Run, history: Sequence[e.Event], now: datetime) -> e.HistoryRemoved:

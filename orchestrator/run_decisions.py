@@ -20,10 +20,7 @@ from orchestrator.consequences import PENDING, Prospect, Standing
 from orchestrator.definition import TaskSpec
 from orchestrator.errors import Conflict, StaleAttempt
 from orchestrator.messages import Note, Published, Report, ToolAnswer, ToolCall, Value
-from orchestrator.run import (
-    COMPLETED,
-    ENDED,
-    FAILED,
+from orchestrator.run_commands import (
     Begin,
     Cancel,
     CheckDeadlines,
@@ -40,16 +37,12 @@ from orchestrator.run import (
     Resume,
     RetryFailed,
     RetryTask,
-    Run,
-    RunState,
     Settle,
     SkipTask,
     Start,
     TimeOut,
-    going,
-    startable,
-    winds_up,
 )
+from orchestrator.run_state import COMPLETED, ENDED, FAILED, Run, RunState, going, startable, winds_up
 from orchestrator.task import FAILURES, PARKED, STARTABLE, TERMINAL, TaskState, fence, lose, settle, target
 from orchestrator.trigger import is_owed, success_rules_out
 

@@ -16,7 +16,7 @@ from orchestrator import deadlines, partitions
 from orchestrator import events as e
 from orchestrator.dates import instant_text
 from orchestrator.definition import Window
-from orchestrator.run import Run
+from orchestrator.run_state import Run
 from orchestrator.webhook import Notice
 
 #: terminal event -> state, as the dags surface shows it

@@ -1,6 +1,6 @@
 """A DAG as its author writes it: JSON, YAML, or what `authoring.py` makes of decorated Python.
 
-    body ──JSON we can keep?──▶ pydantic ──▶ supported? ──▶ types, schedule, graph ──▶ Definition
+    body ──JSON we can keep?──▶ `spec_form` ──▶ `spec_checks`: types, rules, schedule, graph ──▶ Definition
 
 All three ways in end in `parse_dag`, so a bound holds everywhere or nowhere. Whatever is wrong raises `Invalid`, never
 another exception; its details name each field by its path in the body. The shape is section 1 of the dags contract,
@@ -11,213 +11,24 @@ them), `expand`, `max_active`, `tolerated_failures` (docs/mapping.md), those of 
 docs/limits.md `pool` and `limits` of a task and `max_active_tasks` of a DAG, by docs/caching.md `cache_ttl_s` with
 what goes with it, by docs/triggers.md `after`, `after_rule`, `consumes` and `on_event` of a DAG and `produces` of
 a task, and by docs/data.md `durability` of a task. Unknown keys are ignored.
-
-pydantic is imported here and in no other module of the core.
 """
 
 from __future__ import annotations
 
-import copy
 import re
-from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import ValidationError
 
-from orchestrator import awaited, cache_form, durability, graph, kinds, map_form, partitions, policies, task_shapes
-from orchestrator.binding import own, place
+from orchestrator import cache_form, graph, partitions, policies, task_shapes
 from orchestrator.dates import instant_text, parse_instant
-from orchestrator.definition import (
-    MARK,
-    WAITING_TYPES,
-    AfterRule,
-    Calendar,
-    Catchup,
-    Definition,
-    Durability,
-    Isolation,
-    LimitUse,
-    Overlap,
-    RetryPolicy,
-    SlaAction,
-    TaskSpec,
-    TriggerRule,
-)
-from orchestrator.errors import Invalid, PermanentFailure
-from orchestrator.faults import DEPTH_MAX, Fault, json_fault, refusal
-from orchestrator.grouping import within
-from orchestrator.mapped import INSTANCES_MAX
-from orchestrator.needs import DEFAULT_POOL, LIMITS_MAX, POOL, SLOTS_MAX, template_fault
-from orchestrator.task_shape_form import ResourcesBody
-
-TASKS_MAX = 50_000
-#: teardowns of a DAG, and setups of a teardown
-TEARDOWNS_MAX = 100
-SETUPS_MAX = 100
-#: compensations of a DAG
-COMPENSATIONS_MAX = 1000
-DAG_ID = r"^[A-Za-z0-9_.-]{1,250}$"
-TASK_ID = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"
-#: an id, or nothing
-GROUP = r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,62})?$"
-#: what is told apart by its name: a URI, or any word
-ASSET = r"^[^\s\x00-\x1f\x7f]{1,500}$"
-EVENT_NAME = r"^[A-Za-z0-9_.:-]{1,128}$"
-ENTRYPOINT = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
-
-#: keys of a task that say when it starts and what that means for others (docs/graphs.md)
-RULES = ("trigger_rule", "branch", "teardown_of", "on_failure_fail_run", "compensates")
-
-_YEAR_S = 366 * 86_400
-
-#: as `failures.py` has them
-EXCEPTION = r"^[A-Za-z_][A-Za-z0-9_]*(\.([A-Za-z_][A-Za-z0-9_]*|<locals>))*$"
-STATUS = r"^([1-9]\d\d|[1-9]xx)$"
-ExceptionName = Annotated[str, StringConstraints(pattern=EXCEPTION, max_length=200)]
-ExceptionNames = Annotated[list[ExceptionName], Field(max_length=50)]
-SlaActions = Annotated[list[SlaAction], Field(min_length=1, max_length=4)]
-TaskId = Annotated[str, StringConstraints(pattern=TASK_ID)]
-DagName = Annotated[str, StringConstraints(pattern=DAG_ID)]
-Asset = Annotated[str, StringConstraints(pattern=ASSET)]
-EventName = Annotated[str, StringConstraints(pattern=EVENT_NAME)]
-Tag = Annotated[str, StringConstraints(min_length=1, max_length=100)]
-
-
-class RetryPolicyBody(BaseModel):
-    """How failures of some classes are tried again."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    exceptions: Annotated[list[ExceptionName], Field(min_length=1, max_length=50)]
-    retries: int | None = Field(default=None, ge=0, le=20)
-    retry_delay_s: float | None = Field(default=None, ge=0, le=_YEAR_S)
-
-
-LimitName = Annotated[str, StringConstraints(min_length=1, max_length=500)]
-
-
-class LimitUseBody(BaseModel):
-    """Several permits of one limit."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    name: LimitName
-    slots: int = Field(default=1, ge=1, le=SLOTS_MAX)
-
-
-class TaskBody(BaseModel):
-    """One task, as written."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-    id: TaskId
-    depends_on: list[TaskId] = Field(default_factory=list, max_length=TASKS_MAX)
-    type: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
-    entrypoint: Annotated[str, StringConstraints(pattern=ENTRYPOINT, max_length=500)] | None = None
-    params: dict[str, Any] = Field(default_factory=dict)
-    #: path of a parameter -> id of the task whose return value fills it (see `binding.py`)
-    inputs: dict[Annotated[str, StringConstraints(min_length=1, max_length=1000)], TaskId] = Field(default_factory=dict)
-    retries: int = Field(default=0, ge=0, le=20)
-    retry_delay_s: float = Field(default=5.0, ge=0, le=_YEAR_S)
-    retry_cap_s: float = Field(default=300.0, ge=0, le=_YEAR_S)
-    timeout_s: float = Field(default=3600.0, ge=1, le=86_400)
-    #: from when its run was queued
-    sla_s: int | None = Field(default=None, gt=0, le=10 * _YEAR_S)
-    on_sla_miss: SlaActions = Field(default_factory=lambda: list(MARK))
-    #: how long it may wait for a worker once it could start
-    queue_timeout_s: float | None = Field(default=None, gt=0, le=_YEAR_S)
-    #: an attempt that gives no sign of life for so long is ended
-    heartbeat_timeout_s: float | None = Field(default=None, ge=0.1, le=86_400)
-    #: classes of failures that are tried again (none given: all), and that are not
-    retry_on: ExceptionNames = Field(default_factory=list)
-    no_retry_on: ExceptionNames = Field(default_factory=list)
-    retry_policies: list[RetryPolicyBody] = Field(default_factory=list, max_length=20)
-    #: of type bash, and of type http: `503`, `5xx`
-    retry_exit_codes: list[Annotated[int, Field(ge=-64, le=255)]] = Field(default_factory=list, max_length=50)
-    retry_statuses: list[Annotated[str, StringConstraints(pattern=STATUS)]] = Field(default_factory=list, max_length=50)
-    priority: int = Field(default=0, ge=0, le=100)
-    pool: Annotated[str, StringConstraints(pattern=POOL)] = DEFAULT_POOL
-    #: what it asks of the cluster, instead of a pool
-    resources: ResourcesBody | None = None
-    #: what it takes permits of while it runs
-    limits: list[LimitName | LimitUseBody] = Field(default_factory=list, max_length=LIMITS_MAX)
-    #: when it starts, given how the tasks it waits for have ended
-    trigger_rule: TriggerRule = "all_success"
-    #: its value names the direct dependents that go on; the others are skipped
-    branch: bool = False
-    #: setups whose work it undoes: it runs when one of them succeeded, whatever became of the tasks between
-    teardown_of: list[TaskId] = Field(default_factory=list, max_length=SETUPS_MAX)
-    #: of a teardown: its failure fails the run
-    on_failure_fail_run: bool = False
-    #: path of one parameter -> what the task runs for each element of (see `map_form.py`)
-    expand: dict[Annotated[str, StringConstraints(min_length=1, max_length=1000)], Any] = Field(default_factory=dict)
-    #: of a mapped task: how many of its instances run at a time, and how many may fail
-    max_active: int | None = Field(default=None, ge=1, le=INSTANCES_MAX)
-    tolerated_failures: Annotated[int, Field(ge=0, le=INSTANCES_MAX)] | str = 0
-    #: the task that it undoes when that succeeded and the run does not; it has no other rule then
-    compensates: TaskId | None = None
-    #: what it is shown as a part of; in an id `GROUP.NAME` a branch of the group may say `NAME`
-    group: Annotated[str, StringConstraints(pattern=GROUP)] = ""
-    #: its result stands for that of an equal task for so long; with whom it is shared, and what makes a task equal
-    cache_ttl_s: float | None = Field(default=None, gt=0, le=10 * _YEAR_S)
-    cache_key: Annotated[str, StringConstraints(min_length=1, max_length=500)] | None = None
-    cache_version: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
-    cache_window: bool = False
-    #: assets that are updated when it succeeds
-    produces: list[Asset] = Field(default_factory=list, max_length=100)
-    #: what becomes of a large value that it returns (docs/data.md)
-    durability: Durability = "stored"
-
-
-class CalendarBody(BaseModel):
-    """On which dates a schedule fires, beside its cron expression."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    exclude: list[str] = Field(default_factory=list, max_length=1000)
-    include: list[str] = Field(default_factory=list, max_length=1000)
-    weekdays: list[str] | None = Field(default=None, max_length=7)
-
-
-class DagBody(BaseModel):
-    """A DAG, as written."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-    dag_id: Annotated[str, StringConstraints(pattern=DAG_ID)]
-    owner: Annotated[str, StringConstraints(min_length=1, max_length=200)]
-    schedule: str | None = None
-    timezone: str = "UTC"
-    tasks: list[TaskBody] = Field(default_factory=list, max_length=TASKS_MAX)
-    catchup: Catchup = "none"
-    overlap: Overlap = "allow"
-    max_active_runs: int = Field(default=16, ge=1, le=1000)
-    max_active_tasks: int | None = Field(default=None, ge=1, le=10_000)
-    sla_s: int | None = Field(default=None, gt=0, le=10 * _YEAR_S)
-    on_sla_miss: SlaActions = Field(default_factory=lambda: list(MARK))
-    run_timeout_s: float | None = Field(default=None, gt=0, le=_YEAR_S)
-    #: how long it may wait for its admission
-    queue_timeout_s: float | None = Field(default=None, gt=0, le=_YEAR_S)
-    callback_url: str | None = None
-    description: Annotated[str, StringConstraints(max_length=10_000)] | None = None
-    tags: list[Tag] = Field(default_factory=list, max_length=100)
-    isolation: Isolation = "shared"
-    calendar: CalendarBody | None = None
-    start_at: str | None = None
-    end_at: str | None = None
-    jitter_s: float = Field(default=0.0, ge=0, le=86_400)
-    #: a list of values, or lists by name whose product it is (see `partitions.py`)
-    partitions: Any = None
-    #: DAGs whose success starts a run: all of them, or any
-    after: list[DagName] = Field(default_factory=list, max_length=100)
-    after_rule: AfterRule = "all"
-    #: assets whose update starts a run, once all are updated
-    consumes: list[Asset] = Field(default_factory=list, max_length=100)
-    #: name of events that start a run each
-    on_event: EventName | None = None
-    #: its part of what its class shares among DAGs (docs/fairness.md)
-    weight: int = Field(default=1, ge=1, le=100)
+from orchestrator.definition import MARK, Calendar, Definition, LimitUse, RetryPolicy, TaskSpec
+from orchestrator.errors import Invalid
+from orchestrator.faults import Fault, json_fault, refusal
+from orchestrator.needs import DEFAULT_POOL
+from orchestrator.spec_checks import check_meaning
+from orchestrator.spec_form import CalendarBody, DagBody, TaskBody
 
 
 def parse_dag(body: object) -> tuple[Definition, bool]:
@@ -231,7 +42,7 @@ def parse_dag(body: object) -> tuple[Definition, bool]:
     except ValidationError as error:
         raise refusal([_worded(one) for one in error.errors(include_url=False, include_input=False)]) from None
     definition = _definition(dag)
-    _check_meaning(definition)
+    check_meaning(definition)
     tasks = tuple(_with_all_needs(task) for task in definition.tasks)
     return msgspec.structs.replace(definition, tasks=tasks), "tasks" in dag.model_fields_set
 
@@ -442,119 +253,6 @@ def _task(position: int, task: TaskBody) -> TaskSpec:
         cache_window=task.cache_window,
         durability=task.durability,
     )
-
-
-def _check_meaning(definition: Definition) -> None:
-    from orchestrator.fires import timetable_of
-
-    timetable_of(definition, "")
-    faults = [
-        (f"tasks/{position}/{field}", problem)
-        for position, task in enumerate(definition.tasks)
-        for field, problem in (*kinds.faults(task), *_misplaced(task), *_misnamed(task))
-    ]
-    faults += _misused_teardowns(definition.tasks)
-    faults += map_form.misused(definition.tasks)
-    faults += policies.faults(definition)
-    faults += cache_form.faults(definition)
-    faults += awaited.faults(definition)
-    faults += durability.faults(definition)
-    faults += _misused_compensations(definition.tasks)
-    faults = faults or list(_misnamed_ways(definition.tasks))
-    if faults:
-        raise refusal(faults)
-    graph.check(definition.tasks)
-
-
-def _misused_teardowns(tasks: tuple[TaskSpec, ...]) -> Iterator[Fault]:
-    """Teardowns end what their setups began: they obey no other rule, and nothing else comes after them."""
-    teardowns = {task.id for task in tasks if task.teardown_of}
-    branches = {task.id for task in tasks if task.branch} if teardowns else set()
-    if len(teardowns) > TEARDOWNS_MAX:
-        yield "tasks", f"at most {TEARDOWNS_MAX} of them may be teardowns"
-    for position, task in enumerate(tasks):
-        where = f"tasks/{position}"
-        if not task.teardown_of:
-            if task.on_failure_fail_run:
-                yield f"{where}/on_failure_fail_run", "is for teardowns: it needs teardown_of"
-            if teardowns and (after := teardowns.intersection(graph.needs(task))):
-                yield f"{where}/depends_on", f"{min(after)!r} is a teardown: only teardowns may come after it"
-            continue
-        if task.trigger_rule != "all_success":
-            yield f"{where}/trigger_rule", "a teardown has a rule of its own"
-        if task.branch:
-            yield f"{where}/branch", "a teardown cannot be a branch"
-        for number, name in enumerate(task.teardown_of):
-            if name in teardowns or name in branches:
-                kind = "teardown" if name in teardowns else "branch"
-                yield f"{where}/teardown_of/{number}", f"{name!r} is a {kind} and cannot be a setup"
-
-
-def _misnamed_ways(tasks: tuple[TaskSpec, ...]) -> Iterator[Fault]:
-    """Choices of approvals lead to tasks that come directly after them."""
-    for position, task in enumerate(tasks):
-        if task.type != "core.approval" or "branches" not in task.params:
-            continue
-        below = {other.id for other in tasks if task.id in graph.needs(other)}
-        named = {name: choice for choice, names in own(task.params["branches"]).items() for name in names}
-        for name in (name for name in named if not below.intersection((name, within(task.group, name)))):
-            yield f"tasks/{position}/params/branches/{named[name]}", f"{name!r} is not a direct dependent"
-
-
-def _misused_compensations(tasks: tuple[TaskSpec, ...]) -> Iterator[Fault]:
-    """A compensation undoes one task that nothing else undoes; the end of the run starts it, and nothing follows it."""
-    undoes = {task.id: task.compensates for task in tasks if task.compensates is not None}
-    if not undoes:
-        return
-    if len(undoes) > COMPENSATIONS_MAX:
-        yield "tasks", f"at most {COMPENSATIONS_MAX} of them may be compensations"
-    teardowns = {task.id for task in tasks if task.teardown_of}
-    first: dict[str, str] = {}
-    for position, task in enumerate(tasks):
-        where, undone = f"tasks/{position}", task.compensates
-        if after := undoes.keys() & set(graph.needs(task)) - {undone}:
-            yield f"{where}/depends_on", f"{min(after)!r} is a compensation: no task may come after it"
-        if undone is None:
-            continue
-        if task.trigger_rule != "all_success":
-            yield f"{where}/trigger_rule", "a compensation has a rule of its own"
-        if task.branch or task.teardown_of:
-            yield f"{where}/compensates", f"a {'branch' if task.branch else 'teardown'} cannot be a compensation"
-        if task.expand or task.type in WAITING_TYPES:
-            kind = "mapped task" if task.expand else "task that waits"
-            yield f"{where}/compensates", f"a {kind} cannot be a compensation"
-        if undone in undoes or undone in teardowns:
-            kind = "compensation" if undone in undoes else "teardown"
-            yield f"{where}/compensates", f"{undone!r} is a {kind} and cannot be compensated"
-        if first.setdefault(undone, task.id) != task.id:
-            yield f"{where}/compensates", f"{undone!r} has a compensation already: {first[undone]!r}"
-
-
-def _misnamed(task: TaskSpec) -> Iterator[Fault]:
-    """Limits that could not be defined."""
-    for number, use in enumerate(task.limits):
-        if problem := template_fault(use.name):
-            yield f"limits/{number}", problem
-
-
-def _misplaced(task: TaskSpec) -> Iterator[Fault]:
-    """Inputs whose path leads nowhere in the params, or through another input."""
-    paths = (*task.inputs, *task.expand)
-    if not any("/" in path for path in paths):
-        return
-    params = {name: copy.deepcopy(own(value)) for name, value in task.params.items()}
-    for path in sorted(paths, key=lambda path: path.count("/")):
-        if path.count("/") >= DEPTH_MAX:
-            yield f"{_key(task, path)}/{path}", f"is deeper than {DEPTH_MAX} levels"
-            return
-        try:
-            place(params, {path: ...})
-        except PermanentFailure:
-            yield f"{_key(task, path)}/{path}", "has no place in the params"
-
-
-def _key(task: TaskSpec, path: str) -> str:
-    return "inputs" if path in task.inputs else "expand"
 
 
 def _with_all_needs(task: TaskSpec) -> TaskSpec:

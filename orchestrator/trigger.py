@@ -37,7 +37,7 @@ from orchestrator.definition import TriggerRule
 from orchestrator.task import PARKED, TERMINAL, TaskState
 
 if TYPE_CHECKING:
-    from orchestrator.run import Run
+    from orchestrator.run_state import Run
 
 _BITS = 20
 _MASK = (1 << _BITS) - 1

@@ -1,6 +1,8 @@
-"""What people look at: the shapes that reads return, whatever surface renders them.
+"""What people look at: the shapes that reads of DAGs and their runs return, whatever surface renders them.
 
-Words here are the core's (`succeeded`, not a surface's `success`); a surface translates.
+Words here are the core's (`succeeded`, not a surface's `success`); a surface translates. What starts runs is in
+`starts.py`, workers and limits in `cluster_views.py`, what other surfaces show in `live_run_views.py` and
+`instance_views.py`.
 """
 
 from __future__ import annotations
@@ -10,11 +12,9 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from orchestrator.definition import Definition, Dimension, RunType, TaskSpec, Window
+from orchestrator.definition import Definition, RunType, Window
 from orchestrator.events import Counts
-from orchestrator.limits import Rate
-from orchestrator.messages import NO_JSON, Cause
-from orchestrator.pools import PoolSpec
+from orchestrator.messages import Cause
 
 T = TypeVar("T")
 
@@ -64,18 +64,6 @@ class AssetView(msgspec.Struct, frozen=True):
     #: how often it was updated, and the latest ones, newest first
     updates: int
     last: tuple[UpdateView, ...] = ()
-
-
-class EventTold(msgspec.Struct, frozen=True):
-    """What became of an event."""
-
-    name: str
-    event_id: str
-    #: one for each DAG that listened when it was told first
-    runs: tuple[Triggered, ...]
-    #: it had been told before: nothing started now
-    duplicate: bool = False
-    replayed: bool = False
 
 
 class DagView(msgspec.Struct, frozen=True):
@@ -261,97 +249,6 @@ class MapView(msgspec.Struct, frozen=True):
     next_cursor: str | None = None
 
 
-class Trigger(msgspec.Struct, frozen=True, kw_only=True):
-    """A request for a manual run or a backfill, already validated in form."""
-
-    dag_id: str
-    run_type: RunType = "manual"
-    #: both or none; dates, or for manual runs RFC 3339 instants
-    start: str | None = None
-    end: str | None = None
-    #: of a manual run: the partition it is about, as `Window.partition`
-    partition: str = ""
-    #: of a manual run: the event because of which it starts; another trigger with it starts nothing
-    event_id: str = ""
-    causes: tuple[Cause, ...] = ()
-    #: of a backfill that is not over dates; None = those that the DAG declares
-    partitions: tuple[Dimension, ...] | None = None
-    params: dict[str, Any] = msgspec.field(default_factory=dict)
-    plan_hash: str | None = None
-    max_active_runs: int | None = None
-    run_backwards: bool = False
-    reprocess: str = "none"
-    #: a restart keeps the version the run was pinned to, instead of the DAG's current one
-    pinned_version: bool = False
-    #: of a manual run: the trace that it belongs to (`traces.py`)
-    traceparent: str = ""
-
-
-class Widening(msgspec.Struct, frozen=True, kw_only=True):
-    """A request for more windows of a backfill that goes on, already validated in form."""
-
-    #: dates: it is over everything from the earliest to the latest afterwards; None = as now
-    start: str | None = None
-    end: str | None = None
-    #: of a backfill over partitions
-    partitions: tuple[Dimension, ...] | None = None
-    #: of the runs that are created for them
-    params: dict[str, Any] = msgspec.field(default_factory=dict)
-    plan_hash: str | None = None
-    reprocess: str = "none"
-    pinned_version: bool = False
-
-
-class Wider(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a Widening."""
-
-    run_id: str
-    dag_id: str
-    #: core run state
-    state: str
-    #: of all windows
-    counts: Counts
-    #: windows that came new
-    added: int
-    replayed: bool = False
-
-
-class Triggered(msgspec.Struct, frozen=True):
-    """What a trigger answered: a new run, or the one that already stood for that window."""
-
-    run_id: str
-    dag_id: str
-    run_type: RunType
-    state: str
-    counts: Counts | None = None
-    #: True when the answer was stored under the request's idempotency key
-    replayed: bool = False
-    #: the run was there already
-    existing: bool = False
-
-
-class PlannedWindow(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a backfill would do about one window."""
-
-    window: Window
-    #: create | restart | skip | adopt
-    action: str
-    run_id: str | None = None
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """A dry run: everything a trigger would do, and the hash that pins it."""
-
-    dag_id: str
-    run_type: RunType
-    plan_hash: str
-    windows: tuple[PlannedWindow, ...]
-    #: total, create, restart, skip
-    counts: dict[str, int]
-    #: tasks in generations: each group needs only groups before it
-    task_groups: tuple[tuple[str, ...], ...]
-
-
 class DagDefined(msgspec.Struct, frozen=True):
     """Answer to a definition."""
 
@@ -394,64 +291,6 @@ class Frame(msgspec.Struct, eq=False):
     wire: bytes | None = None
 
 
-class WorkerView(msgspec.Struct, frozen=True):
-    """One worker slot."""
-
-    worker_id: str
-    pool: str
-    #: starting | idle | busy | draining | lost
-    state: str
-    #: host name
-    node: str = ""
-    pid: int = 0
-    #: of Ray's node
-    node_id: str = ""
-
-
-class PoolView(msgspec.Struct, frozen=True):
-    """A pool of workers: what is defined, and what is so now."""
-
-    name: str
-    spec: PoolSpec
-    #: False: nobody has defined it; of the pool `default` the settings say then
-    defined: bool = True
-    #: workers that it should have
-    wanted: int = 0
-    #: that it has, without those that are to end; of these those that are not ready yet, and that have work
-    workers: int = 0
-    starting: int = 0
-    busy: int = 0
-    #: that end once they have no work
-    draining: int = 0
-    #: ready tasks that wait for a slot, and for how long some have
-    waiting: int = 0
-    waiting_s: float = 0.0
-
-
-class LimitView(msgspec.Struct, frozen=True):
-    """What is allowed under one name, and what is so now."""
-
-    name: str
-    #: limit | dag: all tasks of a DAG with `max_active_tasks`
-    kind: str = "limit"
-    #: False: tasks name it, and nobody has defined it, so they are only counted
-    defined: bool = True
-    max_running: int | None = None
-    rate: Rate | None = None
-    #: permits in use; of a pattern nothing: each key of it is counted by itself
-    running: int = 0
-    #: ready tasks that wait
-    waiting: int = 0
-
-
-class WaitingView(msgspec.Struct, frozen=True):
-    """A ready task that has not started, and what it waits for."""
-
-    task: str
-    pool: str
-    reasons: tuple[str, ...]
-
-
 class LogChunk(msgspec.Struct, frozen=True):
     """Output of one attempt of a task, oldest first."""
 
@@ -459,182 +298,3 @@ class LogChunk(msgspec.Struct, frozen=True):
     attempt: int
     text: str
     truncated: bool = False
-
-
-class TenantShare(msgspec.Struct, frozen=True):
-    """A tenant's weight in the shares of worker slots."""
-
-    tenant: str
-    weight: float
-
-
-class RunWaiting(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a run waits for, as the scheduler sees it now; `tasks` as the limits do."""
-
-    run_id: str
-    #: place (among its DAG's active runs) | slot (of a worker) | None: for neither
-    waiting_for: str | None = None
-    #: scheduled | manual | backfill
-    run_class: str | None = None
-    #: runs that start before it in its lane; places its DAG has taken, and has
-    ahead: int | None = None
-    active_runs: int | None = None
-    max_active_runs: int | None = None
-    paused: bool = False
-    #: what its DAG gets of all slots while everybody who wants some now goes on to
-    share: float | None = None
-    #: ready tasks that have not started, each with its reasons
-    tasks: tuple[WaitingView, ...] = ()
-
-
-class LiveRunWanted(msgspec.Struct, frozen=True, kw_only=True):
-    """A request for a run of the runs surface, already validated in form."""
-
-    #: redis | k8s
-    mode: str = "redis"
-    #: who asked for it, as the caller says
-    owner: str | None = None
-    #: JSON object as text, kept as it is
-    metadata: msgspec.Raw = NO_JSON
-    #: run the current version of this DAG
-    dag_id: str | None = None
-    #: an inline plan: its tasks, checked; None and no `dag_id` = a run that its caller drives by checkpoints
-    tasks: tuple[TaskSpec, ...] | None = None
-    #: the trace that it belongs to (`traces.py`)
-    traceparent: str = ""
-
-
-class LiveRunCreated(msgspec.Struct, frozen=True):
-    """Answer to a LiveRunWanted."""
-
-    run_id: str
-    #: True when the answer was stored under the request's idempotency key
-    replayed: bool = False
-
-
-class LiveRunView(msgspec.Struct, frozen=True):
-    """A run as the runs surface shows it."""
-
-    run_id: str
-    mode: str
-    created_at: datetime
-    #: core run state
-    state: str
-    owner: str | None = None
-    #: JSON object as text
-    metadata: msgspec.Raw = NO_JSON
-
-
-class CheckpointView(msgspec.Struct, frozen=True):
-    """Something that happened in a run, as told to who follows it; `at` strictly increases within a run."""
-
-    id: str
-    run_id: str
-    #: whole milliseconds
-    at: datetime
-    kind: str
-    data: msgspec.Raw = NO_JSON
-
-
-class InstanceWanted(msgspec.Struct, frozen=True, kw_only=True):
-    """A request to work through a plan, validated in form."""
-
-    #: name of the plan file, without `.md`
-    plan: str
-    #: None = the server's default executor
-    executor: str | None = None
-    batch_size: int = 5
-    #: 0 = unlimited
-    max_iterations: int = 50
-    max_retries: int = 2
-    #: the trace that it belongs to (`traces.py`)
-    traceparent: str = ""
-
-
-class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
-    """An orchestrator instance as the registry knows it."""
-
-    instance_id: str
-    pid: int
-    plan_path: str
-    plan_name: str
-    started_at: datetime
-    last_heartbeat: datetime
-    #: running | stopping | stopped | crashed
-    status: str
-    #: its actor answers
-    alive: bool
-    #: complete | error | blocked | max_iterations | shutdown; None while it runs
-    exit_reason: str | None = None
-    executor: str | None = None
-
-
-class PlanTaskView(msgspec.Struct, frozen=True, kw_only=True):
-    """One task of a plan, in the instances surface's words."""
-
-    task_id: str
-    #: as written, with its `(depends: …)` note
-    description: str
-    #: pending | in_progress | completed | failed | skipped
-    status: str
-    #: for instance `Phase 1: Setup`
-    phase: str | None = None
-    retry_count: int = 0
-    last_error: str | None = None
-    started_at: datetime | None = None
-    completed_at: datetime | None = None
-
-
-class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a plan is. Counts, phases and progress follow from `tasks` (in plan order)."""
-
-    #: "" when no instance works on it
-    instance_id: str
-    plan_path: str
-    plan_name: str
-    #: running | paused | stopping | stopped
-    status: str
-    tasks: tuple[PlanTaskView, ...] = ()
-    started_at: datetime | None = None
-    #: batches so far
-    iteration: int = 0
-    max_iterations: int = 0
-    exit_reason: str | None = None
-
-
-class Acknowledged(msgspec.Struct, frozen=True):
-    """What came of a command to an instance. `error` says why not; None when done."""
-
-    success: bool
-    message: str
-    error: str | None = None
-
-
-class PlanView(msgspec.Struct, frozen=True, kw_only=True):
-    """A plan file."""
-
-    name: str
-    #: absolute
-    path: str
-    has_status: bool = False
-    last_modified: datetime | None = None
-    output_dir: str | None = None
-
-
-class FindingView(msgspec.Struct, frozen=True):
-    """What a task of a plan left behind."""
-
-    task_id: str
-    #: absolute
-    path: str
-    size_bytes: int
-    last_modified: datetime
-
-
-class Idempotency(msgspec.Struct, frozen=True):
-    """A caller's key for one command: same key and fingerprint give the stored answer."""
-
-    #: already scoped by tenant, method, path
-    key: str
-    #: SHA-256 of the canonical body
-    fingerprint: str

@@ -26,12 +26,12 @@ import msgspec
 
 from orchestrator import binding, calls
 from orchestrator import events as e
+from orchestrator.command import Ballot
 from orchestrator.dates import instant_text
 from orchestrator.errors import Conflict, Invalid, NotAllowed, PermanentFailure
 from orchestrator.messages import Value
-from orchestrator.ports import Ballot
-from orchestrator.run import ENDED, Run, RunState, startable, winds_up
 from orchestrator.run_decisions import finish
+from orchestrator.run_state import ENDED, Run, RunState, startable, winds_up
 from orchestrator.task import TaskState
 from orchestrator.wait_params import wait_of
 from orchestrator.waits import SIGNALS_MAX, Open, Standby

@@ -26,7 +26,7 @@ from orchestrator import events as e
 from orchestrator.task import TaskState
 
 if TYPE_CHECKING:
-    from orchestrator.run import Run
+    from orchestrator.run_state import Run
 
 #: signals that a run keeps until a task takes them
 SIGNALS_MAX = 1000

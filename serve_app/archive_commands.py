@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.client import dags
-from orchestrator.client.shapes import DagsSweepView
+from orchestrator.client.shapes.cluster import DagsSweepView
 from orchestrator.errors import Invalid, Unavailable
 from serve_app import screen
 from serve_app.session import Session, command, group

@@ -27,9 +27,11 @@ from orchestrator.archive import RECORDS, Shelved, Sweep
 from orchestrator.calls import called_in
 from orchestrator.definition import Definition
 from orchestrator.errors import Conflict, NotFound, Unavailable
+from orchestrator.idempotency import Idempotency
 from orchestrator.narration import Narrator
-from orchestrator.ports import ControlPlane, EventBatch, Journal, RunFilter, RunPage, RunRow
-from orchestrator.views import CalledView, Frame, Idempotency, LogChunk, MapView, Page, RunView
+from orchestrator.ports import ControlPlane, Journal
+from orchestrator.rows import EventBatch, RunFilter, RunPage, RunRow
+from orchestrator.views import CalledView, Frame, LogChunk, MapView, Page, RunView
 from serve_app import map_instances, rendering
 from serve_app.asking import KEY_REUSED
 from serve_app.cursors import run_of
@@ -131,19 +133,8 @@ class ArchivedRuns:
         found |= {run_id: run.row for run_id, run in left.items()}
         return rendering.called_views({task: found[c.run_id] for task, c in calls.items() if c.run_id in found})
 
-    async def runs(
-        self,
-        tenant: str,
-        *,
-        dag_id: str | None,
-        state: str | None,
-        run_type: str | None,
-        parent_run_id: str | None,
-        cursor: str | None,
-        limit: int,
-    ) -> Page[RunView]:
+    async def runs(self, wanted: RunFilter, cursor: str | None, limit: int) -> Page[RunView]:
         """Runs as they were when they left, newest first. Raises Invalid about the cursor."""
-        wanted = RunFilter(tenant=tenant, dag_id=dag_id, state=state, run_type=run_type, parent=parent_run_id)
         after = run_of(cursor)
         page = await self._ask(lambda: self._store.page(wanted, after, limit), RunPage((), None))
         views = (msgspec.structs.replace(rendering.run_view(row), archived=True) for row in page.rows)

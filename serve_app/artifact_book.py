@@ -7,9 +7,9 @@ from datetime import timedelta
 from actors.clock import Clock
 from orchestrator import reclaim
 from orchestrator.errors import Conflict, Unavailable
+from orchestrator.idempotency import Idempotency
 from orchestrator.ports import ControlPlane, Journal
 from orchestrator.reclaim import RECORDS, ArtifactSweep
-from orchestrator.views import Idempotency
 from serve_app.asking import KEY_REUSED
 from serve_app.steps import epoch_ms, id_of
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 
-from orchestrator import codec
+from orchestrator import actor_codec
+from orchestrator.command import Command, CommandReply
 from orchestrator.definition import HIDDEN
 from orchestrator.errors import ActorUnreachable, Conflict, Invalid, NotAllowed, NotFound, Unavailable
-from orchestrator.ports import Command, CommandReply, ControlPlane, Journal, RunRow
+from orchestrator.ports import ControlPlane, Journal
+from orchestrator.rows import RunRow
 
 KEY_REUSED = "this request id was used with another body"
 #: seconds between two tries
@@ -27,8 +29,8 @@ async def ask(journal: Journal, control: ControlPlane, owner: str, command: Comm
     while True:
         lost = False
         try:
-            reply = codec.decode_command_reply(
-                await control.command(owner, command.run_id, codec.encode_command(command))
+            reply = actor_codec.decode_command_reply(
+                await control.command(owner, command.run_id, actor_codec.encode_command(command))
             )
         except ActorUnreachable:
             if command.kind not in _REPEATABLE and command.idem is None:

@@ -28,8 +28,11 @@ from orchestrator import plan as planning
 from orchestrator.deadlines import wake_ms
 from orchestrator.definition import Definition, Window
 from orchestrator.errors import Conflict, Invalid, NotFound, Unavailable
-from orchestrator.ports import TERMINAL, BackfillResult, Journal, NewBackfill, NewWindow, RunRow
-from orchestrator.views import Idempotency, Plan, PlannedWindow, Trigger, Triggered, Widening, Wider
+from orchestrator.idempotency import Idempotency
+from orchestrator.ports import Journal
+from orchestrator.rows import TERMINAL, RunRow
+from orchestrator.starts import Plan, PlannedWindow, Trigger, Triggered, Widening, Wider
+from orchestrator.steps import BackfillResult, NewBackfill, NewWindow
 from serve_app.archived_runs import ArchivedRuns
 from serve_app.asking import KEY_REUSED
 from serve_app.dag_book import CurrentDag, DagBook

@@ -44,9 +44,10 @@ from orchestrator.bundle_record import (
 )
 from orchestrator.definition import Definition
 from orchestrator.errors import Conflict, Invalid, NotFound
+from orchestrator.idempotency import Idempotency
 from orchestrator.ids import DEFAULT_TENANT
 from orchestrator.ports import Journal
-from orchestrator.views import DagDefined, Idempotency
+from orchestrator.views import DagDefined
 from serve_app.deadlines import DEADLINE_S, LONG_DEADLINE_S, within
 from serve_app.ports import Expect
 

@@ -24,14 +24,17 @@ from serve_app import (
     artifact_commands,
     backup_commands,
     bundle_commands,
-    commands,
+    cluster_commands,
+    dag_commands,
     job_commands,
     limit_commands,
     pipeline_commands,
     plan_commands,
     plane_commands,
     pool_commands,
+    run_commands,
     screen,
+    start_commands,
     starter_commands,
     token_commands,
     waiting_commands,
@@ -40,19 +43,19 @@ from serve_app.api_client import ApiRefused, Json, ServerUnreachable
 from serve_app.session import Session, command, group
 
 app = group("Durable workflows inside a Ray cluster.")
-app.add_typer(commands.starting)
+app.add_typer(start_commands.starting)
 app.add_typer(agent_commands.agents)
 app.add_typer(archive_commands.archiving)
 app.add_typer(plane_commands.planes)
 app.add_typer(backup_commands.backups)
 for _group, _name in (
-    (commands.dags, "dags"),
+    (dag_commands.dags, "dags"),
     (artifact_commands.artifacts, "artifacts"),
     (bundle_commands.bundles, "bundles"),
-    (commands.runs, "runs"),
+    (run_commands.runs, "runs"),
     (waiting_commands.approvals, "approvals"),
-    (commands.workers, "workers"),
-    (commands.shares, "shares"),
+    (cluster_commands.workers, "workers"),
+    (cluster_commands.shares, "shares"),
     (limit_commands.limits, "limits"),
     (pool_commands.pools, "pools"),
     (starter_commands.assets, "assets"),

@@ -6,7 +6,8 @@ import asyncio
 import contextvars
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.ports import Creation, CreationResult, Journal
+from orchestrator.ports import Journal
+from orchestrator.steps import Creation, CreationResult
 
 #: runs in one step: a bound on how long the journal is held
 RUNS_MAX = 2000

@@ -22,7 +22,7 @@ from actors.bundle_store import BundleStore
 from orchestrator import bundle
 from orchestrator.bundle_folder import read_folder
 from orchestrator.client import dags
-from orchestrator.client.shapes import DagsBundleDeployed
+from orchestrator.client.shapes.cluster import DagsBundleDeployed
 from orchestrator.definition import Definition
 from orchestrator.load import load
 from orchestrator.spec import to_json

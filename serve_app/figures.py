@@ -25,8 +25,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from orchestrator.cluster_views import WorkerView
 from orchestrator.ports import LATENCY_BOUNDS
-from orchestrator.views import WorkerView
 from serve_app.ports import Observation
 
 HTTP_BOUNDS = (0.005, 0.01, 0.05, 0.1, 0.3, 0.5, 1, 2, 5)

@@ -11,13 +11,10 @@ the same request is sent again. A tenant's foreign objects are NotFound.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
 from prometheus_client.core import Metric
 
 from actors.archive_store import ArchiveStore
@@ -27,88 +24,48 @@ from actors.lua_sandbox import LuaSandbox
 from actors.plan_store import PlanStore
 from actors.settings import Settings
 from actors.vault import Vault
-from orchestrator import awaited, codec, pace
-from orchestrator import events as e
+from orchestrator import actor_codec
 from orchestrator.blueprint import Blueprint
-from orchestrator.definition import Definition, content_hash
-from orchestrator.errors import Conflict, HistoryGone, Invalid, NotFound, OrchestratorError, Unavailable
-from orchestrator.ports import (
-    TERMINAL,
-    Command,
-    CommandReply,
-    ControlPlane,
-    DagRow,
-    DagWritten,
-    Journal,
-    PutDag,
-    RunFilter,
-    RunRow,
-    StoredReply,
-)
-from orchestrator.views import (
-    CalledView,
-    DagDefined,
-    DagView,
-    Frame,
-    Idempotency,
-    LogChunk,
-    MapView,
-    Page,
-    Plan,
-    RunChanged,
-    RunView,
-    TenantShare,
-    Trigger,
-    Triggered,
-    Widening,
-    Wider,
-    WorkerView,
-)
-from serve_app import (
-    archive_figures,
-    artifact_figures,
-    call_cycles,
-    figures,
-    limit_figures,
-    map_instances,
-    plane_figures,
-    pool_figures,
-    rendering,
-)
+from orchestrator.cluster_views import TenantShare, WorkerView
+from orchestrator.command import Command
+from orchestrator.definition import Definition
+from orchestrator.errors import NotFound, OrchestratorError
+from orchestrator.idempotency import Idempotency
+from orchestrator.ports import ControlPlane, Journal
+from orchestrator.rows import RunFilter
+from orchestrator.starts import Plan, Trigger, Triggered, Widening, Wider
+from orchestrator.views import DagDefined, DagView, Frame, LogChunk, MapView, Page, RunChanged, RunView
+from serve_app import archive_figures, artifact_figures, figures, limit_figures, plane_figures, pool_figures
 from serve_app.archived_runs import ArchivedRuns
 from serve_app.artifact_book import ArtifactBook
-from serve_app.asking import KEY_REUSED, ask, shown
 from serve_app.bundles import Bundles
 from serve_app.cache_book import CacheBook
 from serve_app.creations import Creations
-from serve_app.cursors import cursor_of, name_of, run_of
 from serve_app.dag_book import DagBook
 from serve_app.deadlines import DEADLINE_S, LONG_DEADLINE_S, within
-from serve_app.hub import Follower, Hub
+from serve_app.definitions import Definitions
+from serve_app.hub import Hub
 from serve_app.instances import Instances
 from serve_app.jobs import Jobs
 from serve_app.limit_book import LimitBook
 from serve_app.live_runs import LiveRuns
 from serve_app.pipelines import Pipelines
 from serve_app.plane_book import PlaneBook, told_by
-from serve_app.pool_book import PoolBook, define_pools
+from serve_app.pool_book import PoolBook
 from serve_app.ports import Expect, Observation
-from serve_app.run_stream import run_frames
+from serve_app.run_orders import RunOrders
+from serve_app.run_reads import RunReads
 from serve_app.shares import TenantShares
-from serve_app.starters import Starters, would_start_itself
-from serve_app.steps import TRIES
+from serve_app.starters import Starters
+from serve_app.steps import epoch_ms
 from serve_app.triggers import Triggers
 from serve_app.waiting import Waiting
-from serve_app.window_orders import MEANT, WindowOrders
 from serve_app.worker_tokens import KeptTokens
 
 T = TypeVar("T")
 
-#: DAGs read at once when a list is filtered
-_DAGS_CHUNK = 200
 #: seconds that a scrape waits for the figures of an actor
 _FIGURES_S = 2.0
-_DAG_ID = re.compile(r"[A-Za-z0-9_.-]{1,250}")
 
 
 class Gateway:
@@ -132,7 +89,6 @@ class Gateway:
         self._journal = journal
         self._control = control
         self._clock = clock
-        self._dags_max = dags_max
         self._book = DagBook(journal)
         creations = Creations(journal)
         store = ArchiveStore(settings.home)
@@ -159,6 +115,9 @@ class Gateway:
         self.cache = CacheBook(journal, self._book, clock)
         #: what starts runs of several DAGs: events and assets
         self.starters = Starters(journal, self._triggers, creations, self.archive)
+        self._definitions = Definitions(journal, self._book, self.starters, clock, dags_max)
+        self._reads = RunReads(journal, self._book, self.archive, self._hub, self.waiting)
+        self._orders = RunOrders(journal, control, self._book, self.archive)
         plans = PlanStore(Path(settings.plans_root))
         #: the instances surface's part
         self.instances = Instances(journal, control, self._book, creations, self._hub, plans, clock, settings)
@@ -190,50 +149,19 @@ class Gateway:
         self, tenant: str, definition: Definition, *, keep_tasks: bool, expect: Expect, idem: Idempotency | None
     ) -> DagDefined:
         """Store a definition; with `keep_tasks` an existing DAG keeps its tasks. Raises Invalid, Conflict."""
-        for _ in range(TRIES):
-            row = await self._journal.dag(tenant, definition.dag_id)
-            if expect is not None and await self._key_is_free(idem):
-                _check_expected(definition.dag_id, row, expect)
-            await call_cycles.check(self._book, tenant, definition)
-            step = self._put(tenant, definition, row, keep_tasks, idem)
-            await define_pools(self._journal, definition)
-            written = await self._journal.put_dag(step)
-            if written.status == "full":
-                raise Conflict(f"a tenant has at most {self._dags_max} DAGs")
-            if written.status == "circle":
-                raise would_start_itself(written)
-            if written.status != "changed":
-                self._book.forget(tenant, definition.dag_id)
-                return _defined(definition.dag_id, written)
-        raise Unavailable(f"DAG {definition.dag_id} changes too fast")
+        return await self._definitions.define(tenant, definition, keep_tasks=keep_tasks, expect=expect, idem=idem)
 
     @within(DEADLINE_S)
     async def dag(self, tenant: str, dag_id: str) -> DagView:
         """The current version of one DAG, with what it waits for. Raises NotFound."""
-        row = await self._journal.dag(tenant, dag_id)
-        if row is None:
-            raise NotFound("DAG", dag_id)
-        view = rendering.dag_view(row)
-        return msgspec.structs.replace(view, awaits=await self.starters.awaits(tenant, view.definition))
+        return await self._definitions.dag(tenant, dag_id)
 
     @within(DEADLINE_S)
     async def dags(
         self, tenant: str, *, paused: bool | None, owner: str | None, cursor: str | None, limit: int
     ) -> Page[DagView]:
         """DAGs by id. Raises Invalid about the cursor."""
-        after = name_of(cursor, _DAG_ID)
-        found: list[DagView] = []
-        while True:
-            rows = await self._journal.dags(tenant, after, _DAGS_CHUNK)
-            for row in rows:
-                view = rendering.dag_view(row)
-                if paused in (None, view.paused) and owner in (None, view.definition.owner):
-                    if len(found) == limit:
-                        return Page(tuple(found), cursor_of(found[-1].definition.dag_id))
-                    found.append(view)
-            if len(rows) < _DAGS_CHUNK:
-                return Page(tuple(found))
-            after = rows[-1].dag_id
+        return await self._definitions.dags(tenant, paused=paused, owner=owner, cursor=cursor, limit=limit)
 
     async def pause_dag(self, tenant: str, dag_id: str, reason: str | None, idem: Idempotency | None) -> DagDefined:
         """Nothing of the DAG starts any more. Raises NotFound."""
@@ -245,48 +173,7 @@ class Gateway:
 
     @within(DEADLINE_S)
     async def _switch(self, tenant: str, dag_id: str, paused: bool, idem: Idempotency | None) -> DagDefined:
-        written = await self._journal.set_paused(tenant, dag_id, paused, self._now_ms(), _stored(idem))
-        if written.status == "missing":
-            raise NotFound("DAG", dag_id)
-        return _defined(dag_id, written)
-
-    def _put(
-        self, tenant: str, definition: Definition, row: DagRow | None, keep_tasks: bool, idem: Idempotency | None
-    ) -> PutDag:
-        before = codec.decode_definition(row.definition) if row else None
-        next_fire_ms, next_due_ms = self._next_fire(tenant, definition, before)
-        if keep_tasks and before:
-            definition = msgspec.structs.replace(definition, tasks=before.tasks, bundle=before.bundle)
-        return PutDag(
-            tenant=tenant,
-            dag_id=definition.dag_id,
-            definition=codec.encode_definition(definition),
-            content_hash=content_hash(definition),
-            owner=definition.owner,
-            now_ms=self._now_ms(),
-            base_version=row.version if row else 0,
-            next_fire_ms=next_fire_ms,
-            next_due_ms=next_due_ms,
-            max_dags=self._dags_max,
-            idem=_stored(idem),
-            follows=awaited.follows(definition),
-            makes=awaited.makes(definition),
-        )
-
-    def _next_fire(self, tenant: str, definition: Definition, before: Definition | None) -> tuple[int | None, int]:
-        """The fire at which the schedule stands, and when it happens; None when it stays where it is.
-
-        A new or changed schedule starts now: nothing in the past is missed.
-        """
-        from orchestrator import fires
-
-        if before and fires.same_times(definition, before):
-            return None, 0
-        timetable = fires.timetable_of(definition, tenant)
-        fire = timetable.next(self._clock.now()) if timetable else None
-        if timetable is None or fire is None:
-            return 0, 0
-        return _epoch_ms(fire), _epoch_ms(timetable.due(fire))
+        return await self._definitions.switch(tenant, dag_id, paused, idem)
 
     # runs
 
@@ -310,101 +197,35 @@ class Gateway:
     @within(DEADLINE_S)
     async def run(self, tenant: str, run_id: str) -> RunView:
         """One run with its tasks and windows. Raises NotFound."""
-        found = await self._journal.look(run_id)
-        if found is None:
-            return await self.archive.run(tenant, run_id)
-        row = shown(found[0], tenant, run_id)
-        view = await self._run_here(tenant, run_id, row, found[1])
-        if row.state in TERMINAL and await self.archive.has_left(run_id):  # in between, and with it what it is shown by
-            return await self.archive.run(tenant, run_id)
-        return view
-
-    async def _run_here(self, tenant: str, run_id: str, row: RunRow, letters: Mapping[str, str]) -> RunView:
-        definition = await self._book.version(row.tenant, row.dag_id, row.dag_version)
-        names = [task.id for task in definition.tasks]
-        view = rendering.run_view(row)
-        if row.run_type != "backfill":
-            waits = await self.waiting.waits(run_id) if rendering.waits(letters) else {}
-            children: dict[str, CalledView] = {}
-            if rendering.calls(definition):
-                children = rendering.called_views(await self._journal.called(run_id))
-                children = await self.archive.with_children(run_id, definition, children)
-            states, cached = rendering.task_states(names, letters), rendering.cached(names, letters)
-            return msgspec.structs.replace(view, tasks=states, waiting_for=waits, children=children, cached=cached)
-        windows, counted, letters_by_task, recent = await asyncio.gather(
-            self._journal.children(row.run_id, rendering.WINDOWS_SHOWN + 1),
-            self._journal.child_counts(row.run_id),
-            self._journal.child_tasks(row.run_id),
-            self._recent(row),
-        )
-        counts = rendering.counts_view(counted)
-        if row.state == "queued":  # its windows may have begun in between, and it with them
-            row = await self._row(tenant, run_id)
-            view = rendering.run_view(row)
-        speed = pace.pace(recent, counts, view.started_at, row.state)
-        return msgspec.structs.replace(
-            view,
-            tasks=rendering.backfill_tasks(names, letters_by_task, counts, row.state),
-            windows=rendering.window_views(windows),
-            windows_truncated=len(windows) > rendering.WINDOWS_SHOWN,
-            counts=counts,
-            progress=speed.progress,
-            eta=speed.eta,
-            windows_per_s=speed.windows_per_s,
-        )
-
-    async def _recent(self, row: RunRow) -> list[e.Event]:
-        """The latest events of a backfill, as many as its pace is read from."""
-        batches = await self._journal.events(row.run_id, max(0, row.version - pace.SAMPLE), pace.SAMPLE)
-        return [event for batch in batches for event in codec.decode_events(batch.events, batch.schema)]
+        return await self._reads.run(tenant, run_id)
 
     async def wait(self, tenant: str, run_id: str, seconds: float) -> None:
         """Returns when the run has ended, or after `seconds`. Raises NotFound."""
-        follower = await self._hub.follow(run_id)
-        try:
-            async with asyncio.timeout(seconds):
-                while (await self._row(tenant, run_id)).state not in TERMINAL:
-                    await _ended_or_unknown(follower)
-        except TimeoutError:
-            return
-        finally:
-            self._hub.leave(follower)
+        await self._reads.wait(tenant, run_id, seconds)
 
     @within(DEADLINE_S)
-    async def runs(
-        self,
-        tenant: str,
-        *,
-        dag_id: str | None,
-        state: str | None,
-        run_type: str | None,
-        parent_run_id: str | None,
-        cursor: str | None,
-        limit: int,
-    ) -> Page[RunView]:
+    async def runs(self, wanted: RunFilter, cursor: str | None, limit: int) -> Page[RunView]:
         """Runs, newest first; `state` is a core word. Raises Invalid about the cursor."""
-        wanted = RunFilter(tenant=tenant, dag_id=dag_id, state=state, run_type=run_type, parent=parent_run_id)
-        page = await self._journal.summaries(wanted, run_of(cursor), limit)
-        return Page(tuple(rendering.run_view(row) for row in page.rows), page.next_cursor)
+        return await self._reads.runs(wanted, cursor, limit)
 
     async def cancel_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
         """The run ends as cancelled; of a backfill, every window that has not ended. Raises NotFound, Conflict."""
-        return await self._command(tenant, Command(kind="cancel", run_id=run_id, idem=idem))
+        return await self._order(tenant, Command(kind="cancel", run_id=run_id, idem=idem))
 
     async def pause_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
         """No further task of the run starts. Raises NotFound, Conflict."""
-        return await self._command(tenant, Command(kind="pause", run_id=run_id, idem=idem))
+        return await self._order(tenant, Command(kind="pause", run_id=run_id, idem=idem))
 
     async def resume_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
         """Tasks of the run start again. Raises NotFound, Conflict."""
-        return await self._command(tenant, Command(kind="resume", run_id=run_id, idem=idem))
+        return await self._order(tenant, Command(kind="resume", run_id=run_id, idem=idem))
 
     async def cap_run(
         self, tenant: str, run_id: str, max_active_runs: int | None, idem: Idempotency | None
     ) -> RunChanged:
         """So many windows of the backfill run at a time. Raises NotFound, Conflict."""
         wanted = Command(kind="cap", run_id=run_id, max_active_runs=max_active_runs, idem=idem)
-        return await self._command(tenant, wanted)
+        return await self._order(tenant, wanted)
 
     @within(LONG_DEADLINE_S)
     async def widen_run(self, tenant: str, run_id: str, widening: Widening, idem: Idempotency | None) -> Wider:
@@ -418,56 +239,26 @@ class Gateway:
 
     async def retry_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
         """Every failed task of the run is pending again. Raises NotFound, Conflict."""
-        return await self._command(tenant, Command(kind="retry_run", run_id=run_id, idem=idem))
+        return await self._order(tenant, Command(kind="retry_run", run_id=run_id, idem=idem))
 
     async def retry_task(self, tenant: str, run_id: str, task: str, idem: Idempotency | None) -> RunChanged:
         """The task is pending again. Raises NotFound, Conflict."""
-        return await self._command(tenant, Command(kind="retry_task", run_id=run_id, task=task, idem=idem))
+        return await self._order(tenant, Command(kind="retry_task", run_id=run_id, task=task, idem=idem))
 
     async def skip_task(self, tenant: str, run_id: str, task: str, idem: Idempotency | None) -> RunChanged:
         """Dependents proceed as if the task were done. Raises NotFound, Conflict."""
-        return await self._command(tenant, Command(kind="skip_task", run_id=run_id, task=task, idem=idem))
-
-    # commands
-
-    @within(DEADLINE_S)
-    async def _command(self, tenant: str, command: Command) -> RunChanged:
-        kind, run_id, task, idem = command.kind, command.run_id, command.task, command.idem
-        row = await self._row_here(tenant, run_id)
-        if idem is not None and (kept := await self._journal.stored_reply(idem.key)) is not None:
-            if kept.fingerprint != idem.fingerprint:
-                raise Conflict(KEY_REUSED)
-            reply = codec.decode_command_reply(kept.reply)
-            return _changed(run_id, msgspec.structs.replace(reply, replayed=True))
-        if task is not None:
-            await self._check_task(row, task)
-        if kind == "cap" and row.run_type != "backfill":
-            raise Conflict(f"run {run_id} is no backfill")
-        if row.run_type == "backfill" and kind in MEANT:
-            return _changed(run_id, await WindowOrders(self._journal, self._control).carry_out(row, command))
-        return _changed(
-            run_id,
-            await ask(self._journal, self._control, row.owner, command),
-        )
-
-    async def _check_task(self, row: RunRow, task: str) -> None:
-        definition = await self._book.version(row.tenant, row.dag_id, row.dag_version)
-        map_instances.check_task(definition, task)
+        return await self._order(tenant, Command(kind="skip_task", run_id=run_id, task=task, idem=idem))
 
     @within(DEADLINE_S)
     async def map_instances(
         self, tenant: str, run_id: str, task: str, *, states: tuple[str, ...] | None, cursor: str | None, limit: int
     ) -> MapView:
         """A mapped task and a page of its instances. Raises NotFound; Invalid when it is not mapped."""
-        found = await self._journal.look(run_id)
-        if found is None:
-            return await self.archive.instances(tenant, run_id, task, states, int(cursor or -1), limit)
-        row = shown(found[0], tenant, run_id)
-        await self._check_task(row, task)
-        map_instances.check_mapped(await self._book.version(row.tenant, row.dag_id, row.dag_version), task)
-        if row.run_type == "backfill":
-            raise Invalid("the instances of a backfill are those of its windows", (("run_id", "is a backfill"),))
-        return map_instances.view(run_id, task, found[1], states, int(cursor or -1), limit)
+        return await self._reads.map_instances(tenant, run_id, task, states=states, cursor=cursor, limit=limit)
+
+    @within(DEADLINE_S)
+    async def _order(self, tenant: str, command: Command) -> RunChanged:
+        return await self._orders.command(tenant, command)
 
     # streams and logs
 
@@ -477,61 +268,29 @@ class Gateway:
 
         Raises NotFound, and HistoryGone when some are no longer kept; who has had none yet begins with what there is.
         """
-        found = await self._journal.summary(run_id)
-        row = shown(found, tenant, run_id) if found else (await self.archive.found(tenant, run_id)).row
-        through = max(0, row.removed - 1)
-        if (after or 0) < through and (after or row.version == row.removed):
-            raise HistoryGone(run_id, through)
-        if found is None:
-            return await self.archive.frames(tenant, run_id, after)
-        begin = max(row.removed, min(after or 0, row.version))
-        if after is not None and begin == row.version and row.state in TERMINAL:
-            return None
-        return run_frames(self._hub, run_id, begin, self.archive.rest_of(tenant, run_id))
+        return await self._reads.open_events(tenant, run_id, after)
 
     @within(DEADLINE_S)
     async def logs(self, tenant: str, run_id: str, task: str, attempt: int | None) -> list[LogChunk]:
         """Captured output, oldest attempt first. Raises NotFound."""
-        found = await self._journal.summary(run_id)
-        if found is None:
-            return await self.archive.logs(tenant, run_id, task, attempt)
-        await self._check_task(shown(found, tenant, run_id), task)
-        attempts = [attempt] if attempt is not None else await self._attempts(run_id, task)
-        outputs = await asyncio.gather(*(self._journal.log(run_id, task, n) for n in attempts))
-        chunks = [_log(task, n, chunks) for n, chunks in zip(attempts, outputs, strict=True) if chunks]
-        if await self.archive.has_left(run_id):  # in between
-            return await self.archive.logs(tenant, run_id, task, attempt)
-        return await self.archive.with_former(tenant, run_id, task, attempts, chunks)
-
-    async def _attempts(self, run_id: str, task: str) -> list[int]:
-        found: set[int] = set()
-        seen = 0
-        while batches := await self._journal.events(run_id, seen, 256):
-            for batch in batches:
-                for event in codec.decode_events(batch.events, batch.schema):
-                    if getattr(event, "task", None) == task and hasattr(event, "attempt"):
-                        found.add(event.attempt)
-                    elif isinstance(event, e.HistoryRemoved):
-                        found.update(range(1, event.task_attempts.get(task, 0) + 1))
-            seen = batches[-1].last_version
-        return sorted(found)
+        return await self._reads.logs(tenant, run_id, task, attempt)
 
     # the rest
 
     @within(DEADLINE_S)
     async def workers(self) -> list[WorkerView]:
         """Every worker slot."""
-        return codec.decode_workers(await self._control.workers())
+        return actor_codec.decode_workers(await self._control.workers())
 
     @within(LONG_DEADLINE_S)
     async def scale_workers(self, pool: str, n: int) -> list[WorkerView]:
         """The pool's slots, on their way to `n`. Raises Invalid."""
-        return codec.decode_workers(await self._control.scale_workers(pool, n))
+        return actor_codec.decode_workers(await self._control.scale_workers(pool, n))
 
     @within(DEADLINE_S)
     async def drain_worker(self, worker_id: str) -> WorkerView:
         """The worker finishes what it has and gets nothing more. Raises NotFound."""
-        found = codec.decode_workers(await self._control.drain_worker(worker_id))
+        found = actor_codec.decode_workers(await self._control.drain_worker(worker_id))
         if not found:
             raise NotFound("worker", worker_id)
         return found[0]
@@ -579,7 +338,7 @@ class Gateway:
         swept, values = await asyncio.gather(self.archive.sweeps(), self.artifacts.sweeps())
         kept = await self.bundles.families()
         counters = await self._journal.metrics()
-        now_ms = _epoch_ms(self._clock.now())
+        now_ms = epoch_ms(self._clock.now())
 
         def families() -> Iterator[Metric]:
             yield from figures.families(counters, load, outside, workers)
@@ -608,22 +367,6 @@ class Gateway:
                 return await self._control.alive()
         except (OrchestratorError, TimeoutError):
             return False
-
-    async def _row(self, tenant: str, run_id: str) -> RunRow:
-        found = await self._journal.summary(run_id)
-        return shown(found, tenant, run_id) if found else (await self.archive.found(tenant, run_id)).row
-
-    async def _row_here(self, tenant: str, run_id: str) -> RunRow:
-        """The row of a run that a command is about: one that left comes back."""
-        found = await self._journal.summary(run_id)
-        return shown(found, tenant, run_id) if found else await self.archive.bring_back(tenant, run_id)
-
-    async def _key_is_free(self, idem: Idempotency | None) -> bool:
-        """A repetition meets the version it made itself; the journal answers it whatever it expects."""
-        return idem is None or await self._journal.stored_reply(idem.key) is None
-
-    def _now_ms(self) -> int:
-        return _epoch_ms(self._clock.now())
 
 
 async def open_gateway(settings: Settings, worker_tokens: KeptTokens) -> Gateway:
@@ -660,44 +403,3 @@ async def _or_none(figures: Awaitable[T]) -> T | None:
             return await figures
     except (OrchestratorError, TimeoutError):
         return None
-
-
-def _epoch_ms(at: datetime) -> int:
-    return round(at.timestamp() * 1000)
-
-
-def _check_expected(dag_id: str, row: DagRow | None, expect: Expect) -> None:
-    if row is None:
-        raise Conflict(f"DAG {dag_id} does not exist")
-    if expect not in ("any", row.version):
-        raise Conflict(f"DAG {dag_id} has version {row.version}, not {expect}")
-
-
-def _defined(dag_id: str, written: DagWritten) -> DagDefined:
-    if written.status == "conflict":
-        raise Conflict(KEY_REUSED)
-    return DagDefined(dag_id, written.version, written.paused, replayed=written.status == "replayed")
-
-
-def _changed(run_id: str, reply: CommandReply) -> RunChanged:
-    return RunChanged(run_id, reply.state, reply.attempts, reply.task_state, reply.replayed)
-
-
-def _stored(idem: Idempotency | None) -> StoredReply | None:
-    return None if idem is None else StoredReply(idem.key, idem.fingerprint)
-
-
-def _log(task: str, attempt: int, chunks: list[bytes]) -> LogChunk:
-    from actors.attempt_log import TRUNCATION_MARK
-
-    text = b"".join(chunks).decode("utf-8", "replace")
-    return LogChunk(task, attempt, text.removesuffix(TRUNCATION_MARK), truncated=text.endswith(TRUNCATION_MARK))
-
-
-async def _ended_or_unknown(follower: Follower) -> None:
-    """The feed told that the run has ended, or that it cannot tell."""
-    while True:
-        await follower.changed.wait()
-        follower.changed.clear()
-        if follower.state == "" or follower.state in TERMINAL:
-            return

@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from actors.clock import Clock
-from orchestrator import codec
+from orchestrator import outside_codec
 from orchestrator import remote as r
 from orchestrator.errors import OrchestratorError
 from orchestrator.ports import ControlPlane
@@ -178,7 +178,9 @@ class GatewayLine:
 
     async def ask(self, request: r.Request, patience_s: float = CALL_S) -> r.Answer:
         """The gateway's answer. Raises ActorUnreachable."""
-        return codec.decode_answer(await self._control.gateway(WARD, codec.encode_request(request), patience_s))
+        return outside_codec.decode_answer(
+            await self._control.gateway(WARD, outside_codec.encode_request(request), patience_s)
+        )
 
     def _send(self) -> None:
         self._keep("sender", self._send_on)
@@ -237,7 +239,7 @@ class GatewayLine:
             wait_s = r.LISTEN_MAX_S if self._polls or self._sockets else 0.0
             listen = r.Listen(self._replica, wait_s, self._last, self._session)
             try:
-                self._take(listen, codec.pushes_of(await self.ask(listen, wait_s + CALL_S)))
+                self._take(listen, outside_codec.pushes_of(await self.ask(listen, wait_s + CALL_S)))
                 pause_s = PAUSE_S
             except OrchestratorError as failure:
                 _log.warning("the gateway cannot be heard: %s", failure)

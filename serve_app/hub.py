@@ -17,7 +17,8 @@ from typing import Protocol
 
 from orchestrator import codec
 from orchestrator.errors import OrchestratorError
-from orchestrator.ports import FEED, PARTING, FeedItem, Journal
+from orchestrator.ports import Journal
+from orchestrator.streams import FEED, PARTING, FeedItem
 from serve_app.channel import Channel, Voice
 
 _BLOCK_MS = 10_000

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from orchestrator import events as e
 from orchestrator.instance_events import InstanceFold
-from orchestrator.ports import TERMINAL
+from orchestrator.rows import TERMINAL
 from orchestrator.views import Frame
 from serve_app.channel import Channel, Pause
 from serve_app.hub import Hub

@@ -30,31 +30,22 @@ from actors.plan_store import PlanStore
 from actors.settings import Settings
 from orchestrator import codec
 from orchestrator import events as e
+from orchestrator.command import Command
 from orchestrator.definition import Definition, content_hash
 from orchestrator.errors import Conflict, InstanceDead, JournalUnavailable, NotFound, NotInCharge, Unavailable
 from orchestrator.instance_events import InstanceFold
-from orchestrator.ports import (
-    TERMINAL,
-    Beat,
-    Command,
-    ControlPlane,
-    Creation,
-    CreationResult,
-    Journal,
-    NewRun,
-    PutDag,
-    RunFilter,
-    RunRow,
-)
-from orchestrator.views import (
+from orchestrator.instance_views import (
     Acknowledged,
     FindingView,
-    Frame,
     InstanceStatus,
     InstanceView,
     InstanceWanted,
     PlanView,
 )
+from orchestrator.ports import ControlPlane, Journal
+from orchestrator.rows import TERMINAL, Beat, RunFilter, RunRow
+from orchestrator.steps import Creation, CreationResult, NewRun, PutDag
+from orchestrator.views import Frame
 from serve_app.asking import ask
 from serve_app.creations import Creations
 from serve_app.dag_book import DagBook

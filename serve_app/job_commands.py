@@ -12,11 +12,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from orchestrator.client import jobs as asked
-from orchestrator.client.shapes import JobsHistoryEvent, JobsJob, JobsWebhook
+from orchestrator.client.shapes.jobs import JobsHistoryEvent, JobsJob, JobsWebhook
 from orchestrator.errors import Invalid, OrchestratorError
 from serve_app import screen
 from serve_app.api_client import Api, ApiRefused, Json
-from serve_app.commands import Params, params
+from serve_app.arguments import Params, params
 from serve_app.session import Session, command, group
 
 #: status at the end -> exit status, as of runs

@@ -26,26 +26,19 @@ from actors.clock import Clock
 from actors.hosted import milliseconds
 from actors.names import JOBS
 from actors.token_files import read_worker_tokens
-from orchestrator import codec, job_fold
+from orchestrator import actor_codec, codec, job_fold, outside_codec
 from orchestrator import job_events as e
 from orchestrator import remote as r
 from orchestrator import webhook_messages as wm
 from orchestrator.blueprint import Blueprint
 from orchestrator.errors import ActorUnreachable, Conflict, Invalid, JournalUnavailable, NotFound, Unavailable
+from orchestrator.idempotency import Idempotency
 from orchestrator.job_birth import KIND, Birth, new_job
 from orchestrator.job_state import CORE_STATES, Status
 from orchestrator.job_views import HistoryEvent, JobView
-from orchestrator.ports import (
-    ControlPlane,
-    Creation,
-    History,
-    Journal,
-    Quota,
-    RunFilter,
-    RunRow,
-    StoredReply,
-)
-from orchestrator.views import Idempotency
+from orchestrator.ports import ControlPlane, Journal
+from orchestrator.rows import History, RunFilter, RunRow
+from orchestrator.steps import Creation, Quota, StoredReply
 from orchestrator.webhook import Delivery
 from serve_app.creations import Creations
 from serve_app.deadlines import DEADLINE_S, LONG_DEADLINE_S, within
@@ -274,7 +267,7 @@ class Jobs:
                 "pool": each.pool,
                 "reputation": 1.0,
             }
-            for each in codec.decode_workers(slots)
+            for each in actor_codec.decode_workers(slots)
             if each.state != "lost"
         ]
         return sorted([*answer.body, *ours], key=lambda worker: str(worker["worker_id"]))
@@ -311,7 +304,9 @@ class Jobs:
         return answer.deliveries[0]
 
     async def _ask_outbox(self, request: wm.Request) -> wm.Answer:
-        return codec.decode_webhook_answer(await self._control.gateway(OUTBOX, codec.encode_webhook_request(request)))
+        return outside_codec.decode_webhook_answer(
+            await self._control.gateway(OUTBOX, outside_codec.encode_webhook_request(request))
+        )
 
     # ── workers ───────────────────────────────────────────────────────────────────────────────────
 

@@ -10,13 +10,13 @@ from collections.abc import Iterable
 
 import msgspec
 
-from orchestrator import codec
+from orchestrator import actor_codec, codec
+from orchestrator.cluster_views import LimitView, RunWaiting
 from orchestrator.control import LimitUsage
 from orchestrator.errors import NotFound, OrchestratorError
 from orchestrator.limits import LIMITS, NO_LIMIT, Limit, check
 from orchestrator.needs import dag_key, limit_key
 from orchestrator.ports import ControlPlane, Journal
-from orchestrator.views import LimitView, RunWaiting
 from serve_app.deadlines import DEADLINE_S, within
 
 
@@ -59,7 +59,7 @@ class LimitBook:
     async def set_limit(self, tenant: str, name: str, limit: Limit) -> LimitView:
         """The limit is so from now on. Raises Invalid."""
         check(limit)
-        await self._control.set_limit(codec.encode_limit_change(limit_key(tenant, name), limit))
+        await self._control.set_limit(actor_codec.encode_limit_change(limit_key(tenant, name), limit))
         return await self.limit(tenant, name)
 
     @within(DEADLINE_S)
@@ -67,7 +67,7 @@ class LimitBook:
         """There is no such limit any more. Raises NotFound."""
         if await self._journal.record(LIMITS, limit_key(tenant, name)) is None:
             raise NotFound("limit", name)
-        await self._control.set_limit(codec.encode_limit_change(limit_key(tenant, name), None))
+        await self._control.set_limit(actor_codec.encode_limit_change(limit_key(tenant, name), None))
 
     @within(DEADLINE_S)
     async def waiting(self, tenant: str, run_id: str) -> RunWaiting:
@@ -81,14 +81,14 @@ class LimitBook:
     async def _explain(self, run_id: str) -> RunWaiting:
         """What the scheduler says; nothing when it does not answer."""
         try:
-            return codec.decode_waiting(await self._control.explain(run_id))
+            return actor_codec.decode_waiting(await self._control.explain(run_id))
         except OrchestratorError:
             return RunWaiting(run_id)
 
     async def usage(self) -> Iterable[LimitUsage]:
         """Nothing when the scheduler does not answer: what is defined can be seen all the same."""
         try:
-            return codec.decode_usage(await self._control.limit_usage())
+            return actor_codec.decode_usage(await self._control.limit_usage())
         except OrchestratorError:
             return ()
 

@@ -24,6 +24,7 @@ from actors.hosted import instant
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.checkpoints import About, Checkpoints, checkpoint_id
+from orchestrator.command import Command, Posted
 from orchestrator.definition import HIDDEN, Definition, content_hash
 from orchestrator.errors import (
     AlreadyEnded,
@@ -35,30 +36,15 @@ from orchestrator.errors import (
     NotFound,
     Unavailable,
 )
+from orchestrator.idempotency import Idempotency
+from orchestrator.live_run_views import CheckpointView, LiveRunCreated, LiveRunView, LiveRunWanted
 from orchestrator.messages import NO_JSON
 from orchestrator.narration import instant_text
 from orchestrator.needs import is_bound
-from orchestrator.ports import (
-    TERMINAL,
-    Command,
-    ControlPlane,
-    Creation,
-    Journal,
-    NewRun,
-    Posted,
-    PutDag,
-    RunRow,
-    StoredReply,
-)
-from orchestrator.views import (
-    CheckpointView,
-    Frame,
-    Idempotency,
-    LiveRunCreated,
-    LiveRunView,
-    LiveRunWanted,
-    RunChanged,
-)
+from orchestrator.ports import ControlPlane, Journal
+from orchestrator.rows import TERMINAL, RunRow
+from orchestrator.steps import Creation, NewRun, PutDag, StoredReply
+from orchestrator.views import Frame, RunChanged
 from serve_app.asking import ask
 from serve_app.creations import Creations
 from serve_app.dag_book import CurrentDag, DagBook

@@ -15,8 +15,9 @@ from datetime import datetime
 
 from orchestrator import events as e
 from orchestrator.checkpoints import About, Checkpoints, Status
+from orchestrator.live_run_views import CheckpointView
 from orchestrator.narration import instant_text
-from orchestrator.views import CheckpointView, Frame
+from orchestrator.views import Frame
 from serve_app.channel import Channel, Pause
 from serve_app.hub import Hub
 from serve_app.run_stream import KEEP_ALIVE

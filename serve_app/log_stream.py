@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
-from orchestrator import codec
+from orchestrator import outside_codec
 from orchestrator.pipeline_job import WORDS, JobState
-from orchestrator.ports import TERMINAL, Journal
+from orchestrator.ports import Journal
+from orchestrator.rows import TERMINAL
 from orchestrator.views import Frame
 from serve_app.channel import KEEP_ALIVE_S
 from serve_app.hub import Follower, Hub
@@ -59,4 +60,4 @@ async def _changed(follower: Follower) -> bool:
 
 
 def _frame(place: int, line: bytes) -> Frame:
-    return Frame(place, "log", msgspec.to_builtins(codec.decode_log_entry(line)))
+    return Frame(place, "log", msgspec.to_builtins(outside_codec.decode_log_entry(line)))

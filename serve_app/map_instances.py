@@ -12,7 +12,7 @@ from orchestrator.caching import mark_of
 from orchestrator.definition import Definition
 from orchestrator.errors import Invalid, NotFound
 from orchestrator.mapped import index_in, map_of, name_of
-from orchestrator.ports import TASK_STATES
+from orchestrator.rows import TASK_STATES
 from orchestrator.views import MapInstance, MapView
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from orchestrator import remote
 from orchestrator.blueprint import Blueprint
+from orchestrator.idempotency import Idempotency
 from orchestrator.job_views import HistoryEvent, JobView
 from orchestrator.pipeline_views import (
     Claimed,
@@ -24,7 +25,7 @@ from orchestrator.pipeline_views import (
     PipelineWanted,
     RunnerView,
 )
-from orchestrator.views import Frame, Idempotency
+from orchestrator.views import Frame
 from orchestrator.webhook import Delivery
 from serve_app.worker_tokens import WorkerTokens
 

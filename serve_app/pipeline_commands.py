@@ -11,11 +11,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from orchestrator.client import pipelines as asked
-from orchestrator.client.shapes import PipelinesJob
+from orchestrator.client.shapes.pipelines import PipelinesJob
 from orchestrator.errors import Invalid, OrchestratorError
 from serve_app import screen
 from serve_app.api_client import Api, ApiRefused, Json
-from serve_app.commands import Params, params
+from serve_app.arguments import Params, params
 from serve_app.session import Session, command, group
 
 #: status at the end -> exit status, as of runs

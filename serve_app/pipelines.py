@@ -33,10 +33,11 @@ from actors.hosted import milliseconds
 from actors.names import PIPELINES
 from actors.pipelines_desk import PipelinesDesk
 from actors.vault import Vault
-from orchestrator import codec
+from orchestrator import codec, outside_codec
 from orchestrator import pipeline_events as e
 from orchestrator import pipeline_messages as pm
 from orchestrator.errors import ActorUnreachable, Conflict, Invalid, NotFound
+from orchestrator.idempotency import Idempotency
 from orchestrator.masking import Mask
 from orchestrator.pipeline import MASK, PipelineDefinition, check_definition, check_name, checked, modules_to_match
 from orchestrator.pipeline_fold import by_time, fold, view
@@ -51,8 +52,10 @@ from orchestrator.pipeline_views import (
     PipelineWanted,
     RunnerView,
 )
-from orchestrator.ports import TERMINAL, ControlPlane, Creation, History, Journal, NewRun, RunFilter, StoredReply
-from orchestrator.views import Frame, Idempotency
+from orchestrator.ports import ControlPlane, Journal
+from orchestrator.rows import TERMINAL, History, RunFilter
+from orchestrator.steps import Creation, NewRun, StoredReply
+from orchestrator.views import Frame
 from serve_app.creations import Creations
 from serve_app.deadlines import DEADLINE_S, LONG_DEADLINE_S, within
 from serve_app.hub import Hub
@@ -333,7 +336,9 @@ class Pipelines:
             chunks.append(chunk)
             after += len(chunk)
         # a full log takes a second to read and sort
-        return await asyncio.to_thread(lambda: by_time(map(codec.decode_log_entry, chain.from_iterable(chunks))))
+        return await asyncio.to_thread(
+            lambda: by_time(map(outside_codec.decode_log_entry, chain.from_iterable(chunks)))
+        )
 
     @within(DEADLINE_S)
     async def open_logs(self, tenant: str, job_id: str, after: int) -> AsyncIterator[Sequence[Frame]] | None:

@@ -20,10 +20,10 @@ from orchestrator import events as e
 from orchestrator import plan_entry, plan_status
 from orchestrator.definition import HIDDEN, Definition
 from orchestrator.errors import NotFound
+from orchestrator.instance_views import InstanceWanted
 from orchestrator.plan_file import PlanDocument
 from orchestrator.plan_graph import compile_plan
 from orchestrator.plan_status import PlanStatus
-from orchestrator.views import InstanceWanted
 from serve_app.executors import PlanFacts, executor_for
 
 KIND = f"{HIDDEN}plan"

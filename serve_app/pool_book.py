@@ -7,13 +7,13 @@ reads them when such a task waits.
 
 from __future__ import annotations
 
-from orchestrator import codec
+from orchestrator import actor_codec, codec
+from orchestrator.cluster_views import PoolView
 from orchestrator.definition import Definition
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.pools import POOLS, PoolSpec, check
 from orchestrator.ports import ControlPlane, Journal
 from orchestrator.task_shapes import pools_of
-from orchestrator.views import PoolView
 from serve_app.deadlines import LONG_DEADLINE_S, within
 
 #: pools that definitions may make: each may ask the cluster for workers of another shape
@@ -45,7 +45,7 @@ class PoolBook:
     @within(LONG_DEADLINE_S)
     async def pools(self) -> list[PoolView]:
         """Pools that are defined, or have workers, by name."""
-        return codec.decode_pool_views(await self._control.pools())
+        return actor_codec.decode_pool_views(await self._control.pools())
 
     async def pool(self, name: str) -> PoolView:
         """One of them. Raises NotFound."""
@@ -58,9 +58,11 @@ class PoolBook:
     async def set_pool(self, name: str, spec: PoolSpec) -> PoolView:
         """The pool is so from now on. Raises Invalid."""
         check(spec)
-        return codec.decode_pool_views(await self._control.set_pool(codec.encode_pool_change(name, spec)))[0]
+        return actor_codec.decode_pool_views(await self._control.set_pool(actor_codec.encode_pool_change(name, spec)))[
+            0
+        ]
 
     @within(LONG_DEADLINE_S)
     async def delete_pool(self, name: str) -> None:
         """It is not defined any more; its workers finish what they do. Raises NotFound."""
-        await self._control.set_pool(codec.encode_pool_change(name, None))
+        await self._control.set_pool(actor_codec.encode_pool_change(name, None))

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.client import pools as scripts
-from orchestrator.client.shapes import DagsPoolView
+from orchestrator.client.shapes.cluster import DagsPoolView
 from orchestrator.errors import Invalid
 from serve_app import screen
 from serve_app.session import Session, command, group

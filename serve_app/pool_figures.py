@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from orchestrator.views import PoolView
+from orchestrator.cluster_views import PoolView
 
 _EVENTS = "pool_scale_events_total|"
 

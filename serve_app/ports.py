@@ -16,49 +16,40 @@ from prometheus_client.core import Metric
 
 from orchestrator.archive import Sweep
 from orchestrator.bundle_record import BundleStored, BundleView
+from orchestrator.cluster_views import LimitView, PoolView, RunWaiting, TenantShare, WorkerView
+from orchestrator.command import Ballot
 from orchestrator.definition import Definition
 from orchestrator.errors import OrchestratorError
-from orchestrator.limits import Limit
-from orchestrator.planes import PlaneView
-from orchestrator.pools import PoolSpec
-from orchestrator.ports import Ballot
-from orchestrator.reclaim import ArtifactSweep
-from orchestrator.views import (
+from orchestrator.idempotency import Idempotency
+from orchestrator.instance_views import (
     Acknowledged,
-    ApprovalView,
-    AssetView,
-    CheckpointView,
-    DagDefined,
-    DagView,
-    EventTold,
     FindingView,
-    Frame,
-    Idempotency,
     InstanceStatus,
     InstanceView,
     InstanceWanted,
-    LimitView,
-    LiveRunCreated,
-    LiveRunView,
-    LiveRunWanted,
+    PlanView,
+)
+from orchestrator.limits import Limit
+from orchestrator.live_run_views import CheckpointView, LiveRunCreated, LiveRunView, LiveRunWanted
+from orchestrator.planes import PlaneView
+from orchestrator.pools import PoolSpec
+from orchestrator.reclaim import ArtifactSweep
+from orchestrator.rows import RunFilter
+from orchestrator.starts import EventTold, Plan, Trigger, Triggered, Widening, Wider
+from orchestrator.views import (
+    ApprovalView,
+    AssetView,
+    DagDefined,
+    DagView,
+    Frame,
     LogChunk,
     MapView,
     Page,
-    Plan,
-    PlanView,
-    PoolView,
     PublishedView,
     RunChanged,
     RunView,
-    RunWaiting,
     SignalSent,
-    TenantShare,
-    Trigger,
-    Triggered,
     Uncached,
-    Widening,
-    Wider,
-    WorkerView,
 )
 
 #: a version precondition: this very version, or "must exist", or none
@@ -151,17 +142,7 @@ class Starters(Protocol):
 class Archive(Protocol):
     """Runs that ended long ago and left the journal."""
 
-    async def runs(
-        self,
-        tenant: str,
-        *,
-        dag_id: str | None,
-        state: str | None,
-        run_type: str | None,
-        parent_run_id: str | None,
-        cursor: str | None,
-        limit: int,
-    ) -> Page[RunView]:
+    async def runs(self, wanted: RunFilter, cursor: str | None, limit: int) -> Page[RunView]:
         """As `Gateway.runs`, of those that are in the archive, as they were when they left."""
 
     async def sweep(self, older_than: timedelta, to: str | None, idem: Idempotency | None) -> Sweep:
@@ -291,18 +272,8 @@ class Gateway(Protocol):
     async def wait(self, tenant: str, run_id: str, seconds: float) -> None:
         """Returns when the run has ended, or after `seconds`."""
 
-    async def runs(
-        self,
-        tenant: str,
-        *,
-        dag_id: str | None,
-        state: str | None,
-        run_type: str | None,
-        parent_run_id: str | None,
-        cursor: str | None,
-        limit: int,
-    ) -> Page[RunView]:
-        """Runs, newest first; `state` is a core word. A cursor is the id of a run: what follows is older.
+    async def runs(self, wanted: RunFilter, cursor: str | None, limit: int) -> Page[RunView]:
+        """Runs, newest first. A cursor is the id of a run: what follows is older.
 
         A page may be short, even empty, and still have a cursor.
         """

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from actors.hosted import HostedRun
 from actors.reading import Reader
-from orchestrator import codec
-from orchestrator import run as runs
+from orchestrator import actor_codec, codec
+from orchestrator.cluster_views import WaitingView
 from orchestrator.control import LimitUsage
 from orchestrator.definition import HIDDEN
 from orchestrator.errors import NotFound
@@ -16,7 +16,7 @@ from orchestrator.messages import Need
 from orchestrator.needs import DEFAULT_POOL, dag_key
 from orchestrator.permits import Permits
 from orchestrator.ports import ControlPlane, Journal
-from orchestrator.views import WaitingView
+from orchestrator.run_state import Run, going
 
 
 async def waiting_tasks(
@@ -27,21 +27,21 @@ async def waiting_tasks(
     if history is None or history.row.tenant != tenant or history.row.dag_id.startswith(HIDDEN):
         raise NotFound("run", run_id)
     hosted = await Reader(journal).revive(history)
-    if not isinstance(hosted, HostedRun) or not runs.going(hosted.run):
+    if not isinstance(hosted, HostedRun) or not going(hosted.run):
         return []
     limits = Permits()
     for key, record in (await journal.records(LIMITS)).items():
         limits.define(key, codec.decode_limit(record), 0.0)
     if (most := hosted.run.compiled.definition.max_active_tasks) is not None:
         limits.define(dag_key(tenant, hosted.run.dag_id), Limit(most), 0.0)
-    pools = {worker.pool for worker in codec.decode_workers(await control.workers())}
+    pools = {worker.pool for worker in actor_codec.decode_workers(await control.workers())}
     return [
         WaitingView(hosted.run.compiled.graph.names[position], need.pool, tuple(_reasons(need, limits, usage, pools)))
         for position, need in _ready(hosted.run)
     ]
 
 
-def _ready(run: runs.Run) -> Iterator[tuple[int, Need]]:
+def _ready(run: Run) -> Iterator[tuple[int, Need]]:
     needs = run.aside.needs if run.aside is not None else ()
     for position in sorted({position for _, position in run.ready}):
         yield position, Need(DEFAULT_POOL)

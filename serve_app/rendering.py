@@ -12,7 +12,7 @@ from orchestrator.calls import CALL
 from orchestrator.deadlines import reason_of
 from orchestrator.definition import Definition, RunType, Window
 from orchestrator.events import Counts
-from orchestrator.ports import TASK_LETTERS, TASK_STATES, TERMINAL, ChildRow, DagRow, RunRow
+from orchestrator.rows import TASK_LETTERS, TASK_STATES, TERMINAL, ChildRow, DagRow, RunRow
 from orchestrator.views import CalledView, DagView, LastDropped, RunView, WindowView
 
 #: windows a backfill shows; the rest is listed by `parent_run_id`

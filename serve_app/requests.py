@@ -21,7 +21,7 @@ from starlette.requests import Request
 
 from orchestrator.errors import Invalid
 from orchestrator.faults import json_fault, refusal
-from orchestrator.views import Idempotency
+from orchestrator.idempotency import Idempotency
 from serve_app.problems import BodyTooLarge
 
 T = TypeVar("T")

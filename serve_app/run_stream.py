@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from orchestrator import events as e
 from orchestrator.narration import Narrator
-from orchestrator.ports import TERMINAL
+from orchestrator.rows import TERMINAL
 from orchestrator.views import Frame
 from serve_app.channel import Chunk, Pause
 from serve_app.hub import Hub

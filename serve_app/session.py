@@ -18,7 +18,7 @@ import typer
 from actors.settings import read_settings
 from orchestrator.errors import Invalid
 from serve_app import screen
-from serve_app.api_client import Api
+from serve_app.api_client import Api, Json
 from serve_app.home import read_credentials
 
 _UrlOption = Annotated[str | None, typer.Option("--url", help="Server, default: the one of the data directory.")]
@@ -56,6 +56,15 @@ class Session:
         """A client of the server meant."""
         target = self.target()
         return Api(target.url, target.token)
+
+    def send(self, path: str, line: Callable[[Json], str], body: Json | None = None) -> None:
+        """Sends a command and prints its answer, by `line` for people."""
+        with self.api() as api:
+            answer = api.post(path, body)
+        if self.as_json:
+            screen.print_json(answer)
+        else:
+            screen.print_line(line(answer))
 
     def show(self, answer: Mapping[str, Any], names: Sequence[str]) -> None:
         """Prints an answer: all of it for programs, what stands under `names` for people."""
@@ -111,7 +120,7 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Call
 
         run.__doc__ = function.__doc__
         keyword_only = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own, *options)]
-        run.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
+        run.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]  # what `inspect` looks at first
         run.__annotations__ = {each.name: each.annotation for each in keyword_only}
         app.command(name)(run)
         return function

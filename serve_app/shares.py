@@ -6,9 +6,10 @@ A weight is durable first; the scheduler is told then, and reads the records now
 from __future__ import annotations
 
 from orchestrator import codec
+from orchestrator.cluster_views import TenantShare
 from orchestrator.errors import Unavailable
-from orchestrator.ports import TENANT_SHARES, ControlPlane, Journal
-from orchestrator.views import TenantShare
+from orchestrator.ports import ControlPlane, Journal
+from orchestrator.records import TENANT_SHARES
 
 
 class TenantShares:

@@ -8,8 +8,9 @@ import typer
 
 from orchestrator.client import dags
 from serve_app import screen
-from serve_app.commands import Params, params, starting
+from serve_app.arguments import Params, params
 from serve_app.session import Session, command, group
+from serve_app.start_commands import starting
 
 assets = group("Assets that tasks update and DAGs consume.")
 

@@ -13,13 +13,17 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator import awaited, codec
+from orchestrator import awaited, codec, outside_codec
 from orchestrator.awaited import AssetLog, Gathered
 from orchestrator.definition import Definition
 from orchestrator.errors import Conflict, Invalid, NotFound, OrchestratorError, Unavailable
+from orchestrator.idempotency import Idempotency
 from orchestrator.messages import Cause
-from orchestrator.ports import GATHERED, CreatedRun, Creation, DagWritten, Journal, assets_of, gathered_key
-from orchestrator.views import AssetView, AwaitedView, EventTold, Idempotency, Trigger, Triggered, UpdateView
+from orchestrator.ports import Journal
+from orchestrator.records import GATHERED, assets_of, gathered_key
+from orchestrator.starts import EventTold, Trigger, Triggered
+from orchestrator.steps import CreatedRun, Creation, DagWritten
+from orchestrator.views import AssetView, AwaitedView, UpdateView
 from serve_app.archived_runs import ArchivedRuns
 from serve_app.asking import KEY_REUSED
 from serve_app.creations import Creations
@@ -54,7 +58,7 @@ class Starters:
             if any(isinstance(run, OrchestratorError) for run in made):
                 raise next(run for run in made if isinstance(run, OrchestratorError))
             runs = tuple(run for run in made if not isinstance(run, OrchestratorError))
-            step = Creation(runs, stored(idem, codec.encode_refusals({})), once=(tenant, f"{name}/{event_id}"))
+            step = Creation(runs, stored(idem, outside_codec.encode_refusals({})), once=(tenant, f"{name}/{event_id}"))
             result = await self._creations.create(step)
             if result.status == "conflict":
                 raise Conflict(KEY_REUSED)

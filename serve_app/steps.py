@@ -8,8 +8,10 @@ from datetime import datetime
 
 from orchestrator.definition import Definition
 from orchestrator.errors import Conflict
-from orchestrator.ports import RunRow, StoredReply
-from orchestrator.views import Idempotency, Trigger
+from orchestrator.idempotency import Idempotency
+from orchestrator.rows import RunRow
+from orchestrator.starts import Trigger
+from orchestrator.steps import StoredReply
 
 #: how often a step is planned again when the world changed in between
 TRIES = 8

@@ -15,14 +15,17 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from actors.clock import Clock
-from orchestrator import codec, partitions, windows
+from orchestrator import codec, outside_codec, partitions, windows
 from orchestrator import events as e
 from orchestrator import plan as planning
 from orchestrator.deadlines import wake_ms
 from orchestrator.definition import Definition, Window
 from orchestrator.errors import Conflict, Invalid, NotFound, OrchestratorError, Unavailable
-from orchestrator.ports import EVENT, CreatedRun, Creation, Journal, NewRun
-from orchestrator.views import Idempotency, Plan, Trigger, Triggered
+from orchestrator.idempotency import Idempotency
+from orchestrator.ports import Journal
+from orchestrator.rows import EVENT
+from orchestrator.starts import Plan, Trigger, Triggered
+from orchestrator.steps import CreatedRun, Creation, NewRun
 from serve_app.archived_runs import ArchivedRuns
 from serve_app.asking import KEY_REUSED
 from serve_app.backfills import Backfills
@@ -74,14 +77,14 @@ class Triggers:
             errors = {n: run for n, run in enumerate(made) if isinstance(run, OrchestratorError)}
             if not runs:
                 return [errors[n] for n in range(len(triggers))], False
-            note = codec.encode_refusals(errors)
+            note = outside_codec.encode_refusals(errors)
             archived = tuple((tenant, dag_id, count) for dag_id, count in seen.items())
             result = await self._creations.create(Creation(runs, stored(idem, note), archived=archived))
             if result.status == "conflict":
                 raise Conflict(KEY_REUSED)
             if result.status != "changed":
                 replayed = result.status == "replayed"
-                refused = codec.decode_refusals(result.reply) if replayed else errors
+                refused = outside_codec.decode_refusals(result.reply) if replayed else errors
                 return _outcomes(triggers, result.runs, refused), replayed
             for trigger in triggers:
                 self._book.forget(tenant, trigger.dag_id)

@@ -14,22 +14,16 @@ from collections.abc import Iterable
 import msgspec
 
 from actors.clock import Clock
-from orchestrator import codec
+from orchestrator import actor_codec, codec
+from orchestrator.command import Ballot, Command, CommandReply, Signalled
 from orchestrator.errors import Conflict, Invalid, NotFound
-from orchestrator.ports import (
-    TERMINAL,
-    Ballot,
-    Command,
-    CommandReply,
-    ControlPlane,
-    Journal,
-    RunRow,
-    Signalled,
-    approvals_of,
-)
+from orchestrator.idempotency import Idempotency
+from orchestrator.ports import ControlPlane, Journal
 from orchestrator.published import BUILT_IN
+from orchestrator.records import approvals_of
+from orchestrator.rows import TERMINAL, RunRow
 from orchestrator.standing import Standing, wait_json
-from orchestrator.views import ApprovalView, Idempotency, PublishedView, RunChanged, SignalSent, WaitView
+from orchestrator.views import ApprovalView, PublishedView, RunChanged, SignalSent, WaitView
 from serve_app.asking import KEY_REUSED, ask, shown
 from serve_app.dag_book import DagBook
 from serve_app.deadlines import DEADLINE_S, within
@@ -73,7 +67,7 @@ class Waiting:
         if idem is not None and (kept := await self._journal.stored_reply(idem.key)) is not None:
             if kept.fingerprint != idem.fingerprint:
                 raise Conflict(KEY_REUSED)
-            return msgspec.structs.replace(codec.decode_command_reply(kept.reply), replayed=True)
+            return msgspec.structs.replace(actor_codec.decode_command_reply(kept.reply), replayed=True)
         if command.task is not None and command.task not in await self._names(row):
             raise NotFound("task", command.task)
         if row.run_type == "backfill":

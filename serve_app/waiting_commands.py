@@ -11,7 +11,8 @@ import typer
 from orchestrator.client import dags as asked
 from serve_app import screen
 from serve_app.api_client import Api, Json
-from serve_app.commands import RunId, runs
+from serve_app.arguments import RunId
+from serve_app.run_commands import runs
 from serve_app.session import Session, command, group
 
 approvals = group("Approvals that tasks wait for.")

@@ -13,10 +13,13 @@ from dataclasses import dataclass
 
 import msgspec
 
-from orchestrator import codec
+from orchestrator import actor_codec
+from orchestrator.command import Command, CommandReply
 from orchestrator.errors import Conflict, NotFound
-from orchestrator.ports import ChildRow, Command, CommandReply, ControlPlane, Journal, RunRow, StoredReply
-from orchestrator.views import Idempotency
+from orchestrator.idempotency import Idempotency
+from orchestrator.ports import ControlPlane, Journal
+from orchestrator.rows import ChildRow, RunRow
+from orchestrator.steps import StoredReply
 from serve_app.asking import ask
 
 #: windows a command reaches at the same time
@@ -62,13 +65,13 @@ class WindowOrders:
         """What the window answered to the same request before."""
         async with gate:
             kept = await self.journal.stored_reply(_of_window(idem, child).key)
-        return codec.decode_command_reply(kept.reply) if kept is not None else None
+        return actor_codec.decode_command_reply(kept.reply) if kept is not None else None
 
     async def _first(self, idem: Idempotency, reply: CommandReply) -> CommandReply:
         """The answer that was stored first; this one, if no other was."""
-        await self.journal.store_reply(StoredReply(idem.key, idem.fingerprint, codec.encode_command_reply(reply)))
+        await self.journal.store_reply(StoredReply(idem.key, idem.fingerprint, actor_codec.encode_command_reply(reply)))
         kept = await self.journal.stored_reply(idem.key)
-        stored = codec.decode_command_reply(kept.reply) if kept is not None else reply
+        stored = actor_codec.decode_command_reply(kept.reply) if kept is not None else reply
         return stored if stored == reply else msgspec.structs.replace(stored, replayed=True)
 
 

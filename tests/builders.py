@@ -14,16 +14,17 @@ import msgspec
 
 from orchestrator import backfill as backfills
 from orchestrator import events as e
-from orchestrator import plan_run, plan_status, run_decisions, wait_decisions
+from orchestrator import plan_run, plan_status, run_commands, run_decisions, run_duties, wait_decisions
 from orchestrator import run as runs
 from orchestrator.backfill import Backfill
 from orchestrator.calls import Return
+from orchestrator.command import Ballot
+from orchestrator.compiled import Compiled
 from orchestrator.definition import Definition, TaskSpec, Window
 from orchestrator.messages import Note, Report, Value
 from orchestrator.plan_entry import Completed, Skipped
 from orchestrator.plan_file import parse
-from orchestrator.ports import Ballot
-from orchestrator.run import Compiled, Run, RunState
+from orchestrator.run_state import Run, RunState
 from orchestrator.task import TaskState
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -86,7 +87,7 @@ class Story:
         self.run = Run(first, self.compiled)
         self.events: list[e.Event] = [first]
         #: what had to stop
-        self.aborts: list[runs.Abort] = []
+        self.aborts: list[run_duties.Abort] = []
 
     def do(self, command: plan_run.Command | wait_decisions.Command) -> list[e.Event]:
         """Decide and apply; the new events."""
@@ -118,37 +119,39 @@ class Story:
 
     def _take(self, new: list[e.Event]) -> list[e.Event]:
         for event in new:
-            abort = runs.aborted(self.run, event)
+            abort = run_duties.aborted(self.run, event)
             self.aborts += [abort] if abort else []
             runs.apply(self.run, event)
         return new
 
-    def kinds(self, command: runs.Command) -> list[str]:
+    def kinds(self, command: run_commands.Command) -> list[str]:
         """Wire names of the events that `command` makes."""
         return [str(event.__struct_config__.tag) for event in self.do(command)]
 
     def wait(self, seconds: float) -> Story:
         """Time passes."""
         self.now += timedelta(seconds=seconds)
-        runs.wake(self.run, self.now)
+        run_duties.wake(self.run, self.now)
         return self
 
     def start(self) -> Story:
         """Admit the run."""
-        self.do(runs.Start())
+        self.do(run_commands.Start())
         return self
 
     def begin(self, *names: str, worker: str = "w0") -> Story:
         """Hand these tasks to a worker."""
         for name in names:
-            self.do(runs.Begin((self.run.position(name),), worker, "i1"))
-            runs.put_back(self.run, runs.take_ready(self.run, len(self.run.tasks)))  # what runs is taken off
+            self.do(run_commands.Begin((self.run.position(name),), worker, "i1"))
+            run_duties.put_back(
+                self.run, run_duties.take_ready(self.run, len(self.run.tasks))
+            )  # what runs is taken off
         return self
 
-    def report(self, name: str, outcome: str, attempt: int | None = None, **changes: Any) -> runs.Settle:
+    def report(self, name: str, outcome: str, attempt: int | None = None, **changes: Any) -> run_commands.Settle:
         """What the worker says of the running attempt of a task."""
         current = self.run.tasks[self.run.position(name)].attempt if attempt is None else attempt
-        return runs.Settle(Report("run_1", name, current, outcome, **changes), 0.5)
+        return run_commands.Settle(Report("run_1", name, current, outcome, **changes), 0.5)
 
     def ok(self, *names: str) -> Story:
         """These tasks run and succeed, one after another."""
@@ -168,7 +171,7 @@ class Story:
         """These tasks run and are lost with their worker."""
         for name in names:
             self._running(name)
-            self.do(runs.Lose(name, self.attempt(name)))
+            self.do(run_commands.Lose(name, self.attempt(name)))
         return self
 
     def suspend(self, name: str, seconds: float, call: int = 1) -> Story:
@@ -186,9 +189,11 @@ class Story:
         values: dict[str, Any] = {"choice": choice, "by": by, "roles": ("client", by)}
         return self.do(wait_decisions.Vote(task, Ballot(**(values | changes))))
 
-    def note(self, name: str, content: object, kind: str = "checkpoint") -> runs.Mark:
+    def note(self, name: str, content: object, kind: str = "checkpoint") -> run_commands.Mark:
         """A checkpoint of the running attempt."""
-        return runs.Mark(Note("run_1", name, self.attempt(name), kind, msgspec.Raw(msgspec.json.encode(content))))
+        return run_commands.Mark(
+            Note("run_1", name, self.attempt(name), kind, msgspec.Raw(msgspec.json.encode(content)))
+        )
 
     def attempt(self, name: str) -> int:
         """Last attempt of a task."""
@@ -206,8 +211,8 @@ class Story:
     @property
     def ready(self) -> list[str]:
         """Tasks that may start now, in the order in which they would."""
-        positions = runs.take_ready(self.run, len(self.run.tasks))
-        runs.put_back(self.run, positions)
+        positions = run_duties.take_ready(self.run, len(self.run.tasks))
+        run_duties.put_back(self.run, positions)
         return [self.run.compiled.graph.names[i] for i in positions]
 
     def replayed(self) -> Run:

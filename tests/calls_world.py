@@ -18,9 +18,9 @@ from orchestrator import events as e
 from orchestrator.calls import CALL
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import Refused
-from orchestrator.ports import TERMINAL
-from orchestrator.views import Trigger
-from tests.fakes_journal import _Run
+from orchestrator.rows import TERMINAL
+from orchestrator.starts import Trigger
+from tests.memory_ledger import KeptRun
 from tests.world import World
 from tests.world_clients import TENANT
 
@@ -122,7 +122,7 @@ class CallsWorld(World):
         assert children <= called, f"nobody calls {children - called}"
         return seen
 
-    def _judge(self, run: _Run, task: str, call: e.Call, end: e.Event, exists: bool) -> str:
+    def _judge(self, run: KeptRun, task: str, call: e.Call, end: e.Event, exists: bool) -> str:
         where = f"{run.run_id}/{task} calls {call.run_id}, and then {end}"
         assert call.chain[-1] == run.dag_id, where
         if not exists:
@@ -147,7 +147,7 @@ class CallsWorld(World):
             return "failed"
         return "timed out" if isinstance(end, e.TaskFailed) else "given up"
 
-    def _calls(self, run: _Run) -> list[tuple[str, e.Call, e.Event]]:
+    def _calls(self, run: KeptRun) -> list[tuple[str, e.Call, e.Event]]:
         """(task, call, how the wait for it ended)."""
         open_: dict[str, e.Call] = {}
         found = []
@@ -160,7 +160,7 @@ class CallsWorld(World):
         assert not open_, f"{run.run_id} waits for {open_}"
         return found
 
-    def _events(self, run: _Run) -> list[e.Event]:
+    def _events(self, run: KeptRun) -> list[e.Event]:
         return [event for batch in run.events for event in codec.decode_events(batch.events, batch.schema)]
 
 

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 from orchestrator.archive import Sweep
-from orchestrator.views import Idempotency, Page, RunView
+from orchestrator.idempotency import Idempotency
+from orchestrator.rows import RunFilter
+from orchestrator.views import Page, RunView
 
 
 class FakeArchive:
@@ -19,21 +21,11 @@ class FakeArchive:
         self._runs = runs
         self._sweeps = sweeps
 
-    async def runs(
-        self,
-        tenant: str,
-        *,
-        dag_id: str | None,
-        state: str | None,
-        run_type: str | None,
-        parent_run_id: str | None,
-        cursor: str | None,
-        limit: int,
-    ) -> Page[RunView]:
+    async def runs(self, wanted: RunFilter, cursor: str | None, limit: int) -> Page[RunView]:
         self._check()
-        found = [view for (owner, _), view in self._runs.items() if owner == tenant and view.archived]
-        wanted = [view for view in found if dag_id in (None, view.dag_id) and state in (None, view.state)]
-        return Page(tuple(sorted(wanted, key=lambda view: view.run_id, reverse=True)[:limit]))
+        found = [view for (owner, _), view in self._runs.items() if owner == wanted.tenant and view.archived]
+        fit = [v for v in found if wanted.dag_id in (None, v.dag_id) and wanted.state in (None, v.state)]
+        return Page(tuple(sorted(fit, key=lambda view: view.run_id, reverse=True)[:limit]))
 
     async def sweep(self, older_than: timedelta, to: str | None, idem: Idempotency | None) -> Sweep:
         self._check()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 
+from orchestrator.idempotency import Idempotency
 from orchestrator.reclaim import ArtifactSweep
-from orchestrator.views import Idempotency
 
 
 class FakeArtifacts:

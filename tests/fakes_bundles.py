@@ -9,7 +9,8 @@ from orchestrator import bundle as bundles
 from orchestrator.bundle_record import BundleStored, BundleView
 from orchestrator.definition import Definition
 from orchestrator.errors import Conflict, Invalid, NotFound
-from orchestrator.views import DagDefined, Idempotency
+from orchestrator.idempotency import Idempotency
+from orchestrator.views import DagDefined
 
 
 class FakeBundles:

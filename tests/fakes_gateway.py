@@ -17,34 +17,26 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from orchestrator import partitions, schedule, windows
 from orchestrator import plan as planning
 from orchestrator.archive import Sweep
+from orchestrator.cluster_views import TenantShare, WorkerView
 from orchestrator.definition import Definition, Window, content_hash
 from orchestrator.errors import Conflict, Invalid, NotFound, OrchestratorError
 from orchestrator.events import Counts
+from orchestrator.idempotency import Idempotency
 from orchestrator.limits import Limit
 from orchestrator.pools import PoolSpec
-from orchestrator.ports import Ballot
+from orchestrator.rows import TERMINAL, RunFilter
+from orchestrator.starts import Plan, Trigger, Triggered, Widening, Wider
 from orchestrator.views import (
-    ApprovalView,
     DagDefined,
     DagView,
     Frame,
-    Idempotency,
     LogChunk,
     MapView,
     Page,
-    Plan,
-    PublishedView,
     RunChanged,
     RunView,
-    SignalSent,
-    TenantShare,
-    Trigger,
-    Triggered,
     Uncached,
-    Widening,
-    Wider,
     WindowView,
-    WorkerView,
 )
 from serve_app import map_instances
 from serve_app.ports import Expect, Observation
@@ -55,12 +47,12 @@ from tests.fakes_limits import FakeLimits
 from tests.fakes_planes import FakePlanes
 from tests.fakes_pools import FakePools
 from tests.fakes_starters import FakeStarters
+from tests.fakes_waiting import FakeWaiting
 
 T = TypeVar("T")
 replace = msgspec.structs.replace
 
 EPOCH = datetime(2026, 1, 2, 3, 4, 5, 678000, UTC)
-TERMINAL = frozenset({"succeeded", "failed", "cancelled", "timed_out", "quarantined"})
 WINDOWS_MAX = 1000
 
 
@@ -231,29 +223,19 @@ class FakeGateway:
         self._check()
         self._run(tenant, run_id)
 
-    async def runs(
-        self,
-        tenant: str,
-        *,
-        dag_id: str | None,
-        state: str | None,
-        run_type: str | None,
-        parent_run_id: str | None,
-        cursor: str | None,
-        limit: int,
-    ) -> Page[RunView]:
+    async def runs(self, wanted: RunFilter, cursor: str | None, limit: int) -> Page[RunView]:
         self._check()
-        wanted = [
+        found = [
             replace(run, tasks={}, windows=None)
-            for run in self.runs_of(tenant)
+            for run in self.runs_of(wanted.tenant)
             if not run.archived
-            and dag_id in (None, run.dag_id)
-            and state in (None, run.state)
-            and run_type in (None, run.run_type)
-            and parent_run_id in (None, run.parent_run_id)
+            and wanted.dag_id in (None, run.dag_id)
+            and wanted.state in (None, run.state)
+            and wanted.run_type in (None, run.run_type)
+            and wanted.parent in (None, run.parent_run_id)
         ]
         return _page(
-            sorted(wanted, key=lambda r: r.run_id, reverse=True), lambda r: r.run_id, cursor, limit, newest_first=True
+            sorted(found, key=lambda r: r.run_id, reverse=True), lambda r: r.run_id, cursor, limit, newest_first=True
         )
 
     async def cancel_run(self, tenant: str, run_id: str, idem: Idempotency | None) -> RunChanged:
@@ -442,7 +424,7 @@ class FakeGateway:
             self._stored[idem.key] = (idem.fingerprint, answer)
             return answer
         if isinstance(answer, tuple):
-            return (answer[0], True)  # type: ignore[return-value]
+            return (answer[0], True)  # type: ignore[return-value]  # T is a tuple with a flag then
         return replace(answer, replayed=True)
 
     def _outcome(self, tenant: str, trigger: Trigger) -> Triggered | OrchestratorError:
@@ -569,49 +551,3 @@ def _page(items: list[T], key: Callable[[T], str], cursor: str | None, limit: in
 async def _stream(frames: list[Frame]) -> AsyncIterator[Sequence[Frame]]:
     for each in frames:
         yield [each]
-
-
-class FakeWaiting:
-    """`serve_app.ports.Waiting`, in memory: every task is an approval, decided by its first vote."""
-
-    def __init__(self, gateway: FakeGateway) -> None:
-        self._gateway = gateway
-        #: (run id, name, data)
-        self.signals: list[tuple[str, str, bytes]] = []
-        self.ballots: list[Ballot] = []
-        self.open: list[ApprovalView] = []
-        self.published: dict[str, PublishedView] = {}
-
-    async def signal(
-        self, tenant: str, run_id: str, name: str, data: msgspec.Raw, signal_id: str | None, idem: Idempotency | None
-    ) -> SignalSent:
-        run = self._live(await self._gateway.run(tenant, run_id))
-        self.signals.append((run_id, name, bytes(data)))
-        return SignalSent(run_id, run.state, name, signal_id or "made-up")
-
-    async def decide(self, tenant: str, run_id: str, task: str, ballot: Ballot, idem: Idempotency | None) -> RunChanged:
-        run = self._live(await self._gateway.run(tenant, run_id))
-        if task not in run.tasks:
-            raise NotFound("task", task)
-        self.ballots.append(ballot)
-        return RunChanged(run_id, run.state, run.attempts, "succeeded")
-
-    async def approvals(self, tenant: str, *, dag_id: str | None, run_id: str | None) -> list[ApprovalView]:
-        if self._gateway.broken is not None:
-            raise self._gateway.broken
-        return [each for each in self.open if dag_id in (None, each.dag_id) and run_id in (None, each.run_id)]
-
-    async def query(self, tenant: str, run_id: str, name: str) -> PublishedView:
-        await self._gateway.run(tenant, run_id)
-        if name not in self.published:
-            raise NotFound("published value", name)
-        return self.published[name]
-
-    async def queries(self, tenant: str, run_id: str) -> list[PublishedView]:
-        await self._gateway.run(tenant, run_id)
-        return list(self.published.values())
-
-    def _live(self, run: RunView) -> RunView:
-        if run.state in TERMINAL:
-            raise Conflict(f"run {run.run_id} is already {run.state}")
-        return run

@@ -14,16 +14,16 @@ from typing import Any
 import msgspec
 
 from orchestrator.errors import Conflict, InstanceDead, Invalid, NotFound
-from orchestrator.views import (
+from orchestrator.instance_views import (
     Acknowledged,
     FindingView,
-    Frame,
     InstanceStatus,
     InstanceView,
     InstanceWanted,
     PlanTaskView,
     PlanView,
 )
+from orchestrator.views import Frame
 from tests.fakes_gateway import EPOCH
 
 replace = msgspec.structs.replace

@@ -17,8 +17,8 @@ import msgspec
 from orchestrator import remote
 from orchestrator.blueprint import Approval, Blueprint, Dispatch, State
 from orchestrator.errors import Conflict, Invalid, NotFound
+from orchestrator.idempotency import Idempotency
 from orchestrator.job_views import HistoryEvent, JobView
-from orchestrator.views import Idempotency
 from orchestrator.webhook import DEAD, PENDING, Delivery
 from serve_app.outside_ports import JobWanted
 from serve_app.problems import QuotaExhausted

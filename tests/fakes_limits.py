@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from orchestrator.cluster_views import LimitView, RunWaiting, WaitingView
 from orchestrator.errors import NotFound
 from orchestrator.limits import Limit
-from orchestrator.views import LimitView, RunWaiting, WaitingView
 
 
 class FakeLimits:

@@ -17,16 +17,11 @@ from typing import Any
 import msgspec
 
 from orchestrator.errors import AlreadyEnded, Conflict, NotFound
-from orchestrator.views import (
-    CheckpointView,
-    Frame,
-    Idempotency,
-    LiveRunCreated,
-    LiveRunView,
-    LiveRunWanted,
-    RunChanged,
-)
-from tests.fakes_gateway import EPOCH, TERMINAL, FakeClock
+from orchestrator.idempotency import Idempotency
+from orchestrator.live_run_views import CheckpointView, LiveRunCreated, LiveRunView, LiveRunWanted
+from orchestrator.rows import TERMINAL
+from orchestrator.views import Frame, RunChanged
+from tests.fakes_gateway import EPOCH, FakeClock
 from tests.fakes_rates import SlidingWindows
 
 replace = msgspec.structs.replace

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from orchestrator.errors import Conflict, Invalid, NotFound
+from orchestrator.idempotency import Idempotency
 from orchestrator.pipeline import MASK, PARAMETERS_MAX, UNIVERSAL
 from orchestrator.pipeline_views import (
     Claimed,
@@ -24,7 +25,7 @@ from orchestrator.pipeline_views import (
     PipelineWanted,
     RunnerView,
 )
-from orchestrator.views import Frame, Idempotency
+from orchestrator.views import Frame
 from tests.fakes_gateway import EPOCH
 
 replace = msgspec.structs.replace

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from orchestrator.cluster_views import PoolView
 from orchestrator.errors import NotFound
 from orchestrator.pools import PoolSpec, fixed
-from orchestrator.views import PoolView
 
 
 class FakePools:

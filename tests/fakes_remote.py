@@ -12,7 +12,7 @@ from typing import Any
 
 from actors.clock import Clock
 from actors.replica_book import ReplicaBook
-from orchestrator import codec
+from orchestrator import outside_codec
 from orchestrator import remote as r
 from orchestrator import webhook_messages as wm
 from orchestrator.errors import ActorUnreachable
@@ -92,10 +92,10 @@ class FakeRemote:
         if self.away:
             raise ActorUnreachable("gateway-0", "restarting")
         if ward == "webhooks":
-            self.asked.append(codec.decode_webhook_request(request))
-            return codec.encode_webhook_answer(self.outbox(self.asked[-1]))
+            self.asked.append(outside_codec.decode_webhook_request(request))
+            return outside_codec.encode_webhook_answer(self.outbox(self.asked[-1]))
         assert ward == "jobs"
-        return codec.encode_answer(await self._answer(codec.decode_request(request)))
+        return outside_codec.encode_answer(await self._answer(outside_codec.decode_request(request)))
 
     async def workers(self) -> bytes:
         return self.slots

@@ -10,8 +10,10 @@ import msgspec
 
 from orchestrator.definition import Definition
 from orchestrator.errors import NotFound
+from orchestrator.idempotency import Idempotency
 from orchestrator.messages import Cause
-from orchestrator.views import AssetView, EventTold, Idempotency, Trigger, Triggered, UpdateView
+from orchestrator.starts import EventTold, Trigger, Triggered
+from orchestrator.views import AssetView, UpdateView
 
 
 class FakeStarters:

@@ -20,7 +20,7 @@ from actors.blueprint_book import BlueprintBook
 from actors.jobs_holder import JobsHolder
 from actors.names import JOBS
 from actors.settings import Settings
-from orchestrator import codec, job_fold
+from orchestrator import codec, job_fold, outside_codec
 from orchestrator import remote as r
 from orchestrator.blueprint import Blueprint, Outcome, Visit
 from orchestrator.blueprint_file import from_yaml
@@ -29,7 +29,7 @@ from orchestrator.job import Job
 from orchestrator.job_birth import Birth, new_job
 from orchestrator.job_events import AnyJobEvent
 from orchestrator.job_views import HistoryEvent, JobView
-from orchestrator.ports import Creation, Mail
+from orchestrator.steps import Creation, Mail
 from tests.fakes_journal import MemoryJournal
 from tests.virtual_time import VirtualLoop, WorldClock
 from tests.world_wire import Process, start_task
@@ -154,7 +154,7 @@ class Stage:
             await asyncio.sleep(0.05)
             raise ActorUnreachable(JOBS, "it is not there")
         try:
-            return codec.decode_answer(await life.call(life.object.ask(codec.encode_request(request))))
+            return outside_codec.decode_answer(await life.call(life.object.ask(outside_codec.encode_request(request))))
         except Exception as error:
             if life.alive:
                 raise
@@ -326,7 +326,7 @@ class Replica:
             except ActorUnreachable:
                 await asyncio.sleep(0.1)
                 continue
-            pushes = codec.pushes_of(answer)
+            pushes = outside_codec.pushes_of(answer)
             anew = pushes.session != self._session
             self._session, self._after = pushes.session, pushes.last
             for push in pushes.pushes:

@@ -28,14 +28,15 @@ from actors.blueprint_book import BlueprintBook
 from actors.jobs_holder import JobsHolder
 from actors.names import JOBS
 from actors.settings import Settings
-from orchestrator import codec, job_fold
+from orchestrator import codec, job_fold, outside_codec
 from orchestrator import job_events as e
 from orchestrator import remote as r
 from orchestrator.blueprint import Blueprint, Outcome, Transition, Visit
 from orchestrator.errors import ActorUnreachable, JournalUnavailable
 from orchestrator.job import Job
 from orchestrator.job_birth import Birth, new_job
-from orchestrator.ports import TERMINAL, Creation, Mail
+from orchestrator.rows import TERMINAL
+from orchestrator.steps import Creation, Mail
 from serve_app.gateway_line import GatewayLine
 from tests.fakes_journal import MemoryJournal
 from tests.jobs_stage import blueprints_of
@@ -348,7 +349,7 @@ class JobsWorld:
     async def _insist(self, ask: r.Request) -> r.Answer:
         while True:
             try:
-                return codec.decode_answer(await self.gateway("jobs", codec.encode_request(ask)))
+                return outside_codec.decode_answer(await self.gateway("jobs", outside_codec.encode_request(ask)))
             except ActorUnreachable:
                 await asyncio.sleep(0.2)
 

@@ -23,10 +23,11 @@ from actors.settings import Settings
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.definition import Definition, TaskSpec
-from orchestrator.views import LiveRunWanted
+from orchestrator.live_run_views import LiveRunWanted
 from serve_app.gateway import Gateway
 from tests.fakes_journal import MemoryJournal
-from tests.invariants import RUN_TERMINAL, History, check_versions
+from tests.history_rules import RUN_TERMINAL, History
+from tests.invariants import check_versions
 from tests.kubernetes_api import KubernetesApi
 from tests.kubernetes_builders import name_of
 from tests.worker_builders import FakeLogs
@@ -78,7 +79,7 @@ class Stage:
 
     def start(self, name: str) -> None:
         """A new incarnation of that name."""
-        process = Process(self.loop, name)  # type: ignore[arg-type]
+        process = Process(self.loop, name)  # type: ignore[arg-type]  # a loop is a loop
         process.object = self.supervisor if name == "supervisor" else process.context.run(self._shell, name)
         process.object.on_crash = lambda: self.crashes.append(RuntimeError(name))
         begin = self.supervisor.live() if name == "supervisor" else self._begin(process.object)

@@ -15,14 +15,14 @@ from typing import Any
 
 import msgspec
 
-from orchestrator import codec
+from orchestrator import actor_codec, codec
 from orchestrator import events as e
 from orchestrator.definition import Definition, LimitUse, TaskSpec
 from orchestrator.errors import Refused, Unavailable
 from orchestrator.limits import LIMITS, Limit, Rate
 from orchestrator.messages import Assignment, RunContext
 from orchestrator.needs import dag_key, limit_key, needs_of
-from orchestrator.views import Trigger
+from orchestrator.starts import Trigger
 from tests.world import RUN_ACTORS, World
 from tests.world_clients import TENANT
 
@@ -167,7 +167,9 @@ class LimitsWorld(World):
         self.limits |= dict.fromkeys([*keys, limit_key(TENANT, name)], limit)
         while True:
             try:
-                await self.wire.ask("scheduler", "set_limit", codec.encode_limit_change(limit_key(TENANT, name), limit))
+                await self.wire.ask(
+                    "scheduler", "set_limit", actor_codec.encode_limit_change(limit_key(TENANT, name), limit)
+                )
                 return
             except Unavailable:
                 await asyncio.sleep(0.3)

@@ -8,8 +8,8 @@ import hashlib
 import json
 from urllib.parse import quote
 
+from orchestrator.idempotency import Idempotency
 from orchestrator.pipeline_views import CompletionWanted, JobResult, PipelineConfig, PipelineWanted
-from orchestrator.views import Idempotency
 from tests.pipelines_stage import TENANT, Stage, entry, script
 
 SECRETS = ("s3cret-Tok3n/+&=\"'\\x", "-----BEGIN-----\nMIIEowIBAAKCAQEAx\nu8Q1k7\n-----END-----", "PIN-8472910")

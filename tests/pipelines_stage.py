@@ -124,7 +124,7 @@ class Stage:
         """A gateway, instead of the one that may be there."""
         self.settings = dataclasses.replace(self.settings, **settings)
         holder = PipelinesHolder(self.journal, self.clock, self.settings)
-        holder.on_crash = self._crashed  # type: ignore[method-assign]
+        holder.on_crash = self._crashed  # type: ignore[method-assign]  # a stand-in, in this one object
         self.gate.holder = holder
         holder.start()
         return holder
@@ -192,7 +192,7 @@ def stop(holder: PipelinesHolder) -> None:
     for task in list(holder._tasks):
         task.cancel()
     holder._acts.clear()
-    holder.start = holder._spawn = lambda *_: None  # type: ignore[method-assign, assignment]
+    holder.start = holder._spawn = lambda *_: None  # type: ignore[method-assign, assignment]  # a stand-in, in this one object
     for _, handle in holder._timers.values():
         handle.cancel()
     for handle in (holder._silence, holder._runners_later):

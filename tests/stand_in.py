@@ -25,7 +25,9 @@ from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from orchestrator.client import shapes
-from orchestrator.views import Frame, Idempotency, Trigger, Triggered
+from orchestrator.idempotency import Idempotency
+from orchestrator.starts import Trigger, Triggered
+from orchestrator.views import Frame
 from serve_app.app import build_app, describe
 from serve_app.auth import Tokens, grant
 from serve_app.options import ServerOptions

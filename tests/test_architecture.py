@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 #: modules of the core that are for the edge: they may import pydantic, networkx, croniter, httpx
 EDGE = {
     "orchestrator.spec",
+    "orchestrator.spec_form",
     "orchestrator.graph",
     "orchestrator.schedule",
     "orchestrator.client",

@@ -14,13 +14,14 @@ import pytest
 
 from orchestrator import events as e
 from orchestrator.archive import Sweep
+from orchestrator.cluster_views import PoolView, WorkerView
+from orchestrator.command import Ballot
 from orchestrator.control import LimitUsage
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.planes import PlaneView
 from orchestrator.pools import PoolSpec
-from orchestrator.ports import Ballot
 from orchestrator.reclaim import ArtifactSweep, Tally
-from orchestrator.views import PoolView, Trigger, WorkerView
+from orchestrator.starts import Trigger
 from serve_app import archive_figures, artifact_figures, bundles, figures, limit_figures, plane_figures, pool_figures
 from serve_app.health import exposition
 from serve_app.ports import Observation

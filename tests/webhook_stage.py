@@ -11,7 +11,7 @@ import msgspec
 from actors import names
 from actors.webhook_post import PostFailed
 from actors.webhooks import RECORD, Webhooks, mail
-from orchestrator.ports import Commit, Mail
+from orchestrator.steps import Commit, Mail
 from orchestrator.webhook import PENDING, Notice
 from tests.fakes_journal import MemoryJournal
 from tests.virtual_time import VirtualLoop, WorldClock

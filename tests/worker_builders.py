@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from actors.worker_actor import WorkerActor
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator.errors import ActorUnreachable, JournalUnavailable
 from orchestrator.messages import Assignment, Exchange, Holding, Note, Report, RunContext, Settled, Value
 
@@ -49,7 +49,7 @@ class FakeNotes:
         if self.failures:
             self.failures -= 1
             raise ActorUnreachable(owner, "told to fail")
-        self.notes.append((owner, codec.decode_note(note)))
+        self.notes.append((owner, actor_codec.decode_note(note)))
         return self.accepts
 
 
@@ -67,8 +67,8 @@ class Bench:
         """One exchange, with the next batch number unless told."""
         if batch is None:
             self._number += 1
-        return codec.decode_settled(
-            self.worker.exchange(codec.encode_exchange(exchange(batch or self._number, *tasks, **given)))
+        return actor_codec.decode_settled(
+            self.worker.exchange(actor_codec.encode_exchange(exchange(batch or self._number, *tasks, **given)))
         )
 
     def run(self, task: Assignment, **context: Any) -> Report:
@@ -85,10 +85,10 @@ class Bench:
         return msgspec.json.decode(report.value.inline)
 
     def holding(self, owner: str = OWNER, epoch: int | None = None) -> Holding:
-        return codec.decode_holding(self.worker.holding(owner, epoch))
+        return actor_codec.decode_holding(self.worker.holding(owner, epoch))
 
     def give_back(self, up_to_batch: int, epoch: int | None = None) -> Settled:
-        return codec.decode_settled(self.worker.give_back(OWNER, up_to_batch, epoch))
+        return actor_codec.decode_settled(self.worker.give_back(OWNER, up_to_batch, epoch))
 
 
 class InThread:

@@ -117,7 +117,7 @@ def loop_id() -> int:
     async def identity() -> int:
         return id(asyncio.get_running_loop())
 
-    return identity()  # type: ignore[return-value]
+    return identity()  # type: ignore[return-value]  # the mistake
 
 
 def raise_value_error(message: str = "bad\nvalue") -> None:
@@ -153,7 +153,7 @@ def move(to: str) -> str:
 
 def close_stdout() -> None:
     sys.stdout.close()
-    sys.stdout = None  # type: ignore[assignment]
+    sys.stdout = None  # type: ignore[assignment]  # as user code may
 
 
 def talk(text: str = "hello") -> None:

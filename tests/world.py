@@ -41,7 +41,7 @@ from orchestrator.errors import Fenced, InstanceDead, Refused
 from orchestrator.ids import INSTANCE_PREFIX
 from serve_app.gateway import Gateway
 from tests.fakes_journal import MemoryJournal
-from tests.invariants import RUN_TERMINAL
+from tests.history_rules import RUN_TERMINAL
 from tests.virtual_time import VirtualLoop, WorldClock
 from tests.world_cast import Control, Mischief, Supervisor, Worker
 from tests.world_clients import TENANT, Clients

@@ -18,7 +18,7 @@ from actors.attempt import LiveAttempt
 from actors.batch_book import Batch, BatchBook
 from actors.names import pool_of
 from actors.roster_order import first_number, numbered
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator.control import Roster
 from orchestrator.errors import ActorUnreachable
 from orchestrator.messages import Assignment, Exchange, Fenced, Holding, Note, Report, RunContext, Settled, Value
@@ -142,7 +142,7 @@ class Worker:
 
     async def exchange(self, blob: bytes) -> bytes:
         """See actors/worker_actor.py."""
-        exchange = codec.decode_exchange(blob)
+        exchange = actor_codec.decode_exchange(blob)
         async with self._turn:
             batch = self._book.open(exchange)
             if batch is not None:
@@ -150,13 +150,13 @@ class Worker:
             reports, untouched = self._book.answer(exchange)
         answer = (tuple(reports), tuple(untouched), self.node)
         settled = Settled(self.name, self.incarnation, exchange.batch, *answer)
-        return codec.encode_settled(settled)
+        return actor_codec.encode_settled(settled)
 
     async def give_back(self, owner: str, up_to_batch: int, epoch: int | None = None) -> bytes:
         """See actors/worker_actor.py."""
         newest, reports, untouched = self._book.give_back(owner, up_to_batch, epoch)
         answer = (tuple(reports), tuple(untouched), self.node)
-        return codec.encode_settled(Settled(self.name, self.incarnation, newest, *answer))
+        return actor_codec.encode_settled(Settled(self.name, self.incarnation, newest, *answer))
 
     async def cancel(self, run_id: str, task: str, attempt: int, reason: str) -> bool:
         """See actors/worker_actor.py."""
@@ -165,11 +165,11 @@ class Worker:
     async def holding(self, owner: str, epoch: int | None = None) -> bytes:
         """See actors/worker_actor.py."""
         live, reports = self._book.holding(owner, epoch)
-        return codec.encode_holding(Holding(self.name, self.incarnation, tuple(live), tuple(reports)))
+        return actor_codec.encode_holding(Holding(self.name, self.incarnation, tuple(live), tuple(reports)))
 
     async def fence(self, epochs: dict[str, int]) -> bytes:
         """See actors/worker_actor.py."""
-        return codec.encode_fenced(Fenced(self.incarnation, *self._book.fence(epochs)))
+        return actor_codec.encode_fenced(Fenced(self.incarnation, *self._book.fence(epochs)))
 
     async def ping(self) -> str:
         """See actors/worker_actor.py."""
@@ -239,7 +239,7 @@ class Worker:
 
     async def _note(self, owner: str, key: Key) -> None:
         try:
-            await self._wire.ask(owner, "note", codec.encode_note(Note(*key, "checkpoint", msgspec.Raw(b"1"))))
+            await self._wire.ask(owner, "note", actor_codec.encode_note(Note(*key, "checkpoint", msgspec.Raw(b"1"))))
         except ActorUnreachable:
             return
 
@@ -266,12 +266,12 @@ class Supervisor:
 
     async def tell_roster(self, blob: bytes) -> bytes:
         """For a new scheduler."""
-        self._is_current(*codec.decode_supervision(blob))
-        return codec.encode_control(self._roster())
+        self._is_current(*actor_codec.decode_supervision(blob))
+        return actor_codec.encode_control(self._roster())
 
     async def ensure(self, actor: bytes) -> None:
         """An actor for one instance exists."""
-        order, name = codec.decode_supervision(actor)
+        order, name = actor_codec.decode_supervision(actor)
         if not self._is_current(order, name):
             return
         self.extra.add(name)
@@ -280,7 +280,7 @@ class Supervisor:
 
     async def release(self, actor: bytes) -> None:
         """It is not needed any more."""
-        order, name = codec.decode_supervision(actor)
+        order, name = actor_codec.decode_supervision(actor)
         if name in self.run_actors or not self._is_current(order, name):
             return
         self.extra.discard(name)
@@ -290,7 +290,7 @@ class Supervisor:
 
     async def demand(self, blob: bytes) -> None:
         """Tasks wait in pools without workers: some may come later."""
-        codec.decode_pool_loads(blob)
+        actor_codec.decode_pool_loads(blob)
 
     def _is_current(self, order: int, name: str) -> bool:
         self._epoch = max(self._epoch, order >> 32)
@@ -305,7 +305,7 @@ class Supervisor:
             roster = self._roster()
             if roster != self._told:
                 try:
-                    await self._wire.tell("scheduler", "roster", codec.encode_control(roster))
+                    await self._wire.tell("scheduler", "roster", actor_codec.encode_control(roster))
                     self._told = roster
                 except ActorUnreachable:
                     pass
@@ -322,7 +322,7 @@ class Supervisor:
         while True:
             await asyncio.sleep(1.0)
             try:
-                states = codec.decode_states(await self._wire.ask("scheduler", "slot_states", b""))
+                states = actor_codec.decode_states(await self._wire.ask("scheduler", "slot_states", b""))
             except ActorUnreachable:
                 continue
             if states.get(worker) == "draining":

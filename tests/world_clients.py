@@ -19,26 +19,20 @@ from typing import Any, TypeVar, get_args
 import msgspec
 
 from orchestrator import events as e
+from orchestrator.command import Ballot
 from orchestrator.definition import HIDDEN, WAITING_TYPES, Definition, Dimension, TaskSpec, TriggerRule
 from orchestrator.errors import Refused, Unavailable
+from orchestrator.idempotency import Idempotency
 from orchestrator.ids import INSTANCE_PREFIX
+from orchestrator.instance_views import Acknowledged, InstanceView, InstanceWanted
+from orchestrator.live_run_views import CheckpointView, LiveRunWanted
 from orchestrator.messages import NO_JSON
-from orchestrator.ports import Ballot
-from orchestrator.views import (
-    Acknowledged,
-    CheckpointView,
-    Frame,
-    Idempotency,
-    InstanceView,
-    InstanceWanted,
-    LiveRunWanted,
-    RunChanged,
-    Trigger,
-    Widening,
-)
+from orchestrator.starts import Trigger, Widening
+from orchestrator.views import Frame, RunChanged
 from serve_app.gateway import Gateway
 from tests.fakes_journal import MemoryJournal
-from tests.invariants import RUN_TERMINAL, check_instance_frames, check_sequence, check_versions
+from tests.history_rules import RUN_TERMINAL
+from tests.invariants import check_instance_frames, check_sequence, check_versions
 
 T = TypeVar("T")
 TENANT = "default"
@@ -174,7 +168,7 @@ class Clients:
             max_iterations=rng.choice((0, 0, 2, 50)),
             max_retries=rng.choice((0, 2)),
         )
-        asked = [self.insist(lambda g=g: g.instances.start(TENANT, wanted)) for g in self.gateways]  # type: ignore[misc]
+        asked = [self.insist(lambda g=g: g.instances.start(TENANT, wanted)) for g in self.gateways]  # type: ignore[misc]  # a default binds the loop's variable
         answers = await asyncio.gather(*asked, return_exceptions=True)
         made = [answer for answer in answers if isinstance(answer, InstanceView)]
         for view in made:

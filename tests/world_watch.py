@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Callable
 
 from actors.names import WEBHOOKS
-from orchestrator import codec
+from orchestrator import codec, outside_codec
 from orchestrator import events as e
 from orchestrator.definition import WAITING_TYPES, Definition
 from orchestrator.messages import Assignment, RunContext, Value
-from orchestrator.ports import Letter, inbox
+from orchestrator.streams import Letter, inbox
 from tests.fakes_journal import MemoryJournal
-from tests.invariants import EARLY, TERMINAL_EVENTS, History, check_backfill, check_row, check_versions
+from tests.history_rules import EARLY, TERMINAL_EVENTS, History
+from tests.invariants import check_backfill, check_row, check_versions
 from tests.virtual_time import START, WorldClock
 from tests.world_cast import Supervisor, value_of
 from tests.world_clients import TENANT
@@ -250,7 +251,7 @@ class Watcher:
         """Who wants to be told of ends and missed SLAs is told of each, once."""
         entries = [codec.decode_inbox(item) for _, item in self.journal.streams[inbox(WEBHOOKS)]]
         letters = [item for items in entries for item in items if isinstance(item, Letter)]
-        told = Counter(codec.decode_notice(bytes(letter.data)).id for letter in letters)
+        told = Counter(outside_codec.decode_notice(bytes(letter.data)).id for letter in letters)
         owed: dict[str, int] = {}
         for run_id, run in self.journal.runs.items():
             if run.dag_id not in ("a", "b"):

@@ -19,7 +19,7 @@ from orchestrator.client import pools as pool_scripts
 from orchestrator.client.clock import Clock
 from orchestrator.client.drivers import AsyncDriver, Driver
 from orchestrator.client.script import Script, Stream
-from orchestrator.client.shapes import HealthResponse
+from orchestrator.client.shapes.cluster import HealthResponse
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -28,35 +28,33 @@ from orchestrator.client.script import (
     part,
     path,
 )
-from orchestrator.client.shapes import (
-    DagsApproval,
-    DagsAsset,
-    DagsBatchItem,
+from orchestrator.client.shapes.cluster import (
     DagsBundleDeployed,
     DagsBundleStored,
     DagsBundleView,
-    DagsDagDefined,
-    DagsDagView,
-    DagsEventTold,
     DagsLimitDeleted,
     DagsLimitView,
+    DagsPlane,
+    DagsSweepView,
+)
+from orchestrator.client.shapes.dag_runs import (
+    DagsApproval,
+    DagsBatchItem,
+    DagsEventTold,
     DagsLog,
     DagsMapInstance,
     DagsPlan,
-    DagsPlane,
-    DagsPreview,
     DagsPublished,
     DagsRun,
     DagsRunChanged,
     DagsRunSummary,
     DagsSignalSent,
-    DagsSweepView,
     DagsTaskChanged,
     DagsTriggered,
-    DagsUncached,
     DagsWaiting,
     DagsWider,
 )
+from orchestrator.client.shapes.dags import DagsAsset, DagsDagDefined, DagsDagView, DagsPreview, DagsUncached
 
 BASE = "/api/v1/runtime/orchestrator"
 ENDED = frozenset({"success", "failed", "cancelled"})

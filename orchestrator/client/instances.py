@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.client.follow import SILENCE_S, Event, Events, Following, follow, so_far
 from orchestrator.client.script import ABSENT, Emit, Request, Script, get, json_of, part, path
-from orchestrator.client.shapes import (
+from orchestrator.client.shapes.instances import (
     CommandResponse,
     FindingInfo,
     OrchestratorInfo,

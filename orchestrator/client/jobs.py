@@ -11,25 +11,19 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from orchestrator.client.script import Request, Script, ask, get, json_of, keyed, part, path, until
-from orchestrator.client.shapes import JobsBlueprint, JobsDashboard, JobsHistoryEvent, JobsJob, JobsWebhook
+from orchestrator.client.shapes.jobs import (
+    JobsBlueprint,
+    JobsDashboard,
+    JobsHistoryEvent,
+    JobsJob,
+    JobsJobStatus,
+    JobsWebhook,
+)
 
 BASE = "/api/v1"
 ENDED = frozenset({"finished", "failed", "error", "quarantined", "cancelled"})
 
-Status = Literal[
-    "pending",
-    "running",
-    "waiting_for_worker",
-    "waiting_for_human",
-    "waiting_for_parallel_tasks",
-    "waiting_for_sub_job",
-    "awaiting_retry",
-    "finished",
-    "failed",
-    "error",
-    "quarantined",
-    "cancelled",
-]
+Status = JobsJobStatus
 WebhookStatus = Literal["pending", "delivered", "dead"]
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from orchestrator.client.follow import SILENCE_S, Event, Events, Following, follow
 from orchestrator.client.script import Emit, Request, Script, ask, get, json_of, keyed, path, until
-from orchestrator.client.shapes import (
+from orchestrator.client.shapes.pipelines import (
     PipelinesJob,
     PipelinesLogEntry,
     PipelinesPipeline,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from orchestrator.client.dags import BASE
 from orchestrator.client.script import Request, Script, get, json_of, part, path
-from orchestrator.client.shapes import DagsPoolDeleted, DagsPoolView
+from orchestrator.client.shapes.cluster import DagsPoolDeleted, DagsPoolView
 
 
 def list_pools() -> Script[list[DagsPoolView]]:

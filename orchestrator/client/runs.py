@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from orchestrator.client.follow import SILENCE_S, Event, Events, Following, follow
 from orchestrator.client.script import ABSENT, Emit, Request, Script, get, json_of, keyed, part, path
-from orchestrator.client.shapes import RunsCheckpoint, RunsRun
+from orchestrator.client.shapes.runs import RunsCheckpoint, RunsRun
 
 ENDED = frozenset({"completed", "failed", "canceled"})
 #: before every checkpoint

@@ -22,7 +22,7 @@ def recovery(load: Load, kind: str, samples: int) -> list[float]:
         seen = _started(load, run_id)
         killed = time.perf_counter()
         victim.kill()
-        _until(lambda seen=seen, run_id=run_id: _started(load, run_id) > seen)  # type: ignore[misc]
+        _until(lambda seen=seen, run_id=run_id: _started(load, run_id) > seen)  # type: ignore[misc]  # a default binds the loop's variable
         out.append(time.perf_counter() - killed)
         ended = load.wire.get(f"/runs/{run_id}?wait_s=60")
         assert ended["state"] == "success", ended["error"]

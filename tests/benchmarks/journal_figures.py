@@ -11,7 +11,8 @@ import time
 from collections.abc import Awaitable, Callable
 
 from actors.journal import Journal
-from orchestrator.ports import Creation, RunFilter
+from orchestrator.rows import RunFilter
+from orchestrator.steps import Creation
 from tests.conformance.journal_builders import (
     Owner,
     append,
@@ -66,7 +67,7 @@ async def bulk(journal: Journal, owner: Owner) -> None:
             )
             for i in range(0, 2000, 200)
         ]
-        await timed(f"commit: {name} 200 runs", 10, lambda i, steps=steps: journal.commit(steps[i]))  # type: ignore[misc]
+        await timed(f"commit: {name} 200 runs", 10, lambda i, steps=steps: journal.commit(steps[i]))  # type: ignore[misc]  # a default binds the loop's variable
     await timed("create_runs of 1", 300, lambda _: journal.create_runs([Creation((new_run(),))]))
 
 
@@ -75,14 +76,14 @@ async def backfills(journal: Journal, owner: Owner) -> None:
         made = [new_backfill(create_windows(days(n)), dag_id=f"b{n}{i}", run_id=new_id()) for i in range(times)]
         for backfill in made:
             await journal.put_dag(put(backfill.dag_id))
-        await timed(f"create_backfill of {n:,} windows", times, lambda i, made=made: journal.create_backfill(made[i]))  # type: ignore[misc]
-        await timed(f"children of {n:,}", times, lambda i, made=made: journal.children(made[i].run_id))  # type: ignore[misc]
+        await timed(f"create_backfill of {n:,} windows", times, lambda i, made=made: journal.create_backfill(made[i]))  # type: ignore[misc]  # a default binds the loop's variable
+        await timed(f"children of {n:,}", times, lambda i, made=made: journal.children(made[i].run_id))  # type: ignore[misc]  # a default binds the loop's variable
         if n == 365:
             runs = [w.run_id for w in made[0].windows]
             step = owner.step(
                 *(append(run, 1, 4, state="succeeded", tasks=(("a", "d"), ("b", "d"), ("c", "d"))) for run in runs)
             )
-            await timed("commit: end 365 windows of 3 tasks", 1, lambda _, step=step: journal.commit(step))  # type: ignore[misc]
+            await timed("commit: end 365 windows of 3 tasks", 1, lambda _, step=step: journal.commit(step))  # type: ignore[misc]  # a default binds the loop's variable
     await timed("queued_and_active of 100,000", 1, lambda _: journal.queued_and_active())
 
 

@@ -21,7 +21,7 @@ from actors.journal import Journal
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.definition import Definition
-from orchestrator.ports import History
+from orchestrator.rows import History
 from tests.dags_api import TERMINAL, Api, fresh, task
 from tests.invariants import check_history, check_row, check_versions
 from tests.live import Server

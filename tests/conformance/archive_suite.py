@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from orchestrator.ports import FEED, SCHED, TERMINAL, Creation, Journal, RunFilter
+from orchestrator.ports import Journal
+from orchestrator.rows import TERMINAL, RunFilter
+from orchestrator.steps import Creation
+from orchestrator.streams import FEED, SCHED
 from tests.conformance.calls_suite import calling, start
 from tests.conformance.held_suite import held, hold
 from tests.conformance.journal_builders import (

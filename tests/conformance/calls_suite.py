@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator import ports
-from orchestrator.ports import Creation, Journal, RunMoved, Wake, WindowNews
+from orchestrator import streams
+from orchestrator.ports import Journal
+from orchestrator.steps import Creation
+from orchestrator.streams import RunMoved, Wake, WindowNews
 from tests.conformance.journal_builders import NOW_MS, Owner, append, create, new_id, new_run, put
-from tests.conformance.journal_suite import end, inbox, sched
+from tests.conformance.journal_reads import end, inbox, sched
 
 
 async def calling(journal: Journal, child: str, task: str = "a") -> tuple[Owner, str]:
@@ -37,7 +39,7 @@ class CallsSuite:
         assert row is not None
         assert (row.caller, row.parent, row.watchers, row.state) == ((parent, "a"), "", (), "queued")
         assert (await journal.called(parent)).keys() == {"a"}
-        created = [item for item in await sched(journal) if isinstance(item, ports.RunsCreated)]
+        created = [item for item in await sched(journal) if isinstance(item, streams.RunsCreated)]
         assert [item.run_ids for item in created if child in item.run_ids] == [(child,)]
 
     async def test_what_nobody_calls_is_not_created(self, journal: Journal) -> None:

@@ -8,20 +8,11 @@ import itertools
 import msgspec
 import pytest
 
-from orchestrator import codec, ports
-from orchestrator.ports import (
-    Append,
-    Born,
-    Creation,
-    InboxItem,
-    Journal,
-    NewRun,
-    Quota,
-    RunFilter,
-    RunRow,
-    StoredReply,
-    TimerFired,
-)
+from orchestrator import codec, streams
+from orchestrator.ports import Journal
+from orchestrator.rows import RunFilter, RunRow
+from orchestrator.steps import Append, Creation, NewRun, Quota, StoredReply
+from orchestrator.streams import Born, InboxItem, TimerFired
 from tests.conformance.journal_builders import (
     NOW_MS,
     Owner,
@@ -61,7 +52,7 @@ async def row_of(journal: Journal, run: str) -> RunRow:
 
 async def letters(journal: Journal, actor: str = OWNER) -> list[list[InboxItem]]:
     """Items of the inbox, entry by entry."""
-    return [codec.decode_inbox(entry.item) for entry in await journal.tail(ports.inbox(actor), "0-0", 0)]
+    return [codec.decode_inbox(entry.item) for entry in await journal.tail(streams.inbox(actor), "0-0", 0)]
 
 
 async def listed(journal: Journal, **wanted: object) -> list[str]:
@@ -166,18 +157,18 @@ class HeldSuite:
         await owner.commit(append(one, 1, state="running"), append(two, 1, state="waiting"))
         await owner.commit(append(one, 2, state="succeeded", finished_ms=NOW_MS), append(two, 2, passive=True))
         await owner.commit(append(one, 3, state="running"))
-        assert await journal.tail(ports.SCHED, "0-0", 0) == []
+        assert await journal.tail(streams.SCHED, "0-0", 0) == []
         assert await journal.queued_and_active() == []
 
     async def test_a_held_run_stands_beside_an_ordinary_one_in_one_request(self, journal: Journal) -> None:
         await journal.put_dag(put())
-        before = await journal.position(ports.SCHED)
+        before = await journal.position(streams.SCHED)
         ordinary = new_run()
         [result] = await journal.create_runs([Creation((held(), ordinary))])
         assert result.status == "ok"
-        [entry] = await journal.tail(ports.SCHED, before, 0)
+        [entry] = await journal.tail(streams.SCHED, before, 0)
         [item] = codec.decode_sched(entry.item)
-        assert isinstance(item, ports.RunsCreated)
+        assert isinstance(item, streams.RunsCreated)
         assert item.run_ids == (ordinary.run_id,)
         assert [row.run_id for row in await journal.queued_and_active()] == [ordinary.run_id]
 
@@ -215,7 +206,7 @@ class HeldSuite:
         owner = await Owner(journal, OWNER).start()
         [run] = await hold(journal, held())
         await owner.commit(append(run, 1, 2, state="running"))
-        entries = await journal.tail(ports.FEED, "0-0", 0)
+        entries = await journal.tail(streams.FEED, "0-0", 0)
         assert [codec.decode_feed(e.item) for e in entries] == [[(run, 1, "queued")], [(run, 3, "running")]]
 
     async def test_ends_of_held_runs_are_counted_under_their_kind(self, journal: Journal) -> None:
@@ -337,9 +328,9 @@ class HeldSuite:
         owner = await Owner(journal, OWNER).start()
         [run] = await hold(journal, held())
         await owner.commit(append(run, 1, state=state, finished_ms=NOW_MS))
-        before = await journal.position(ports.FEED)
+        before = await journal.position(streams.FEED)
         await journal.add_lines(run, [b"late"])
-        [entry] = await journal.tail(ports.FEED, before, 0)
+        [entry] = await journal.tail(streams.FEED, before, 0)
         assert codec.decode_feed(entry.item) == [(run, 2, state)]
 
     async def test_thousands_of_lines_fit_one_step(self, journal: Journal) -> None:
@@ -351,7 +342,7 @@ class HeldSuite:
     async def test_lines_of_no_run_are_not_kept(self, journal: Journal) -> None:
         assert await journal.add_lines("unknown", [b"x"]) == 0
         assert await journal.lines("unknown", 0, 10) == []
-        assert await journal.tail(ports.FEED, "0-0", 0) == []
+        assert await journal.tail(streams.FEED, "0-0", 0) == []
 
     # rates
 

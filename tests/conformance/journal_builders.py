@@ -10,7 +10,8 @@ from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.definition import Window
 from orchestrator.ids import run_id
-from orchestrator.ports import Append, Commit, Creation, Fire, Journal, NewBackfill, NewRun, NewWindow, PutDag
+from orchestrator.ports import Journal
+from orchestrator.steps import Append, Commit, Creation, Fire, NewBackfill, NewRun, NewWindow, PutDag
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NOW_MS = int(AT.timestamp() * 1000)

@@ -6,10 +6,13 @@ from typing import Any
 
 import msgspec
 
-from orchestrator import codec, ports
+from orchestrator import codec, streams
 from orchestrator import events as e
 from orchestrator.definition import Window
-from orchestrator.ports import BackfillShaped, Journal, NewBackfill, NewWindow, RunsCreated, StoredReply, Wake, Widened
+from orchestrator.ports import Journal
+from orchestrator.rows import RunFilter
+from orchestrator.steps import NewBackfill, NewWindow, StoredReply
+from orchestrator.streams import BackfillShaped, RunsCreated, Wake, Widened
 from tests.conformance.journal_builders import (
     AT,
     NOW_MS,
@@ -21,7 +24,7 @@ from tests.conformance.journal_builders import (
     new_run,
     put,
 )
-from tests.conformance.journal_suite import backfilled, end, inbox, sched
+from tests.conformance.journal_reads import backfilled, end, inbox, sched
 
 KEY = "2025-01-01/2025-01-03"
 WIDER = "2024-12-31/2025-01-04"
@@ -52,7 +55,7 @@ class ReshapeSuite:
     async def test_more_windows_stand_where_they_belong_and_the_owner_is_told(self, journal: Journal) -> None:
         backfill = await backfilled(journal, 3, key=KEY, max_active_runs=2)
         await (await Owner(journal, "host").start()).commit(append(backfill.run_id, 1, 0))
-        here = await journal.position(ports.SCHED)
+        here = await journal.position(streams.SCHED)
         new = create_windows(["2024-12-31", "2025-01-04"], backfill.run_id)
         made = await journal.create_backfill(widening(backfill, new))
         assert (made.status, made.run_id, made.counts) == ("widened", backfill.run_id, {"queued": 5})
@@ -66,7 +69,7 @@ class ReshapeSuite:
         assert [(i.run_ids, i.parent, i.max_active_runs) for i in queued] == [
             (tuple(w.run_id for w in new), backfill.run_id, 2)
         ]
-        page = await journal.summaries(ports.RunFilter(tenant="t", parent=backfill.run_id), None, 10)
+        page = await journal.summaries(RunFilter(tenant="t", parent=backfill.run_id), None, 10)
         assert len(page.rows) == 5
 
     async def test_it_is_found_by_what_it_was_over_and_by_what_it_is_over(self, journal: Journal) -> None:
@@ -79,7 +82,7 @@ class ReshapeSuite:
 
     async def test_nobodys_backfill_is_taken_up_when_it_becomes_wider(self, journal: Journal) -> None:
         backfill = await backfilled(journal, 3, key=KEY)
-        here = await journal.position(ports.SCHED)
+        here = await journal.position(streams.SCHED)
         await journal.create_backfill(widening(backfill, create_windows(["2024-12-31"])))
         assert Wake(backfill.run_id, "window") in await sched(journal, here)
 
@@ -143,7 +146,7 @@ class ReshapeSuite:
     async def test_the_scheduler_is_told_of_a_pause_a_resume_and_a_cap(self, journal: Journal) -> None:
         backfill = await backfilled(journal, 2)
         owner = await Owner(journal).start()
-        here = await journal.position(ports.SCHED)
+        here = await journal.position(streams.SCHED)
         await owner.commit(append(backfill.run_id, 1, state="paused"))
         await owner.commit(append(backfill.run_id, 2, max_active_runs=3))
         await owner.commit(append(backfill.run_id, 3, state="running"))

@@ -7,9 +7,10 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from orchestrator import codec, ports
+from orchestrator import codec, streams
 from orchestrator import events as e
-from orchestrator.ports import Journal, RunRow
+from orchestrator.ports import Journal
+from orchestrator.rows import RunRow
 from tests.conformance.held_suite import OWNER, held, hold
 from tests.conformance.journal_builders import (
     AT,
@@ -113,9 +114,9 @@ class RetentionSuite:
         owner = await Owner(journal).start()
         [run] = await create(journal, new_run())
         await ended(journal, owner, run)
-        at = await journal.position(ports.FEED)
+        at = await journal.position(streams.FEED)
         await journal.remove_history(run, 4, removed(4))
-        [entry] = await journal.tail(ports.FEED, at, 0)
+        [entry] = await journal.tail(streams.FEED, at, 0)
         assert codec.decode_feed(entry.item) == [(run, 5, "succeeded")]
 
     @pytest.mark.parametrize("version", [3, 5])

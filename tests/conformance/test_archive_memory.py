@@ -22,7 +22,8 @@ from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.archive import Sweep
 from orchestrator.definition import Window
-from orchestrator.ports import Append, Creation, RunFilter
+from orchestrator.rows import RunFilter
+from orchestrator.steps import Append, Creation
 from tests.conformance.journal_builders import AT, NOW_MS, Owner, new_run, put
 from tests.conformance.servers import Server, valkey_binary
 

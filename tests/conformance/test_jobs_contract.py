@@ -6,19 +6,12 @@ Black box: only HTTP and WebSockets. Workers are simulated, except in 15, where 
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import json
 import re
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -26,10 +19,10 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.jobs_api import CREATE, ENDED, Jobs, answered, refused
 from tests.live import Server, serving
+from tests.webhook_receiver import SECRET, listening, signature, told, until_told
 
 pytestmark = pytest.mark.ray
 
-SECRET = "whsec_" + base64.b64encode(b"a secret of twenty-four.").decode()
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 TASK_KEYS = {"job_id", "task_id", "type", "params", "tracing_context", "params_metadata", "priority"}
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -324,69 +317,6 @@ def test_11_a_lost_workers_task_goes_to_another_one(hasty_jobs: Jobs) -> None:
     assert jobs.result(task, "w11a", data={"by": "a"}) == {"status": "ignored", "reason": "stale_task"}
     assert jobs.until(job_id, *ENDED)["state_history"] == {"by": "b"}
     assert "task_redelivered" in [each["event_type"] for each in jobs.history(job_id)]
-
-
-# ---------------------------------------------------------------- 12: webhooks
-
-
-class Receiver(HTTPServer):
-    """Notes what is posted to it; answers 500 so often, then 200."""
-
-    def __init__(self, failures: int = 1) -> None:
-        self.failures = failures
-        self.posts: list[tuple[dict[str, str], bytes]] = []
-        self.both = threading.Event()
-        super().__init__(("127.0.0.1", 0), _Note)
-
-
-class _Note(BaseHTTPRequestHandler):
-    server: Receiver
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        self.server.posts.append(({name.lower(): each for name, each in self.headers.items()}, body))
-        self.send_response(500 if len(self.server.posts) <= self.server.failures else 200)
-        self.end_headers()
-        if len(self.server.posts) == 2:
-            self.server.both.set()
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@contextmanager
-def listening(failures: int) -> Iterator[Receiver]:
-    """A receiver for the length of a `with` block."""
-    receiver = Receiver(failures)
-    threading.Thread(target=receiver.serve_forever, daemon=True).start()
-    try:
-        yield receiver
-    finally:
-        receiver.shutdown()
-        receiver.server_close()
-
-
-def told(jobs: Jobs, receiver: Receiver, worker_id: str) -> str:
-    """Id of a job that has finished, of which the receiver is told."""
-    jobs.register(worker_id)
-    job_id = jobs.create(webhook_url=f"http://127.0.0.1:{receiver.server_port}/hook")
-    jobs.result(jobs.take(worker_id), worker_id, data={})
-    return job_id
-
-
-def until_told(jobs: Jobs, status: str) -> Any:
-    """The newest webhook, once it has that status."""
-    deadline = time.monotonic() + 10
-    while (found := answered(jobs.client.get("/api/v1/webhooks?limit=1"))) == [] or found[0]["status"] != status:
-        assert time.monotonic() < deadline, found
-        time.sleep(0.05)
-    return found[0]
-
-
-def signature(headers: dict[str, str], body: bytes) -> str:
-    key = base64.b64decode(SECRET.removeprefix("whsec_"))
-    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
-    return "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
 
 
 def test_12_the_end_of_a_job_is_told_until_somebody_listens(jobs: Jobs) -> None:

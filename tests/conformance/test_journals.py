@@ -10,14 +10,21 @@ import pytest
 
 from actors.journal import Journal as RedisJournal
 from orchestrator.errors import JournalUnavailable
-from orchestrator.ports import Creation, Journal, RunFilter
+from orchestrator.ports import Journal
+from orchestrator.rows import RunFilter
+from orchestrator.steps import Creation
 from tests.conformance.archive_suite import ArchiveSuite
+from tests.conformance.backfills_suite import BackfillsSuite
 from tests.conformance.calls_suite import CallsSuite
+from tests.conformance.creations_suite import CreationsSuite
 from tests.conformance.held_suite import HeldSuite
 from tests.conformance.journal_builders import Owner, append, create, new_run, put
 from tests.conformance.journal_suite import JournalSuite
+from tests.conformance.news_suite import NewsSuite
+from tests.conformance.recovery_suite import RecoverySuite
 from tests.conformance.reshape_suite import ReshapeSuite
 from tests.conformance.retention_suite import RetentionSuite
+from tests.conformance.schedules_suite import DagsSuite, SchedulesSuite
 from tests.conformance.servers import Server, redis_binary, valkey_binary
 from tests.conformance.triggers_suite import TriggersSuite
 from tests.fakes_journal import MemoryJournal
@@ -46,7 +53,25 @@ async def connected(server: Server) -> AsyncIterator[RedisJournal]:
         await journal.close()
 
 
-class TestInMemory(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, CallsSuite, TriggersSuite, ArchiveSuite):
+class EverySuite(
+    JournalSuite,
+    NewsSuite,
+    CreationsSuite,
+    BackfillsSuite,
+    DagsSuite,
+    SchedulesSuite,
+    RecoverySuite,
+    HeldSuite,
+    ReshapeSuite,
+    RetentionSuite,
+    CallsSuite,
+    TriggersSuite,
+    ArchiveSuite,
+):
+    """All that a journal does."""
+
+
+class TestInMemory(EverySuite):
     @pytest.fixture
     def journal(self) -> Journal:
         return MemoryJournal()
@@ -64,7 +89,7 @@ class TestInMemory(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, CallsS
         assert [r.status for r in await journal.commit(step)] == ["ok"]
 
 
-class TestValkey(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, CallsSuite, TriggersSuite, ArchiveSuite):
+class TestValkey(EverySuite):
     @pytest.fixture
     async def journal(self, valkey: Server) -> AsyncIterator[Journal]:
         valkey.flush()
@@ -106,7 +131,7 @@ class TestValkey(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, CallsSui
 
 if redis_binary():
 
-    class TestRedis(JournalSuite, HeldSuite, ReshapeSuite, RetentionSuite, CallsSuite, TriggersSuite, ArchiveSuite):
+    class TestRedis(EverySuite):
         @pytest.fixture
         async def journal(self, redis_server: Server) -> AsyncIterator[Journal]:
             redis_server.flush()

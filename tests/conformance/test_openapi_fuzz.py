@@ -18,18 +18,11 @@ from schemathesis.config import SchemathesisConfig
 
 from orchestrator.definition import Definition, TaskSpec, Window
 from orchestrator.ids import DEFAULT_TENANT
+from orchestrator.instance_views import InstanceWanted
 from orchestrator.job_views import HistoryEvent
+from orchestrator.live_run_views import CheckpointView, LiveRunView, LiveRunWanted
 from orchestrator.pipeline_views import LogEntry, PipelineConfig, PipelineJobView, PipelineView, RunnerView
-from orchestrator.views import (
-    CheckpointView,
-    DagView,
-    Frame,
-    InstanceWanted,
-    LiveRunView,
-    LiveRunWanted,
-    LogChunk,
-    RunView,
-)
+from orchestrator.views import DagView, Frame, LogChunk, RunView
 from orchestrator.webhook import DEAD, Delivery, Try
 from serve_app.app import build_app
 from serve_app.auth import Tokens, grant

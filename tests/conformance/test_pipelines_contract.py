@@ -19,20 +19,8 @@ import pytest
 
 from tests.dags_api import at_once
 from tests.live import Server
-from tests.pipelines_api import (
-    DONE,
-    FAILED,
-    RUNNER_KEYS,
-    SCRIPT,
-    Ci,
-    Json,
-    answered,
-    empty,
-    fresh,
-    instant,
-    line,
-    told,
-)
+from tests.pipeline_scripts import BUILDER, SECRETIVE, STAGE, STAGES, TABLE, found_in
+from tests.pipelines_api import DONE, FAILED, RUNNER_KEYS, SCRIPT, Ci, Json, answered, empty, fresh, instant, line, told
 
 pytestmark = pytest.mark.ray
 
@@ -82,14 +70,6 @@ def test_a_pipeline_is_what_body_and_script_say(ci: Ci) -> None:
     assert by_script["config"] == {"timeout_seconds": 3600, "max_retries": 0, "env_vars": {}}
     listed = [each["id"] for each in answered(ci.http.get("/pipeline/list"))]
     assert listed.index(by_script["id"]) < listed.index(made["id"])
-
-
-TABLE = '{ name = "Example", description = "d", inputs = { x = { type = "string" } }, stages = { STAGE } }'
-STAGE = '{ name = "build", script = function() end }'
-BUILDER = (
-    'pipeline.builder():name("Example"):description("d"):input("x", {type = "string"})'
-    f':tag({{key = "os", value = "linux"}}):plugin("docker"):stage({STAGE})'
-)
 
 
 @pytest.mark.parametrize(("script", "modules", "tags"), [
@@ -520,17 +500,6 @@ def test_the_clusters_own_runner_executes_stages(hasty: Server) -> None:
     ]
 
 
-STAGES = """\
-return { name = "stages", inputs = { n = { type = "number", default = 2 } }, stages = {
-  { name = "first", script = function()
-      output.set("n", input.get("n")); log.warning("env " .. env.require("GREETING"))
-      log.debug(tostring(os == nil)) end },
-  { name = "skipped", condition = function() return false end, script = function() error("never") end },
-  { name = "second", script = function()
-      output.set("twice", 2 * tonumber(output.require("n"))); if input.get("n") == "7" then error("seven") end end } } }
-"""
-
-
 def test_stages_share_output_and_an_error_in_one_fails_the_job(hasty: Server) -> None:
     ci = Ci(hasty.url)
     pipeline_id = ci.create(STAGES, config={"env_vars": {"GREETING": "hello"}})["id"]
@@ -556,18 +525,6 @@ def test_the_command_line_creates_launches_and_waits(hasty: Server) -> None:
     assert [each.rpartition("  ")[2] for each in waited.stderr.splitlines()[1:]] == ["Starting stage: build", "hello"]
     unknown = hasty.cli("pipelines", "launch", UNKNOWN)
     assert (unknown.returncode, "orchestrator pipelines list" in unknown.stderr) == (1, True)
-
-
-# ---------------------------------------------------------------- secrets
-
-
-SECRETIVE = """\
-return { name = "secretive", inputs = { password = { type = "string", secret = true, required = true } },
-  stages = { { name = "leak", script = function()
-    log.info("password " .. input.require("password") .. " token " .. env.require("TOKEN"))
-    output.set("password", input.require("password")); output.set("list", { env.require("TOKEN") })
-    if input.get("fail") then error("wrong token " .. env.require("TOKEN")) end end } } }
-"""
 
 
 def test_no_secret_of_a_pipeline_is_stored_or_shown(hasty: Server) -> None:
@@ -608,15 +565,3 @@ def claimed_outside(ci: Ci, config: Json, password: str) -> str:
     result = {"success": False, "exit_code": 1, "output": {token: [password]}, "error_message": f"x{token}x"}
     empty(ci.complete(job_id, {"result": result}))
     return job_id
-
-
-def found_in(server: Server, texts: list[str]) -> dict[str, list[str]]:
-    """Text -> files beneath the server's home that hold it."""
-    found: dict[str, list[str]] = {each: [] for each in texts}
-    for file in server.home.rglob("*"):
-        if file.is_file() and not file.is_symlink():
-            content = file.read_bytes()
-            for text in texts:
-                if text.encode() in content:
-                    found[text].append(str(file.relative_to(server.home)))
-    return found

@@ -8,7 +8,9 @@ import pytest
 
 from orchestrator import codec
 from orchestrator.messages import Cause
-from orchestrator.ports import TRIGGERS, Creation, Gather, Journal, Mail, Produced, StoredReply, Succeeded
+from orchestrator.ports import Journal
+from orchestrator.steps import Creation, Gather, Mail, StoredReply
+from orchestrator.streams import TRIGGERS, Produced, Succeeded
 from tests.conformance.journal_builders import (
     NOW_MS,
     Owner,
@@ -19,7 +21,7 @@ from tests.conformance.journal_builders import (
     new_run,
     put,
 )
-from tests.conformance.journal_suite import end, inbox
+from tests.conformance.journal_reads import end, inbox
 
 CAUSES = codec.encode_causes([Cause("dag", "u", "run_1", attempt=1)])
 

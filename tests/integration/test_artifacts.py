@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from orchestrator.ports import RunRow
+from orchestrator.rows import RunRow
 from tests.cluster.load import until
 from tests.dags_api import answered, fresh, task
 from tests.live import Server, serving

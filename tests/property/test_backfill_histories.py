@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from orchestrator import events as e
 from orchestrator.backfill import CancelAll, Observe, owed
 from orchestrator.errors import Conflict
-from orchestrator.run import ENDED, RunState
+from orchestrator.run_state import ENDED, RunState
 from tests.builders import Watch
 from tests.invariants import check_backfill, check_replayed_backfill
 from tests.strategies import observations

@@ -10,7 +10,7 @@ import networkx as nx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import codec
+from orchestrator import outside_codec
 from orchestrator.blueprint import END_STATES, Blueprint, Dispatch, Guarded, State, Transition
 from orchestrator.blueprint_checks import check
 from orchestrator.blueprint_graph import to_dot
@@ -154,8 +154,8 @@ def test_the_graph_draws_every_transition(machine: Blueprint) -> None:
 
 @given(machines(), values)
 def test_documents_and_outcomes_survive_the_wire(machine: Blueprint, value: Any) -> None:
-    assert codec.decode_blueprint(codec.encode_blueprint(machine)) == machine
+    assert outside_codec.decode_blueprint(outside_codec.encode_blueprint(machine)) == machine
     visits = [a_visit(name, initial_data={"a": value}) for name in machine.states]
-    assert codec.decode_visits(codec.encode_visits(visits)) == visits
+    assert outside_codec.decode_visits(outside_codec.encode_visits(visits)) == visits
     outcomes = [visit(machine, one) for one in visits]
-    assert codec.decode_outcomes(codec.encode_outcomes(outcomes)) == outcomes
+    assert outside_codec.decode_outcomes(outside_codec.encode_outcomes(outcomes)) == outcomes

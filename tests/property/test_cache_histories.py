@@ -11,12 +11,11 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator import aside, mapped
+from orchestrator import aside, mapped, run_commands, run_duties
 from orchestrator import events as e
-from orchestrator import run as runs
 from orchestrator.definition import Definition
 from orchestrator.errors import Conflict
-from orchestrator.run import ENDED
+from orchestrator.run_state import ENDED, going, startable
 from orchestrator.task import TERMINAL
 from tests.builders import AT
 from tests.invariants import check_history, check_replay
@@ -48,7 +47,7 @@ class CachingPlayer(Player):
     """Looks up what the run wants to know before it begins what is ready."""
 
     def play(self, move: Move) -> None:
-        if move.kind == "begin" and self.run.lookups is not None and runs.going(self.run):
+        if move.kind == "begin" and self.run.lookups is not None and going(self.run):
             self._look_up(move)
         super().play(move)
 
@@ -59,11 +58,11 @@ class CachingPlayer(Player):
         lots = Random(f"{move.which} {self.run.version}")
         for position in sorted(lookups.asked):
             lot = lots.random()
-            if lot < 0.2 or not lookups.answered(position) or not runs.startable(self.run, position):
+            if lot < 0.2 or not lookups.answered(position) or not startable(self.run, position):
                 continue  # the answer is on its way, or comes too late
             if lot < 0.6:
                 name = self.run.compiled.graph.names[position]
-                recall = runs.Recall(name, self.choice(mapped.map_of(name), move), None, SOURCE)
+                recall = run_commands.Recall(name, self.choice(mapped.map_of(name), move), None, SOURCE)
                 try:
                     self._check(recall, self.story.do(recall))
                     continue
@@ -74,8 +73,8 @@ class CachingPlayer(Player):
 
     def check_whole(self) -> None:
         again = self.story.replayed()
-        runs.wake(again, self.story.now)
-        runs.wake(self.run, self.story.now)
+        run_duties.wake(again, self.story.now)
+        run_duties.wake(self.run, self.story.now)
         check_replay(self.run, again)
         check_history(self.story.events, lambda version: self.story.compiled(version).definition)
 
@@ -116,7 +115,7 @@ def test_a_run_that_is_read_again_at_any_moment_looks_up_again_what_has_not_star
     for move in moves[:cut]:
         player.play(move)
     player.run = player.story.run = player.story.replayed()
-    runs.wake(player.run, player.story.now)
+    run_duties.wake(player.run, player.story.now)
     for move in moves[cut:]:
         player.play(move)
     player.check_whole()

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator import events as e
-from orchestrator import run as runs
+from orchestrator import run_commands, run_duties
 from orchestrator.definition import Definition, TaskSpec
-from orchestrator.run import ENDED
+from orchestrator.run_state import ENDED, going
 from orchestrator.task import TERMINAL
 from tests.builders import Story, a_value
 from tests.invariants import check_history, check_owed, check_replay
@@ -68,15 +68,15 @@ class Paper:
 def _step(story: Story, rng: Random) -> list[e.Event]:
     """A task starts, or one that runs comes to an end."""
     running = [name for name, state in story.states.items() if state == "running"]
-    ready = story.ready if runs.going(story.run) else []
+    ready = story.ready if going(story.run) else []
     if ready and (not running or rng.random() < 0.6):
-        return story.do(runs.Begin((story.run.position(rng.choice(ready)),), "w0", "i1"))
+        return story.do(run_commands.Begin((story.run.position(rng.choice(ready)),), "w0", "i1"))
     if not running:
         story.wait(400.0)
         return []
     name, outcome = rng.choice(running), rng.choice(OUTCOMES)
     if outcome == "lost":
-        return story.do(runs.Lose(name, story.attempt(name)))
+        return story.do(run_commands.Lose(name, story.attempt(name)))
     graph = story.run.compiled.graph
     below = [graph.names[i] for i in graph.children[graph.index[name]] if story.run.compiled.advances(i)]
     value = a_value([each for each in below if rng.random() < 0.6])
@@ -85,8 +85,8 @@ def _step(story: Story, rng: Random) -> list[e.Event]:
 
 def _check_replay(story: Story) -> None:
     again = story.replayed()
-    runs.wake(again, story.now)
-    runs.wake(story.run, story.now)
+    run_duties.wake(again, story.now)
+    run_duties.wake(story.run, story.now)
     check_replay(story.run, again)
 
 
@@ -96,7 +96,7 @@ def test_what_is_undone_is_what_was_done_backwards(definition: Definition, seed:
     rng = Random(seed)
     story, paper = Story(*definition.tasks, run_timeout_s=60.0), Paper(definition)
     story.start()
-    end_at, end = rng.randrange(40), rng.choice((runs.Cancel(), runs.TimeOut(), None, None))
+    end_at, end = rng.randrange(40), rng.choice((run_commands.Cancel(), run_commands.TimeOut(), None, None))
     for n in range(400):
         if story.run.state in ENDED:
             break

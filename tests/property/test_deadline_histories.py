@@ -1,6 +1,6 @@
 """Deadlines of runs and tasks, in any history: told once, in time, of the right ones, and the same when read again.
 
-The oracle is `tests/invariants.py`, which looks at every task after every event.
+The oracle is `tests/history_rules.py`, which looks at every task after every event.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator import events as e
-from orchestrator import run as runs
+from orchestrator import run_commands, run_duties
 from orchestrator.definition import Definition
-from orchestrator.run import ENDED, RunState
+from orchestrator.run_state import ENDED, RunState, winds_up
 from tests.invariants import check_history, check_replay
 from tests.property.test_run_histories import Player
 from tests.strategies import Move, definitions, histories, timed
@@ -33,8 +33,8 @@ class Watched(Player):
     def look(self) -> None:
         """Everything that is due is told, and nothing else."""
         now, run = self.story.now, self.run
-        due, at = runs.next_deadline(run), self.history
-        counts = run.state not in ENDED and not runs.winds_up(run)
+        due, at = run_duties.next_deadline(run), self.history
+        counts = run.state not in ENDED and not winds_up(run)
         late = at.overdue_slas(now) if counts else set()
         stuck = at.queued_too_long(now) if counts and run.state is RunState.RUNNING else set()
         limit = run.compiled.definition.queue_timeout_s
@@ -43,8 +43,8 @@ class Watched(Player):
         specs = run.compiled.graph.index
         wanted = set(filter(at.is_wanted, late))
         cancels = {name for name in wanted if "cancel" in run.compiled.specs[specs[name]].on_sla_miss}
-        new = self.story.do(runs.CheckDeadlines())
-        self._check(runs.CheckDeadlines(), new)
+        new = self.story.do(run_commands.CheckDeadlines())
+        self._check(run_commands.CheckDeadlines(), new)
         if refused:
             assert isinstance(new[-1], e.RunTimedOut)
             assert new[-1].reason == "queued"
@@ -52,7 +52,7 @@ class Watched(Player):
         assert {event.task for event in new if isinstance(event, e.SlaMissed)} == late
         ended = {event.task: event.reason for event in new if isinstance(event, e.TaskFailed)}
         assert ended == dict.fromkeys(stuck, "queued") | dict.fromkeys(cancels, "sla")
-        again = runs.next_deadline(run)
+        again = run_duties.next_deadline(run)
         assert again is None or again > now, "a deadline that was told is due again"
 
 
@@ -65,8 +65,8 @@ def test_what_is_late_is_told_once_and_in_time(first: Definition, second: Defini
         player.play(move)
         player.look()
     again = player.story.replayed()
-    runs.wake(again, player.story.now)
-    runs.wake(player.run, player.story.now)
+    run_duties.wake(again, player.story.now)
+    run_duties.wake(player.run, player.story.now)
     check_replay(player.run, again)
     check_history(player.story.events, lambda version: player.story.compiled(version).definition)
 
@@ -81,7 +81,7 @@ def test_who_reads_the_run_again_at_any_moment_is_late_for_nothing(
     for number, move in enumerate(moves):
         if number in cuts:
             player.run = player.story.run = player.story.replayed()
-            runs.wake(player.run, player.story.now)
+            run_duties.wake(player.run, player.story.now)
         player.play(move)
         player.look()
 

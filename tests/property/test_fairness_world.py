@@ -26,8 +26,8 @@ from orchestrator import codec
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.headroom import spares
 from orchestrator.messages import Assignment, RunContext
-from orchestrator.ports import TENANT_SHARES
-from orchestrator.views import Trigger
+from orchestrator.records import TENANT_SHARES
+from orchestrator.starts import Trigger
 from serve_app.gateway import Gateway
 from tests.property.test_shares_laws import bound
 from tests.virtual_time import START
@@ -216,7 +216,7 @@ def story(course: Course, seed: int = 0) -> Story:
     world.workers += [f"worker-default-{n}" for n in range(len(world.workers), course.workers)]
     world.watcher.written = lambda: None  # type: ignore[method-assign]  # it reads every event again; not our subject
     fair = Fair(world, course)
-    world.watcher.began = fair.meter.began  # type: ignore[method-assign]
+    world.watcher.began = fair.meter.began  # type: ignore[method-assign]  # a stand-in, in this one object
 
     async def play(world: World) -> Story:
         world.workers += [f"worker-default-{n}" for n in range(1, course.workers)]

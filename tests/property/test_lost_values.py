@@ -13,7 +13,7 @@ from orchestrator import events as e
 from orchestrator.definition import TaskSpec
 from orchestrator.lost_values import LOST_MAX
 from orchestrator.messages import Value
-from orchestrator.run import RunState
+from orchestrator.run_state import RunState
 from orchestrator.task import TaskState
 from tests.builders import Story, a_dag, a_task
 from tests.invariants import check_history, check_replay, check_versions

@@ -1,7 +1,7 @@
 """Any history of a run with mapped tasks is legal, replayable and ends; what a reduce gets is what the oracle says.
 
-The rules are in `tests/invariants.py`, written from docs/mapping.md without a look at the code: when a map expands, how
-many of its instances run at a time, what it comes to, and that none is forgotten.
+The rules are in `tests/history_rules.py`, written from docs/mapping.md without a look at the code: when a map expands,
+how many of its instances run at a time, what it comes to, and that none is forgotten.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator import events as e
-from orchestrator import mapped
-from orchestrator import run as runs
+from orchestrator import mapped, run_duties
 from orchestrator.definition import Definition
-from orchestrator.run import ENDED, Run
+from orchestrator.run_state import ENDED, Run, going, startable
 from orchestrator.task import TERMINAL, TaskState
 from tests.invariants import check_history, check_replay
 from tests.property.test_run_histories import Player, one_quiet_step
@@ -62,7 +61,7 @@ def test_reading_a_run_with_maps_again_at_any_moment_makes_no_difference(
     for move in moves[:cut]:
         _play(player, move)
     player.run = player.story.run = player.story.replayed()
-    runs.wake(player.run, player.story.now)
+    run_duties.wake(player.run, player.story.now)
     for move in moves[cut:]:
         _play(player, move)
     _check_whole(player)
@@ -90,8 +89,8 @@ def _play(player: Player, move: Move) -> None:
 
 def _check_whole(player: Player) -> None:
     again = player.story.replayed()
-    runs.wake(again, player.story.now)
-    runs.wake(player.run, player.story.now)
+    run_duties.wake(again, player.story.now)
+    run_duties.wake(player.run, player.story.now)
     check_replay(player.run, again)
     _check_offers(again)
     check_history(player.story.events, lambda version: player.story.compiled(version).definition)
@@ -99,9 +98,9 @@ def _check_whole(player: Player) -> None:
 
 def _check_offers(run: Run) -> None:
     """Every instance that may start is offered, as far as `max_active` allows (I9)."""
-    if not runs.going(run):
+    if not going(run):
         return
-    offered = {i for _, i in run.ready if runs.startable(run, i)}
+    offered = {i for _, i in run.ready if startable(run, i)}
     due = {i for _, i, attempt in run.due if run.tasks[i].attempt == attempt}
     for host, table in run.maps.items():
         if run.tasks[host].state is not TaskState.RUNNING:

@@ -16,7 +16,7 @@ import pytest
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.errors import Refused, Unavailable
-from orchestrator.views import InstanceWanted
+from orchestrator.instance_views import InstanceWanted
 from tests.world import World
 from tests.world_cast import DURATIONS_S
 from tests.world_clients import TENANT, random_plan

@@ -9,17 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator import events as e
-from orchestrator import plan_run
-from orchestrator import run as runs
+from orchestrator import plan_run, run_commands, run_duties
 from orchestrator.conduct import WORDS
 from orchestrator.definition import Conduct, Definition, TaskSpec
 from orchestrator.errors import Refused
 from orchestrator.instance_events import InstanceFold
 from orchestrator.messages import Report
-from orchestrator.run import ENDED, RunState
+from orchestrator.run_state import ENDED, Run, RunState, going
 from orchestrator.task import TaskState
 from tests.builders import Story, a_plan
-from tests.invariants import History, check_owed, check_replay
+from tests.history_rules import History
+from tests.invariants import check_owed, check_replay
 from tests.strategies import Move
 
 WEIGHTS = {
@@ -88,7 +88,7 @@ class Player:
         self.told: list[tuple[str, object]] = []
 
     @property
-    def run(self) -> runs.Run:
+    def run(self) -> Run:
         return self.story.run
 
     def play(self, move: Move) -> None:
@@ -126,10 +126,10 @@ class Player:
         return live[move.which % len(live)] if live else None
 
     def begin(self, move: Move) -> plan_run.Command | None:
-        if not runs.going(self.run):
+        if not going(self.run):
             return None
-        positions = runs.take_ready(self.run, 1 + move.share)
-        return runs.Begin(tuple(positions), f"w{move.which}", "i1") if positions else None
+        positions = run_duties.take_ready(self.run, 1 + move.share)
+        return run_commands.Begin(tuple(positions), f"w{move.which}", "i1") if positions else None
 
     def wake(self, _: Move) -> None:
         self.story.wait(1.0)
@@ -138,12 +138,18 @@ class Player:
 def _settle(outcome: str, permanent: bool = False) -> Callable[[Player, Move], plan_run.Command | None]:
     def build(player: Player, move: Move) -> plan_run.Command | None:
         live = player.running(move)
-        return runs.Settle(Report("run_1", *live, outcome, error=outcome, permanent=permanent), 0.5) if live else None
+        return (
+            run_commands.Settle(Report("run_1", *live, outcome, error=outcome, permanent=permanent), 0.5)
+            if live
+            else None
+        )
 
     return build
 
 
-def _on_running(command: Callable[[str, int], runs.Command]) -> Callable[[Player, Move], plan_run.Command | None]:
+def _on_running(
+    command: Callable[[str, int], run_commands.Command],
+) -> Callable[[Player, Move], plan_run.Command | None]:
     return lambda player, move: command(*live) if (live := player.running(move)) else None
 
 
@@ -153,21 +159,21 @@ def _named(player: Player, move: Move) -> str:
 
 
 COMMANDS: dict[str, Callable[[Player, Move], plan_run.Command | None]] = {
-    "start": lambda _, __: runs.Start(),
+    "start": lambda _, __: run_commands.Start(),
     "begin": Player.begin,
     "ok": _settle("ok"),
     "error": _settle("error"),
     "permanent": _settle("error", permanent=True),
     "timed_out": _settle("timed_out"),
-    "lose": _on_running(runs.Lose),
-    "give_back": _on_running(runs.GiveBack),
+    "lose": _on_running(run_commands.Lose),
+    "give_back": _on_running(run_commands.GiveBack),
     "wake": Player.wake,
-    "pause": lambda _, __: runs.Pause(),
-    "resume": lambda _, __: runs.Resume(),
-    "cancel": lambda _, __: runs.Cancel(),
+    "pause": lambda _, __: run_commands.Pause(),
+    "resume": lambda _, __: run_commands.Resume(),
+    "cancel": lambda _, __: run_commands.Cancel(),
     "shut_down": lambda _, __: plan_run.ShutDown(),
-    "retry_task": lambda player, move: runs.RetryTask(_named(player, move)),
-    "skip": lambda player, move: runs.SkipTask(_named(player, move), "later"),
+    "retry_task": lambda player, move: run_commands.RetryTask(_named(player, move)),
+    "skip": lambda player, move: run_commands.SkipTask(_named(player, move), "later"),
     "completed": lambda player, move: plan_run.MarkTask(_named(player, move), "completed"),
     "pending": lambda player, move: plan_run.MarkTask(_named(player, move), "pending"),
 }
@@ -188,10 +194,10 @@ def test_any_history_of_a_plan_keeps_its_rules_also_when_it_is_read_again(
     _read_again(player)
 
 
-def _read_again(player: Player) -> runs.Run:
+def _read_again(player: Player) -> Run:
     again = player.story.replayed()
-    runs.wake(again, player.story.now)
-    runs.wake(player.run, player.story.now)
+    run_duties.wake(again, player.story.now)
+    run_duties.wake(player.run, player.story.now)
     check_replay(player.run, again)
     return again
 

@@ -25,7 +25,7 @@ from orchestrator.plan_entry import Completed, Failed, Reset, Retried, Skipped, 
 from orchestrator.plan_file import PlanDocument, PlanTask, numeric_order, parse, run_order
 from orchestrator.plan_progress import totals
 from orchestrator.plan_status import Change, PlanStatus, RunEnded, RunStarted
-from orchestrator.spec import TASK_ID
+from orchestrator.spec_form import TASK_ID
 from tests.plans import DEMO, compiled, plan
 
 #: no deadline: two cores are shared with whatever else is tested at the time

@@ -19,7 +19,7 @@ import pytest
 from actors.plane_keeper import LOOK_S, RENEW_S, PlaneKeeper
 from orchestrator.errors import Fenced, JournalUnavailable
 from orchestrator.planes import KEPT_MS, LEASE_MS, Claim, Lease
-from orchestrator.ports import Commit
+from orchestrator.steps import Commit
 from tests.fakes_journal import MemoryJournal
 from tests.fakes_planes import MemoryPlanes
 from tests.virtual_time import virtually

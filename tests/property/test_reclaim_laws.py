@@ -24,8 +24,9 @@ from orchestrator import events as e
 from orchestrator.caching import CACHES, RESULTS, Kept
 from orchestrator.ids import run_id
 from orchestrator.messages import Value
-from orchestrator.ports import EventBatch, History, Journal, RunRow
+from orchestrator.ports import Journal
 from orchestrator.reclaim import YOUNG_S, ArtifactSweep
+from orchestrator.rows import EventBatch, History, RunRow
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -21,7 +21,7 @@ from orchestrator.dispatch import Admission, Queued
 from orchestrator.errors import Conflict
 from orchestrator.pace import pace
 from orchestrator.plan import plan_window
-from orchestrator.run import ENDED, RunState
+from orchestrator.run_state import ENDED, RunState
 from tests.builders import AT, day
 from tests.invariants import check_backfill, check_replayed_backfill
 

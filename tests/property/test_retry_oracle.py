@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator import events as e
-from orchestrator import run as runs
+from orchestrator import run_commands
 from orchestrator.definition import RetryPolicy, TaskSpec
 from orchestrator.failures import TIMEOUT_NAMES, exit_mark, names_of, status_marks
 from orchestrator.messages import Report
@@ -100,10 +100,10 @@ def test_a_task_is_tried_again_until_a_failure_is_allowed_no_more(spec: TaskSpec
     story = Story(spec).start()
     for number, each in enumerate(reports, 1):
         story.wait(10_000.0)
-        story.do(runs.Begin((0,), "w", "i"))
+        story.do(run_commands.Begin((0,), "w", "i"))
         report = msgspec.structs.replace(each, attempt=number)
         retries, delay_s = as_documented(spec, report)
-        [event, *_] = story.do(runs.Settle(report, 0.5))
+        [event, *_] = story.do(run_commands.Settle(report, 0.5))
         if number > retries:
             assert isinstance(event, e.TaskFailed)
             assert event.timed_out == (report.outcome != "error")

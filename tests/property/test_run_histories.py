@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator import events as e
-from orchestrator import mapped
-from orchestrator import run as runs
+from orchestrator import mapped, run_commands, run_duties
 from orchestrator.definition import Definition
 from orchestrator.errors import Refused, StaleAttempt
 from orchestrator.messages import Note, Report, Value
-from orchestrator.run import ENDED, RunState
+from orchestrator.run_state import ENDED, RunState, going, startable
 from orchestrator.task import TERMINAL, TaskState
 from tests.builders import Story, a_value
-from tests.invariants import History, check_history, check_owed, check_replay
+from tests.history_rules import History
+from tests.invariants import check_history, check_owed, check_replay
 from tests.strategies import Move, definitions, histories
 
 SECONDS = (0.0, 0.5, 3.0, 20.0)
@@ -43,12 +43,12 @@ class Player:
             new = self.story.do(command)
         except Refused:
             assert (self.run.version, self.run.state) == before
-            if isinstance(command, runs.Begin):
+            if isinstance(command, run_commands.Begin):
                 raise
             return
         self._check(command, new)
 
-    def _check(self, command: runs.Command, new: list[e.Event]) -> None:
+    def _check(self, command: run_commands.Command, new: list[e.Event]) -> None:
         for event in new:
             self.history.feed(event)
             if isinstance(event, e.TaskStarted):
@@ -56,7 +56,7 @@ class Player:
         self.history.rest()
         check_owed(self.run)
         self._check_counters()
-        if isinstance(command, runs.Cancel):
+        if isinstance(command, run_commands.Cancel):
             assert self.run.state in (RunState.CANCELLED, RunState.CANCELLING), "I10"
             left = [i for i, task in enumerate(self.run.tasks) if task.state not in TERMINAL]
             assert bool(left) == (self.run.state is RunState.CANCELLING), "I10"
@@ -71,7 +71,7 @@ class Player:
         assert self.run.failed == sum(self.history.decides(self.run.compiled.graph.names[i]) for i in failed)
         assert (self.run.finished_at is not None) == (self.run.state in ENDED)
 
-    def _command(self, move: Move) -> runs.Command | None:
+    def _command(self, move: Move) -> run_commands.Command | None:
         build = COMMANDS[move.kind]
         return build(self, move)
 
@@ -94,45 +94,47 @@ class Player:
         wrong = ["nobody"] if move.which % 7 == 6 else []
         return a_value([each for n, each in enumerate(below) if move.which >> n & 1] + wrong)
 
-    def begin(self, move: Move) -> runs.Command | None:
-        if not runs.going(self.run):
+    def begin(self, move: Move) -> run_commands.Command | None:
+        if not going(self.run):
             return None
-        positions = runs.take_ready(self.run, 1 + move.share)
-        return runs.Begin(tuple(positions), f"w{move.which}", "i1") if positions else None
+        positions = run_duties.take_ready(self.run, 1 + move.share)
+        return run_commands.Begin(tuple(positions), f"w{move.which}", "i1") if positions else None
 
-    def wait(self, move: Move) -> runs.Command | None:
+    def wait(self, move: Move) -> run_commands.Command | None:
         self.story.wait(SECONDS[move.share])
-        limit = runs.deadline(self.run)
-        return runs.TimeOut() if limit is not None and limit <= self.story.now else None
+        limit = run_duties.deadline(self.run)
+        return run_commands.TimeOut() if limit is not None and limit <= self.story.now else None
 
 
-def _settle(outcome: str, permanent: bool = False) -> Callable[[Player, Move], runs.Command | None]:
-    def build(player: Player, move: Move) -> runs.Command | None:
+def _settle(outcome: str, permanent: bool = False) -> Callable[[Player, Move], run_commands.Command | None]:
+    def build(player: Player, move: Move) -> run_commands.Command | None:
         live = player.running(move)
         value = player.choice(live[0], move) if live else Value()
         report = live and Report("run_1", *live, outcome, value, error=outcome, permanent=permanent)
-        return runs.Settle(report, move.share / 4) if report else None
+        return run_commands.Settle(report, move.share / 4) if report else None
 
     return build
 
 
-def _on_running(command: Callable[[str, int], runs.Command]) -> Callable[[Player, Move], runs.Command | None]:
-    def build(player: Player, move: Move) -> runs.Command | None:
+def _on_running(
+    command: Callable[[str, int], run_commands.Command],
+) -> Callable[[Player, Move], run_commands.Command | None]:
+    def build(player: Player, move: Move) -> run_commands.Command | None:
         live = player.running(move)
         return command(*live) if live else None
 
     return build
 
 
-def _on_named(command: Callable[[str], runs.Command]) -> Callable[[Player, Move], runs.Command | None]:
-    def build(player: Player, move: Move) -> runs.Command | None:
+def _on_named(command: Callable[[str], run_commands.Command]) -> Callable[[Player, Move], run_commands.Command | None]:
+    def build(player: Player, move: Move) -> run_commands.Command | None:
         name = player.named(move)
         return command(name) if name else None
 
     return build
 
 
-def _stale(player: Player, move: Move) -> runs.Command | None:
+def _stale(player: Player, move: Move) -> run_commands.Command | None:
     """Something about an attempt that is over: it must be refused (I12)."""
     live = {
         (n, t.attempt)
@@ -143,11 +145,11 @@ def _stale(player: Player, move: Move) -> runs.Command | None:
     if not old:
         return None
     task, attempt = old[move.which % len(old)]
-    late: runs.Command = [
-        runs.Settle(Report("run_1", task, attempt, "ok"), 0.0),
-        runs.Settle(Report("run_1", task, attempt, "error"), 0.0),
-        runs.Lose(task, attempt),
-        runs.GiveBack(task, attempt),
+    late: run_commands.Command = [
+        run_commands.Settle(Report("run_1", task, attempt, "ok"), 0.0),
+        run_commands.Settle(Report("run_1", task, attempt, "error"), 0.0),
+        run_commands.Lose(task, attempt),
+        run_commands.GiveBack(task, attempt),
     ][move.share]
     before = player.run.version
     try:
@@ -158,28 +160,28 @@ def _stale(player: Player, move: Move) -> runs.Command | None:
     raise AssertionError(f"I12 {late} was accepted")
 
 
-COMMANDS: dict[str, Callable[[Player, Move], runs.Command | None]] = {
-    "start": lambda _, __: runs.Start(),
+COMMANDS: dict[str, Callable[[Player, Move], run_commands.Command | None]] = {
+    "start": lambda _, __: run_commands.Start(),
     "begin": Player.begin,
     "ok": _settle("ok"),
     "error": _settle("error"),
     "permanent": _settle("error", permanent=True),
     "timed_out": _settle("timed_out"),
     "pass": _settle("skipped"),
-    "lose": _on_running(runs.Lose),
-    "give_back": _on_running(runs.GiveBack),
+    "lose": _on_running(run_commands.Lose),
+    "give_back": _on_running(run_commands.GiveBack),
     "stale": _stale,
-    "note": _on_running(lambda task, attempt: runs.Mark(Note("run_1", task, attempt, "checkpoint"))),
+    "note": _on_running(lambda task, attempt: run_commands.Mark(Note("run_1", task, attempt, "checkpoint"))),
     "wait": Player.wait,
-    "pause": lambda _, __: runs.Pause(),
-    "resume": lambda _, __: runs.Resume(),
-    "cancel": lambda _, __: runs.Cancel(),
-    "time_out": lambda player, _: runs.TimeOut() if player.run.state is not RunState.QUEUED else None,
-    "miss_sla": lambda player, _: runs.MissSla(player.story.now),
-    "retry_task": _on_named(runs.RetryTask),
-    "retry_failed": lambda _, __: runs.RetryFailed(),
-    "skip": _on_named(runs.SkipTask),
-    "restart": lambda _, move: runs.Restart(1 + move.share % 2),
+    "pause": lambda _, __: run_commands.Pause(),
+    "resume": lambda _, __: run_commands.Resume(),
+    "cancel": lambda _, __: run_commands.Cancel(),
+    "time_out": lambda player, _: run_commands.TimeOut() if player.run.state is not RunState.QUEUED else None,
+    "miss_sla": lambda player, _: run_commands.MissSla(player.story.now),
+    "retry_task": _on_named(run_commands.RetryTask),
+    "retry_failed": lambda _, __: run_commands.RetryFailed(),
+    "skip": _on_named(run_commands.SkipTask),
+    "restart": lambda _, move: run_commands.Restart(1 + move.share % 2),
 }
 
 
@@ -215,10 +217,10 @@ def test_rules_branches_and_teardowns_hold_through_long_lives(seed: int, data: s
 
 def _check_as_read_again(player: Player) -> None:
     again = player.story.replayed()
-    runs.wake(again, player.story.now)
-    runs.wake(player.run, player.story.now)
+    run_duties.wake(again, player.story.now)
+    run_duties.wake(player.run, player.story.now)
     check_replay(player.run, again)
-    assert len(again.ready) == len([i for _, i in again.ready if runs.startable(again, i)]), "I4 stale entries in ready"
+    assert len(again.ready) == len([i for _, i in again.ready if startable(again, i)]), "I4 stale entries in ready"
 
 
 @settings(max_examples=150, deadline=None)
@@ -233,7 +235,7 @@ def test_reading_a_run_again_at_any_moment_makes_no_difference(
     for move in moves[:cut]:
         player.play(move)
     player.run = player.story.run = player.story.replayed()
-    runs.wake(player.run, player.story.now)
+    run_duties.wake(player.run, player.story.now)
     for move in moves[cut:]:
         player.play(move)
     _check_as_read_again(player)
@@ -257,6 +259,6 @@ def one_quiet_step(player: Player) -> None:
     """Workers do one more round of what is ready."""
     for kind in ("start", "resume", "begin", "ok"):
         player.play(Move(kind, 0, 3))
-    at = runs.next_wake(player.run)
+    at = run_duties.next_wake(player.run)
     if at is not None and not player.run.running:
         player.story.wait(max(0.0, (at - player.story.now).total_seconds()))

@@ -19,7 +19,7 @@ from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.definition import Catchup, Definition, Overlap, TaskSpec
 from orchestrator.fires import GRACE
-from tests.invariants import RUN_TERMINAL
+from tests.history_rules import RUN_TERMINAL
 from tests.virtual_time import START
 from tests.world import RUN_ACTORS, World
 from tests.world_clients import TENANT

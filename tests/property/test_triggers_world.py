@@ -25,9 +25,10 @@ from orchestrator.awaited import AssetLog, Gathered
 from orchestrator.definition import Definition, TaskSpec, Window
 from orchestrator.errors import Refused, Unavailable
 from orchestrator.messages import Cause
-from orchestrator.ports import GATHERED, RunFilter, assets_of, gathered_key
-from orchestrator.views import Trigger
-from tests.unit.actors.test_archiver import LaterClock
+from orchestrator.records import GATHERED, assets_of, gathered_key
+from orchestrator.rows import RunFilter
+from orchestrator.starts import Trigger
+from tests.archive_world import LaterClock
 from tests.world import RUN_ACTORS, World
 from tests.world_clients import TENANT
 
@@ -223,11 +224,7 @@ def test_a_run_has_the_window_of_its_one_upstream() -> None:
         trigger = Trigger(dag_id="u", start="2025-01-01", end="2025-01-01")
         upstream = await gateway.trigger(TENANT, trigger, None)
         await asyncio.sleep(5.0)
-        [run] = (
-            await gateway.runs(
-                TENANT, dag_id="one", state=None, run_type=None, parent_run_id=None, cursor=None, limit=9
-            )
-        ).items
+        [run] = (await gateway.runs(RunFilter(tenant=TENANT, dag_id="one"), None, 9)).items
         assert run.window == Window("2025-01-01", "2025-01-01")
         assert run.triggered_by == (Cause("dag", "u", upstream.run_id, attempt=1),)
         assert run.state == "succeeded"

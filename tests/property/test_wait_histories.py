@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from orchestrator import events as e
 from orchestrator import run as runs
+from orchestrator import run_commands, run_duties
 from orchestrator.definition import TaskSpec
 from orchestrator.errors import Refused
-from orchestrator.run import ENDED, RunState
+from orchestrator.run_state import ENDED, RunState, going
 from orchestrator.task import TERMINAL, TaskState
 from orchestrator.wait_decisions import LateVote
 from tests.builders import Story
@@ -127,8 +128,8 @@ class Player:
         self.story.vote(self.named(), choice, self.rng.choice(PEOPLE), attempt=attempt)
 
     def work(self) -> None:
-        if runs.going(self.story.run) and (taken := runs.take_ready(self.story.run, 1)):
-            self.story.do(runs.Begin(tuple(taken), "w", "i"))
+        if going(self.story.run) and (taken := run_duties.take_ready(self.story.run, 1)):
+            self.story.do(run_commands.Begin(tuple(taken), "w", "i"))
 
     def end(self) -> None:
         if live := self.live():
@@ -143,45 +144,45 @@ class Player:
         """Time passes, and a shell that looks at it when a timer says so."""
         story = self.story
         target = story.now + timedelta(seconds=self.rng.choice((0, 1, 4, 20, 100)))
-        while (at := runs.next_wake(story.run)) is not None and at <= target:
+        while (at := run_duties.next_wake(story.run)) is not None and at <= target:
             story.wait(max(0.0, (at - story.now).total_seconds()))
             self.look()
-            if runs.next_wake(story.run) == at and story.run.state is not RunState.RUNNING:
+            if run_duties.next_wake(story.run) == at and story.run.state is not RunState.RUNNING:
                 break
         story.wait(max(0.0, (target - story.now).total_seconds()))
 
     def look(self) -> None:
         story = self.story
-        limit = runs.deadline(story.run)
+        limit = run_duties.deadline(story.run)
         if limit is not None and limit <= story.now:
-            story.do(runs.TimeOut())
+            story.do(run_commands.TimeOut())
             return
-        runs.wake(story.run, story.now)
+        run_duties.wake(story.run, story.now)
         story.elapse()
 
     def restart_everything(self) -> None:
         self.story.run = self.story.replayed()
-        runs.wake(self.story.run, self.story.now)
+        run_duties.wake(self.story.run, self.story.now)
         self.look()
 
     def pause(self) -> None:
-        self.story.do(runs.Pause())
+        self.story.do(run_commands.Pause())
 
     def resume(self) -> None:
-        self.story.do(runs.Resume())
+        self.story.do(run_commands.Resume())
 
     def skip(self) -> None:
-        self.story.do(runs.SkipTask(self.named()))
+        self.story.do(run_commands.SkipTask(self.named()))
 
     def retry(self) -> None:
-        self.story.do(runs.RetryTask(self.named()))
+        self.story.do(run_commands.RetryTask(self.named()))
 
     def cancel(self) -> None:
-        self.story.do(runs.Cancel())
+        self.story.do(run_commands.Cancel())
         assert self.story.run.state is RunState.CANCELLED, "I10"
 
     def run_again(self) -> None:
-        self.story.do(runs.Restart(1))
+        self.story.do(run_commands.Restart(1))
 
     def named(self) -> str:
         return self.rng.choice(self.story.run.compiled.graph.names)
@@ -218,8 +219,8 @@ def test_signals_votes_and_timers_hold_through_any_history(seed: int) -> None:
     player.play(60)
     story = player.story
     again = story.replayed()
-    runs.wake(again, story.now)
-    runs.wake(story.run, story.now)
+    run_duties.wake(again, story.now)
+    run_duties.wake(story.run, story.now)
     check_replay(story.run, again)
     check_history(story.events, lambda version: story.compiled(version).definition)
 
@@ -238,7 +239,7 @@ def test_a_run_that_is_left_alone_ends_by_time(seed: int) -> None:
                 step()
             except Refused:
                 continue
-        if not story.run.running and (at := runs.next_wake(story.run)) is not None:
+        if not story.run.running and (at := run_duties.next_wake(story.run)) is not None:
             story.wait(max(0.0, (at - story.now).total_seconds()))
             player.look()
     assert story.run.state in ENDED, "I10: it never ends"
@@ -251,7 +252,7 @@ def test_a_thousand_timers_fire_once_each_in_their_order_also_over_restarts(rest
     tasks = [TaskSpec(f"t{n}", "core.wait", params={"seconds": rng.randint(0, 500)}) for n in range(1000)]
     story = Story(*tasks).start()
     while story.run.state is RunState.RUNNING:
-        at = runs.next_wake(story.run)
+        at = run_duties.next_wake(story.run)
         assert at is not None
         story.wait((at - story.now).total_seconds()).elapse()
         if restarts and rng.random() < restarts / 100:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.unit.test_cli import Stub, call, stub
+from tests.cli_stub import Stub, call, stub
 
 __all__ = ["call", "stub"]
 Call = Callable[..., tuple[int, str, str]]

@@ -18,7 +18,7 @@ from orchestrator.backfill import (
     owed,
 )
 from orchestrator.errors import Conflict
-from orchestrator.run import ENDED, RunState
+from orchestrator.run_state import ENDED, RunState
 from tests.builders import AT, Watch
 from tests.invariants import check_backfill, check_replayed_backfill
 

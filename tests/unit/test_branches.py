@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator import run as runs
+from orchestrator import run_commands
 from orchestrator.messages import Value
 from tests.builders import Story, a_task, a_value
 from tests.invariants import check_replay
@@ -93,7 +93,7 @@ def test_a_dependent_that_has_started_keeps_on() -> None:
 
 def test_a_branch_that_a_person_skips_has_chosen_nothing_and_all_proceed() -> None:
     story = two_ways()
-    story.do(runs.SkipTask("which"))
+    story.do(run_commands.SkipTask("which"))
     assert story.ready == ["a", "b"]
 
 
@@ -110,7 +110,7 @@ def test_a_branch_skips_no_teardown() -> None:
 
 def test_a_restart_chooses_again() -> None:
     story = choose(two_ways(), "a").ok("a", "join")
-    story.do(runs.Restart(1))
+    story.do(run_commands.Restart(1))
     story.start()
     assert choose(story, "b").ready == ["b"]
 

@@ -13,7 +13,7 @@ from actors.bundle_store import BundleStore
 from orchestrator import bundle
 from orchestrator.bundle_folder import read_folder
 from serve_app import up
-from tests.unit.test_cli import Stub, call, stub
+from tests.cli_stub import Stub, call, stub
 
 __all__ = ["call", "stub"]
 Call = Callable[..., tuple[int, str, str]]

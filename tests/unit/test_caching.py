@@ -9,17 +9,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from orchestrator import caching, codec, spec
+from orchestrator import caching, codec, run_commands, run_duties, spec
 from orchestrator import events as e
-from orchestrator import run as runs
-from orchestrator.authoring import dag, task
+from orchestrator.authoring import dag
 from orchestrator.caching import BYTES_MAX, ENTRIES_MAX, Kept
 from orchestrator.definition import TaskSpec, Window
 from orchestrator.errors import Conflict, Invalid
 from orchestrator.messages import Value
 from orchestrator.narration import Narrator
-from orchestrator.run import Run
+from orchestrator.run_state import Run
 from orchestrator.task import TaskState
+from orchestrator.task_functions import task
 from tests.builders import AT, Story, a_dag, a_task, a_value, created, versions
 
 HOUR = 3600.0
@@ -152,8 +152,8 @@ def test_a_sweep_takes_what_has_expired_and_the_oldest_of_too_many() -> None:
 def test_a_known_result_ends_the_task_without_a_start_and_lets_dependents_go_on() -> None:
     story = Story(cached(), a_task("b", "a", inputs={"x": "a"})).start()
     assert story.ready == []
-    assert runs.owed(story.run) == [runs.Dispatch(1)]
-    [event] = story.do(runs.Recall("a", a_value(7), None, SOURCE))
+    assert run_duties.owed(story.run) == [run_duties.Dispatch(1)]
+    [event] = story.do(run_commands.Recall("a", a_value(7), None, SOURCE))
     assert event == e.TaskSucceeded(AT, "a", 1, a_value(7), None, SOURCE)
     assert (story.state("a"), story.attempt("a"), story.ready) == (TaskState.SUCCEEDED, 1, ["b"])
     assert story.run.values == {0: a_value(7)}
@@ -161,13 +161,13 @@ def test_a_known_result_ends_the_task_without_a_start_and_lets_dependents_go_on(
 
 def test_the_last_known_result_ends_the_run() -> None:
     story = Story(cached()).start()
-    assert story.kinds(runs.Recall("a", a_value(7), None, SOURCE)) == ["task_succeeded", "run_succeeded"]
+    assert story.kinds(run_commands.Recall("a", a_value(7), None, SOURCE)) == ["task_succeeded", "run_succeeded"]
 
 
 def test_a_result_is_refused_when_the_task_does_not_start_now() -> None:
-    recall = runs.Recall("a", a_value(7), None, SOURCE)
+    recall = run_commands.Recall("a", a_value(7), None, SOURCE)
     queued, paused, begun = Story(cached()), Story(cached()).start(), Story(cached()).start().begin("a")
-    paused.do(runs.Pause())
+    paused.do(run_commands.Pause())
     waits = Story(a_task("z"), cached("a", "z")).start()
     for story in (queued, paused, begun, waits, Story(cached()).start().ok("a")):
         version = story.run.version
@@ -178,16 +178,16 @@ def test_a_result_is_refused_when_the_task_does_not_start_now() -> None:
 
 def test_a_task_that_was_reset_or_reprocessed_is_not_looked_up() -> None:
     story = Story(cached(), a_task("b", "a"), later=[a_dag(cached())]).start()
-    story.do(runs.Recall("a", a_value(7), None, SOURCE))
+    story.do(run_commands.Recall("a", a_value(7), None, SOURCE))
     story.fail("b")
-    story.do(runs.Restart(2))
+    story.do(run_commands.Restart(2))
     story.start()
     assert (story.run.lookups, story.ready) == (None, ["a"])
 
 
 def test_a_task_that_was_tried_is_not_looked_up_when_its_run_is_read_again() -> None:
     story = Story(cached()).start().fail("a")
-    story.do(runs.RetryTask("a"))
+    story.do(run_commands.RetryTask("a"))
     story.run = story.replayed()
     assert story.run.lookups is not None
     assert (story.run.lookups.size, story.ready) == (0, ["a"])

@@ -9,14 +9,13 @@ import msgspec
 import pytest
 
 from actors.hosted import HostedRun
-from orchestrator import Invalid, dag, task
+from orchestrator import Invalid, dag, run_commands, run_duties, task
 from orchestrator import events as e
-from orchestrator import run as runs
 from orchestrator.calls import DEPTH_MAX, Return, callees_of, child_id, last_tasks, result_of
 from orchestrator.codec import decode_events, encode_events
 from orchestrator.definition import TaskSpec, Window
 from orchestrator.messages import Value
-from orchestrator.run import Run
+from orchestrator.run_state import Run
 from orchestrator.spec import from_yaml, parse_dag
 from orchestrator.task import TaskState
 from tests.builders import AT, Story, a_dag, a_task, a_value
@@ -51,7 +50,7 @@ def test_a_task_calls_when_its_turn_comes_and_holds_no_worker() -> None:
     assert story.ready == []
     call = called(story)
     assert (call.dag_id, call.params, call.window, call.chain) == ("other", {"n": 2}, story.run.window, ("d",))
-    assert runs.owed(story.run) == [runs.WakeAt(story.now + timedelta(days=366))]
+    assert run_duties.owed(story.run) == [run_duties.WakeAt(story.now + timedelta(days=366))]
 
 
 def test_the_params_of_a_call_take_values_of_tasks_and_of_the_run_where_they_say_so() -> None:
@@ -140,7 +139,7 @@ def test_an_end_counts_once_and_for_its_attempt_only() -> None:
 
 def test_a_paused_run_takes_the_end_of_what_it_called() -> None:
     story = Story(a_call(), a_task("after", "call")).start()
-    story.do(runs.Pause())
+    story.do(run_commands.Pause())
     story.do(Return("call", 1, a_value(1)))
     assert (story.states["call"], story.run.state) == ("succeeded", "paused")
 
@@ -157,7 +156,7 @@ def test_a_retry_calls_anew() -> None:
     story = Story(a_call()).start()
     first = called(story).run_id
     story.do(Return("call", 1, error="RunFailed"))
-    story.do(runs.RetryTask("call"))
+    story.do(run_commands.RetryTask("call"))
     assert called(story).run_id != first
     assert story.do(Return("call", 1, a_value(1))) == []
 

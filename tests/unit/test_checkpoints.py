@@ -11,8 +11,8 @@ import pytest
 from orchestrator import events as e
 from orchestrator.checkpoints import Checkpoints, Status, checkpoint_id
 from orchestrator.definition import Window
+from orchestrator.live_run_views import CheckpointView
 from orchestrator.messages import Value
-from orchestrator.views import CheckpointView
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 STARTED = {"definition": None, "version": None, "tasks": ["a"]}

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from orchestrator import codec
+from orchestrator import codec, outside_codec
 from orchestrator import events as e
 from orchestrator.errors import Broken, Conflict, Invalid, NotFound
 
@@ -50,5 +50,5 @@ def test_events_of_a_newer_version_or_a_missing_step_are_refused() -> None:
 
 def test_refusals_of_a_batch_come_back_with_their_facts() -> None:
     errors = {0: NotFound("DAG", "x"), 3: Invalid("bad", (("from", "not a date"),)), 5: Conflict("no")}
-    found = codec.decode_refusals(codec.encode_refusals(errors))
+    found = outside_codec.decode_refusals(outside_codec.encode_refusals(errors))
     assert {n: (type(x), x.args) for n, x in found.items()} == {n: (type(x), x.args) for n, x in errors.items()}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator.control import Admission, Hosting, Roster, Standing
 from orchestrator.errors import Broken
 
@@ -33,34 +33,34 @@ ROSTER = Roster(("run-actor-0",), (("w0", "default"), ("w1", "gpu")), draining=(
 
 
 def test_a_hosting_survives_the_wire() -> None:
-    assert codec.decode_hosting(codec.encode_control(HOSTING)) == HOSTING
+    assert actor_codec.decode_hosting(actor_codec.encode_control(HOSTING)) == HOSTING
 
 
 def test_a_standing_survives_the_wire() -> None:
-    assert codec.decode_standing(codec.encode_control(STANDING)) == STANDING
+    assert actor_codec.decode_standing(actor_codec.encode_control(STANDING)) == STANDING
 
 
 def test_a_roster_survives_the_wire() -> None:
-    assert codec.decode_roster(codec.encode_control(ROSTER)) == ROSTER
+    assert actor_codec.decode_roster(actor_codec.encode_control(ROSTER)) == ROSTER
 
 
 def test_nothing_held_is_not_the_same_as_not_told() -> None:
-    told, not_told = (codec.encode_control(Standing("A", 1, held=held)) for held in ((), None))
-    assert codec.decode_standing(told).held == ()
-    assert codec.decode_standing(not_told).held is None
+    told, not_told = (actor_codec.encode_control(Standing("A", 1, held=held)) for held in ((), None))
+    assert actor_codec.decode_standing(told).held == ()
+    assert actor_codec.decode_standing(not_told).held is None
 
 
 def test_defaults_may_be_left_out_on_the_wire() -> None:
-    assert codec.decode_hosting(b"[3]") == Hosting(3)
-    assert codec.decode_standing(b'["A",1]') == Standing("A", 1)
+    assert actor_codec.decode_hosting(b"[3]") == Hosting(3)
+    assert actor_codec.decode_standing(b'["A",1]') == Standing("A", 1)
 
 
 def test_states_of_slots_survive_the_wire() -> None:
     states = {"w0": "idle", "w1": "draining_busy"}
-    assert codec.decode_states(codec.encode_states(states)) == states
+    assert actor_codec.decode_states(actor_codec.encode_states(states)) == states
 
 
-@pytest.mark.parametrize("decode", [codec.decode_hosting, codec.decode_standing, codec.decode_roster])
+@pytest.mark.parametrize("decode", [actor_codec.decode_hosting, actor_codec.decode_standing, actor_codec.decode_roster])
 @pytest.mark.parametrize("blob", [b"", b"{}", b"[", b'["x","y","z"]', b"\xff"])
 def test_foreign_bytes_are_broken(decode: Callable[[bytes], object], blob: bytes) -> None:
     with pytest.raises(Broken):

@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from orchestrator import events as e
-from orchestrator import run as runs
+from orchestrator import run_commands, run_duties
 from orchestrator.errors import Conflict, Invalid
+from orchestrator.run_state import going
 from orchestrator.spec import parse_dag, to_json
 from tests.builders import Story, a_task, a_value
 from tests.invariants import check_history, check_owed, check_replay
@@ -92,27 +93,27 @@ def test_a_compensation_that_fails_lets_the_others_run_and_is_named() -> None:
 
 def test_a_cancelled_run_undoes_what_succeeded_and_a_second_cancel_changes_nothing() -> None:
     story = trip().ok("book", "pay").begin("send")
-    assert story.kinds(runs.Cancel()) == ["run_cancelling", "task_cancelled", "run_compensating"]
+    assert story.kinds(run_commands.Cancel()) == ["run_cancelling", "task_cancelled", "run_compensating"]
     assert (checked(story).run.state, story.ready) == ("cancelling", ["refund"])
     story.begin("refund")
-    assert story.kinds(runs.Cancel()) == []
+    assert story.kinds(run_commands.Cancel()) == []
     assert checked(story.ok("refund", "unbook")).run.state == "cancelled"
 
 
 def test_a_cancelled_run_that_did_nothing_ends_at_once() -> None:
-    assert trip().begin("book").kinds(runs.Cancel())[-1] == "run_cancelled"
+    assert trip().begin("book").kinds(run_commands.Cancel())[-1] == "run_cancelled"
 
 
 def test_a_run_that_compensates_can_be_cancelled_and_goes_on_with_it() -> None:
     story = trip().ok("book", "pay").fail("send").begin("refund")
-    assert story.kinds(runs.Cancel()) == ["run_cancelling"]
+    assert story.kinds(run_commands.Cancel()) == ["run_cancelling"]
     assert checked(story.ok("refund", "unbook")).run.state == "cancelled"
 
 
 def test_a_run_that_takes_too_long_undoes_what_succeeded() -> None:
     story = trip(run_timeout_s=60.0).ok("book")
-    assert story.kinds(runs.TimeOut())[-1] == "run_compensating"
-    assert (checked(story).ready, runs.deadline(story.run)) == (["unbook"], None)
+    assert story.kinds(run_commands.TimeOut())[-1] == "run_compensating"
+    assert (checked(story).ready, run_duties.deadline(story.run)) == (["unbook"], None)
     story.fail("unbook")
     assert checked(story).run.state == "timed_out"
     assert story.run.error == "RunTimedOut: longer than 60.0 s; compensation failed: unbook"
@@ -120,34 +121,34 @@ def test_a_run_that_takes_too_long_undoes_what_succeeded() -> None:
 
 def test_compensation_has_no_limit() -> None:
     story = trip(run_timeout_s=60.0).ok("book").fail("pay")
-    assert runs.deadline(story.run) is None
+    assert run_duties.deadline(story.run) is None
     with pytest.raises(Conflict, match="compensates"):
-        story.do(runs.TimeOut())
+        story.do(run_commands.TimeOut())
 
 
 def test_a_paused_run_undoes_once_it_is_resumed() -> None:
     story = trip().ok("book", "pay").begin("send")
-    story.do(runs.Pause())
+    story.do(run_commands.Pause())
     story.fail("send")
-    assert not runs.going(checked(story).run)
-    story.do(runs.Resume())
+    assert not going(checked(story).run)
+    story.do(run_commands.Resume())
     assert checked(story.ok("refund", "unbook")).run.state == "failed"
 
 
 def test_a_retry_runs_again_what_was_undone() -> None:
     story = trip().ok("book", "pay").fail("send").ok("refund", "unbook")
-    story.do(runs.RetryTask("send"))
+    story.do(run_commands.RetryTask("send"))
     assert set(checked(story).states.values()) == {"pending"}
     story.ok("pay", "book").fail("send")
     assert checked(story.ok("unbook", "refund")).run.state == "failed"
-    story.do(runs.RetryFailed())
+    story.do(run_commands.RetryFailed())
     story.ok("book", "pay", "send")
     assert checked(story).run.state == "succeeded"
 
 
 def test_a_retry_between_two_compensations_runs_again_only_what_was_undone() -> None:
     story = trip().ok("book", "pay").fail("send").ok("refund")
-    story.do(runs.RetryTask("send"))
+    story.do(run_commands.RetryTask("send"))
     assert checked(story).states == {
         "book": "succeeded", "pay": "pending", "send": "pending", "unbook": "pending", "refund": "pending"
     }  # fmt: skip
@@ -157,62 +158,71 @@ def test_a_retry_between_two_compensations_runs_again_only_what_was_undone() -> 
 
 def test_nothing_is_retried_while_a_compensation_is_under_way() -> None:
     story = trip().ok("book", "pay").fail("send").begin("refund")
-    for command in (runs.RetryTask("send"), runs.RetryFailed(), runs.SkipTask("send")):
+    for command in (run_commands.RetryTask("send"), run_commands.RetryFailed(), run_commands.SkipTask("send")):
         with pytest.raises(Conflict, match="refund of run run_1 is under way"):
             story.do(command)
 
 
 def test_a_failed_compensation_is_retried_or_skipped_before_anything_else() -> None:
     story = trip().ok("book", "pay").fail("send", "refund").ok("unbook")
-    for command in (runs.RetryTask("send"), runs.RetryFailed()):
+    for command in (run_commands.RetryTask("send"), run_commands.RetryFailed()):
         with pytest.raises(Conflict, match="refund of run run_1 is failed; retry or skip that first"):
             story.do(command)
-    assert story.kinds(runs.RetryTask("refund")) == ["run_revived", "task_reset", "run_compensating"]
+    assert story.kinds(run_commands.RetryTask("refund")) == ["run_revived", "task_reset", "run_compensating"]
     assert checked(story).ready == ["refund"]
     assert checked(story.ok("refund")).run.error == "send: Boom"
-    story.do(runs.RetryTask("send"))
+    story.do(run_commands.RetryTask("send"))
     assert set(checked(story).states.values()) == {"pending"}
 
 
-@pytest.mark.parametrize(("command", "end"), [(runs.Cancel(), "cancelled"), (runs.TimeOut(), "timed_out")])
-def test_a_failed_compensation_of_a_run_that_was_ended_is_retried_alone(command: runs.Command, end: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "end"), [(run_commands.Cancel(), "cancelled"), (run_commands.TimeOut(), "timed_out")]
+)
+def test_a_failed_compensation_of_a_run_that_was_ended_is_retried_alone(
+    command: run_commands.Command, end: str
+) -> None:
     story = trip(run_timeout_s=60.0).ok("pay").begin("book")
     story.do(command)
     story.fail("refund")
-    story.do(runs.RetryTask("refund"))
+    story.do(run_commands.RetryTask("refund"))
     assert (checked(story).ready, story.states["book"]) == (["refund"], "cancelled")
     assert checked(story.fail("refund")).run.state == end
-    story.do(runs.SkipTask("refund"))
+    story.do(run_commands.SkipTask("refund"))
     assert (checked(story).run.state, story.states["refund"]) == (end, "skipped")
-    story.do(runs.RetryTask("book"))
+    story.do(run_commands.RetryTask("book"))
     assert set(checked(story).states.values()) == {"pending"}
 
 
 def test_a_compensation_that_a_person_skips_counts_as_done() -> None:
     story = trip().ok("book", "pay").fail("send").begin("refund")
-    story.do(runs.SkipTask("refund"))
+    story.do(run_commands.SkipTask("refund"))
     assert ([abort.task for abort in story.aborts], checked(story).ready) == (["refund"], ["unbook"])
     assert checked(story.ok("unbook")).run.state == "failed"
-    story.do(runs.RetryTask("send"))
+    story.do(run_commands.RetryTask("send"))
     assert set(checked(story).states.values()) == {"pending"}
 
 
 def test_a_compensation_that_a_person_skips_beforehand_does_not_run() -> None:
     story = trip().ok("book", "pay")
-    story.do(runs.SkipTask("refund"))
+    story.do(run_commands.SkipTask("refund"))
     assert checked(story.fail("send")).ready == ["unbook"]
 
 
 def test_a_failure_that_a_person_skips_leaves_nothing_to_undo() -> None:
     story = trip().ok("book", "pay").fail("send")
-    assert story.kinds(runs.SkipTask("send")) == ["task_skipped", "task_skipped", "task_skipped", "run_succeeded"]
+    assert story.kinds(run_commands.SkipTask("send")) == [
+        "task_skipped",
+        "task_skipped",
+        "task_skipped",
+        "run_succeeded",
+    ]
     checked(story)
 
 
 def test_only_a_failed_compensation_can_be_retried() -> None:
     story = trip().ok("book", "pay").fail("send").ok("refund", "unbook")
     with pytest.raises(Conflict, match="only a failed one"):
-        story.do(runs.RetryTask("refund"))
+        story.do(run_commands.RetryTask("refund"))
 
 
 def test_it_is_told_what_the_task_it_undoes_returned() -> None:
@@ -235,7 +245,7 @@ def test_teardowns_wait_for_the_compensations_of_what_they_enclose() -> None:
     assert checked(story.fail("send")).ready == ["refund"]
     assert checked(story.ok("refund")).ready == ["down"]
     assert checked(story.ok("down")).run.state == "failed"
-    story.do(runs.RetryTask("send"))
+    story.do(run_commands.RetryTask("send"))
     assert set(checked(story).states.values()) == {"pending"}
     assert story.ok("up", "pay", "send").ready == ["down"]
     assert checked(story.ok("down")).run.state == "succeeded"
@@ -247,7 +257,7 @@ def test_a_cancelled_run_compensates_before_it_tears_down() -> None:
         a_task("down", "send", teardown_of=("up",)),
     ).start()  # fmt: skip
     story.ok("up", "pay")
-    story.do(runs.Cancel())
+    story.do(run_commands.Cancel())
     assert checked(story).ready == ["refund"]
     assert checked(story.ok("refund", "down")).run.state == "cancelled"
 
@@ -326,10 +336,10 @@ def test_a_retry_that_comes_to_nothing_leaves_what_is_owed() -> None:
         a_task("unbook", "book", compensates="book"),
     ).start()
     story.begin("pay").ok("book").wait(6)
-    story.do(runs.CheckDeadlines())  # send is too late, although its turn has not come
+    story.do(run_commands.CheckDeadlines())  # send is too late, although its turn has not come
     story.fail("pay")
     assert (story.states["send"], story.ready) == ("timed_out", ["unbook"])
-    story.do(runs.RetryTask("send"))
+    story.do(run_commands.RetryTask("send"))
     assert (checked(story).states["send"], story.ready) == ("upstream_failed", ["unbook"])
     assert checked(story.ok("unbook")).run.state == "failed"
 
@@ -341,7 +351,9 @@ def test_a_deadline_before_its_turn_does_not_end_a_compensation() -> None:
         a_task("unbook", "book", compensates="book", sla_s=1, on_sla_miss=("event", "cancel")),
     ).start()
     story.wait(2.0)
-    assert [event.task for event in story.do(runs.CheckDeadlines()) if isinstance(event, e.SlaMissed)] == ["unbook"]
+    assert [event.task for event in story.do(run_commands.CheckDeadlines()) if isinstance(event, e.SlaMissed)] == [
+        "unbook"
+    ]
     story.ok("book")
     assert story.ready == ["send"]
     story.fail("send")
@@ -356,5 +368,5 @@ def test_a_deadline_ends_a_compensation_whose_turn_it_is() -> None:
         a_task("unbook", "book", compensates="book", sla_s=1, on_sla_miss=("cancel",)),
     ).start()
     story.ok("book").fail("send").wait(2.0)
-    story.do(runs.CheckDeadlines())
+    story.do(run_commands.CheckDeadlines())
     assert checked(story).run.error == "send: Boom; compensation failed: unbook"

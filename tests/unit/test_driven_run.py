@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from orchestrator import events as e
-from orchestrator import run as runs
+from orchestrator import run_commands, run_duties
 from orchestrator.errors import Conflict
 from orchestrator.messages import NO_JSON
-from orchestrator.run import RunState
+from orchestrator.run_state import RunState
 from tests.builders import AT, Story, a_task
 from tests.invariants import check_history, check_owed, check_replay
 
@@ -23,8 +23,8 @@ def driven(ttl_s: float = 60.0) -> Story:
     return Story(driven_ttl_s=ttl_s)
 
 
-def post(kind: str = "step") -> runs.Post:
-    return runs.Post(kind, NO_JSON)
+def post(kind: str = "step") -> run_commands.Post:
+    return run_commands.Post(kind, NO_JSON)
 
 
 def check(story: Story) -> Story:
@@ -38,7 +38,7 @@ def check(story: Story) -> Story:
 
 def test_it_does_not_end_because_it_has_no_tasks() -> None:
     story = driven()
-    assert story.kinds(runs.Start()) == ["run_started"]
+    assert story.kinds(run_commands.Start()) == ["run_started"]
     assert check(story).run.state is S.RUNNING
 
 
@@ -66,7 +66,7 @@ def test_checkpoints_are_taken_in_every_state_and_change_none_that_is_terminal()
     story = driven()
     story.do(post())
     story.start().do(post())
-    story.do(runs.Cancel())
+    story.do(run_commands.Cancel())
     for kind in ("step", "run.completed", "run.failed"):
         assert story.kinds(post(kind)) == ["checkpoint_posted"]
     assert check(story).run.state is S.CANCELLED
@@ -82,33 +82,33 @@ def test_on_a_run_with_tasks_they_are_opaque() -> None:
 
 def test_it_fails_when_nobody_drives_it_any_more() -> None:
     story = driven(60.0).start()
-    assert runs.next_wake(story.run) == AT + timedelta(seconds=60)
+    assert run_duties.next_wake(story.run) == AT + timedelta(seconds=60)
     story.wait(50).do(post())
-    assert runs.idle_deadline(story.run) == AT + timedelta(seconds=110)
-    [end] = story.wait(60).do(runs.GoIdle())
+    assert run_duties.idle_deadline(story.run) == AT + timedelta(seconds=110)
+    [end] = story.wait(60).do(run_commands.GoIdle())
     assert isinstance(end, e.RunFailed)
     assert end.reason == "idle"
     assert check(story).run.state is S.FAILED
-    assert runs.next_wake(story.run) is None
+    assert run_duties.next_wake(story.run) is None
 
 
 def test_without_a_limit_it_waits_for_ever() -> None:
     story = driven(0.0).start()
-    assert runs.next_wake(story.run) is None
+    assert run_duties.next_wake(story.run) is None
     check(story)
 
 
 def test_it_is_cancelled_once() -> None:
     story = driven().start()
-    assert story.kinds(runs.Cancel()) == ["run_cancelled"]
+    assert story.kinds(run_commands.Cancel()) == ["run_cancelled"]
     with pytest.raises(Conflict):
-        story.do(runs.GoIdle())
+        story.do(run_commands.GoIdle())
     check(story)
 
 
 def test_a_checkpoint_keeps_its_json_as_it_was_written() -> None:
     story = driven().start()
-    [posted] = story.do(runs.Post("step", msgspec.Raw(b'{"n": 1.0}')))
+    [posted] = story.do(run_commands.Post("step", msgspec.Raw(b'{"n": 1.0}')))
     assert isinstance(posted, e.CheckpointPosted)
     again = msgspec.json.decode(msgspec.json.encode(posted), type=e.CheckpointPosted)
     assert bytes(again.data) == b'{"n": 1.0}'

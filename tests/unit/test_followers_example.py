@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator import dags_in
-from orchestrator.views import RunView, Trigger
+from orchestrator.rows import RunFilter
+from orchestrator.starts import Trigger
+from orchestrator.views import RunView
 from tests.world import World
 from tests.world_clients import TENANT
 
@@ -18,9 +20,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "followers.py"
 
 async def _runs(world: World, dag_id: str) -> list[RunView]:
     gateway = world.clients.gateways[0]
-    page = await gateway.runs(
-        TENANT, dag_id=dag_id, state=None, run_type=None, parent_run_id=None, cursor=None, limit=9
-    )
+    page = await gateway.runs(RunFilter(tenant=TENANT, dag_id=dag_id), None, 9)
     return list(page.items)
 
 

@@ -10,8 +10,7 @@ import pytest
 
 from actors.plan_store import PlanStore
 from orchestrator import events as e
-from orchestrator import plan_entry, plan_run, plan_status
-from orchestrator import run as runs
+from orchestrator import plan_entry, plan_run, plan_status, run_commands
 from orchestrator.definition import Conduct
 from orchestrator.instance_events import EDITED, InstanceFold, Told, finding_text, findings_path
 from orchestrator.messages import Value
@@ -30,12 +29,12 @@ class Tale:
         self.fold = InstanceFold("run_1")
         assert self.fold.tell(self.story.events) == []
 
-    def do(self, command: runs.Command) -> list[Told]:
+    def do(self, command: run_commands.Command) -> list[Told]:
         self.story.now += timedelta(seconds=1.5)
         return self.fold.tell(self.story.do(command))
 
     def begin(self, name: str) -> list[Told]:
-        return self.do(runs.Begin((self.story.run.position(name),), "w", "i"))
+        return self.do(run_commands.Begin((self.story.run.position(name),), "w", "i"))
 
     def words(self) -> list[str]:
         return [view.status for view in self.fold.status().tasks]
@@ -50,7 +49,7 @@ def short(told: list[Told]) -> list[Any]:
 
 def test_a_task_is_told_from_its_start_to_its_end() -> None:
     tale = Tale()
-    assert short(tale.do(runs.Start())) == ["status_updated"]
+    assert short(tale.do(run_commands.Start())) == ["status_updated"]
     began = tale.begin("1.1")
     assert short(began) == [("task_changed", "in_progress"), ("tool_started", "1.1/1"), "status_updated"]
     assert began[0].data == {
@@ -79,7 +78,7 @@ def test_a_task_is_told_from_its_start_to_its_end() -> None:
 
 def test_a_failed_task_is_failed_until_it_is_taken_up_again() -> None:
     tale = Tale()
-    tale.do(runs.Start())
+    tale.do(run_commands.Start())
     tale.begin("1.1")
     failed = tale.do(tale.story.report("1.1", "error", error="Boom"))
     assert short(failed) == [
@@ -100,9 +99,9 @@ def test_a_failed_task_is_failed_until_it_is_taken_up_again() -> None:
 
 def test_a_lost_attempt_is_pending_and_uses_up_no_retry() -> None:
     tale = Tale()
-    tale.do(runs.Start())
+    tale.do(run_commands.Start())
     tale.begin("1.1")
-    lost = tale.do(runs.Lose("1.1", 1))
+    lost = tale.do(run_commands.Lose("1.1", 1))
     assert short(lost) == [("tool_completed", "1.1/1"), ("task_changed", "pending"), "status_updated"]
     assert lost[0].data is not None
     assert lost[0].data["success"] is False
@@ -112,14 +111,14 @@ def test_a_lost_attempt_is_pending_and_uses_up_no_retry() -> None:
 @pytest.mark.parametrize(
     ("command", "word", "core"),
     [
-        (runs.Pause(), "paused", "paused"),
+        (run_commands.Pause(), "paused", "paused"),
         (plan_run.ShutDown(), "stopping", "cancelling"),
-        (runs.Cancel(), "stopped", "cancelled"),
+        (run_commands.Cancel(), "stopped", "cancelled"),
     ],
 )
-def test_the_state_of_the_instance_is_told_last(command: runs.Command, word: str, core: str) -> None:
+def test_the_state_of_the_instance_is_told_last(command: run_commands.Command, word: str, core: str) -> None:
     tale = Tale()
-    tale.do(runs.Start())
+    tale.do(run_commands.Start())
     tale.begin("1.1")
     told = tale.do(command)
     assert short(told)[-1] == ("orchestrator_state", word)
@@ -129,10 +128,10 @@ def test_the_state_of_the_instance_is_told_last(command: runs.Command, word: str
 
 def test_what_a_person_retries_has_no_past() -> None:
     tale = Tale(retries=0)
-    tale.do(runs.Start())
+    tale.do(run_commands.Start())
     tale.begin("1.1")
     tale.do(tale.story.report("1.1", "error", error="Boom"))
-    told = tale.do(runs.RetryTask("1.1"))
+    told = tale.do(run_commands.RetryTask("1.1"))
     assert short(told) == [("task_changed", "pending"), "status_updated"]
     view = tale.fold.status().tasks[0]
     assert (view.status, view.retry_count, view.last_error, view.started_at) == ("pending", 1, None, None)
@@ -141,7 +140,7 @@ def test_what_a_person_retries_has_no_past() -> None:
 
 def test_tools_of_a_task_are_told_with_numbers_of_their_own() -> None:
     tale = Tale()
-    tale.do(runs.Start())
+    tale.do(run_commands.Start())
     tale.begin("1.1")
     story = tale.story
     started = story.note("1.1", {"call": 1, "name": "grep", "input": {"q": "y" * 200}}, "tool_started")
@@ -162,7 +161,7 @@ def test_the_document_is_what_the_facts_make_of_the_file() -> None:
     tale = Tale(done=("1.2",))
     plan = tale.fold.plan
     status = PlanStatus(msgspec.json.decode(plan.status))
-    tale.do(runs.Start())
+    tale.do(run_commands.Start())
     tale.begin("1.1")
     at = tale.story.now
     began = AT + timedelta(seconds=1.5)
@@ -176,21 +175,21 @@ def test_the_document_is_what_the_facts_make_of_the_file() -> None:
 
 def test_what_others_wrote_is_told_and_kept() -> None:
     tale = Tale()
-    tale.do(runs.Start())
+    tale.do(run_commands.Start())
     raw = {**tale.fold.document().raw, "extra": 1}
     raw["tasks"] = [{**entry, "notes": "mine", "status": "odd"} for entry in raw["tasks"]]
-    told = tale.do(runs.Post(EDITED, msgspec.Raw(msgspec.json.encode(raw))))
+    told = tale.do(run_commands.Post(EDITED, msgspec.Raw(msgspec.json.encode(raw))))
     assert short(told) == ["status_updated"]
     after = tale.fold.document().raw
     assert (after["extra"], after["tasks"][0]["notes"], after["tasks"][0]["status"]) == (1, "mine", "pending")
-    assert tale.do(runs.Post(EDITED, msgspec.Raw(b'{"bad": 1}'))) == []
-    assert tale.do(runs.Post("other", msgspec.Raw(b"1"))) == []
+    assert tale.do(run_commands.Post(EDITED, msgspec.Raw(b'{"bad": 1}'))) == []
+    assert tale.do(run_commands.Post("other", msgspec.Raw(b"1"))) == []
 
 
 @pytest.mark.parametrize("nothing", [None, "", {}])
 def test_a_task_that_returns_nothing_leaves_no_finding(nothing: object) -> None:
     tale = Tale()
-    tale.do(runs.Start())
+    tale.do(run_commands.Start())
     tale.begin("1.1")
     value = Value(msgspec.Raw(msgspec.json.encode(nothing)))
     tale.do(tale.story.report("1.1", "ok", value=value))
@@ -206,7 +205,7 @@ def test_findings_are_text_and_lie_where_the_store_puts_them(tmp_path: Any) -> N
 
 def test_an_event_tells_the_same_whatever_was_told_with_it_before() -> None:
     tale = Tale()
-    for command in (runs.Start(), runs.Pause(), runs.Resume()):
+    for command in (run_commands.Start(), run_commands.Pause(), run_commands.Resume()):
         tale.do(command)
     again = InstanceFold("run_1")
     history: list[e.Event] = tale.story.events

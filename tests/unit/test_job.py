@@ -27,7 +27,7 @@ from orchestrator.job import (
     Tick,
     Visited,
 )
-from orchestrator.ports import TERMINAL
+from orchestrator.rows import TERMINAL
 from tests.job_stories import AT, ON, JobStory, a_blueprint
 
 ASK = Approval("mail", "ok?", {"approved": "finished", "rejected": "failed", "again": "review"})

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from serve_app import job_commands
-from tests.unit.test_cli import Json, Stub, call, stub
+from tests.cli_stub import Json, Stub, call, stub
 
 __all__ = ["call", "stub"]
 Call = Callable[..., tuple[int, str, str]]

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator import codec
+from orchestrator import codec, run_commands
 from orchestrator import events as e
-from orchestrator import run as runs
 from orchestrator.definition import TaskSpec
 from orchestrator.lost_values import LOST_MAX
 from orchestrator.messages import Value
 from orchestrator.narration import Narrator
+from orchestrator.run_state import RunState
 from tests.builders import Story, a_task, a_value
 from tests.invariants import check_history, check_replay
 
@@ -58,7 +58,7 @@ def test_the_producer_runs_again_and_the_task_that_misses_its_value_waits_for_th
     assert story.ready == ["b"], "a is not disturbed, c waits"
     made(story, "b", "c", "d")
     assert [story.attempt(name) for name in "abcd"] == [1, 2, 2, 1]
-    assert checked(story).run.state is runs.RunState.SUCCEEDED
+    assert checked(story).run.state is RunState.SUCCEEDED
 
 
 def test_a_loss_costs_no_retry() -> None:
@@ -76,7 +76,7 @@ def test_a_chain_of_lost_values_is_computed_again_from_the_last_one_that_is_ther
     assert misses(story, "c", "b.1") == ["returned c", "reset b"]
     made(story, "b", "c", "d")
     assert [story.attempt(name) for name in "abcd"] == [1, 2, 3, 2]
-    assert checked(story).run.state is runs.RunState.SUCCEEDED
+    assert checked(story).run.state is RunState.SUCCEEDED
 
 
 def test_consumers_that_report_the_same_loss_wait_for_one_new_attempt() -> None:
@@ -91,7 +91,7 @@ def test_consumers_that_report_the_same_loss_wait_for_one_new_attempt() -> None:
     assert sorted(story.ready) == ["c0", "c1", "c3"]
     story.ok("c0", "c1", "c3")
     assert story.attempt("a") == 2
-    assert checked(story).run.state is runs.RunState.SUCCEEDED
+    assert checked(story).run.state is RunState.SUCCEEDED
 
 
 def test_several_missing_values_are_computed_again_at_once() -> None:
@@ -122,7 +122,7 @@ def test_a_person_who_retries_what_failed_of_losses_starts_their_count_anew() ->
         misses(story, "b", f"a.{attempt}")
         if attempt <= LOST_MAX:
             made(story, "a")
-    story.do(runs.RetryTask("b"))
+    story.do(run_commands.RetryTask("b"))
     story.begin("b")
     assert misses(story, "b", f"a.{LOST_MAX + 1}") == ["returned b", "reset a"]
     checked(story)
@@ -164,7 +164,7 @@ def test_an_instance_whose_value_is_lost_runs_again_with_its_map() -> None:
     assert story.ready == ["work[1]"]
     made(story, "work[1]")
     story.ok("all")
-    assert checked(story).run.state is runs.RunState.SUCCEEDED
+    assert checked(story).run.state is RunState.SUCCEEDED
 
 
 def test_a_lost_list_of_a_map_is_an_ordinary_failure_of_its_instances() -> None:
@@ -180,12 +180,12 @@ def test_a_result_of_another_run_that_is_gone_is_computed_here() -> None:
     source = e.CachedFrom("run_0", "a", 4, story.now)
     story.run.lookups.take(story.run)  # type: ignore[union-attr]  # it is cached
     value = Value(artifact="run_0/a.4", size_bytes=10**7)
-    story.do(runs.Recall("a", value, None, source))
+    story.do(run_commands.Recall("a", value, None, source))
     story.begin("b", "c")
     for name, events in (("b", ["returned b", "reset a"]), ("c", ["returned c"])):
         report = story.report(name, "missing", missing=("run_0/a.4",))
         new = story.do(report)
-        assert [f"{type(event).__name__[4:].lower()} {event.task}" for event in new] == events  # type: ignore[attr-defined]
+        assert [f"{type(event).__name__[4:].lower()} {event.task}" for event in new] == events  # type: ignore[attr-defined]  # all are about tasks
     assert story.ready == ["a"], "it is not looked up again"
     made(story, "a")
     story.ok("b", "c")
@@ -195,9 +195,9 @@ def test_a_result_of_another_run_that_is_gone_is_computed_here() -> None:
 def test_a_pause_holds_the_new_attempt_too() -> None:
     story = made(a_chain(), "a", "b")
     story.begin("c")
-    story.do(runs.Pause())
+    story.do(run_commands.Pause())
     assert misses(story, "c", "b.1") == ["returned c", "reset b"]
-    story.do(runs.Resume())
+    story.do(run_commands.Resume())
     assert story.ready == ["b"]
     checked(story)
 

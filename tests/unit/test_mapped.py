@@ -7,14 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from orchestrator import codec, mapped
+from orchestrator import codec, mapped, run_commands
 from orchestrator import events as e
-from orchestrator import run as runs
 from orchestrator.definition import TaskSpec
 from orchestrator.errors import Conflict, NotFound, StaleAttempt
 from orchestrator.expansion import tolerated
 from orchestrator.messages import Report, Value
-from orchestrator.run import RunState
+from orchestrator.run_state import RunState
 from tests.builders import Story, a_value
 from tests.invariants import check_history, check_replay
 
@@ -201,7 +200,7 @@ def test_a_late_report_of_a_replaced_instance_is_refused() -> None:
     story.lose("work[0]")
     story.begin("work[0]")
     with pytest.raises(StaleAttempt):
-        story.do(runs.Settle(Report("run_1", "work[0]", 1, "ok"), 0.0))
+        story.do(run_commands.Settle(Report("run_1", "work[0]", 1, "ok"), 0.0))
 
 
 def test_what_happens_to_an_instance_is_fenced_like_a_task() -> None:
@@ -210,7 +209,7 @@ def test_what_happens_to_an_instance_is_fenced_like_a_task() -> None:
         story.lose("work[0]")
     assert story.states["work[0]"] == "failed", "the third loss fails it"
     with pytest.raises(StaleAttempt):
-        story.do(runs.Settle(Report("run_1", "work[7]", 1, "ok"), 0.0))
+        story.do(run_commands.Settle(Report("run_1", "work[7]", 1, "ok"), 0.0))
 
 
 # ── by hand ──
@@ -220,7 +219,7 @@ def test_a_retry_of_the_map_runs_what_failed_and_keeps_what_is_done() -> None:
     story = expanded([1, 2, 3])
     story.ok("work[0]")
     story.fail("work[1]", "work[2]")
-    story.do(runs.RetryTask("work"))
+    story.do(run_commands.RetryTask("work"))
     assert (story.states["work"], story.states["reduce"], story.ready) == ("running", "pending", ["work[1]", "work[2]"])
     assert story.ok("work[1]", "work[2]").attempt("work[1]") == 2
     assert checked(story).ready == ["reduce"]
@@ -229,7 +228,7 @@ def test_a_retry_of_the_map_runs_what_failed_and_keeps_what_is_done() -> None:
 def test_a_retry_of_one_instance_runs_that_one() -> None:
     story = expanded([1, 2])
     story.fail("work[0]", "work[1]")
-    story.do(runs.RetryTask("work[1]"))
+    story.do(run_commands.RetryTask("work[1]"))
     assert (story.states["work"], story.ready) == ("running", ["work[1]"])
     story.ok("work[1]")
     assert checked(story).states["work"] == "failed", "work[0] is still failed"
@@ -238,7 +237,7 @@ def test_a_retry_of_one_instance_runs_that_one() -> None:
 def test_an_instance_may_be_retried_while_its_map_runs() -> None:
     story = expanded([1, 2])
     story.fail("work[0]")
-    assert [type(event) for event in story.do(runs.RetryTask("work[0]"))] == [e.TaskReset]
+    assert [type(event) for event in story.do(run_commands.RetryTask("work[0]"))] == [e.TaskReset]
     assert story.ready == ["work[0]", "work[1]"]
 
 
@@ -247,8 +246,8 @@ def test_a_tolerated_instance_can_be_retried_and_what_came_after_stays() -> None
     story.fail("work[0]")
     story.ok("work[1]", "reduce")
     with pytest.raises(Conflict, match="no failed task"):
-        story.do(runs.RetryFailed())
-    story.do(runs.RetryTask("work[0]"))
+        story.do(run_commands.RetryFailed())
+    story.do(run_commands.RetryTask("work[0]"))
     assert (story.run.state, story.states["reduce"]) == (RunState.RUNNING, "succeeded")
     story.ok("work[0]")
     assert (story.run.state, value(story)) == (RunState.SUCCEEDED, ["work[0]", "work[1]"])
@@ -258,12 +257,12 @@ def test_a_tolerated_instance_can_be_retried_and_what_came_after_stays() -> None
 def test_a_skip_of_the_map_skips_its_instances_and_stops_those_that_run() -> None:
     story = expanded([1, 2, 3])
     story.ok("work[0]").begin("work[1]")
-    story.do(runs.SkipTask("work"))
+    story.do(run_commands.SkipTask("work"))
     assert [story.states[f"work[{n}]"] for n in range(3)] == ["succeeded", "skipped", "skipped"]
     assert [(abort.task, abort.worker) for abort in story.aborts] == [("work[1]", "w0")]
     assert (story.ready, value(story)) == (["reduce"], ["work[0]", None, None])
     with pytest.raises(Conflict):
-        story.do(runs.RetryTask("work[1]"))
+        story.do(run_commands.RetryTask("work[1]"))
     checked(story)
 
 
@@ -272,14 +271,18 @@ def test_a_skip_of_the_instance_that_failed_makes_the_map_good() -> None:
     story.fail("work[0]")
     story.ok("work[1]")
     assert story.run.state is RunState.FAILED
-    story.do(runs.SkipTask("work[0]"))
+    story.do(run_commands.SkipTask("work[0]"))
     assert (story.states["work"], value(story), story.ready) == ("succeeded", [None, "work[1]"], ["reduce"])
     checked(story)
 
 
 def test_an_instance_that_is_not_there_is_unknown() -> None:
     story = expanded([1])
-    for command in (runs.RetryTask("work[1]"), runs.SkipTask("work[-1]"), runs.SkipTask("list[0]")):
+    for command in (
+        run_commands.RetryTask("work[1]"),
+        run_commands.SkipTask("work[-1]"),
+        run_commands.SkipTask("list[0]"),
+    ):
         with pytest.raises(NotFound):
             story.do(command)
 
@@ -287,10 +290,10 @@ def test_an_instance_that_is_not_there_is_unknown() -> None:
 def test_a_cancel_ends_the_map_and_all_instances_and_a_retry_goes_on_with_them() -> None:
     story = expanded([1, 2, 3])
     story.ok("work[0]").begin("work[1]")
-    story.do(runs.Cancel())
+    story.do(run_commands.Cancel())
     assert story.run.state is RunState.CANCELLED
     assert [abort.task for abort in story.aborts] == ["work[1]"]
-    story.do(runs.RetryFailed())
+    story.do(run_commands.RetryFailed())
     assert story.ready == ["work[1]", "work[2]"]
     story.ok("work[1]", "work[2]", "reduce")
     assert checked(story).run.state is RunState.SUCCEEDED
@@ -299,11 +302,11 @@ def test_a_cancel_ends_the_map_and_all_instances_and_a_retry_goes_on_with_them()
 def test_a_pause_holds_instances_back() -> None:
     story = a_story()
     story.begin("list")
-    story.do(runs.Pause())
+    story.do(run_commands.Pause())
     story.do(story.report("list", "ok", value=a_value([1])))
     with pytest.raises(Conflict):
-        story.do(runs.Begin((story.run.position("work[0]"),), "w0", "i1"))
-    story.do(runs.Resume())
+        story.do(run_commands.Begin((story.run.position("work[0]"),), "w0", "i1"))
+    story.do(run_commands.Resume())
     assert story.ready == ["work[0]"]
 
 
@@ -314,7 +317,7 @@ def _around(second: object) -> Story:
     ).start()
     listed(story, [1, 2, 3])
     story.ok("work[0]", "work[2]").fail("work[1]").ok("down")
-    story.do(runs.RetryTask("work"))
+    story.do(run_commands.RetryTask("work"))
     assert (story.states["work"], story.ready) == ("pending", ["list"]), "what was set up is gone"
     return listed(story, second)
 
@@ -344,7 +347,7 @@ def test_a_map_that_sets_up_runs_wholly_again() -> None:
     down = TaskSpec(id="down", depends_on=("reduce",), teardown_of=("work",))
     story = expanded([1, 2], down)
     story.ok("work[0]", "work[1]").fail("reduce").ok("down")
-    story.do(runs.RetryTask("reduce"))
+    story.do(run_commands.RetryTask("reduce"))
     assert story.ready == ["work[0]", "work[1]"]
     checked(story.ok("work[0]", "work[1]", "reduce", "down"))
 
@@ -352,7 +355,7 @@ def test_a_map_that_sets_up_runs_wholly_again() -> None:
 def test_a_restart_begins_with_no_instances_and_attempts_go_on_counting() -> None:
     story = expanded([1])
     story.ok("work[0]", "reduce")
-    story.do(runs.Restart(1))
+    story.do(run_commands.Restart(1))
     assert list(story.states) == ["list", "work", "reduce"]
     listed(story.start(), [5])
     assert story.ok("work[0]").attempt("work[0]") == 2

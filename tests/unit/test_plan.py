@@ -10,8 +10,8 @@ import pytest
 
 from orchestrator.definition import Definition, TaskSpec, Window
 from orchestrator.plan import RESTARTS, plan, plan_window, start_order
-from orchestrator.run import ENDED, RunState
-from orchestrator.views import Plan, Trigger
+from orchestrator.run_state import ENDED, RunState
+from orchestrator.starts import Plan, Trigger
 from orchestrator.windows import backfill_windows, manual_window
 
 SALES = Definition(

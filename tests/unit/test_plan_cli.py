@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.test_cli import Json, Stub, call, frames, stub
+from tests.cli_stub import Json, Stub, call, frames, stub
 
 __all__ = ["call", "stub"]
 Call = Callable[..., tuple[int, str, str]]

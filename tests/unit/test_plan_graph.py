@@ -6,12 +6,12 @@ import time
 
 import pytest
 
-from orchestrator import run as runs
+from orchestrator import run_commands
+from orchestrator.compiled import Compiled
 from orchestrator.definition import Conduct, TaskSpec
 from orchestrator.errors import Invalid
 from orchestrator.graph import check
 from orchestrator.plan_graph import PHASES_MAX, TASKS_MAX
-from orchestrator.run import Compiled
 from tests.builders import Story
 from tests.plans import DEMO, compiled, phases, specs
 
@@ -89,7 +89,7 @@ def test_a_task_without_dependencies_waits_for_all_earlier_phases() -> None:
 def test_a_gate_stays_shut_when_all_of_the_phase_between_is_skipped_by_hand() -> None:
     """Hence gates are written out in full: dependencies on the last phase alone would let 3.1 start here."""
     story = Story(*compiled(phases("1.1 a", "2.1 b", "3.1 c")).tasks).start()
-    story.do(runs.SkipTask("2.1"))
+    story.do(run_commands.SkipTask("2.1"))
     assert story.ready == ["1.1"]
     assert story.ok("1.1").ready == ["3.1"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.instance_views import PlanTaskView
 from orchestrator.plan_progress import PhaseTotals, Totals, current_phase, phase_totals, progress, totals
-from orchestrator.views import PlanTaskView
 
 
 def tasks(*listed: str) -> list[PlanTaskView]:

@@ -12,7 +12,7 @@ from orchestrator.remote_worker import RemoteWorker, requirements_of
 
 def a_task(task_id: str, **given: object) -> Waiting:
     values: dict[str, object] = {"job_id": "j", "tenant": "default", "type": "video", "since": 0.0, **given}
-    return Waiting(task_id=task_id, **values)  # type: ignore[arg-type]
+    return Waiting(task_id=task_id, **values)  # type: ignore[arg-type]  # fields by their names
 
 
 def a_worker(worker_id: str, tenant: str = "default", **body: object) -> RemoteWorker:

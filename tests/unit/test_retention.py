@@ -7,14 +7,14 @@ from datetime import timedelta
 import pytest
 
 from orchestrator import events as e
-from orchestrator import run as runs
+from orchestrator import run_commands, run_duties
 from orchestrator.checkpoints import Checkpoints, checkpoint_id
 from orchestrator.errors import Conflict
+from orchestrator.live_run_views import CheckpointView
 from orchestrator.messages import NO_JSON
 from orchestrator.narration import Narrator
 from orchestrator.retention import removal
-from orchestrator.run import Run, RunState
-from orchestrator.views import CheckpointView
+from orchestrator.run_state import Run, RunState
 from tests.builders import AT, Story, a_dag, a_task
 
 DAYS = timedelta(days=181)
@@ -41,26 +41,28 @@ def test_a_trimmed_run_is_where_it_was() -> None:
     before = ended().run
     after = trimmed(ended()).run
     assert (after.version, after.state, after.attempts) == (before.version + 1, before.state, before.attempts)
-    assert runs.owed(after) == []
-    assert runs.next_wake(after) is None
+    assert run_duties.owed(after) == []
+    assert run_duties.next_wake(after) is None
 
 
-@pytest.mark.parametrize("command", [runs.RetryTask("b"), runs.RetryFailed(), runs.SkipTask("b")])
-def test_single_tasks_of_it_are_left_alone(command: runs.Command) -> None:
+@pytest.mark.parametrize(
+    "command", [run_commands.RetryTask("b"), run_commands.RetryFailed(), run_commands.SkipTask("b")]
+)
+def test_single_tasks_of_it_are_left_alone(command: run_commands.Command) -> None:
     ended().do(command)
     with pytest.raises(Conflict, match="no longer kept"):
         trimmed(ended()).do(command)
 
 
-@pytest.mark.parametrize("command", [runs.Cancel(), runs.Pause(), runs.Start()])
-def test_it_has_ended_for_every_other_command_too(command: runs.Command) -> None:
+@pytest.mark.parametrize("command", [run_commands.Cancel(), run_commands.Pause(), run_commands.Start()])
+def test_it_has_ended_for_every_other_command_too(command: run_commands.Command) -> None:
     with pytest.raises(Conflict):
         trimmed(ended()).do(command)
 
 
 def test_a_restarted_run_counts_its_attempts_on() -> None:
     story = trimmed(ended())
-    story.do(runs.Restart(dag_version=1))
+    story.do(run_commands.Restart(dag_version=1))
     story.start().ok("a", "b")
     assert (story.run.state, story.run.attempts) == (RunState.SUCCEEDED, 2)
     assert (story.attempt("a"), story.attempt("b")) == (3, 2)
@@ -71,15 +73,15 @@ def test_a_restarted_run_counts_its_attempts_on() -> None:
 
 def test_a_restarted_run_can_be_commanded_like_any_other() -> None:
     story = trimmed(ended())
-    story.do(runs.Restart(dag_version=1))
+    story.do(run_commands.Restart(dag_version=1))
     story.start().ok("a").fail("b")
-    story.do(runs.RetryTask("b"))
+    story.do(run_commands.RetryTask("b"))
     assert story.ok("b").run.state is RunState.SUCCEEDED
 
 
 def test_a_run_is_trimmed_again_after_a_restart_under_another_version() -> None:
     story = trimmed(ended())
-    story.do(runs.Restart(dag_version=2))
+    story.do(run_commands.Restart(dag_version=2))
     story.start().ok("a", "c")
     last = removal(story.run, story.events, story.now)
     assert last.task_attempts == {"a": 3, "b": 1, "c": 1}
@@ -107,7 +109,7 @@ def numbers(story: Story, run: Run) -> list[int]:
 def test_frames_of_a_trimmed_run_keep_their_numbers() -> None:
     through = ended().run.version
     story = trimmed(ended())
-    story.do(runs.Restart(dag_version=1))
+    story.do(run_commands.Restart(dag_version=1))
     story.start()
     assert numbers(story, story.run) == [1, through + 1, through + 2, through + 3]
     assert story.run.version == through + 3
@@ -115,7 +117,7 @@ def test_frames_of_a_trimmed_run_keep_their_numbers() -> None:
 
 def test_frames_after_the_gap_say_where_things_come_from() -> None:
     story = trimmed(ended())
-    story.do(runs.Restart(dag_version=1))
+    story.do(run_commands.Restart(dag_version=1))
     story.start().begin("a")
     narrator = Narrator("run_1")
     told = [narrator.tell(event).data or {} for event in story.events]
@@ -127,7 +129,7 @@ def test_frames_after_the_gap_say_where_things_come_from() -> None:
 
 def test_checkpoints_of_a_trimmed_run_are_gone_and_later_ones_are_numbered_on() -> None:
     story = trimmed(ended())
-    story.do(runs.Post("note", NO_JSON))
+    story.do(run_commands.Post("note", NO_JSON))
     [note] = checkpoints_of(story)
     assert (note.kind, note.id) == ("note", checkpoint_id(story.run.version))
     assert note.at > checkpoints_of(ended())[-1].at
@@ -136,7 +138,7 @@ def test_checkpoints_of_a_trimmed_run_are_gone_and_later_ones_are_numbered_on() 
 def test_a_later_checkpoint_is_later_whatever_the_clock_says() -> None:
     story = trimmed(ended())
     story.now = AT
-    story.do(runs.Post("note", NO_JSON))
+    story.do(run_commands.Post("note", NO_JSON))
     [note] = checkpoints_of(story)
     assert note.at > checkpoints_of(ended())[-1].at
 

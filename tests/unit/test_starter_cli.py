@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from tests.unit.test_cli import DAG, RUN, Stub, call, stub
+from tests.cli_stub import DAG, RUN, Stub, call, stub
 
 __all__ = ["call", "stub"]
 

@@ -38,7 +38,7 @@ def running(attempt: int = 1, worker: str = "w") -> Task:
 
 
 def report(outcome: str, attempt: int = 1, **changes: object) -> Report:
-    return Report("run_1", "a", attempt, outcome, **changes)  # type: ignore[arg-type]
+    return Report("run_1", "a", attempt, outcome, **changes)  # type: ignore[arg-type]  # fields by their names
 
 
 def settled(spec: TaskSpec, task: Task, outcome: str, jitter: float = 0.5, **changes: object) -> e.Event:

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from orchestrator import authoring, spec
+from orchestrator import authoring, spec, task_functions
 from orchestrator.errors import Invalid
 from orchestrator.needs import is_bound
 from orchestrator.pools import PoolSpec
 from orchestrator.task_shapes import SHAPED_MAX, pools_of
 
 
-@authoring.task(resources={"num_gpus": 1})
+@task_functions.task(resources={"num_gpus": 1})
 def train() -> int:
     return 1
 

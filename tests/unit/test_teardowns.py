@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator import run as runs
+from orchestrator import run_commands, run_duties
 from orchestrator.errors import Conflict
+from orchestrator.run_state import going, startable
 from tests.builders import Story, a_task
 from tests.invariants import check_history, check_owed, check_replay
 
@@ -64,89 +65,100 @@ def test_a_teardown_decides_when_its_author_says_so() -> None:
 
 def test_a_teardown_that_failed_can_be_retried_after_the_run_succeeded() -> None:
     story = cluster().ok("up", "a", "b", "c").fail("down")
-    assert story.kinds(runs.RetryTask("down")) == ["run_revived", "task_reset"]
+    assert story.kinds(run_commands.RetryTask("down")) == ["run_revived", "task_reset"]
     assert story.ready == ["down"]
     assert checked(story.ok("down")).run.state == "succeeded"
 
 
 def test_a_cancelled_run_tears_down_what_it_has_set_up() -> None:
     story = cluster().ok("up").begin("a", "b")
-    assert story.kinds(runs.Cancel()) == ["run_cancelling", "task_cancelled", "task_cancelled", "task_cancelled"]
+    assert story.kinds(run_commands.Cancel()) == [
+        "run_cancelling",
+        "task_cancelled",
+        "task_cancelled",
+        "task_cancelled",
+    ]
     assert [abort.task for abort in story.aborts] == ["a", "b"]
     assert (checked(story).run.state, story.ready) == ("cancelling", ["down"])
-    assert story.kinds(runs.Cancel()) == []
+    assert story.kinds(run_commands.Cancel()) == []
     assert checked(story.ok("down")).run.state == "cancelled"
 
 
 def test_a_cancelled_run_that_has_set_nothing_up_ends_at_once() -> None:
-    assert cluster().begin("up").kinds(runs.Cancel())[-1] == "run_cancelled"
+    assert cluster().begin("up").kinds(run_commands.Cancel())[-1] == "run_cancelled"
     story = cluster().ok("up", "a", "b", "c").fail("down", error="gone")
     assert story.run.state == "succeeded"
 
 
 def test_a_failing_teardown_ends_a_cancelled_run_too() -> None:
     story = cluster().ok("up")
-    story.do(runs.Cancel())
+    story.do(run_commands.Cancel())
     assert checked(story.fail("down")).run.state == "cancelled"
 
 
 def test_a_paused_run_that_is_cancelled_tears_down() -> None:
     story = cluster().ok("up")
-    story.do(runs.Pause())
-    story.do(runs.Cancel())
-    assert (story.ready, runs.going(story.run)) == (["down"], True)
+    story.do(run_commands.Pause())
+    story.do(run_commands.Cancel())
+    assert (story.ready, going(story.run)) == (["down"], True)
 
 
 def test_a_run_that_takes_too_long_tears_down_what_it_has_set_up() -> None:
     story = cluster(run_timeout_s=60.0).ok("up").begin("a")
-    story.do(runs.Pause())
-    assert story.kinds(runs.TimeOut()) == ["run_overdue", "task_cancelled", "task_cancelled", "task_cancelled"]
-    assert (checked(story).run.state, story.ready, runs.deadline(story.run)) == ("running", ["down"], None)
-    for command in (runs.RetryFailed(), runs.SkipTask("a"), runs.TimeOut()):
+    story.do(run_commands.Pause())
+    assert story.kinds(run_commands.TimeOut()) == ["run_overdue", "task_cancelled", "task_cancelled", "task_cancelled"]
+    assert (checked(story).run.state, story.ready, run_duties.deadline(story.run)) == ("running", ["down"], None)
+    for command in (run_commands.RetryFailed(), run_commands.SkipTask("a"), run_commands.TimeOut()):
         with pytest.raises(Conflict):
             story.do(command)
     story.ok("down")
     assert (checked(story).run.state, story.run.error) == ("timed_out", "RunTimedOut: longer than 60.0 s")
-    story.do(runs.RetryTask("a"))
+    story.do(run_commands.RetryTask("a"))
     assert checked(story).states == dict.fromkeys(("up", "a", "b", "c", "down"), "pending")
     assert (story.run.overdue, story.run.state) == (None, "running")
 
 
 def test_a_run_that_takes_too_long_can_be_cancelled_while_it_tears_down() -> None:
     story = cluster().ok("up")
-    story.do(runs.TimeOut())
-    assert story.kinds(runs.Cancel()) == ["run_cancelling"]
+    story.do(run_commands.TimeOut())
+    assert story.kinds(run_commands.Cancel()) == ["run_cancelling"]
     assert checked(story.ok("down")).run.state == "cancelled"
 
 
 def test_while_it_winds_up_a_run_takes_no_other_command() -> None:
     story = cluster().ok("up")
-    story.do(runs.Cancel())
-    for command in (runs.RetryTask("a"), runs.RetryFailed(), runs.SkipTask("a"), runs.TimeOut(), runs.Pause()):
+    story.do(run_commands.Cancel())
+    for command in (
+        run_commands.RetryTask("a"),
+        run_commands.RetryFailed(),
+        run_commands.SkipTask("a"),
+        run_commands.TimeOut(),
+        run_commands.Pause(),
+    ):
         with pytest.raises(Conflict):
             story.do(command)
-    assert runs.deadline(story.run) is None
-    assert story.kinds(runs.SkipTask("down")) == ["task_skipped", "run_cancelled"]
+    assert run_duties.deadline(story.run) is None
+    assert story.kinds(run_commands.SkipTask("down")) == ["task_skipped", "run_cancelled"]
 
 
 def test_a_task_is_retried_with_its_setup_once_that_is_gone() -> None:
     story = cluster().ok("up").fail("a").ok("b", "down")
     assert story.run.state == "failed"
-    story.do(runs.RetryTask("a"))
+    story.do(run_commands.RetryTask("a"))
     assert story.states == {"up": "pending", "a": "pending", "b": "succeeded", "c": "pending", "down": "pending"}
     assert checked(story.ok("up", "a", "c", "down")).run.state == "succeeded"
 
 
 def test_a_task_is_retried_without_its_setup_while_that_stands() -> None:
     story = cluster().ok("up").begin("b").fail("a")
-    story.do(runs.RetryTask("a"))
+    story.do(run_commands.RetryTask("a"))
     assert checked(story).states["up"] == "succeeded"
 
 
 def test_nothing_is_retried_while_its_teardown_is_under_way() -> None:
     story = cluster().ok("up").fail("a").ok("b").begin("down")
     with pytest.raises(Conflict, match="down of run run_1 is under way"):
-        story.do(runs.RetryTask("a"))
+        story.do(run_commands.RetryTask("a"))
 
 
 def test_teardowns_end_one_inside_the_other() -> None:
@@ -158,7 +170,7 @@ def test_teardowns_end_one_inside_the_other() -> None:
         a_task("net_down", "vm_down", teardown_of=("net",)),
     ).start()
     story.ok("net", "vm").begin("work")
-    story.do(runs.Cancel())
+    story.do(run_commands.Cancel())
     assert story.ready == ["vm_down"]
     assert story.ok("vm_down").ready == ["net_down"]
     assert checked(story.ok("net_down")).run.state == "cancelled"
@@ -174,10 +186,10 @@ def test_a_retry_that_is_due_while_its_setup_is_done_again_waits_for_it() -> Non
     story.ok("up").fail("other").ok("down")
     story.begin("work")
     story.do(story.report("work", "error"))
-    story.do(runs.RetryTask("other"))
+    story.do(run_commands.RetryTask("other"))
     assert story.states["up"] == "pending"
     story.wait(60.0)
-    assert all(runs.startable(story.run, position) for _, position in story.run.ready)
+    assert all(startable(story.run, position) for _, position in story.run.ready)
     assert set(story.ready) == {"up", "other"}
     story.ok("up", "other").wait(0.0)
     assert set(story.ready) == {"work", "down"}

@@ -18,7 +18,7 @@ GIVEN = f"00-{TRACE}-{PARENT}-01"
 
 
 def created(traceparent: str = "", **given: object) -> e.RunCreated:
-    return e.RunCreated(AT, "run_1", "t", "d", 3, "manual", traceparent=traceparent, **given)  # type: ignore[arg-type]
+    return e.RunCreated(AT, "run_1", "t", "d", 3, "manual", traceparent=traceparent, **given)  # type: ignore[arg-type]  # fields by their names
 
 
 def after(seconds: float) -> datetime:

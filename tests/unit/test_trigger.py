@@ -8,12 +8,14 @@ from typing import get_args
 
 import pytest
 
-from orchestrator import run as runs
+from orchestrator import run_commands
 from orchestrator.definition import TriggerRule
+from orchestrator.run_state import going
 from orchestrator.task import TaskState
 from orchestrator.trigger import Verdict, judge, judge_teardown, worth
 from tests.builders import Story, a_task
-from tests.invariants import SKIPPED, STARTS, UPSTREAM_FAILED, WAITS, at_the_end, becomes, check_replay, seen
+from tests.invariants import check_replay
+from tests.rule_oracle import SKIPPED, STARTS, UPSTREAM_FAILED, WAITS, at_the_end, becomes, seen
 
 RULES: tuple[TriggerRule, ...] = get_args(TriggerRule)
 WORDS = {Verdict.START: STARTS, Verdict.WAIT: WAITS, Verdict.SKIP: SKIPPED, Verdict.GIVE_UP: UPSTREAM_FAILED}
@@ -72,7 +74,7 @@ def _with(rule: TriggerRule, ends: Sequence[str]) -> Story:
 def _end(story: Story, n: int, end: str) -> None:
     match end:
         case "by_hand":
-            story.do(runs.SkipTask(f"u{n}"))
+            story.do(run_commands.SkipTask(f"u{n}"))
         case "upstream_failed":
             story.fail(f"r{n}")
         case _:
@@ -126,7 +128,7 @@ def test_what_a_task_skips_itself_is_skipped_after_it_and_nothing_has_failed() -
 
 def test_what_a_person_skips_counts_as_done() -> None:
     story = Story(a_task("a"), a_task("b", "a", trigger_rule="none_failed_min_one_success")).start()
-    story.do(runs.SkipTask("a"))
+    story.do(run_commands.SkipTask("a"))
     assert story.ready == ["b"]
 
 
@@ -140,7 +142,7 @@ def test_a_retry_takes_back_what_followed_and_keeps_what_ran() -> None:
     ).start()
     story.fail("a").ok("mail", "fine")
     assert story.states | {"none": "skipped", "b": "upstream_failed"} == story.states
-    assert story.kinds(runs.RetryTask("a")) == ["run_revived", "task_reset", "task_reset"]
+    assert story.kinds(run_commands.RetryTask("a")) == ["run_revived", "task_reset", "task_reset"]
     assert story.states == {"a": "pending", "b": "pending", "fine": "succeeded", "mail": "succeeded", "none": "skipped"}
     assert story.ok("a", "b").run.state == "succeeded"
 
@@ -148,17 +150,17 @@ def test_a_retry_takes_back_what_followed_and_keeps_what_ran() -> None:
 def test_a_retried_task_whose_rule_has_become_impossible_is_skipped() -> None:
     story = Story(a_task("a"), a_task("mail", "a", trigger_rule="one_failed")).start()
     story.fail("a", "mail")
-    story.do(runs.RetryTask("a"))
+    story.do(run_commands.RetryTask("a"))
     story.ok("a")
     assert (story.state("mail"), story.run.state) == ("failed", "failed")
-    assert story.kinds(runs.RetryTask("mail")) == ["run_revived", "task_reset", "task_skipped", "run_succeeded"]
+    assert story.kinds(run_commands.RetryTask("mail")) == ["run_revived", "task_reset", "task_skipped", "run_succeeded"]
 
 
 def test_a_task_that_is_ready_is_so_no_longer_when_its_upstream_is_retried() -> None:
     story = Story(a_task("a"), a_task("b"), a_task("mail", "a", "b", trigger_rule="one_failed")).start()
     story.fail("a")
     assert "mail" in story.ready
-    story.do(runs.RetryTask("a"))
+    story.do(run_commands.RetryTask("a"))
     assert "mail" not in story.ready
     story.ok("a", "b")
     assert story.states == {"a": "succeeded", "b": "succeeded", "mail": "skipped"}
@@ -168,7 +170,7 @@ def test_a_task_that_is_ready_is_so_no_longer_when_its_upstream_is_retried() -> 
 def test_a_skip_by_hand_rules_out_who_waits_for_failures() -> None:
     story = Story(a_task("a"), a_task("b"), a_task("x", "a", "b", trigger_rule="all_failed"), a_task("y", "x")).start()
     story.fail("a")
-    assert story.kinds(runs.SkipTask("a")) == ["task_skipped", "task_skipped", "task_skipped"]
+    assert story.kinds(run_commands.SkipTask("a")) == ["task_skipped", "task_skipped", "task_skipped"]
     assert story.states == {"a": "skipped", "b": "pending", "x": "skipped", "y": "skipped"}
 
 
@@ -179,8 +181,8 @@ def test_always_starts_before_what_it_comes_after() -> None:
 
 def test_a_pause_holds_tasks_back_whatever_their_rule() -> None:
     story = Story(a_task("a"), a_task("x", "a", trigger_rule="all_done")).start().begin("a")
-    story.do(runs.Pause())
+    story.do(run_commands.Pause())
     story.fail("a")
-    assert (story.state("x"), runs.going(story.run)) == ("pending", False)
-    story.do(runs.Resume())
+    assert (story.state("x"), going(story.run)) == ("pending", False)
+    story.do(run_commands.Resume())
     assert story.ok("x").run.state == "failed"

@@ -10,9 +10,10 @@ import pytest
 
 from orchestrator import events as e
 from orchestrator import run as runs
+from orchestrator import run_commands, run_duties
 from orchestrator.definition import TaskSpec
 from orchestrator.errors import Conflict, Invalid, NotAllowed, NotFound
-from orchestrator.run import RunState
+from orchestrator.run_state import RunState
 from orchestrator.task import TaskState
 from orchestrator.wait_decisions import VOTERS_MAX, LateVote
 from orchestrator.wait_params import YEAR_S
@@ -42,7 +43,7 @@ def value_of(story: Story, task: str) -> Any:
 def checked(story: Story) -> Story:
     """Its history is legal, replay equals live, and what waits owes something."""
     again = story.replayed()
-    runs.wake(again, story.now)
+    run_duties.wake(again, story.now)
     check_replay(story.run, again)
     check_history(story.events, lambda version: story.compiled(version).definition)
     check_owed(story.run)
@@ -55,7 +56,7 @@ def checked(story: Story) -> Story:
 def test_a_wait_holds_no_worker_and_ends_at_its_instant_and_not_before() -> None:
     story = Story(a_wait("w", seconds=60), a_task("a", "w")).start()
     assert (story.states, story.ready, story.run.running) == ({"w": "waiting", "a": "pending"}, [], 0)
-    assert runs.owed(story.run) == [runs.WakeAt(AT + timedelta(seconds=60))]
+    assert run_duties.owed(story.run) == [run_duties.WakeAt(AT + timedelta(seconds=60))]
     assert story.wait(59.999).elapse() == []
     story.wait(0.001).elapse()
     assert checked(story).ready == ["a"]
@@ -87,33 +88,33 @@ def test_an_instant_that_is_none_fails_the_task_and_not_the_system(told: Any) ->
 
 def test_a_pause_holds_a_wait_whose_time_comes_meanwhile() -> None:
     story = Story(a_wait("w", seconds=5), a_task("a", "w")).start()
-    story.do(runs.Pause())
+    story.do(run_commands.Pause())
     assert story.wait(60).elapse() == []
-    assert runs.next_wake(story.run) is None
-    story.do(runs.Resume())
+    assert run_duties.next_wake(story.run) is None
+    story.do(run_commands.Resume())
     assert checked(story).ready == ["a"]
 
 
 def test_nothing_begins_to_wait_while_the_run_is_paused() -> None:
     story = Story(a_task("a"), a_wait("w", "a", seconds=5)).start().begin("a")
-    story.do(runs.Pause())
+    story.do(run_commands.Pause())
     story.ok("a")
     assert story.state("w") is TaskState.PENDING
-    checked(story).do(runs.Resume())
+    checked(story).do(run_commands.Resume())
     assert checked(story).state("w") is TaskState.WAITING
 
 
 @pytest.mark.parametrize("spec", [a_wait("w", seconds=5), a_signal("w"), an_approval("w")])
 def test_a_cancel_ends_whatever_waits_at_once(spec: TaskSpec) -> None:
     story = Story(spec).start()
-    assert story.kinds(runs.Cancel()) == ["task_cancelled", "run_cancelled"]
+    assert story.kinds(run_commands.Cancel()) == ["task_cancelled", "run_cancelled"]
     assert checked(story).aborts == []
 
 
 def test_the_limit_of_the_run_ends_a_wait() -> None:
     story = Story(a_wait("w", seconds=500), run_timeout_s=60.0).start()
-    assert runs.owed(story.run) == [runs.WakeAt(AT + timedelta(seconds=60))]
-    story.wait(60).do(runs.TimeOut())
+    assert run_duties.owed(story.run) == [run_duties.WakeAt(AT + timedelta(seconds=60))]
+    story.wait(60).do(run_commands.TimeOut())
     assert checked(story).run.state is RunState.TIMED_OUT
 
 
@@ -121,9 +122,9 @@ def test_a_wait_is_skipped_by_hand_and_one_that_failed_waits_again() -> None:
     story = Story(a_signal("s", timeout_s=5), a_task("a", "s")).start()
     story.wait(5).elapse()
     assert (story.state("s"), story.run.state) == (TaskState.TIMED_OUT, RunState.FAILED)
-    story.do(runs.RetryTask("s"))
+    story.do(run_commands.RetryTask("s"))
     assert (story.state("s"), story.attempt("s")) == (TaskState.WAITING, 2)
-    story.do(runs.SkipTask("s"))
+    story.do(run_commands.SkipTask("s"))
     assert checked(story).ready == ["a"]
 
 
@@ -183,7 +184,7 @@ def test_a_signal_again_after_the_end_of_its_run_is_still_that_signal() -> None:
 def test_a_restart_begins_without_the_signals_before() -> None:
     story = Story(a_signal("s")).start()
     story.signal("go", 1, "x")
-    story.do(runs.Restart(1))
+    story.do(run_commands.Restart(1))
     story.start()
     assert story.state("s") is TaskState.WAITING
     story.signal("go", 2, "x")
@@ -210,10 +211,10 @@ def test_a_signal_that_comes_when_the_time_is_up_is_too_late_whichever_is_looked
 
 def test_a_signal_that_comes_in_a_pause_is_taken_after_it() -> None:
     story = Story(a_signal("s")).start()
-    story.do(runs.Pause())
+    story.do(run_commands.Pause())
     story.signal("go", 1)
     assert checked(story).state("s") is TaskState.WAITING
-    story.do(runs.Resume())
+    story.do(run_commands.Resume())
     assert checked(story).run.state is RunState.SUCCEEDED
 
 
@@ -273,7 +274,7 @@ def test_the_vote_that_decided_may_be_sent_again() -> None:
 def test_a_vote_for_an_earlier_attempt_is_late() -> None:
     story = Story(an_approval("ask", expires_s=5)).start()
     story.wait(5).elapse()
-    story.do(runs.RetryTask("ask"))
+    story.do(run_commands.RetryTask("ask"))
     with pytest.raises(LateVote):
         story.vote("ask", "approve", attempt=1)
     story.vote("ask", "approve", attempt=2)
@@ -350,7 +351,7 @@ def test_what_becomes_of_an_approval_that_nobody_decides(on_expiry: str, states:
 
 def test_a_decision_counts_also_while_the_run_is_paused() -> None:
     story = Story(an_approval("ask"), a_task("a", "ask")).start()
-    story.do(runs.Pause())
+    story.do(run_commands.Pause())
     story.vote("ask", "approve")
     assert checked(story).states == {"ask": "succeeded", "a": "pending"}
 
@@ -364,7 +365,7 @@ def test_an_approval_steers_a_branch_of_a_run_whose_tasks_are_kubernetes_jobs() 
 def test_every_wait_ends_within_a_year() -> None:
     for spec in (a_signal("s"), an_approval("s")):
         story = Story(spec).start()
-        assert runs.owed(story.run) == [runs.WakeAt(AT + timedelta(seconds=YEAR_S))]
+        assert run_duties.owed(story.run) == [run_duties.WakeAt(AT + timedelta(seconds=YEAR_S))]
 
 
 # ── code that sleeps ──
@@ -392,11 +393,11 @@ def test_sleeps_are_known_to_later_attempts_until_the_next_checkpoint() -> None:
 
 def test_a_pause_holds_sleeping_code_and_a_cancel_ends_it() -> None:
     story = Story(a_task("a")).start().suspend("a", 10)
-    story.do(runs.Pause())
+    story.do(run_commands.Pause())
     story.wait(60)
     with pytest.raises(Conflict):
-        story.do(runs.Begin((0,), "w", "i"))
-    assert checked(story).kinds(runs.Cancel()) == ["task_cancelled", "run_cancelled"]
+        story.do(run_commands.Begin((0,), "w", "i"))
+    assert checked(story).kinds(run_commands.Cancel()) == ["task_cancelled", "run_cancelled"]
 
 
 def test_sleeping_code_is_given_up_when_its_rule_cannot_hold_any_more() -> None:

@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from orchestrator import codec, webhook
 from orchestrator import job_events as e
+from orchestrator import outside_codec, webhook
 from orchestrator.errors import Conflict, Invalid
 from orchestrator.job import Fault, revive
 from orchestrator.webhook import DEAD, DELIVERED, PENDING, Delivery, Try, check_webhook_url
@@ -54,7 +54,7 @@ def test_the_end_of_a_job_is_told_in_the_words_of_the_contract() -> None:
         "result": {},
         "error": "State 'start' made no action",
     }
-    assert codec.decode_notice(codec.encode_notice(notice)) == notice
+    assert outside_codec.decode_notice(outside_codec.encode_notice(notice)) == notice
 
 
 @pytest.mark.parametrize("end", ["finished", "failed", "quarantined", "cancelled"])
@@ -133,7 +133,7 @@ def test_only_a_dead_letter_can_be_tried_again_from_the_start() -> None:
 def test_a_delivery_comes_back_from_its_record() -> None:
     for times in (0, 2, 7):
         delivery = failing(a_delivery(), times)
-        assert codec.decode_delivery(codec.encode_delivery(delivery)) == delivery
+        assert outside_codec.decode_delivery(outside_codec.encode_delivery(delivery)) == delivery
 
 
 # ── signatures ────────────────────────────────────────────────────────────────────────────────────

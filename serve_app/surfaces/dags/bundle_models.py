@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from orchestrator import bundle
-from serve_app.surfaces.dags.models import DagId, DagsDagDefined, Instant
+from serve_app.surfaces.dags.dag_models import DagsDagDefined
+from serve_app.surfaces.dags.models import DagId, Instant
 
 
 class DagsBundleStored(BaseModel):

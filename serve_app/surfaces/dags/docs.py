@@ -7,22 +7,25 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from orchestrator import bundle, published, spec
+from orchestrator import bundle, published, spec_form
 from serve_app.problems import STATUS, Kind
 from serve_app.surfaces.dags import archive_models as a
 from serve_app.surfaces.dags import artifact_models as v
 from serve_app.surfaces.dags import bundle_models as b
+from serve_app.surfaces.dags import cluster_models as c
+from serve_app.surfaces.dags import dag_models as d
 from serve_app.surfaces.dags import models as m
 from serve_app.surfaces.dags import paging, parse, words
 from serve_app.surfaces.dags import plane_models as pl
 from serve_app.surfaces.dags import pool_models as o
+from serve_app.surfaces.dags import run_models as r
 from serve_app.surfaces.dags import starter_models as s
 from serve_app.surfaces.dags import waiting_models as w
 
 Json = dict[str, Any]
 
-_ANSWERS = m.ANSWERS | w.ANSWERS | s.ANSWERS | a.ANSWERS | v.ANSWERS | b.ANSWERS | o.ANSWERS | pl.ANSWERS
-_BODIES = m.BODIES | w.BODIES | s.BODIES | a.BODIES | v.BODIES | o.BODIES
+_ANSWERS = d.ANSWERS | r.ANSWERS | w.ANSWERS | s.ANSWERS | a.ANSWERS | v.ANSWERS | b.ANSWERS | o.ANSWERS | pl.ANSWERS
+_BODIES = d.BODIES | r.BODIES | c.BODIES | w.BODIES | s.BODIES | a.BODIES | v.BODIES | o.BODIES
 
 _PROBLEM_EXAMPLES = {
     Kind.INVALID: "to is before from",
@@ -76,46 +79,46 @@ _EVENT = {
 def operations() -> dict[str, Json]:
     """Name of a handler -> its operation."""
     return {
-        "define_dag": _post((_if_match(),), m.DagsDag, m.DagsDagDefined, problems=(Kind.INVALID, Kind.CONFLICT)),
+        "define_dag": _post((_if_match(),), d.DagsDag, d.DagsDagDefined, problems=(Kind.INVALID, Kind.CONFLICT)),
         "list_dags": _get(
-            (_query("status", {"enum": ["active", "paused"]}), _query("owner"), *_paging()), m.DagsDagList, Kind.INVALID
+            (_query("status", {"enum": ["active", "paused"]}), _query("owner"), *_paging()), d.DagsDagList, Kind.INVALID
         ),
-        "get_dag": _get((_dag_id(),), m.DagsDagView, Kind.NOT_FOUND),
-        "preview_dag": _get((_dag_id(), *_preview()), m.DagsPreview, Kind.INVALID, Kind.NOT_FOUND),
-        "preview_schedule": _post((), m.DagsSchedule, m.DagsPreview, problems=(Kind.INVALID,)),
+        "get_dag": _get((_dag_id(),), d.DagsDagView, Kind.NOT_FOUND),
+        "preview_dag": _get((_dag_id(), *_preview()), d.DagsPreview, Kind.INVALID, Kind.NOT_FOUND),
+        "preview_schedule": _post((), d.DagsSchedule, d.DagsPreview, problems=(Kind.INVALID,)),
         "pause_dag": _switch(),
         "resume_dag": _switch(),
-        "uncache_dag": _get((_dag_id(), _query("task")), m.DagsUncached, Kind.INVALID, Kind.NOT_FOUND),
-        "deploy_dag": _command((_dag_id(),), m.DagsDagDefined),
-        "trigger": _post((), m.DagsTrigger, m.DagsTriggered, m.DagsPlan, problems=_OF_COMMANDS),
+        "uncache_dag": _get((_dag_id(), _query("task")), d.DagsUncached, Kind.INVALID, Kind.NOT_FOUND),
+        "deploy_dag": _command((_dag_id(),), d.DagsDagDefined),
+        "trigger": _post((), r.DagsTrigger, r.DagsTriggered, r.DagsPlan, problems=_OF_COMMANDS),
         "trigger_by_event": _post(
-            (_dag_id(), _event_id()), m.DagsEvent, m.DagsTriggered, problems=_OF_COMMANDS, body_required=False
+            (_dag_id(), _event_id()), r.DagsEvent, r.DagsTriggered, problems=_OF_COMMANDS, body_required=False
         ),
         "tell_event": _post((), s.DagsEventToTell, s.DagsEventTold, problems=(Kind.INVALID, Kind.CONFLICT)),
         "list_assets": _get((), s.DagsAssetList),
         "get_asset": _get((_asset(),), s.DagsAsset, Kind.NOT_FOUND),
-        "trigger_batch": _post((), m.DagsBatch, m.DagsBatchDone, problems=(Kind.INVALID, Kind.CONFLICT)),
-        "list_runs": _get((*_run_filters(), *_paging()), m.DagsRunList, Kind.INVALID),
-        "get_run": _get((_run_id(), _wait()), m.DagsRun, Kind.INVALID, Kind.NOT_FOUND),
-        "cancel_run": _command((_run_id(),), m.DagsRunChanged),
-        "pause_run": _command((_run_id(),), m.DagsRunChanged),
-        "resume_run": _command((_run_id(),), m.DagsRunChanged),
-        "widen_run": _post((_run_id(),), m.DagsWidening, m.DagsWider, m.DagsPlan, problems=_OF_COMMANDS),
-        "cap_run": _post((_run_id(),), m.DagsCap, m.DagsRunChanged, problems=_OF_COMMANDS),
-        "retry_run": _command((_run_id(),), m.DagsRunChanged),
+        "trigger_batch": _post((), r.DagsBatch, r.DagsBatchDone, problems=(Kind.INVALID, Kind.CONFLICT)),
+        "list_runs": _get((*_run_filters(), *_paging()), r.DagsRunList, Kind.INVALID),
+        "get_run": _get((_run_id(), _wait()), r.DagsRun, Kind.INVALID, Kind.NOT_FOUND),
+        "cancel_run": _command((_run_id(),), r.DagsRunChanged),
+        "pause_run": _command((_run_id(),), r.DagsRunChanged),
+        "resume_run": _command((_run_id(),), r.DagsRunChanged),
+        "widen_run": _post((_run_id(),), r.DagsWidening, r.DagsWider, r.DagsPlan, problems=_OF_COMMANDS),
+        "cap_run": _post((_run_id(),), r.DagsCap, r.DagsRunChanged, problems=_OF_COMMANDS),
+        "retry_run": _command((_run_id(),), r.DagsRunChanged),
         "run_events": _stream(),
-        "retry_task": _command((_run_id(), _task()), m.DagsTaskChanged),
-        "skip_task": _command((_run_id(), _task()), m.DagsTaskChanged),
+        "retry_task": _command((_run_id(), _task()), r.DagsTaskChanged),
+        "skip_task": _command((_run_id(), _task()), r.DagsTaskChanged),
         "map_instances": _get(
             (_run_id(), _task(), _query("state", {"enum": list(parse.TASK_STATES)}), *_paging()),
-            m.DagsMapInstances,
+            r.DagsMapInstances,
             Kind.INVALID,
             Kind.NOT_FOUND,
         ),
-        "task_logs": _get((_run_id(), _task(), _attempt()), m.DagsLogList, Kind.INVALID, Kind.NOT_FOUND),
-        "list_shares": _get((), m.DagsShareList, Kind.NOT_FOUND),
-        "set_share": _post((), m.DagsShare, m.DagsShare, problems=_OF_READS),
-        "decide": _post((_run_id(), _task()), w.DagsDecision, m.DagsTaskChanged, problems=_OF_COMMANDS),
+        "task_logs": _get((_run_id(), _task(), _attempt()), r.DagsLogList, Kind.INVALID, Kind.NOT_FOUND),
+        "list_shares": _get((), c.DagsShareList, Kind.NOT_FOUND),
+        "set_share": _post((), c.DagsShare, c.DagsShare, problems=_OF_READS),
+        "decide": _post((_run_id(), _task()), w.DagsDecision, r.DagsTaskChanged, problems=_OF_COMMANDS),
         "signal": _post(
             (_run_id(), _path("name", parse.SIGNAL_NAME, "data_ready")),
             w.DagsSignal,
@@ -126,14 +129,14 @@ def operations() -> dict[str, Json]:
         "query": _get((_run_id(), _path("name", published.NAME.pattern, "rows")), w.DagsPublished, *_OF_READS),
         "queries": _get((_run_id(),), w.DagsPublishedList, *_OF_READS),
         "list_approvals": _get((_query("dag_id"), _query("run_id")), w.DagsApprovalList),
-        "waiting_tasks": _get((_run_id(),), m.DagsWaitingList, Kind.NOT_FOUND),
-        "list_workers": _get((), m.DagsWorkerList),
-        "scale_workers": _post((), m.DagsScale, m.DagsWorkerList, problems=(Kind.INVALID, Kind.CONFLICT)),
-        "drain_worker": _command((_worker_id(),), m.DagsWorker),
-        "list_limits": _get((), m.DagsLimitList),
-        "get_limit": _get((_limit(),), m.DagsLimitView, Kind.NOT_FOUND),
-        "set_limit": _post((_limit(),), m.DagsLimit, m.DagsLimitView, problems=(Kind.INVALID, Kind.NOT_FOUND)),
-        "delete_limit": _get((_limit(),), m.DagsLimitDeleted, Kind.NOT_FOUND),
+        "waiting_tasks": _get((_run_id(),), c.DagsWaitingList, Kind.NOT_FOUND),
+        "list_workers": _get((), c.DagsWorkerList),
+        "scale_workers": _post((), c.DagsScale, c.DagsWorkerList, problems=(Kind.INVALID, Kind.CONFLICT)),
+        "drain_worker": _command((_worker_id(),), c.DagsWorker),
+        "list_limits": _get((), c.DagsLimitList),
+        "get_limit": _get((_limit(),), c.DagsLimitView, Kind.NOT_FOUND),
+        "set_limit": _post((_limit(),), c.DagsLimit, c.DagsLimitView, problems=(Kind.INVALID, Kind.NOT_FOUND)),
+        "delete_limit": _get((_limit(),), c.DagsLimitDeleted, Kind.NOT_FOUND),
         "list_pools": _get((), o.DagsPoolList),
         "get_pool": _get((_pool(),), o.DagsPoolView, Kind.NOT_FOUND),
         "set_pool": _post((_pool(),), o.DagsPool, o.DagsPoolView, problems=_OF_READS),
@@ -154,7 +157,7 @@ def operations() -> dict[str, Json]:
 
 def components() -> Json:
     """Schemas and the security scheme that the operations refer to."""
-    modules = (m, s, w, a, v, b, o, pl)
+    modules = (m, d, r, c, s, w, a, v, b, o, pl)
     every = dict.fromkeys(each for module in modules for each in vars(module).values() if _is_model(each))
     template = "#/components/schemas/{model}"
     _, definitions = models_json_schema([(each, "validation") for each in every], ref_template=template)
@@ -198,7 +201,7 @@ def _upload() -> Json:
 
 
 def _switch() -> Json:
-    return _post((_dag_id(),), m.DagsReason, m.DagsDagDefined, problems=_OF_COMMANDS, body_required=False)
+    return _post((_dag_id(),), d.DagsReason, d.DagsDagDefined, problems=_OF_COMMANDS, body_required=False)
 
 
 def _stream() -> Json:
@@ -210,7 +213,7 @@ def _stream() -> Json:
     events = {
         "description": "events with ids, comments as keep-alive, at last `end`",
         "headers": _HEADERS,
-        "content": {"text/event-stream": {"schema": _EVENT, "example": m.EVENTS}},
+        "content": {"text/event-stream": {"schema": _EVENT, "example": r.EVENTS}},
     }
     over = {"description": "the run is over and everything was delivered", "headers": _HEADERS}
     responses = {"200": events, "204": over, **_problems((Kind.NOT_FOUND, Kind.GONE))}
@@ -287,7 +290,7 @@ def _pool() -> Json:
 
 
 def _asset() -> Json:
-    return _path("asset", spec.ASSET.removeprefix("^").removesuffix("$"), "s3://lake/sales")
+    return _path("asset", spec_form.ASSET.removeprefix("^").removesuffix("$"), "s3://lake/sales")
 
 
 def _bundle() -> Json:

@@ -20,8 +20,11 @@ from starlette.responses import Response
 from orchestrator import fires, spec
 from orchestrator.definition import Definition
 from orchestrator.errors import Invalid, NotFound
+from orchestrator.idempotency import Idempotency
 from orchestrator.ids import DEFAULT_TENANT
-from orchestrator.views import DagDefined, Frame, Idempotency, Page, RunChanged, RunView, Trigger, Triggered
+from orchestrator.rows import RunFilter
+from orchestrator.starts import Trigger, Triggered
+from orchestrator.views import DagDefined, Frame, Page, RunChanged, RunView
 from serve_app import sse
 from serve_app.auth import Principal
 from serve_app.options import ServerOptions
@@ -193,15 +196,10 @@ class Handlers:
         self, tenant: str, wanted: parse.RunsQuery, state: str | None, where: parse.PageQuery
     ) -> Page[RunView]:
         runs = self._gateway.archive.runs if wanted.archived else self._gateway.runs
-        return await runs(
-            tenant,
-            dag_id=wanted.dag_id,
-            state=state,
-            run_type=wanted.run_type,
-            parent_run_id=wanted.parent_run_id,
-            cursor=where.cursor,
-            limit=where.limit,
+        fitting = RunFilter(
+            tenant=tenant, dag_id=wanted.dag_id, state=state, run_type=wanted.run_type, parent=wanted.parent_run_id
         )
+        return await runs(fitting, where.cursor, where.limit)
 
     async def get_run(self, request: Request, principal: Principal) -> Response:
         """Fetch a run, at once or when it has ended"""

@@ -15,19 +15,19 @@ from typing import Any, cast
 
 import orjson
 
-from orchestrator import bundle, dates, partitions, published, spec, windows
+from orchestrator import bundle, dates, partitions, published, spec, spec_form, windows
 from orchestrator.definition import Definition, Dimension, RunType
 from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.faults import json_fault, refusal
 from orchestrator.limits import COUNT_MAX, PER_S_MAX, PER_S_MIN, Limit, Rate
 from orchestrator.needs import POOL
-from orchestrator.views import Trigger, Widening
+from orchestrator.starts import Trigger, Widening
 from serve_app.ports import Expect
 from serve_app.requests import Fields, object_of, whole_number, word
 from serve_app.surfaces.dags import paging
 
-DAG_ID = spec.DAG_ID.removeprefix("^").removesuffix("$")
-TASK_ID = spec.TASK_ID.removeprefix("^").removesuffix("$")
+DAG_ID = spec_form.DAG_ID.removeprefix("^").removesuffix("$")
+TASK_ID = spec_form.TASK_ID.removeprefix("^").removesuffix("$")
 #: runs born on another surface keep that surface's id
 RUN_ID = r"[A-Za-z0-9_.:-]{1,128}"
 SIGNAL_NAME = r"[A-Za-z0-9_.:-]{1,128}"

@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from orchestrator import pools
+from orchestrator.cluster_views import PoolView
 from orchestrator.pools import PoolSpec
-from orchestrator.views import PoolView
 from serve_app.auth import Principal
 from serve_app.options import ServerOptions
 from serve_app.ports import Pools

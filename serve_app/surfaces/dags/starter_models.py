@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from orchestrator import spec
+from orchestrator import spec_form
 from serve_app.surfaces.dags import parse
 from serve_app.surfaces.dags.models import DagId, Instant, RunState
 
@@ -14,7 +14,7 @@ from serve_app.surfaces.dags.models import DagId, Instant, RunState
 class DagsEventToTell(BaseModel):
     """Something that happened, told by its name and an id of its own."""
 
-    name: str = Field(pattern=spec.EVENT_NAME, description="DAGs with this `on_event` run")
+    name: str = Field(pattern=spec_form.EVENT_NAME, description="DAGs with this `on_event` run")
     id: str = Field(pattern=f"^{parse.EVENT_ID}$", description="told again, it starts nothing")
     payload: dict[str, Any] | None = Field(None, description="becomes the params of the runs")
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from orchestrator import spec
-from orchestrator.views import AssetView, EventTold
+from orchestrator import spec_form
+from orchestrator.starts import EventTold
+from orchestrator.views import AssetView
 from serve_app.requests import Fields
 from serve_app.surfaces.dags.parse import EVENT_ID
 from serve_app.surfaces.dags.words import RUN_WORDS, Json, cause, instant
 
-ASSET = re.compile(spec.ASSET)
-_NAME = re.compile(spec.EVENT_NAME, re.ASCII)
+ASSET = re.compile(spec_form.ASSET)
+_NAME = re.compile(spec_form.EVENT_NAME, re.ASCII)
 _ID = re.compile(EVENT_ID, re.ASCII)
 
 
@@ -21,7 +22,7 @@ def event_request(body: object) -> tuple[str, str, dict[str, Any]]:
     fields = Fields(body)
     name, event_id = fields.text("name", required=True), fields.text("id", required=True)
     if name is not None and not _NAME.fullmatch(name):
-        fields.wrong("name", f"must match {spec.EVENT_NAME}")
+        fields.wrong("name", f"must match {spec_form.EVENT_NAME}")
     if event_id is not None and not _ID.fullmatch(event_id):
         fields.wrong("id", f"must match ^{EVENT_ID}$")
     payload = fields.mapping("payload")

@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from orchestrator.ports import Ballot
+from orchestrator.command import Ballot
 from serve_app.auth import Principal
 from serve_app.options import ServerOptions
 from serve_app.ports import Waiting

@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from serve_app.surfaces.dags import parse
-from serve_app.surfaces.dags.models import NO_NUL, DagId, DagsVote, Instant, RunState, TaskName
+from serve_app.surfaces.dags.models import NO_NUL, DagId, Instant, RunState, TaskName
+from serve_app.surfaces.dags.run_models import DagsVote
 
 
 class DagsSignal(BaseModel):

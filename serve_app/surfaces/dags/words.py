@@ -21,6 +21,7 @@ import orjson
 
 from orchestrator import partitions, spec
 from orchestrator.archive import Sweep
+from orchestrator.cluster_views import LimitView, RunWaiting, TenantShare, WaitingView, WorkerView
 from orchestrator.definition import Window
 from orchestrator.events import Counts
 from orchestrator.fires import Tick, Timetable
@@ -28,6 +29,7 @@ from orchestrator.messages import Cause
 from orchestrator.planes import PlaneView
 from orchestrator.reclaim import ArtifactSweep
 from orchestrator.standing import vote_json, wait_json
+from orchestrator.starts import Plan, Triggered, Wider
 from orchestrator.views import (
     ApprovalView,
     AwaitedView,
@@ -35,22 +37,14 @@ from orchestrator.views import (
     DagView,
     Frame,
     LastDropped,
-    LimitView,
     LogChunk,
     MapInstance,
     MapView,
-    Plan,
     PublishedView,
     RunChanged,
     RunView,
-    RunWaiting,
     SignalSent,
-    TenantShare,
-    Triggered,
     Uncached,
-    WaitingView,
-    Wider,
-    WorkerView,
 )
 from serve_app.problems import STATUS, Kind
 

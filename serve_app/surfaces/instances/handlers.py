@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from orchestrator.errors import NotFound
-from orchestrator.views import Acknowledged
+from orchestrator.instance_views import Acknowledged
 from serve_app import sse
 from serve_app.auth import Principal
 from serve_app.options import ServerOptions

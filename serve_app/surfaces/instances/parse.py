@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.requests import Request
 
 from orchestrator.errors import NotFound
-from orchestrator.views import InstanceWanted
+from orchestrator.instance_views import InstanceWanted
 from serve_app.requests import DEEPEST, raw_body, too_deep
 from serve_app.surfaces.instances import models as m
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import orjson
 
-from orchestrator.views import Frame, InstanceStatus
+from orchestrator.instance_views import InstanceStatus
+from orchestrator.views import Frame
 from serve_app import sse
 from serve_app.heartbeat import Beat, with_beats
 from serve_app.ports import Clock, Instances

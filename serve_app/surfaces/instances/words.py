@@ -11,16 +11,9 @@ from types import MappingProxyType
 from typing import Any
 
 from orchestrator.errors import InstanceDead, NotFound, NotInCharge
+from orchestrator.instance_views import Acknowledged, FindingView, InstanceStatus, InstanceView, PlanTaskView, PlanView
 from orchestrator.plan_progress import PhaseTotals, current_phase, phase_totals, progress, totals
-from orchestrator.views import (
-    Acknowledged,
-    FindingView,
-    Frame,
-    InstanceStatus,
-    InstanceView,
-    PlanTaskView,
-    PlanView,
-)
+from orchestrator.views import Frame
 from serve_app.problems import Kind, Problem
 
 Json = dict[str, Any]

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from orchestrator.job_views import JobStatus
+
 JOB_ID = "1c6c2d07-8110-4132-acd7-cf39dd403e49"
 TASK_ID = "63f1c926-6692-4d9f-bf9b-e9c31b2fe694"
 WEBHOOK_ID = f"msg_{JOB_ID}"
@@ -16,20 +18,6 @@ WORKER_ID_PATTERN = "^[a-zA-Z0-9_-]{1,128}$"
 
 JobId = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
 WorkerId = Annotated[str, Field(pattern=WORKER_ID_PATTERN)]
-Status = Literal[
-    "pending",
-    "running",
-    "waiting_for_worker",
-    "waiting_for_human",
-    "waiting_for_parallel_tasks",
-    "waiting_for_sub_job",
-    "awaiting_retry",
-    "finished",
-    "failed",
-    "error",
-    "quarantined",
-    "cancelled",
-]
 
 
 class JobsError(BaseModel):
@@ -78,7 +66,7 @@ class JobsJob(BaseModel):
     id: JobId
     blueprint_name: str
     current_state: str
-    status: Status
+    status: JobStatus
     initial_data: dict[str, Any]
     state_history: dict[str, Any] = Field(description="what handlers wrote, and `data` of results")
     webhook_url: str | None

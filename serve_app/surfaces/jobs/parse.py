@@ -16,7 +16,7 @@ import orjson
 from starlette.requests import Request
 
 from orchestrator.errors import Invalid, NotFound
-from orchestrator.views import Idempotency
+from orchestrator.idempotency import Idempotency
 from orchestrator.webhook import check_webhook_url
 from serve_app.requests import too_deep
 from serve_app.surfaces.jobs import words

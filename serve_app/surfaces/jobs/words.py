@@ -9,32 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 
 from orchestrator.blueprint import Blueprint
 from orchestrator.errors import Conflict, Invalid, NotFound, NotInCharge
-from orchestrator.job_views import HistoryEvent, JobView
+from orchestrator.job_views import HistoryEvent, JobStatus, JobView
 from orchestrator.webhook import DEAD, DELIVERED, PENDING, Delivery
 from serve_app.problems import Kind, NotThatWorker, Problem, QuotaExhausted, Unauthenticated
 
 Json = dict[str, Any]
 
-STATUSES = (
-    "pending",
-    "running",
-    "waiting_for_worker",
-    "waiting_for_human",
-    "waiting_for_parallel_tasks",
-    "waiting_for_sub_job",
-    "awaiting_retry",
-    "finished",
-    "failed",
-    "error",
-    "quarantined",
-    "cancelled",
-)
+STATUSES = get_args(JobStatus)
 
 DELIVERY_STATUSES = (PENDING, DELIVERED, DEAD)
 

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from orchestrator.errors import Invalid
+from orchestrator.idempotency import Idempotency
 from orchestrator.pipeline_views import CompletionWanted, JobResult, LogEntry, PipelineConfig, PipelineWanted
-from orchestrator.views import Idempotency
 from serve_app.requests import DEEPEST, raw_body, too_deep
 from serve_app.surfaces.pipelines import models as m
 

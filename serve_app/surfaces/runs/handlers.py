@@ -19,7 +19,8 @@ from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import Invalid, KubernetesUnavailable, NotFound
 from orchestrator.faults import refusal
 from orchestrator.graph import generations
-from orchestrator.views import Frame, LiveRunWanted
+from orchestrator.live_run_views import LiveRunWanted
+from orchestrator.views import Frame
 from serve_app import sse
 from serve_app.auth import Principal
 from serve_app.limits import Occupancy

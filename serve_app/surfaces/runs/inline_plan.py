@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from orchestrator import spec
+from orchestrator import spec, spec_form
 from orchestrator.definition import Container, Definition, TaskSpec
 from orchestrator.errors import Invalid
 from orchestrator.faults import Fault, refusal
@@ -29,12 +29,12 @@ RETRY_DELAY_S = 1.0
 RETRY_CAP_S = 60.0
 
 #: keys of a node that mean the same in a task
-_OF_TASKS = ("type", "entrypoint", "params", "retries", "retry_delay_s", "timeout_s", *spec.RULES)
+_OF_TASKS = ("type", "entrypoint", "params", "retries", "retry_delay_s", "timeout_s", *spec_form.RULES)
 #: keys of a node that say what its container is; only mode k8s looks at them
 _OF_CONTAINERS = ("image", "command")
 #: types that wait for somebody on the dags surface, which does not show runs of inline plans
 _OUT_OF_REACH = frozenset({"core.signal", "core.approval"})
-_ID = re.compile(spec.TASK_ID, re.ASCII)
+_ID = re.compile(spec_form.TASK_ID, re.ASCII)
 #: a name that `spec` wants and nobody sees
 _NAME = "plan"
 
@@ -100,7 +100,7 @@ def _node_faults(node: object, seen: set[str]) -> list[Fault]:
         return [("", "must be object")]
     faults = _required(node, "id")
     if not faults and not _ID.fullmatch(node["id"]):
-        faults = [("id", f'must match pattern "{spec.TASK_ID}"')]
+        faults = [("id", f'must match pattern "{spec_form.TASK_ID}"')]
     elif not faults and node["id"] in seen:
         faults = [("id", f"duplicate '{node['id']}'")]
     elif not faults:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from orchestrator import spec
+from orchestrator import spec_form
 from orchestrator.definition import TriggerRule
 from serve_app.surfaces.runs import parse
 
@@ -28,16 +28,16 @@ class RunsCheckpoint(BaseModel):
 class RunsNode(BaseModel):
     """One task. Unknown keys (`position`, …) are ignored."""
 
-    id: str = Field(pattern=spec.TASK_ID, description="without a dot when edges name pins")
+    id: str = Field(pattern=spec_form.TASK_ID, description="without a dot when edges name pins")
     type: str | None = Field(None, min_length=1, max_length=200, description="default `core.noop`")
-    entrypoint: str | None = Field(None, pattern=spec.ENTRYPOINT, max_length=500)
+    entrypoint: str | None = Field(None, pattern=spec_form.ENTRYPOINT, max_length=500)
     params: dict[str, Any] = {}
     retries: int = Field(0, ge=0, le=20)
     retry_delay_s: float = Field(1, ge=0, description="doubles per failure, at most 60 s; drawn from 0 up to it")
     timeout_s: float = Field(3600, ge=1, le=86_400)
     trigger_rule: TriggerRule = Field("all_success", description="when it starts, given how those before it ended")
     branch: bool = Field(False, description="its value names the direct dependents that go on")
-    teardown_of: list[str] = Field([], max_length=spec.SETUPS_MAX, description="nodes whose work it undoes")
+    teardown_of: list[str] = Field([], max_length=spec_form.SETUPS_MAX, description="nodes whose work it undoes")
     on_failure_fail_run: bool = Field(False, description="of a teardown: its failure fails the run")
     compensates: str | None = Field(None, description="the node that it undoes when the run does not succeed")
     image: str | None = Field(None, min_length=1, description="mode k8s; default ORCHESTRATOR_K8S_IMAGE")

@@ -17,17 +17,17 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 
-from orchestrator import spec
+from orchestrator import spec_form
 from orchestrator.errors import Invalid, NotFound
 from orchestrator.faults import Fault, json_fault, refusal
-from orchestrator.views import Idempotency
+from orchestrator.idempotency import Idempotency
 from serve_app.problems import BodyTooLarge
 from serve_app.requests import DEEPEST, too_deep, whole_number
 from serve_app.surfaces.runs import words
 
 MODES = ("plan", "redis", "k8s")
 RUN_ID = r"[0-9A-Za-z]{10,32}"
-DAG_ID = spec.DAG_ID.removeprefix("^").removesuffix("$")
+DAG_ID = spec_form.DAG_ID.removeprefix("^").removesuffix("$")
 
 METADATA_BYTES_MAX = 64 * 1024
 DATA_BYTES_MAX = 256 * 1024

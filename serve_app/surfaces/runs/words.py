@@ -25,7 +25,8 @@ from orchestrator.errors import (
     NotFound,
     NotInCharge,
 )
-from orchestrator.views import CheckpointView, Frame, LiveRunView
+from orchestrator.live_run_views import CheckpointView, LiveRunView
+from orchestrator.views import Frame
 from serve_app import sse
 from serve_app.problems import Kind, Problem
 

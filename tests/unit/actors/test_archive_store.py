@@ -16,7 +16,7 @@ from actors.archive_store import ArchiveStore
 from orchestrator import archive
 from orchestrator.archive import Shelved
 from orchestrator.errors import Broken, Invalid, Unavailable
-from orchestrator.ports import EventBatch, History, RunFilter, RunRow
+from orchestrator.rows import EventBatch, History, RunFilter, RunRow
 
 
 def run(number: int, **changes: object) -> Shelved:
@@ -140,11 +140,11 @@ def test_a_list_is_read_off_an_index(store: ArchiveStore) -> None:
             index.set_trace_callback(asked.append)
             yield index
 
-    store._opened = traced  # type: ignore[method-assign, assignment]
+    store._opened = traced  # type: ignore[method-assign, assignment]  # a stand-in, in this one object
     store.page(RunFilter(tenant="t"), None, 2)
     store.page(RunFilter(tenant="t", dag_id="d", state="failed"), "run_0009", 2)
     store.page(RunFilter(tenant="t", parent="run_0000"), "run_0009", 2)
-    store._opened = opened  # type: ignore[method-assign]
+    store._opened = opened  # type: ignore[method-assign]  # a stand-in, in this one object
     with store._opened() as index:
         plans = [" ".join(row[-1] for row in index.execute(f"EXPLAIN QUERY PLAN {text}")) for text in asked]
     for plan, used in zip(plans, ("listed", "listed_by_dag", "listed_by_parent"), strict=True):

@@ -26,7 +26,8 @@ from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import JournalUnavailable, Unavailable
 from orchestrator.messages import Assignment, Value
 from orchestrator.reclaim import RECORDS, ArtifactSweep, Tally
-from orchestrator.views import Frame, Trigger
+from orchestrator.starts import Trigger
+from orchestrator.views import Frame
 from serve_app.gateway import Gateway
 from tests.invariants import check_versions
 from tests.world import World

@@ -21,7 +21,7 @@ from actors.artifacts import Artifacts, MissingArtifact
 from actors.fetched_values import FetchedValues, Store, chunks
 from actors.memory_values import MemoryValues
 from actors.settings import Settings, read_settings
-from orchestrator import codec
+from orchestrator import actor_codec, codec
 from orchestrator.errors import PermanentFailure, Unavailable
 from orchestrator.events import TaskSucceeded
 from orchestrator.messages import Value
@@ -432,10 +432,10 @@ def test_a_large_value_adds_a_few_bytes_to_messages_and_journal_whatever_its_siz
         maker = python("array", "make", elements=elements)
         takers = []
         for batch in range(2):
-            sent = codec.encode_exchange(exchange(batch + 1, *(takers or [maker])))
+            sent = actor_codec.encode_exchange(exchange(batch + 1, *(takers or [maker])))
             answer = bench.worker.exchange(sent)
             sizes += [len(sent), len(answer)]
-            for report in codec.decode_settled(answer).reports[-8:]:
+            for report in actor_codec.decode_settled(answer).reports[-8:]:
                 if batch == 0 or report.task != "make":
                     assert report.outcome == "ok", report.error
                     events.append(TaskSucceeded(AT, report.task, 1, report.value))

@@ -26,7 +26,7 @@ def bench(tmp_path: Path) -> Bench:
 
 
 def bash(command: str, **given: object) -> object:
-    return task("b", "bash", command=command, **given)  # type: ignore[arg-type]
+    return task("b", "bash", command=command, **given)  # type: ignore[arg-type]  # fields by their names
 
 
 def is_gone(pid: int, within_s: float = 3.0) -> bool:

@@ -115,7 +115,7 @@ def test_nodes_without_a_common_disk_share_a_url(tmp_path: Path) -> None:
 def test_a_store_that_does_not_answer_is_told_apart_from_one_without_the_bundle(tmp_path: Path) -> None:
     pytest.importorskip("fsspec")
     store = BundleStore(tmp_path, "memory://somewhere")
-    store._remote = lambda _: (Broken(), "x")  # type: ignore[assignment,method-assign,return-value]
+    store._remote = lambda _: (Broken(), "x")  # type: ignore[assignment,method-assign,return-value]  # a stand-in, in this one object
     with pytest.raises(Unavailable):
         store.packed("0" * 64)
     with pytest.raises(Unavailable):

@@ -14,7 +14,7 @@ from actors.entrypoints import Entrypoints
 from actors.executor import Executor
 from actors.work import TaskFailed
 from actors.worker_actor import WorkerActor
-from orchestrator import codec
+from orchestrator import actor_codec, codec
 from orchestrator.definition import Definition, content_hash
 from orchestrator.errors import PermanentFailure
 from orchestrator.messages import Assignment, Exchange, Report, RunContext, Value
@@ -107,8 +107,8 @@ def test_a_worker_runs_both_kinds_in_one_batch(tmp_path: Path) -> None:
     name = kept(tmp_path)
     worker = WorkerActor("w", {"home": str(tmp_path), "journal_url": "redis://127.0.0.1:1"}, logs=FakeLogs())
     tasks = (assignment("later"), task("t", "core.sleep", run_id="run_1", seconds=0))
-    sent = codec.encode_exchange(Exchange("o", 1, 1, (context(name),), tasks))
-    settled = codec.decode_settled(worker.exchange(sent))
+    sent = actor_codec.encode_exchange(Exchange("o", 1, 1, (context(name),), tasks))
+    settled = actor_codec.decode_settled(worker.exchange(sent))
     assert [(each.task, each.outcome, bytes(each.value.inline)) for each in settled.reports] == [
         ("later", "ok", b'"one"'),
         ("t", "ok", b'{"slept":0}'),

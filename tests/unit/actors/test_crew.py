@@ -11,7 +11,7 @@ import pytest
 from actors.crew import Crew, Ended, Gone
 from actors.peers import WorkerGone
 from actors.settings import Settings
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator.control import Bound
 from orchestrator.messages import Assignment, Need, RunContext, Settled
 from tests.virtual_time import virtually
@@ -94,7 +94,7 @@ class SilentWorker:
         if method == "cancel":
             self.cancelled.append(args)
             return True
-        return codec.encode_settled(Settled(worker, "i1", 1, ()))
+        return actor_codec.encode_settled(Settled(worker, "i1", 1, ()))
 
     async def kill(self, worker: str) -> None:
         self.over.set()

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from actors.names import WEBHOOKS
-from orchestrator import codec
+from orchestrator import codec, outside_codec
 from orchestrator import events as e
 from orchestrator.definition import Definition, TaskSpec
-from orchestrator.ports import Letter, inbox
+from orchestrator.streams import Letter, inbox
 from orchestrator.webhook import Notice
 from serve_app.gateway import Gateway
 from tests.unit.actors.test_small_worlds import backfilled, ends, triggered
@@ -49,7 +49,7 @@ def told(world: World) -> list[tuple[Notice, dict[str, Any]]]:
     for _, item in world.journal.streams[inbox(WEBHOOKS)]:
         for letter in codec.decode_inbox(item):
             assert isinstance(letter, Letter)
-            notice = codec.decode_notice(bytes(letter.data))
+            notice = outside_codec.decode_notice(bytes(letter.data))
             found.append((notice, msgspec.json.decode(notice.payload)))
     return found
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from actors.batch_book import BatchBook
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator.messages import Exchange, Need, bound_exchange
 from tests.worker_builders import OWNER, exchange, task
 
@@ -36,6 +36,6 @@ def test_nothing_of_a_fenced_incarnation_starts_any_more() -> None:
 
 def test_a_batch_of_plain_tasks_is_the_same_bytes_as_ever() -> None:
     plain = exchange(1, task("a"), epoch=1)
-    assert codec.encode_exchange(plain).endswith(b"[]]")
-    read = codec.decode_exchange(codec.encode_exchange(plain))
+    assert actor_codec.encode_exchange(plain).endswith(b"[]]")
+    read = actor_codec.decode_exchange(actor_codec.encode_exchange(plain))
     assert Exchange(*(getattr(read, name) for name in Exchange.__struct_fields__)) == plain

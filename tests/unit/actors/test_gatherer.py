@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from orchestrator.definition import Definition, TaskSpec
-from orchestrator.views import Trigger
+from orchestrator.starts import Trigger
 from tests.world import World
 from tests.world_clients import TENANT
 

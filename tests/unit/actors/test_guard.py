@@ -14,7 +14,7 @@ from actors.clock import Clock
 from actors.crew import Crew
 from actors.guard import Guard
 from actors.settings import Settings
-from orchestrator import codec
+from orchestrator import actor_codec, codec
 from orchestrator.control import Binding, Bound, Claims
 from orchestrator.limits import Limit
 from orchestrator.messages import Fenced, Need
@@ -37,7 +37,7 @@ class FakePeers:
 
     async def control(self, _worker: str, _method: str, *_args: Any) -> bytes:
         self.looks += 1
-        return codec.encode_fenced(Fenced("i", self.batch, NEED if self.batch else None))
+        return actor_codec.encode_fenced(Fenced("i", self.batch, NEED if self.batch else None))
 
     async def tell(self, _actor: str, _method: str, _blob: bytes) -> None:
         return
@@ -106,7 +106,7 @@ async def test_only_bindings_for_this_incarnation_of_the_newest_scheduler_count(
     claimant.bind(Binding(3, 4, (grant,)))
     claimant.bind(Binding(2, 5, (grant,)))
     assert crew.seats == {}
-    held = codec.decode_claims(claimant.stock(4)).held
+    held = actor_codec.decode_claims(claimant.stock(4)).held
     assert held == ()
     claimant.bind(Binding(3, 5, (grant,)))
     assert crew.seats == {}, "a former scheduler, since a new one took stock"

@@ -12,7 +12,7 @@ import pytest
 
 from actors import handler_runs
 from actors.handlers_actor import HandlersActor
-from orchestrator import codec
+from orchestrator import outside_codec
 from orchestrator.blueprint import Dispatch, Outcome, Transition, Visit
 from tests.blueprint_builders import a_visit
 from tests.fakes_journal import MemoryJournal
@@ -141,7 +141,7 @@ class Bench:
         self.actor.start()
 
     async def visits(self, *visits: Visit) -> list[Outcome]:
-        return codec.decode_outcomes(await self.actor.visit(codec.encode_visits(visits)))
+        return outside_codec.decode_outcomes(await self.actor.visit(outside_codec.encode_visits(visits)))
 
     async def visit(self, state: str, **changes: Any) -> Outcome:
         (outcome,) = await self.visits(a_visit(state, **changes))

@@ -10,7 +10,8 @@ from orchestrator import job_events as e
 from orchestrator.blueprint import Dispatch, Outcome, Transition
 from orchestrator.errors import Broken
 from orchestrator.job import Begin, Cancel, Deliver, MakeVisit, Recall, Release, Rules, Settle, Visited
-from orchestrator.ports import Append, EventBatch
+from orchestrator.rows import EventBatch
+from orchestrator.steps import Append
 from tests.job_stories import AT, Chances, a_blueprint
 
 BLUEPRINT, RULES, CHANCE = a_blueprint(), Rules(retries_max=0), Chances()

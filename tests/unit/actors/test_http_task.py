@@ -36,7 +36,7 @@ class Answers(BaseHTTPRequestHandler):
         elif path.startswith("/status/"):
             self.answer(int(path.rpartition("/")[2]), "why it is so", "text/plain")
         elif path == "/slow":
-            self.server.asked.set()  # type: ignore[attr-defined]
+            self.server.asked.set()  # type: ignore[attr-defined]  # an attribute of ours
             time.sleep(2)
         elif path == "/away":
             self.send_response(302)
@@ -68,7 +68,7 @@ def server() -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
     server.daemon_threads = True
     server.block_on_close = False
-    server.asked = threading.Event()  # type: ignore[attr-defined]
+    server.asked = threading.Event()  # type: ignore[attr-defined]  # an attribute of ours
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
     server.shutdown()
@@ -156,7 +156,7 @@ def test_a_cancel_ends_the_request(bench: Bench, base: str, server: Any) -> None
 
 @pytest.mark.parametrize("url", ["ftp://example.com/", "nonsense", "http://", 5])
 def test_other_urls_are_permanent_errors(bench: Bench, url: object) -> None:
-    report = bench.run(http(url))  # type: ignore[arg-type]
+    report = bench.run(http(url))  # type: ignore[arg-type]  # a part of it will do
     assert (report.outcome, report.permanent) == ("error", True)
 
 

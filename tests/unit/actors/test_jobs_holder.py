@@ -292,7 +292,7 @@ def test_a_delivery_that_was_durable_but_not_pushed_is_pushed_by_the_next_gatewa
         await stage.register("w1")
         waiting = asyncio.ensure_future(stage.poll("w1"))
         await asyncio.sleep(1)
-        stage.holder._desk._push_task = lambda lease: stage.kill()  # type: ignore[method-assign]
+        stage.holder._desk._push_task = lambda lease: stage.kill()  # type: ignore[method-assign]  # a stand-in, in this one object
         job = await stage.create()
         await asyncio.sleep(0.1)
         assert stage.view(job).task_worker_id == "w1"
@@ -310,7 +310,7 @@ def test_it_is_pushed_once_although_the_poll_is_opened_again_twice() -> None:
         await stage.register("w1")
         ask = r.Poll("default", "api-9", 1, "w1", 30.0)
         await stage.ask(ask)
-        stage.holder._desk._push_task = lambda lease: None  # type: ignore[method-assign]
+        stage.holder._desk._push_task = lambda lease: None  # type: ignore[method-assign]  # a stand-in, in this one object
         await stage.create()
         await asyncio.sleep(0.1)
         await stage.restart()
@@ -356,10 +356,10 @@ def test_no_worker_hears_of_a_task_before_its_lease_is_durable() -> None:
         waiting = asyncio.ensure_future(stage.poll("w1"))
         job = await stage.create()
         commit = stage.journal.commit
-        stage.journal.commit = _unavailable  # type: ignore[method-assign]
+        stage.journal.commit = _unavailable  # type: ignore[method-assign]  # a stand-in, in this one object
         await asyncio.sleep(3)
         assert not waiting.done()
-        stage.journal.commit = commit  # type: ignore[method-assign]
+        stage.journal.commit = commit  # type: ignore[method-assign]  # a stand-in, in this one object
         assert (await waiting)["job_id"] == job
 
     async def _unavailable(commit: Any) -> Any:

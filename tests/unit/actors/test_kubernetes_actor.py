@@ -15,7 +15,7 @@ from actors.clock import Clock
 from actors.kubernetes_actor import KubernetesActor
 from actors.kubernetes_cluster import Cluster
 from actors.settings import Settings
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator.messages import JobOrder, Report, Settled
 from tests.kubernetes_api import HANGS, KubernetesApi, Play
 from tests.kubernetes_builders import RUN, an_order, name_of
@@ -77,7 +77,7 @@ async def until(holds: Callable[[], object], within_s: float = 5.0) -> None:
 
 async def settled(actor: KubernetesActor, order: JobOrder, within_s: float = 10.0) -> Settled:
     async with asyncio.timeout(within_s):
-        return codec.decode_settled(await actor.exchange(codec.encode_job_order(order)))
+        return actor_codec.decode_settled(await actor.exchange(actor_codec.encode_job_order(order)))
 
 
 async def report(actor: KubernetesActor, order: JobOrder) -> Report:

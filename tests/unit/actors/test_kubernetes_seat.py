@@ -13,10 +13,9 @@ from actors.kubernetes_seat import KubernetesSeat
 from actors.names import KUBERNETES
 from actors.peers import WorkerGone
 from actors.settings import Settings
-from orchestrator import codec
-from orchestrator import run as runs
+from orchestrator import actor_codec
 from orchestrator.messages import JobOrder, Report, Settled
-from orchestrator.run import Run
+from orchestrator.run_state import Run
 from tests.builders import Story, a_task
 
 KEY: Key = ("run_1", "a", 1)
@@ -33,11 +32,11 @@ class FakePeers:
 
     async def exchange(self, worker: str, blob: bytes) -> bytes:
         assert worker == KUBERNETES
-        self.orders.append(codec.decode_job_order(blob))
+        self.orders.append(actor_codec.decode_job_order(blob))
         if self.exchange_failures:
             self.exchange_failures -= 1
             raise WorkerGone(worker, "told to fail")
-        return codec.encode_settled(Settled(worker, worker, 0, (await self.answers.get(),)))
+        return actor_codec.encode_settled(Settled(worker, worker, 0, (await self.answers.get(),)))
 
     async def control(self, worker: str, method: str, *args: Any) -> Any:
         assert (worker, method, args[3]) == (KUBERNETES, "cancel", "cancelled")
@@ -167,4 +166,4 @@ def test_a_task_of_any_type_is_ready_where_images_know_it() -> None:
 def test_how_long_jobs_take_says_nothing_of_workers() -> None:
     tasks = (a_task("a"),)
     assert set(Story(*tasks).run.compiled.keys).isdisjoint(Story(*tasks, mode="k8s").run.compiled.keys)
-    assert isinstance(Story(*tasks).run, runs.Run)
+    assert isinstance(Story(*tasks).run, Run)

@@ -10,11 +10,11 @@ import pytest
 from actors import pipeline_logs, pipelines_holder
 from actors.names import JOBS
 from actors.pipelines_desk import PipelinesDesk
-from orchestrator import codec
+from orchestrator import codec, outside_codec
 from orchestrator import pipeline_messages as pm
 from orchestrator.errors import Invalid, NotFound, Unavailable
 from orchestrator.pipeline_views import Claimed, PipelineJobView
-from orchestrator.ports import Creation, NewRun
+from orchestrator.steps import Creation, NewRun
 from tests.pipelines_stage import BAD, GOOD, TENANT, Stage, entry, on_stage, stop
 
 
@@ -75,7 +75,7 @@ def test_a_job_can_be_claimed_before_the_gateway_has_heard_of_it() -> None:
             await asyncio.sleep(5)
             return found
 
-        stage.journal.tail = late  # type: ignore[method-assign]
+        stage.journal.tail = late  # type: ignore[method-assign]  # a stand-in, in this one object
         job_ids = [await stage.launch(pipeline) for _ in range(3)]
         for job_id in job_ids:
             assert (await stage.port.claim(TENANT, job_id, "r1", None)).job_id == job_id
@@ -237,7 +237,7 @@ def test_a_gateway_that_was_replaced_is_fenced_before_it_answers() -> None:
         assert zombie is not None
         stage.start()
         await stage.port.claim(TENANT, job_id, "r2", None)
-        asked = asyncio.ensure_future(zombie.ask(codec.encode_pipeline_request(pm.Claim(TENANT, job_id, "r1"))))
+        asked = asyncio.ensure_future(zombie.ask(outside_codec.encode_pipeline_request(pm.Claim(TENANT, job_id, "r1"))))
         await settled()
         assert not asked.done()
         asked.cancel()
@@ -257,11 +257,11 @@ def test_what_was_decided_while_the_journal_was_away_happens_once(lost: bool) ->
         await settled()
         holder = stage.gate.holder
         assert holder is not None
-        request = codec.encode_pipeline_request(pm.Claim(TENANT, job_id, "r1"))
+        request = outside_codec.encode_pipeline_request(pm.Claim(TENANT, job_id, "r1"))
         await holder._record(holder._held[job_id])  # known, so that the commit is what fails
         stage.journal.failing = [lost] * 20
         first, second = await asyncio.gather(holder.ask(request), holder.ask(request))
-        answers = [codec.decode_pipeline_answer(first), codec.decode_pipeline_answer(second)]
+        answers = [outside_codec.decode_pipeline_answer(first), outside_codec.decode_pipeline_answer(second)]
         assert [answer.refused for answer in answers] == [None, "invalid"]
         assert (await stage.job(job_id)).runner_id == "r1"
         assert stage.journal.runs[job_id].version == 2
@@ -333,9 +333,9 @@ def test_what_a_log_was_to_say_when_the_gateway_died_its_successor_says_once() -
             await asyncio.sleep(1000)
             return 0
 
-        stage.journal.add_lines = never  # type: ignore[method-assign]
+        stage.journal.add_lines = never  # type: ignore[method-assign]  # a stand-in, in this one object
         await stage.port.complete(TENANT, job_id, BAD)
-        stage.journal.add_lines = real  # type: ignore[method-assign]
+        stage.journal.add_lines = real  # type: ignore[method-assign]  # a stand-in, in this one object
         stage.restart()
         await settled()
         assert await stage.messages(job_id) == ["attempt 2 queued"]
@@ -353,11 +353,11 @@ def test_lines_of_our_own_are_written_once_through_an_outage(lost: bool) -> None
         real = stage.journal.add_lines
 
         async def failing(run_id: str, lines: Any) -> int:
-            stage.journal.add_lines = real  # type: ignore[method-assign]
+            stage.journal.add_lines = real  # type: ignore[method-assign]  # a stand-in, in this one object
             stage.journal.failing = [lost, False]
             return await real(run_id, lines)
 
-        stage.journal.add_lines = failing  # type: ignore[method-assign]
+        stage.journal.add_lines = failing  # type: ignore[method-assign]  # a stand-in, in this one object
         await stage.port.complete(TENANT, job_id, BAD)
         await asyncio.sleep(2)
         assert await stage.messages(job_id) == ["attempt 2 queued"]
@@ -386,10 +386,10 @@ def test_a_deletion_that_broke_off_is_carried_on(step: int, monkeypatch: pytest.
                 stage.kill()
             return answer
 
-        stage.journal._step = dying  # type: ignore[method-assign]
+        stage.journal._step = dying  # type: ignore[method-assign]  # a stand-in, in this one object
         asked = asyncio.ensure_future(stage.port.delete(TENANT, pipeline.id))
         await asyncio.sleep(1)
-        stage.journal._step = real  # type: ignore[method-assign]
+        stage.journal._step = real  # type: ignore[method-assign]  # a stand-in, in this one object
         stage.restart()
         await asyncio.wait([asked])
         if asked.exception() is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator import events as e
 from orchestrator.control import Claims
 from orchestrator.definition import LimitUse, TaskSpec
@@ -47,7 +47,7 @@ async def with_workers(world: World, workers: dict[str, str], maker: str) -> Non
 
 async def allow(world: World, name: str, most: int) -> None:
     """So many permits of the limit."""
-    change = codec.encode_limit_change(limit_key(TENANT, name), Limit(most))
+    change = actor_codec.encode_limit_change(limit_key(TENANT, name), Limit(most))
     await world.wire.ask("scheduler", "set_limit", change)
 
 
@@ -65,7 +65,7 @@ def claimed(world: World) -> list[Claims]:
 
     async def listened(actor: str, method: str, blob: bytes) -> None:
         if method == "claims":
-            heard.append(codec.decode_claims(blob))
+            heard.append(actor_codec.decode_claims(blob))
         await tell(actor, method, blob)
 
     world.wire.tell = listened  # type: ignore[method-assign]  # overheard

@@ -15,8 +15,8 @@ from actors.artifacts import Artifacts
 from actors.plan_keeper import FINDING_MAX, IDLE_S, PlanKeeper
 from actors.plan_store import PlanStore
 from orchestrator.instance_events import findings_path
+from orchestrator.instance_views import InstanceStatus, InstanceWanted
 from orchestrator.messages import Value
-from orchestrator.views import InstanceStatus, InstanceWanted
 from tests.plans import DEMO
 from tests.world import World
 from tests.world_clients import TENANT

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from actors.pool_demand import PoolDemand
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator.control import PoolLoad
 from orchestrator.errors import ActorUnreachable
 from orchestrator.slots import Slots
@@ -26,7 +26,7 @@ class Hearing:
         if self.away:
             raise ActorUnreachable(actor, "told to fail")
         assert (actor, method) == ("supervisor", "demand")
-        self.heard.append(codec.decode_pool_loads(blob))
+        self.heard.append(actor_codec.decode_pool_loads(blob))
 
 
 class Scene:

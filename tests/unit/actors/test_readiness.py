@@ -13,6 +13,7 @@ from actors.hosted import HostedRun
 from actors.readiness import ReadyRuns
 from orchestrator import events as e
 from orchestrator import run as runs
+from orchestrator import run_commands
 from orchestrator.messages import Need
 from orchestrator.shares import Shares
 from tests.builders import AT, a_dag, a_task, created, versions
@@ -46,7 +47,7 @@ def hosted(tenant: str, dag_id: str = "d", tasks: int = 60, **changes: object) -
     return HostedRun(runs.fold(history, versions(definition)))
 
 
-def begin(run: HostedRun, wanted: runs.Begin) -> None:
+def begin(run: HostedRun, wanted: run_commands.Begin) -> None:
     run.step(wanted, AT + timedelta(seconds=1))
 
 
@@ -65,7 +66,7 @@ class Stage:
         for _ in range(number):
             made = self.ready.compose(self.crew, begin)  # type: ignore[arg-type]  # the part of it that is asked
             if self.crew.seat.need is not None:
-                made += self.ready.compose_bound(self.crew, begin, lambda *_: None)  # type: ignore[arg-type]
+                made += self.ready.compose_bound(self.crew, begin, lambda *_: None)  # type: ignore[arg-type]  # what was begun is not looked at
             for sending in made:
                 for run_id, positions in sending.positions.items():
                     out[run_id] += len(positions)

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from actors.replaced import LOOK_S, ReplacedRuns
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator.errors import ActorUnreachable
 from tests.conformance.journal_builders import Owner, a_fire, append, new_run, put
 from tests.fakes_journal import MemoryJournal
@@ -22,7 +22,7 @@ class Peers:
 
     async def ask(self, actor: str, method: str, blob: bytes) -> bytes:
         """As `actors.peers.Peers`."""
-        command = codec.decode_command(blob)
+        command = actor_codec.decode_command(blob)
         self.asked.append((actor, command.kind, command.run_id))
         if len(self.asked) == 1:
             raise ActorUnreachable(actor, "lost")

@@ -15,7 +15,10 @@ from actors.retention import BREATH_S, SWEEP_S, Retention
 from actors.settings import Settings
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import Conflict, HistoryGone, JournalUnavailable
-from orchestrator.views import Frame, InstanceWanted, LiveRunWanted, Trigger
+from orchestrator.instance_views import InstanceWanted
+from orchestrator.live_run_views import LiveRunWanted
+from orchestrator.starts import Trigger
+from orchestrator.views import Frame
 from serve_app.gateway import Gateway
 from tests.world import World
 from tests.world_clients import TENANT

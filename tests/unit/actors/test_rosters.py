@@ -6,7 +6,7 @@ import asyncio
 
 from actors.names import SCHEDULER
 from actors.roster_order import RosterOrder, first_number, numbered
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator.control import Roster
 from tests.unit.actors.test_small_worlds import a_task, defined, ends, triggered
 from tests.world import World
@@ -52,7 +52,7 @@ def test_a_worker_that_joined_stays_although_an_old_roster_comes_late() -> None:
         world.supervisor.workers.append("worker-own-0")
         world.start("worker-own-0")
         await asyncio.sleep(3.0)
-        await world.wire.tell(SCHEDULER, "roster", codec.encode_control(old))
+        await world.wire.tell(SCHEDULER, "roster", actor_codec.encode_control(old))
         assert await ends(world, await triggered(gateway), 2.0) == "succeeded"
 
     World(0).play_with(course)
@@ -65,7 +65,7 @@ def test_a_scheduler_that_was_told_by_a_former_supervisor_asks_within_a_minute()
         world.start("worker-own-0")
         await asyncio.sleep(3.0)
         former = a_roster(began_s=200.0)
-        await world.wire.tell(SCHEDULER, "roster", codec.encode_control(former))
+        await world.wire.tell(SCHEDULER, "roster", actor_codec.encode_control(former))
         assert await ends(world, await triggered(gateway), 60.0) == "succeeded"
 
     World(0).play_with(course)

@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 
 from actors.mail import Observed
-from orchestrator import codec
+from orchestrator import actor_codec, codec
+from orchestrator.command import Command
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import ActorUnreachable
-from orchestrator.ports import Command, Commit, Mail, WindowNews
-from orchestrator.views import Idempotency, Trigger
+from orchestrator.idempotency import Idempotency
+from orchestrator.starts import Trigger
+from orchestrator.steps import Commit, Mail
+from orchestrator.streams import WindowNews
 from serve_app.gateway import Gateway
 from tests.world import RUN_ACTORS, World
 from tests.world_clients import TENANT
@@ -70,8 +73,8 @@ def test_a_command_that_comes_twice_does_not_cost_the_run_its_place_in_memory() 
         owner = world.journal.runs[run_id].owner
         command = Command(kind="skip_task", run_id=run_id, task="t8", idem=Idempotency("key", "f"))
         for _ in range(2):
-            blob = await world.wire.ask(owner, "command", codec.encode_command(command))
-        assert codec.decode_command_reply(blob).replayed
+            blob = await world.wire.ask(owner, "command", actor_codec.encode_command(command))
+        assert actor_codec.decode_command_reply(blob).replayed
         assert await ends(world, run_id) == "succeeded"
 
     World(0).play_with(course)
@@ -88,7 +91,7 @@ def test_a_window_that_is_retried_makes_its_ended_backfill_go_on(dies: str) -> N
         if dies:
             world.kill(dies)
         for child in list(world.journal.runs[backfill].children):
-            await world.clients.insist(lambda child=child: gateway.retry_task(TENANT, child, "a", None))  # type: ignore[misc]
+            await world.clients.insist(lambda child=child: gateway.retry_task(TENANT, child, "a", None))  # type: ignore[misc]  # a default binds the loop's variable
             await ends(world, child)
         await asyncio.sleep(20.0)
         assert world.journal.runs[backfill].state == "succeeded"
@@ -187,12 +190,12 @@ def test_a_slot_that_is_asked_back_in_a_lost_message_is_asked_back_again() -> No
         tell = world.wire.tell
 
         async def lose_the_first(actor: str, method: str, blob: bytes) -> None:
-            if method == "host" and codec.decode_hosting(blob).yields and not lost:
+            if method == "host" and actor_codec.decode_hosting(blob).yields and not lost:
                 lost.append(blob)
                 raise ActorUnreachable(actor, "the message got lost")
             await tell(actor, method, blob)
 
-        world.wire.tell = lose_the_first  # type: ignore[method-assign]
+        world.wire.tell = lose_the_first  # type: ignore[method-assign]  # a stand-in, in this one object
         gateway = await defined(world, *(a_task(f"t{n}") for n in range(300)))
         await triggered(gateway)
         await world.clients.define(Definition(dag_id="one", owner="team", tasks=(a_task("only"),)))

@@ -12,7 +12,7 @@ import pytest
 
 from actors.names import SCHEDULER
 from actors.refusals import PAUSE_MAX_S
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator.definition import LimitUse
 from orchestrator.limits import Limit
 from orchestrator.needs import limit_key
@@ -41,13 +41,13 @@ def test_a_run_starts_although_a_scheduler_that_was_replaced_took_the_epoch_last
 
 def test_a_task_with_a_limit_starts_although_its_actor_has_heard_of_a_later_scheduler() -> None:
     async def course(world: World) -> None:
-        change = codec.encode_limit_change(limit_key(TENANT, "one"), Limit(1))
+        change = actor_codec.encode_limit_change(limit_key(TENANT, "one"), Limit(1))
         await world.wire.ask(SCHEDULER, "set_limit", change)
         gateway = await defined(world, a_task("a"), a_task("b", "a", limits=(LimitUse("one"),)))
         run_id = await triggered(gateway)
         await asyncio.sleep(1.0)
         await superseded(world)
-        later = codec.encode_epoch(world.journal.owners[SCHEDULER].epoch)
+        later = actor_codec.encode_epoch(world.journal.owners[SCHEDULER].epoch)
         for name in RUN_ACTORS:
             await world.wire.ask(name, "stock", later)
         assert await ends(world, run_id, 30.0) == "succeeded"

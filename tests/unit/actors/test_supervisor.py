@@ -13,11 +13,12 @@ from actors.peers import WorkerGone
 from actors.pools import Request
 from actors.settings import Settings
 from actors.supervisor import Supervisor
-from orchestrator import codec
+from orchestrator import actor_codec, codec
 from orchestrator.control import PoolLoad, Roster
 from orchestrator.errors import ActorUnreachable, Invalid, JournalUnavailable, NotFound, Unavailable
 from orchestrator.pools import PoolSpec
-from orchestrator.ports import OwnerRow, inbox
+from orchestrator.rows import OwnerRow
+from orchestrator.streams import inbox
 
 OWN = "orchestrator:orch-1"
 
@@ -118,7 +119,7 @@ def supervisor(
 
 
 def asked(epoch: int, name: str = OWN, number: int = 0) -> bytes:
-    return codec.encode_supervision(epoch << 32 | number, name)
+    return actor_codec.encode_supervision(epoch << 32 | number, name)
 
 
 async def test_the_cast_is_the_scheduler_the_run_actors_and_the_workers() -> None:
@@ -247,8 +248,8 @@ async def test_a_pool_of_any_good_name_is_scaled_and_its_size_outlives_everythin
     stage, journal = FakeStage(), FakeFacts()
     made = supervisor(stage, journal)
     with pytest.raises(Invalid):
-        await made.scale(codec.encode_scale("no good", 1))
-    await made.scale(codec.encode_scale("gpu-big", 2))
+        await made.scale(actor_codec.encode_scale("no good", 1))
+    await made.scale(actor_codec.encode_scale("gpu-big", 2))
     assert {"worker-gpu-big-0", "worker-gpu-big-1", "worker-default-0"} <= stage.names
     stage.names.clear()  # down and up
     await supervisor(stage, journal).ensure(asked(1))
@@ -266,20 +267,20 @@ class Scheduler(NoPeers):
         self.roster: Roster | None = None
 
     async def tell(self, actor: str, method: str, blob: bytes) -> None:
-        self.roster = codec.decode_roster(blob)
+        self.roster = actor_codec.decode_roster(blob)
 
     async def ask(self, actor: str, method: str, blob: bytes) -> bytes:
         self.asked.append(method)
         if method == "pool_loads":
-            return codec.encode_pool_loads(self.loads)
-        return codec.encode_states({name: self._word(name, state) for name, state in self.states.items()})
+            return actor_codec.encode_pool_loads(self.loads)
+        return actor_codec.encode_states({name: self._word(name, state) for name, state in self.states.items()})
 
     def _word(self, worker: str, state: str) -> str:
         told = self.roster is not None and worker in self.roster.draining
         return {"idle": "draining", "busy": "draining_busy"}[state] if told else state
 
 
-ELASTIC = codec.encode_pool_change("gpu", PoolSpec(max=4, num_gpus=1.0, idle_timeout_s=0.0))
+ELASTIC = actor_codec.encode_pool_change("gpu", PoolSpec(max=4, num_gpus=1.0, idle_timeout_s=0.0))
 
 
 async def rounds(made: Supervisor, count: int = 1) -> None:
@@ -301,11 +302,11 @@ async def rounds(made: Supervisor, count: int = 1) -> None:
 async def test_an_elastic_pool_has_workers_while_tasks_wait_and_is_then_left_alone() -> None:
     stage, scheduler = FakeStage(), Scheduler()
     made = supervisor(stage, peers=scheduler)
-    view = codec.decode_pool_views(await made.set_pool(ELASTIC))[0]
+    view = actor_codec.decode_pool_views(await made.set_pool(ELASTIC))[0]
     assert (view.name, view.wanted, view.spec.max) == ("gpu", 0, 4)
     assert scheduler.roster is not None
     assert scheduler.roster.elastic == ("gpu",)
-    await made.demand(codec.encode_pool_loads([PoolLoad("gpu", waiting=3)]))
+    await made.demand(actor_codec.encode_pool_loads([PoolLoad("gpu", waiting=3)]))
     scheduler.loads = [PoolLoad("gpu", busy=3, slots=3)]
     await rounds(made)
     workers = {"worker-gpu-0", "worker-gpu-1", "worker-gpu-2"}
@@ -325,7 +326,7 @@ async def test_demand_that_cannot_be_looked_up_is_looked_up_in_the_next_round() 
     await rounds(made)
     journal.kept["late"] = codec.encode_pool(PoolSpec(max=1))
     journal.down = True
-    await made.demand(codec.encode_pool_loads([PoolLoad("late", waiting=1)]))
+    await made.demand(actor_codec.encode_pool_loads([PoolLoad("late", waiting=1)]))
     await rounds(made)
     assert "worker-late-0" not in stage.names
     journal.down = False
@@ -396,10 +397,10 @@ async def test_rays_autoscaler_is_told_when_what_is_needed_changes_and_only_wher
         made = supervisor(stage, peers=scheduler, ray_address=address)
         await made.set_pool(ELASTIC)
         await rounds(made, 2)
-        await made.demand(codec.encode_pool_loads([PoolLoad("gpu", waiting=2)]))
+        await made.demand(actor_codec.encode_pool_loads([PoolLoad("gpu", waiting=2)]))
         scheduler.loads = [PoolLoad("gpu", busy=2)]
         await rounds(made, 2)
-        await made.set_pool(codec.encode_pool_change("gpu", None))
+        await made.set_pool(actor_codec.encode_pool_change("gpu", None))
         await rounds(made, 2)
         assert stage.requests == requests
 
@@ -408,9 +409,9 @@ async def test_a_pool_that_cannot_be_so_is_refused_and_one_that_is_not_there_can
     made = supervisor(FakeStage(), peers=Scheduler())
     for name, spec in (("no good", PoolSpec(max=1)), ("gpu", PoolSpec(min=2, max=1))):
         with pytest.raises(Invalid):
-            await made.set_pool(codec.encode_pool_change(name, spec))
+            await made.set_pool(actor_codec.encode_pool_change(name, spec))
     with pytest.raises(NotFound):
-        await made.set_pool(codec.encode_pool_change("gpu", None))
+        await made.set_pool(actor_codec.encode_pool_change("gpu", None))
 
 
 async def test_a_supervisor_that_stands_by_starts_nobody() -> None:
@@ -422,10 +423,10 @@ async def test_a_supervisor_that_stands_by_starts_nobody() -> None:
     with pytest.raises(Unavailable, match="stands by"):
         await made.open_gateway(b"")
     with pytest.raises(Unavailable, match="stands by"):
-        await made.scale(codec.encode_scale("default", 2))
+        await made.scale(actor_codec.encode_scale("default", 2))
     with pytest.raises(Unavailable, match="stands by"):
         await made.drain(b"worker-default-0")
-    assert codec.decode_workers(await made.workers(b"")) == []
+    assert actor_codec.decode_workers(await made.workers(b"")) == []
     made.stands_by = False
     await made.ensure(asked(2))
     assert "scheduler" in stage.names
@@ -449,7 +450,7 @@ async def test_a_worker_that_never_answered_is_starting_and_one_that_did_is_lost
     await made.ensure(asked(1))
 
     async def shown() -> tuple[str, str, str]:
-        [view] = codec.decode_workers(await made.workers(b""))
+        [view] = actor_codec.decode_workers(await made.workers(b""))
         return view.state, view.node, view.node_id
 
     assert await shown() == ("starting", "", "")

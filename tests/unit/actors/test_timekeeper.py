@@ -17,7 +17,7 @@ from orchestrator import codec
 from orchestrator.definition import Definition, TaskSpec, content_hash
 from orchestrator.errors import Fenced, JournalUnavailable
 from orchestrator.fires import timetable_of
-from orchestrator.ports import Fire, FireResult, PutDag
+from orchestrator.steps import Fire, FireResult, PutDag
 from tests.fakes_journal import MemoryJournal
 from tests.virtual_time import START, VirtualLoop, WorldClock, virtually
 from tests.world import World
@@ -331,7 +331,7 @@ def test_a_run_that_waits_for_the_previous_one_starts_when_that_has_ended(dies: 
 
 def test_manual_runs_pass_a_scheduled_one_that_waits_and_do_not_count_as_previous() -> None:
     async def course(world: World) -> None:
-        from orchestrator.views import Trigger
+        from orchestrator.starts import Trigger
 
         world.character.mischief.takes_s = (100.0,)
         await world.clients.define(_defined(overlap="skip"))

@@ -20,8 +20,8 @@ from actors.tracer import KEY, KIND, Tracer
 from orchestrator import events as e
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import JournalUnavailable
+from orchestrator.starts import Trigger
 from orchestrator.traces import Span, span_of_attempt, trace_of
-from orchestrator.views import Trigger
 from serve_app.app import build_app
 from serve_app.auth import Tokens, grant
 from serve_app.options import ServerOptions

@@ -10,12 +10,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator import events as e
+from orchestrator.command import Ballot, Command, Signalled
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import Conflict, NotFound
-from orchestrator.ports import Ballot, Command, Signalled, approvals_of
-from orchestrator.views import Idempotency, Trigger
+from orchestrator.idempotency import Idempotency
+from orchestrator.records import approvals_of
+from orchestrator.starts import Trigger
 from serve_app.gateway import Gateway
 from tests.invariants import check_versions
 from tests.world import RUN_ACTORS, World
@@ -128,11 +130,11 @@ def test_a_stored_answer_is_given_to_its_own_command_and_to_no_other_of_the_same
         _, run_id = await started(world, a_task("s", "core.signal", name="stop"), a_task("t", "core.wait", seconds=60))
         owner = world.journal.runs[run_id].owner
         skip = Command(kind="skip_task", run_id=run_id, task="t", idem=Idempotency("key", "f"))
-        await world.wire.ask(owner, "command", codec.encode_command(skip))
+        await world.wire.ask(owner, "command", actor_codec.encode_command(skip))
         signal = Command(kind="signal", run_id=run_id, signal=Signalled("go", DATA, "x"))
         actor = world.wire.processes[owner].object
-        both = [actor.command(codec.encode_command(each)) for each in (skip, signal)]
-        again, sent = map(codec.decode_command_reply, await asyncio.gather(*both))
+        both = [actor.command(actor_codec.encode_command(each)) for each in (skip, signal)]
+        again, sent = map(actor_codec.decode_command_reply, await asyncio.gather(*both))
         assert (again.replayed, again.task_state) == (True, "skipped")
         assert (sent.replayed, sent.signal_id) == (False, "x")
         assert [event.signal_id for event in told(world, run_id, e.SignalReceived)] == ["x"]

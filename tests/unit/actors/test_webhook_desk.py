@@ -8,7 +8,7 @@ import pytest
 
 from actors.webhook_desk import WebhookDesk
 from actors.webhooks import BODY, RECORD
-from orchestrator import codec
+from orchestrator import outside_codec
 from orchestrator import webhook_messages as wm
 from orchestrator.errors import ActorUnreachable
 from orchestrator.webhook import DEAD, DELIVERED, PENDING
@@ -17,8 +17,8 @@ from tests.webhook_stage import HOUR_S, Stage
 
 
 async def ask(stage: Stage, request: wm.Request) -> wm.Answer:
-    blob = await WebhookDesk(stage.outbox).ask(codec.encode_webhook_request(request))
-    return codec.decode_webhook_answer(blob)
+    blob = await WebhookDesk(stage.outbox).ask(outside_codec.encode_webhook_request(request))
+    return outside_codec.decode_webhook_answer(blob)
 
 
 async def ids(stage: Stage, tenant: str = "t", limit: int = 10, state: str | None = None) -> list[str]:
@@ -113,7 +113,7 @@ def test_an_outbox_that_was_replaced_changes_nothing() -> None:
         stage.outbox = stage.start()
         await stage.outbox.ping()
         with pytest.raises(ActorUnreachable):
-            await old.ask(codec.encode_webhook_request(wm.Again("t", "msg_1")))
+            await old.ask(outside_codec.encode_webhook_request(wm.Again("t", "msg_1")))
         assert await ids(stage, state=DEAD) == ["msg_1"]
 
     virtually(story())

@@ -11,7 +11,8 @@ import pytest
 from actors import names, webhooks
 from actors.webhooks import BODY, RECORD
 from orchestrator.errors import Conflict, NotFound
-from orchestrator.ports import Commit, CommitResult, inbox
+from orchestrator.steps import Commit, CommitResult
+from orchestrator.streams import inbox
 from orchestrator.webhook import DEAD, DELIVERED, PENDING
 from tests.virtual_time import virtually
 from tests.webhook_stage import HOUR_S, Stage

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from actors.worker_actor import CONTROL_METHODS, WorkerActor
-from orchestrator import codec
+from orchestrator import actor_codec
 from orchestrator.messages import Assignment, Exchange
 from tests import worker_tasks
 from tests.worker_builders import OWNER, RUN, Bench, InThread, named, python, raw, task
@@ -286,8 +286,8 @@ def test_beyond_the_limit_the_oldest_reports_of_former_incarnations_go(
 
 
 def test_a_task_of_a_run_the_batch_does_not_describe_is_an_error_and_the_rest_runs(bench: Bench) -> None:
-    blob = codec.encode_exchange(Exchange(OWNER, 1, 1, (), (task("a", "core.sleep", seconds=0), task("b"))))
-    assert named(codec.decode_settled(bench.worker.exchange(blob)).reports) == {"a": "error", "b": "ok"}
+    blob = actor_codec.encode_exchange(Exchange(OWNER, 1, 1, (), (task("a", "core.sleep", seconds=0), task("b"))))
+    assert named(actor_codec.decode_settled(bench.worker.exchange(blob)).reports) == {"a": "error", "b": "ok"}
 
 
 def test_control_methods_exist() -> None:

@@ -271,7 +271,7 @@ async def through_edge(headers: list[tuple[bytes, bytes]]) -> tuple[dict[bytes, 
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await Edge(app)({"type": "http", "headers": headers}, None, send)  # type: ignore[arg-type]
+    await Edge(app)({"type": "http", "headers": headers}, None, send)  # type: ignore[arg-type]  # nothing is received
     return seen, [value for name, value in sent[0]["headers"] if name.lower() == b"x-request-id"]
 
 

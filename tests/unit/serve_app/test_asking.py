@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator import codec
+from orchestrator import actor_codec
+from orchestrator.command import Command, CommandReply
 from orchestrator.errors import ActorUnreachable, Conflict, NotFound, Unavailable
-from orchestrator.ports import Command, CommandReply
-from orchestrator.views import Idempotency
+from orchestrator.idempotency import Idempotency
 from serve_app.asking import ask
 from tests.conformance.journal_builders import Owner, append, create, new_run
 from tests.fakes_journal import MemoryJournal
@@ -32,7 +32,7 @@ class Stage:
         answer = self.answers.pop(0)
         if isinstance(answer, ActorUnreachable):
             raise answer
-        return codec.encode_command_reply(answer)
+        return actor_codec.encode_command_reply(answer)
 
 
 async def owned() -> tuple[MemoryJournal, str]:

@@ -13,10 +13,10 @@ from orchestrator import events as e
 from orchestrator.definition import Window
 from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.partitions import parse
-from orchestrator.ports import Append
-from orchestrator.views import Trigger, Widening, Wider
+from orchestrator.starts import Trigger, Widening, Wider
+from orchestrator.steps import Append
 from tests.conformance.journal_builders import Owner
-from tests.unit.serve_app.test_gateway import NOW, World, key
+from tests.gateway_stage import NOW, World, key
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from actors.journal import Journal
 from actors.settings import Settings
 from orchestrator.archive import Sweep
 from orchestrator.errors import Conflict, Invalid
-from orchestrator.ports import History
+from orchestrator.rows import History
 from serve_app import backup
 from serve_app.home import claimed, ensure_credentials, ensure_secret_key, read_credentials
 from tests.conformance.journal_builders import NOW_MS, Owner, append, create, new_run

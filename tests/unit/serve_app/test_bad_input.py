@@ -22,11 +22,11 @@ from serve_app.auth import Tokens
 from serve_app.gateway import Gateway
 from serve_app.options import ServerOptions
 from tests.bundle_builders import files
+from tests.dags_requests import is_error
 from tests.fakes_journal import MemoryJournal
+from tests.gateway_stage import Stage
 from tests.unit.actors.test_supervisor import FakeStage, NoPeers
 from tests.unit.serve_app.conftest import BASE, GRANTS, TOKENS, UNLIMITED
-from tests.unit.serve_app.test_dags_surface import is_error
-from tests.unit.serve_app.test_gateway import Stage
 
 HUGE = "9" * 400
 NAME = bundle.id_of(bundle.pack(files()))

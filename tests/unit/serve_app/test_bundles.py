@@ -16,13 +16,14 @@ from actors.settings import Settings
 from orchestrator import bundle, codec
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import Conflict, Invalid, NotFound
+from orchestrator.idempotency import Idempotency
 from orchestrator.ids import DEFAULT_TENANT
-from orchestrator.views import Idempotency, Trigger
+from orchestrator.starts import Trigger
 from serve_app.bundles import Bundles
 from serve_app.gateway import Gateway
 from tests.bundle_builders import files
 from tests.fakes_journal import MemoryJournal
-from tests.unit.serve_app.test_gateway import Stage
+from tests.gateway_stage import Stage
 
 HOUR = timedelta(hours=1)
 

@@ -8,9 +8,9 @@ import pytest
 
 from orchestrator import bundle
 from tests.bundle_builders import files
+from tests.dags_requests import is_error
 from tests.fakes_gateway import FakeGateway
 from tests.unit.serve_app.conftest import BASE, Connect
-from tests.unit.serve_app.test_dags_surface import is_error
 
 PACKED = bundle.pack(files())
 NAME = bundle.id_of(PACKED)

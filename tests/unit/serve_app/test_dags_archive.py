@@ -8,9 +8,9 @@ import httpx
 import msgspec
 import pytest
 
+from tests.dags_requests import is_error, start
 from tests.fakes_gateway import FakeGateway
 from tests.unit.serve_app.conftest import Connect
-from tests.unit.serve_app.test_dags_surface import is_error, start
 
 
 async def test_a_sweep_is_asked_for_and_told(admin: httpx.AsyncClient, gateway: FakeGateway) -> None:

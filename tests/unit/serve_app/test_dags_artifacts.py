@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from orchestrator.reclaim import Tally
+from tests.dags_requests import is_error
 from tests.fakes_gateway import FakeGateway
 from tests.unit.serve_app.conftest import Connect
-from tests.unit.serve_app.test_dags_surface import is_error
 
 KEY = {"X-Request-Id": "k"}
 

@@ -15,15 +15,16 @@ from actors.settings import Settings
 from orchestrator import archive
 from orchestrator.errors import Invalid
 from orchestrator.ids import DEFAULT_TENANT, place
-from orchestrator.ports import Creation
-from orchestrator.views import Page, RunView, Trigger
+from orchestrator.starts import Trigger
+from orchestrator.steps import Creation
+from orchestrator.views import Page, RunView
 from serve_app.gateway import Gateway
 from serve_app.surfaces.dags.paging import cursor_of, cursor_text, merged
 from serve_app.surfaces.dags.parse import RUN_STATES
 from tests.conformance.journal_builders import new_run
 from tests.fakes_gateway import EPOCH
+from tests.gateway_stage import SetClock, World, definition
 from tests.unit.serve_app.conftest import Connect
-from tests.unit.serve_app.test_gateway import SetClock, World, definition
 
 STATES = ("failed", "timed_out", "quarantined")
 

@@ -10,7 +10,8 @@ import pytest
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.errors import JournalUnavailable
-from orchestrator.ports import Append, EventBatch
+from orchestrator.rows import EventBatch
+from orchestrator.steps import Append
 from orchestrator.views import Frame
 from serve_app import channel, hub
 from serve_app.hub import Hub
@@ -90,11 +91,11 @@ async def test_a_feed_that_breaks_off_loses_nothing(journal: MemoryJournal, monk
     async def broken(stream: str, cursor: str, block_ms: int, limit: int = 1000) -> object:
         raise JournalUnavailable("gone")
 
-    journal.tail = broken  # type: ignore[method-assign, assignment]
+    journal.tail = broken  # type: ignore[method-assign, assignment]  # a stand-in, in this one object
     await owner.commit(step(run, 1, e.RunStarted(AT, 1), state="running"))
     await asyncio.sleep(0.03)
     await owner.commit(step(run, 2, e.RunSucceeded(AT), state="succeeded"))
-    journal.tail = real  # type: ignore[method-assign]
+    journal.tail = real  # type: ignore[method-assign]  # a stand-in, in this one object
     assert await asyncio.wait_for(reader, 2) == [1, 2, 3, "end"]
 
 
@@ -124,7 +125,7 @@ async def test_a_run_is_read_and_folded_once_for_all_who_follow_it(journal: Memo
         reads += 1
         return await real(run_id, after, limit)
 
-    journal.events = counted  # type: ignore[method-assign]
+    journal.events = counted  # type: ignore[method-assign]  # a stand-in, in this one object
     readers = [asyncio.create_task(collect(run_frames(live, run, 0))) for _ in range(20)]
     await asyncio.sleep(0.01)
     for n in range(10):
@@ -165,9 +166,9 @@ async def test_a_channel_lives_as_long_as_somebody_follows(journal: MemoryJourna
     await anext(two)
     [shared] = live._channels.values()
     assert shared.users == 2
-    await one.aclose()  # type: ignore[attr-defined]
+    await one.aclose()  # type: ignore[attr-defined]  # it is a generator
     assert live._channels
-    await two.aclose()  # type: ignore[attr-defined]
+    await two.aclose()  # type: ignore[attr-defined]  # it is a generator
     assert not live._channels
     assert live._reader is None
 

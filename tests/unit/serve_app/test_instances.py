@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import Conflict, InstanceDead, Invalid, NotFound
-from orchestrator.views import Frame, InstanceView, InstanceWanted
+from orchestrator.instance_views import InstanceView, InstanceWanted
+from orchestrator.views import Frame
 from serve_app.instances import Instances
 from tests.plans import DEMO
 from tests.world import World
@@ -159,7 +160,7 @@ def test_a_shutdown_lets_the_batch_finish_and_a_forced_one_does_not() -> None:
 
 
 def _not(message: str) -> Any:
-    from orchestrator.views import Acknowledged
+    from orchestrator.instance_views import Acknowledged
 
     return Acknowledged(False, message)
 

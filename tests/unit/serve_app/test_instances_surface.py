@@ -11,7 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from orchestrator import errors
-from orchestrator.views import InstanceStatus, PlanTaskView
+from orchestrator.instance_views import InstanceStatus, PlanTaskView
 from serve_app.surfaces.instances import models as m
 from serve_app.surfaces.instances import words
 from tests.fakes_gateway import EPOCH

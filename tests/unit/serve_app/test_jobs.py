@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 
 from actors.names import JOBS
-from orchestrator import codec
+from orchestrator import actor_codec, codec
 from orchestrator import job_events as e
 from orchestrator import remote as r
 from orchestrator import webhook_messages as wm
 from orchestrator.blueprint import Dispatch
+from orchestrator.cluster_views import WorkerView
 from orchestrator.errors import ActorUnreachable, Conflict, Invalid, NotFound, Unavailable
-from orchestrator.ports import Append, Commit
-from orchestrator.views import Idempotency, WorkerView
+from orchestrator.idempotency import Idempotency
+from orchestrator.steps import Append, Commit
 from orchestrator.webhook import Delivery
 from serve_app.creations import Creations
 from serve_app.jobs import Jobs, _to_next_month_s
@@ -388,7 +389,7 @@ def test_workers_of_the_cluster_are_among_the_live_ones() -> None:
     async def story(shop: Shop) -> None:
         shop.gateway.answers[r.Workers] = lambda _: r.Answer([{"worker_id": "b"}, {"worker_id": "x"}])
         slots = [WorkerView("worker-default-0", "default", "idle"), WorkerView("worker-default-1", "default", "lost")]
-        shop.gateway.slots = codec.encode_workers(slots)
+        shop.gateway.slots = actor_codec.encode_workers(slots)
         found = await shop.jobs.workers("default")
         assert [each["worker_id"] for each in found] == ["b", "worker-default-0", "x"]
         assert (found[1]["worker_type"], found[1]["reputation"], found[1]["status"]) == ("ray", 1.0, "idle")

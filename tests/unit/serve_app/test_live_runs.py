@@ -12,8 +12,11 @@ import pytest
 
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import AlreadyEnded, Conflict, NotFound
+from orchestrator.idempotency import Idempotency
+from orchestrator.live_run_views import LiveRunWanted
 from orchestrator.messages import NO_JSON
-from orchestrator.views import Frame, Idempotency, LiveRunWanted
+from orchestrator.rows import RunFilter
+from orchestrator.views import Frame
 from serve_app import channel
 from serve_app.live_runs import LiveRuns
 from tests.world import DRIVEN_TTL_S, World
@@ -112,9 +115,7 @@ def test_a_run_of_a_dag_is_seen_on_both_surfaces_and_others_on_one() -> None:
         other = await gateway.trigger(TENANT, _trigger(), None)
         await reaches(world, shared, "succeeded")
         assert (await gateway.run(TENANT, shared)).run_type == "manual"
-        page = await gateway.runs(
-            TENANT, dag_id=None, state=None, run_type=None, parent_run_id=None, cursor=None, limit=9
-        )
+        page = await gateway.runs(RunFilter(tenant=TENANT), None, 9)
         assert [view.run_id for view in page.items] == [other.run_id, shared]
         with pytest.raises(NotFound):
             await gateway.run(TENANT, alone)
@@ -127,7 +128,7 @@ def test_a_run_of_a_dag_is_seen_on_both_surfaces_and_others_on_one() -> None:
 
 
 def _trigger() -> Any:
-    from orchestrator.views import Trigger
+    from orchestrator.starts import Trigger
 
     return Trigger(dag_id="d")
 

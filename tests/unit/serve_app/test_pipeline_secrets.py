@@ -12,8 +12,8 @@ import pytest
 
 from actors.vault import Vault
 from orchestrator.errors import Conflict, Invalid, Unavailable
+from orchestrator.idempotency import Idempotency
 from orchestrator.pipeline_views import LogEntry
-from orchestrator.views import Idempotency
 from serve_app.home import ensure_secret_key
 from tests.pipeline_leaks import SECRETS, TOKEN, leak, spellings
 from tests.pipelines_stage import BAD, KEY, TENANT, Stage, entry, on_stage, script

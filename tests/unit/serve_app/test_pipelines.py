@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import Conflict, Invalid, JournalUnavailable, NotFound
+from orchestrator.idempotency import Idempotency
 from orchestrator.pipeline import MASK
 from orchestrator.pipeline_views import Claimed, CompletionWanted, JobResult, LogEntry, PipelineConfig, PipelineWanted
-from orchestrator.views import Idempotency
 from tests.pipelines_stage import BAD, GOOD, TENANT, Stage, entry, on_stage, script
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -454,11 +454,11 @@ def test_a_create_that_broke_off_anywhere_is_completed_by_its_repetition(step: i
                 stage.journal.failing = [lost]
             return real(run)
 
-        stage.journal._step = failing  # type: ignore[method-assign]
+        stage.journal._step = failing  # type: ignore[method-assign]  # a stand-in, in this one object
         stage.kill()
         with pytest.raises(JournalUnavailable) if step else nullcontext():
             await stage.port.create(TENANT, wanted, key)
-        stage.journal._step = real  # type: ignore[method-assign]
+        stage.journal._step = real  # type: ignore[method-assign]  # a stand-in, in this one object
         made = await stage.port.create(TENANT, wanted, key)
         assert await stage.port.pipelines(TENANT) == [made]
 
@@ -534,7 +534,7 @@ def test_silence_is_filled() -> None:
         assert opened is not None
         chunk = await asyncio.wait_for(anext(opened), 15)
         assert [frame.kind for frame in chunk] == ["keep_alive"]
-        await opened.aclose()  # type: ignore[attr-defined]
+        await opened.aclose()  # type: ignore[attr-defined]  # it is a generator
 
     on_stage(story)
 

@@ -15,9 +15,9 @@ from orchestrator import planes
 from orchestrator.client import dags
 from orchestrator.client.errors import ServerUnreachable
 from orchestrator.client.script import Answer, Call, Mint, Script
+from orchestrator.command import Command
 from orchestrator.errors import ActorUnreachable, JournalUnavailable, NotInCharge, Unavailable
 from orchestrator.planes import Claim, Lease, PlaneView
-from orchestrator.ports import Command
 from serve_app import plane_figures
 from serve_app.asking import ask
 from serve_app.gateway import Gateway
@@ -28,11 +28,11 @@ from serve_app.surfaces.instances import words as instances_words
 from serve_app.surfaces.jobs import words as jobs_words
 from serve_app.surfaces.pipelines import words as pipelines_words
 from serve_app.surfaces.runs import words as runs_words
+from tests.dags_requests import is_error
 from tests.fakes_gateway import FakeGateway
 from tests.fakes_journal import MemoryJournal
 from tests.fakes_planes import MemoryPlanes
 from tests.unit.serve_app.conftest import Connect
-from tests.unit.serve_app.test_dags_surface import is_error
 
 ELSEWHERE = PlaneView("new", in_charge=False, lease=Lease("old", 3, 1_000, 11_000, 10_000, url="http://old:8000"))
 PLANE = "/api/v1/runtime/orchestrator/plane"
@@ -110,7 +110,7 @@ async def test_nobody_stands_by_as_long_as_the_journal_does_not_tell() -> None:
             raise JournalUnavailable("away")
 
     away = Away(MemoryJournal(), "new", lambda: 1_000)
-    assert await PlaneBook(Control(), away, "new").standby() is None  # type: ignore[arg-type]
+    assert await PlaneBook(Control(), away, "new").standby() is None  # type: ignore[arg-type]  # a part of it will do
 
 
 # ---------------------------------------------------------------- nobody in charge

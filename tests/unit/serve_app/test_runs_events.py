@@ -16,8 +16,8 @@ from serve_app.surfaces.runs import parse, words
 from serve_app.surfaces.runs.handlers import STREAMS_MAX
 from tests.asgi_stream import OpenResponse, opened
 from tests.fakes_live_runs import FakeLiveRuns
+from tests.runs_requests import KEY, KEYED, SCHEMAS, UNKNOWN, create, is_error, listed
 from tests.unit.serve_app.conftest import TOKENS, Connect
-from tests.unit.serve_app.test_runs_surface import KEY, KEYED, SCHEMAS, UNKNOWN, create, is_error, listed
 
 Headers = dict[str, str]
 

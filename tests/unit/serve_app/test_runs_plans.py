@@ -10,8 +10,8 @@ import pytest
 from orchestrator.definition import Container, Definition, TaskSpec
 from tests.fakes_gateway import FakeGateway
 from tests.fakes_live_runs import FakeLiveRuns
+from tests.runs_requests import create, define, is_error, is_invalid
 from tests.unit.serve_app.conftest import Connect
-from tests.unit.serve_app.test_runs_surface import create, define, is_error, is_invalid
 
 Json = dict[str, Any]
 

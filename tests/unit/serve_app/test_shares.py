@@ -6,13 +6,13 @@ import httpx
 import pytest
 
 from orchestrator import codec
+from orchestrator.cluster_views import TenantShare
 from orchestrator.errors import ActorUnreachable
-from orchestrator.ports import TENANT_SHARES
-from orchestrator.views import TenantShare
+from orchestrator.records import TENANT_SHARES
 from serve_app.shares import TenantShares
+from tests.dags_requests import is_error
 from tests.fakes_journal import MemoryJournal
 from tests.unit.serve_app.conftest import BASE, Connect
-from tests.unit.serve_app.test_dags_surface import is_error
 
 
 class Scheduler:

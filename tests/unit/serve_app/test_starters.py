@@ -13,10 +13,11 @@ from orchestrator import events as e
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import Invalid, NotFound
 from orchestrator.messages import Cause
-from orchestrator.ports import GATHERED, gathered_key
-from orchestrator.views import AwaitedView, EventTold
-from tests.unit.serve_app.test_dags_surface import is_error
-from tests.unit.serve_app.test_gateway import World
+from orchestrator.records import GATHERED, gathered_key
+from orchestrator.starts import EventTold
+from orchestrator.views import AwaitedView
+from tests.dags_requests import is_error
+from tests.gateway_stage import World
 
 
 async def define(world: World, dag_id: str, **changes: Any) -> None:

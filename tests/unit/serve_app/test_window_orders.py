@@ -9,7 +9,8 @@ import pytest
 
 from orchestrator import events as e
 from orchestrator.errors import Conflict
-from orchestrator.views import Idempotency, RunChanged
+from orchestrator.idempotency import Idempotency
+from orchestrator.views import RunChanged
 from tests.invariants import check_versions
 from tests.unit.actors.test_small_worlds import a_task, backfilled, defined, ends
 from tests.world import World
