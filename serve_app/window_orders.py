@@ -18,12 +18,14 @@ from orchestrator.command import Command, CommandReply
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.idempotency import Idempotency
 from orchestrator.ports import ControlPlane, Journal
-from orchestrator.rows import ChildRow, RunRow
+from orchestrator.rows import TERMINAL, ChildRow, RunRow
 from orchestrator.steps import StoredReply
 from serve_app.asking import ask
 
 #: windows a command reaches at the same time
 _AT_ONCE = 64
+#: a backfill hears within milliseconds that a window of it was revived; looks at its row meanwhile, and seconds between
+_LOOKS, _LOOK_S = 50, 0.02
 #: letters of tasks that a command on a task can be meant for
 MEANT = {"retry_task": "ftuc", "skip_task": "prefustc", "retry_run": "ftuc"}
 
@@ -44,7 +46,8 @@ class WindowOrders:
             replies = await _all(self._told(gate, child, command.idem) for child in children)
         if not replies:
             raise Conflict(f"no window of backfill {row.run_id} allows it")
-        reply = CommandReply(state=row.state, attempts=row.attempts, task_state=replies[0].task_state)
+        now = await self._moved(row) if row.state in TERMINAL else row
+        reply = CommandReply(state=now.state, attempts=now.attempts, task_state=replies[0].task_state)
         return reply if command.idem is None else await self._first(command.idem, reply)
 
     async def _tell(self, gate: asyncio.Semaphore, child: ChildRow, command: Command) -> CommandReply | None:
@@ -60,6 +63,15 @@ class WindowOrders:
                 return await ask(self.journal, self.control, current.owner if current else "", wanted)
             except (Conflict, NotFound):
                 return None
+
+    async def _moved(self, ended: RunRow) -> RunRow:
+        """The backfill once it has heard that its windows go on: who waits for it now waits for their end."""
+        for _ in range(_LOOKS):
+            found = await self.journal.summary(ended.run_id)
+            if found is None or found.version > ended.version:
+                return found or ended
+            await asyncio.sleep(_LOOK_S)
+        return ended
 
     async def _told(self, gate: asyncio.Semaphore, child: ChildRow, idem: Idempotency) -> CommandReply | None:
         """What the window answered to the same request before."""

@@ -117,8 +117,8 @@ def test_runs_end_well_whatever_vanishes_and_whoever_dies(seed: int) -> None:
     mischief = Mischief(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, (0.001, 0.02, 0.1), shelf)
 
     async def course(world: World) -> None:
-        gateway = await defined(world, *a_fan(4))
-        run_ids = [await triggered(gateway) for _ in range(4)]
+        gateway = await world.clients.insist(lambda: defined(world, *a_fan(4)))
+        run_ids = [await world.clients.insist(lambda: triggered(gateway)) for _ in range(4)]
         for _ in range(seed % 4):
             await asyncio.sleep(world.rng.uniform(0.05, 0.5))
             world.kill(world.rng.choice([*RUN_ACTORS, "scheduler", *world.workers]))

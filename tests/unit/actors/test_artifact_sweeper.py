@@ -61,9 +61,9 @@ class DiskShelf(Shelf):
         taken = [value.artifact for value in task.inputs.values() if value.artifact is not None]
         return tuple(name for name in taken if not (self.root / name).exists())
 
-    def put(self, key: Key) -> Value:
+    def put(self, key: Key, node: str = "") -> Value:
         """Written now, by the clock of the world."""
-        value = super().put(key)
+        value = super().put(key, node)
         path = self.root / (value.artifact or "")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x" * SIZE)
@@ -260,7 +260,7 @@ def test_it_sweeps_by_itself_and_not_at_once_unless_everything_is_kept() -> None
         await ended(world, await started(gateway))
         idle, serving = sweeper(world, artifacts_retention_days=0.0), sweeper(world, artifacts_retention_days=180.0)
         idle.start()
-        await asyncio.sleep(2 * artifact_sweeper.SWEEP_S)
+        await asyncio.sleep(2 * artifact_sweeper.FIRST_S)
         assert len(files(world)) == 2
         idle.stop()
         serving.start()
