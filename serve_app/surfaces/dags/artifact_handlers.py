@@ -7,14 +7,12 @@ from datetime import timedelta
 from starlette.requests import Request
 from starlette.responses import Response
 
-from orchestrator.errors import NotFound
-from orchestrator.ids import DEFAULT_TENANT
 from serve_app.auth import Principal
 from serve_app.options import ServerOptions
 from serve_app.ports import Artifacts
 from serve_app.requests import Fields, idempotency, json_body, unhindered
 from serve_app.surfaces.dags import parse, words
-from serve_app.surfaces.dags.answers import answer
+from serve_app.surfaces.dags.answers import answer, check_operator
 
 
 class ArtifactHandlers:
@@ -28,13 +26,13 @@ class ArtifactHandlers:
         """Let artifacts of runs that ended long ago go, those of all tenants"""
         body = await json_body(request, self._most_bytes)
         older_than, dry_run = _sweep_request(body)
-        _check_operator(principal)
+        check_operator(principal, "artifacts")
         idem = idempotency(request, principal.tenant, body)
         return answer(words.artifact_sweep(await unhindered(self._artifacts.sweep(older_than, dry_run, idem))))
 
     async def list_artifact_sweeps(self, _: Request, principal: Principal) -> Response:
         """List sweeps of artifacts that are under way, and that ended last"""
-        _check_operator(principal)
+        check_operator(principal, "artifacts")
         return answer({"items": [words.artifact_sweep(each) for each in await self._artifacts.sweeps()]})
 
 
@@ -44,9 +42,3 @@ def _sweep_request(body: object) -> tuple[timedelta, bool]:
     dry_run = fields.flag("dry_run")
     fields.check()
     return timedelta(seconds=older_than_s or 0), dry_run
-
-
-def _check_operator(principal: Principal) -> None:
-    """Artifacts are the operator's to remove; to other tenants the endpoints do not exist."""
-    if principal.tenant != DEFAULT_TENANT:
-        raise NotFound("artifacts of tenant", principal.tenant)

@@ -16,7 +16,7 @@ from serve_app.auth import Principal
 from serve_app.options import ServerOptions
 from serve_app.ports import Pools
 from serve_app.requests import Fields, json_body, unhindered
-from serve_app.surfaces.dags.answers import answer, path_id
+from serve_app.surfaces.dags.answers import answer, check_operator, path_id
 
 #: fields of a pool as people see it; its generation is ours
 _SHOWN = tuple(name for name in PoolSpec.__struct_fields__ if name != "generation")
@@ -51,14 +51,16 @@ class PoolHandlers:
         """Read one pool of workers"""
         return answer(pool_json(await self._book.pool(path_id(request, "pool", "name"))))
 
-    async def set_pool(self, request: Request, _: Principal) -> Response:
+    async def set_pool(self, request: Request, principal: Principal) -> Response:
         """Define a pool of workers, or change it"""
+        check_operator(principal, "pools")
         name = path_id(request, "pool", "name")
         spec = parse_pool(await json_body(request, self._most_bytes))
         return answer(pool_json(await unhindered(self._book.set_pool(name, spec))))
 
-    async def delete_pool(self, request: Request, _: Principal) -> Response:
+    async def delete_pool(self, request: Request, principal: Principal) -> Response:
         """Forget a pool: its workers finish what they do and end"""
+        check_operator(principal, "pools")
         name = path_id(request, "pool", "name")
         await unhindered(self._book.delete_pool(name))
         return answer({"name": name, "deleted": True})

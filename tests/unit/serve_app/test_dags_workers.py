@@ -39,6 +39,17 @@ async def test_pools_are_defined_read_and_forgotten(admin: httpx.AsyncClient, co
         is_error(response, 404, "not_found")
 
 
+async def test_pools_are_for_every_tenant_and_the_operators_to_define(
+    admin: httpx.AsyncClient, connect: Connect
+) -> None:
+    other = connect("other")
+    await admin.put("/pools/gpu", json={"max": 4})
+    assert (await other.get(f"{BASE}/pools/gpu")).status_code == 200
+    is_error(await other.put(f"{BASE}/pools/gpu", json={"max": 1}), 404, "not_found")
+    is_error(await other.delete(f"{BASE}/pools/gpu"), 404, "not_found")
+    assert (await admin.get("/pools/gpu")).json()["max"] == 4
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [
