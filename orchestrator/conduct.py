@@ -9,9 +9,9 @@ A run has an `Agenda` when its definition has a `Conduct`. `waiting` are the tas
 starts meanwhile; up to `batch_size` tasks, in the order of positions within their priority. A member of a
 sequence starts when all members before it have ended, so it neither overlaps nor overtakes them.
 
-A member leaves the batch when it has ended, when it failed and is to be tried again, and when it is not ready any more
-(a person reset what it depends on). One that lost its worker stays, unless it is not ready any more: it is started
-again within its batch, and has not failed.
+A member leaves the batch when it has ended, when it failed and is to be tried again, and, unless it runs, when it is
+not ready any more or not its turn (a person reset what it depends on, or what goes before it in a sequence). One that
+lost its worker stays, unless one of these holds: it is started again within its batch, and has not failed.
 
 `tolerates`: for such a dependent a dependency counts as done once it has failed for good, or cannot run because of
 another one that has. Source: contracts/instances.md, sections 3 and 6.
@@ -150,12 +150,15 @@ def keep(run: Run, agenda: Agenda, position: int, before: TaskState, event: e.Ev
     """What a step of one task means for the batch, for what waits, and for dependents."""
     after = run.tasks[position].state
     again = isinstance(event, e.TaskRetrying) and not event.lost
-    if after in TERMINAL or again or (after is not TaskState.RUNNING and run.waits[position]):
+    if after in TERMINAL or again or (after is not TaskState.RUNNING and not _may_go_on(run, position)):
         _leave(run, agenda, position)
     agenda.failed.discard(position)
     if again:
         agenda.failed.add(position)
+    if after is TaskState.RETRYING and position not in agenda.batch:
         offer(run, position)
+    if before in TERMINAL and after not in TERMINAL:
+        _hold_up(run, agenda, position)
     if isinstance(event, e.TaskReset) and before not in (TaskState.UPSTREAM_FAILED, TaskState.CANCELLED):
         agenda.retry_counts[position] += 1
     for child in run.compiled.graph.children[position]:
@@ -168,6 +171,22 @@ def keep(run: Run, agenda: Agenda, position: int, before: TaskState, event: e.Ev
                 _leave(run, agenda, child)
             elif change > 0:
                 offer(run, child)
+
+
+def _may_go_on(run: Run, position: int) -> bool:
+    """Would it still be picked?"""
+    rules = run.compiled.rules
+    return not run.waits[position] and (rules is None or _its_turn(rules, run.tasks, position))
+
+
+def _hold_up(run: Run, agenda: Agenda, position: int) -> None:
+    """It is to be done again: what comes after it in a sequence and has not started waits for its turn."""
+    rules = run.compiled.rules
+    assert rules is not None, "a run with an agenda has rules"
+    for later in [i for i in agenda.batch if position in rules.before.get(i, ())]:
+        if run.tasks[later].state is not TaskState.RUNNING:
+            _leave(run, agenda, later)
+            offer(run, later)
 
 
 def _leave(run: Run, agenda: Agenda, position: int) -> None:

@@ -165,7 +165,7 @@ def _keep_delay(run: Run, position: int, before: TaskState, event: _TaskEvent) -
     """It starts again, at once or later; or has failed."""
     task = run.tasks[position]
     if isinstance(event, e.TaskRetrying):
-        if run.agenda is None or event.lost:
+        if run.agenda is None or position in run.agenda.batch:
             heapq.heappush(run.due, (event.due, position, task.attempt))
     elif isinstance(event, e.TaskSuspended):
         heapq.heappush(run.due, (event.until, position, task.attempt))

@@ -327,7 +327,7 @@ class History:
             self.failed.add(name)
         if again or self.tasks[name] in TASK_TERMINAL:
             self.batch.discard(name)
-        self.batch = {n for n in self.batch if self.tasks[n] == "running" or self.ready(n)}
+        self.batch = {n for n in self.batch if self.tasks[n] == "running" or (self.ready(n) and self.its_turn(n))}
 
     def _feed_task_itself(self, event: e.Event) -> None:
         name: str = event.task  # type: ignore[attr-defined]  # every other event is about a task
