@@ -9,7 +9,7 @@ import asyncio
 import random
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,11 +74,7 @@ class Load:
         return str(answer.json()["state"]) if answer.status_code == 200 else ""
 
     def check(self) -> dict[tuple[str, str], int]:
-        """What the journal holds obeys every rule; (run, task) -> attempt whose result was accepted.
-
-        An attempt that was handed to a worker ahead of time, and taken back before it began, does not count: nothing
-        was done, and that happens whenever a batch takes longer than was expected of it.
-        """
+        """What the journal holds obeys every rule; (run, task) -> attempt whose result was accepted."""
         accepted: dict[tuple[str, str], int] = {}
         histories, definition = asyncio.run(self._read())
         for found in histories:
@@ -87,8 +83,7 @@ class Load:
             check_row(found.row, dict.fromkeys(history.tasks, "d"), history)
             done = [event for event in events if isinstance(event, e.TaskSucceeded)]
             assert sorted(event.task for event in done) == sorted(history.tasks), f"{run_id}: a result twice"
-            returned = Counter(event.task for event in events if isinstance(event, e.TaskReturned))
-            accepted |= {(run_id, event.task): event.attempt - returned[event.task] for event in done}
+            accepted |= {(run_id, event.task): event.attempt for event in done}
         return accepted
 
     def requeued(self) -> list[float]:
