@@ -9,6 +9,7 @@ a client went away.
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextvars import Context
 from functools import partial
 from typing import Any
@@ -19,6 +20,8 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from actors.names import NAMESPACE
 from actors.peers import WorkerGone
 from orchestrator.errors import ActorUnreachable, OrchestratorError
+
+_log = logging.getLogger(__name__)
 
 #: seconds a worker may take to answer a control call, and an actor to take or answer a message
 CONTROL_S = 3.0
@@ -45,6 +48,13 @@ class RayPeers:
         if self._met.get(worker) != incarnation:
             self._met[worker] = incarnation
             self._handles.pop(worker, None)
+            self._asked.pop(worker, None)
+
+    async def look_up(self, worker: str, incarnation: str) -> None:
+        """So that the first call of a worker needs nothing of Ray's GCS."""
+        self.meet(worker, incarnation)
+        if not await self.exists(worker):
+            _log.info("%s went before anything was sent there", worker)
 
     async def exchange(self, worker: str, blob: bytes) -> bytes:
         """Runs as long as the batch does; Ray reports the worker's death."""
@@ -59,7 +69,9 @@ class RayPeers:
         """A quick answer, or WorkerGone."""
         try:
             return await asyncio.wait_for(self._call(worker, method, *args), CONTROL_S)
-        except (RayError, ValueError, TimeoutError) as gone:
+        except TimeoutError as late:  # it may only be slow, and while Ray's GCS is away it would not be found again
+            raise WorkerGone(worker, f"no answer to {method} within {CONTROL_S:.0f} s") from late
+        except (RayError, ValueError) as gone:
             self._handles.pop(worker, None)
             raise WorkerGone(worker, _first_line(gone)) from gone
 
@@ -118,6 +130,8 @@ class RayPeers:
         return handle
 
     def _answered(self, actor: str, asked: asyncio.Future[Any]) -> None:
+        if self._asked.get(actor) is not asked:
+            return  # somebody else has the name by now
         del self._asked[actor]
         if not asked.cancelled() and asked.exception() is None:
             self._handles[actor] = asked.result()

@@ -29,6 +29,10 @@ class Peers(Protocol):
         """A worker of that incarnation has the name now: whoever had it before is not called any more."""
         ...
 
+    async def look_up(self, worker: str, incarnation: str) -> None:
+        """Find the way to a worker that is not needed yet: while Ray's GCS is away nobody can be found."""
+        ...
+
     async def exchange(self, worker: str, blob: bytes) -> bytes:
         """Run a batch at a worker; answers when it ended. Raises WorkerGone when Ray reports its death."""
         ...

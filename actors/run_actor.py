@@ -160,12 +160,18 @@ class RunActor(Living):
                 self._reporter.released([(worker, lease)])
         if hosting.grants:
             self._reporter.granted()
+        if hosting.workers:
+            self._spawn(self._look_up(hosting.workers))
         self._take_shares(hosting)
         for worker, lease in hosting.yields:
             self._crew.give_up(worker, lease)
         for admission in hosting.admissions:
             self._mail.append(Admitted(admission, hosting.epoch))
         self._wake.set()
+
+    async def _look_up(self, workers: Sequence[tuple[str, str]]) -> None:
+        for worker, incarnation in workers:
+            await self._peers.look_up(worker, incarnation)
 
     async def bind(self, blob: bytes) -> None:
         """A Binding of the scheduler: leases for tasks with needs."""

@@ -82,11 +82,13 @@ class _Host:
     competing: bool = False
     #: has ever told where its tasks are at home
     placed: bool = False
+    #: worker -> incarnation, of those that it is to look up before it has a lease of them
+    arrived: dict[str, str] = field(default_factory=dict)
 
     @property
     def due(self) -> bool:
         """Is there anything to tell it?"""
-        return bool(self.admissions or self.grants or self.yields or self.leads_due)
+        return bool(self.admissions or self.grants or self.yields or self.leads_due or self.arrived)
 
 
 class SchedulerActor(Living):
@@ -508,6 +510,7 @@ class SchedulerActor(Living):
         """Its memory is gone: leases are void, and what it was told but had not committed is told again."""
         host.epoch = epoch
         host.competing, host.weights_due = False, True
+        self._introduce_workers(host)
         host.grants.clear()
         host.yields.clear()
         self._slots.forget(host.name)
@@ -516,7 +519,10 @@ class SchedulerActor(Living):
 
     def _take_roster(self, roster: Roster) -> None:
         for name in roster.run_actors:
-            self._hosts.setdefault(name, _Host(name)).standing = True
+            host = self._hosts.setdefault(name, _Host(name))
+            if not host.standing:
+                host.standing = True
+                self._introduce_workers(host)
         wanted = dict(roster.workers)
         left = self._workers.keys() - wanted.keys()
         self._workers = wanted
@@ -530,6 +536,11 @@ class SchedulerActor(Living):
         for worker in wanted:
             if worker not in self._slots.slots:
                 self._await_worker(worker)
+
+    def _introduce_workers(self, host: _Host) -> None:
+        """It looks up all workers. One that is there for a single run does not: it calls few of them."""
+        if host.standing:
+            host.arrived = {slot.worker: slot.incarnation for slot in self._slots.slots.values()}
 
     def _await_worker(self, worker: str) -> None:
         if worker in self._workers and worker not in self._returning:
@@ -548,6 +559,9 @@ class SchedulerActor(Living):
                     continue
                 self._slots.add(worker, self._workers[worker], incarnation, node)
                 self._guard.worker_there(worker, incarnation)
+                for host in self._hosts.values():
+                    if host.standing:
+                        host.arrived[worker] = incarnation
                 if worker in self._draining:
                     self._slots.drain(worker)
                 self._wake.set()
@@ -614,18 +628,20 @@ class SchedulerActor(Living):
             await self._supervise("ensure", host.name)
         while host.due:
             admissions = [a for a in host.admissions if a.only_host or self._given.get(a.run_id) == a]
-            grants, yields = host.grants, host.yields
-            host.admissions, host.grants, host.yields = [], [], []
+            grants, yields, arrived = host.grants, host.yields, host.arrived
+            host.admissions, host.grants, host.yields, host.arrived = [], [], [], {}
             shares = self._shares_for(host)
             kept = self._slots.kept(grants)
             nodes = self._slots.nodes(grants) if host.placed else ()
-            message = Hosting(self._epoch, tuple(admissions), tuple(grants), tuple(yields), *shares, kept, nodes)
+            told = tuple(admissions), tuple(grants), tuple(yields)
+            message = Hosting(self._epoch, *told, *shares, kept, nodes, tuple(arrived.items()))
             try:
                 await self._peers.tell(host.name, "host", actor_codec.encode_control(message))
             except errors.Unavailable as unavailable:
                 _log.warning("%s", unavailable)
                 host.admissions[:0] = [a for a in admissions if a not in host.admissions]
                 host.yields[:0] = yields
+                host.arrived = arrived | host.arrived
                 host.leads_due |= shares[0] is not None
                 host.weights_due |= shares[1] is not None
                 for worker, _, lease in grants:

@@ -55,6 +55,8 @@ class Hosting(msgspec.Struct, frozen=True, array_like=True):
     kept: tuple[int, ...] = ()
     #: (worker, Ray's id of its node) of the leases granted, to who told where tasks are at home
     nodes: tuple[tuple[str, str], ...] = ()
+    #: (worker, incarnation) of workers that are there since the last message: any of them may be leased next
+    workers: tuple[tuple[str, str], ...] = ()
 
 
 class Standing(msgspec.Struct, frozen=True, array_like=True):

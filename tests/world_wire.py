@@ -145,6 +145,9 @@ class Wire:
     def meet(self, worker: str, incarnation: str) -> None:
         """`Peers.meet`: names are looked up with every call."""
 
+    async def look_up(self, worker: str, incarnation: str) -> None:
+        """`Peers.look_up`: likewise."""
+
     async def exchange(self, worker: str, blob: bytes) -> bytes:
         """`Peers.exchange`."""
         answer: bytes = await self._send(self._worker_call(worker, "exchange", (blob,), None))  # Ray tells of a death

@@ -17,6 +17,9 @@ HOSTING = Hosting(
     (("w1", 4),),
     ((("t", "manual"), 0.5),),
     (("t", 2.0),),
+    (7,),
+    (("w0", "node-1"),),
+    (("w0", "i1"),),
 )
 STANDING = Standing(
     "run-actor-0",

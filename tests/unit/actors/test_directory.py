@@ -11,7 +11,18 @@ from ray.exceptions import RayTaskError
 
 from actors import directory
 from actors.directory import RayPeers
+from actors.peers import WorkerGone
 from orchestrator.errors import ActorUnreachable, NotFound
+
+
+class Worker:
+    """A handle whose `exchange` tells which incarnation it is of."""
+
+    def __init__(self, incarnation: str) -> None:
+        self.incarnation, self.exchange = incarnation, self
+
+    async def remote(self, _blob: bytes) -> bytes:
+        return self.incarnation.encode()
 
 
 async def test_a_name_that_gcs_does_not_tell_blocks_one_thread_however_many_ask(
@@ -76,13 +87,6 @@ async def test_a_name_that_nobody_has_is_asked_for_again(monkeypatch: pytest.Mon
 async def test_a_worker_with_the_name_of_one_that_was_ended_is_the_one_that_gets_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Worker:
-        def __init__(self, incarnation: str) -> None:
-            self.incarnation, self.exchange = incarnation, self
-
-        async def remote(self, _blob: bytes) -> bytes:
-            return self.incarnation.encode()
-
     there, asked = Worker("i1"), list[str]()
 
     def get_actor(name: str, _namespace: str) -> Any:
@@ -98,3 +102,67 @@ async def test_a_worker_with_the_name_of_one_that_was_ended_is_the_one_that_gets
     peers.meet("w0", "i2")
     assert await peers.exchange("w0", b"") == b"i2"
     assert asked == ["w0"] * 2
+
+
+async def test_a_worker_that_was_looked_up_is_reached_while_nobody_can_be_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    away = False
+
+    def get_actor(name: str, _namespace: str) -> Any:
+        if away:
+            raise ValueError(name)
+        return Worker("i1")
+
+    monkeypatch.setattr(directory.ray, "get_actor", get_actor)
+    peers = RayPeers()
+    await peers.look_up("w0", "i1")
+    away = True
+    await peers.look_up("w1", "i1")  # nobody hears of it: nothing was to be sent there
+    peers.meet("w0", "i1")
+    assert await peers.exchange("w0", b"") == b"i1"
+    with pytest.raises(WorkerGone):
+        await peers.exchange("w1", b"")
+
+
+async def test_a_worker_that_is_slow_to_answer_need_not_be_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, slow = list[str](), True
+
+    class Handle:
+        class ping:
+            @staticmethod
+            async def remote() -> str:
+                await asyncio.sleep(10 if slow else 0)
+                return "i1"
+
+    def get_actor(name: str, _namespace: str) -> Any:
+        asked.append(name)
+        return Handle
+
+    monkeypatch.setattr(directory.ray, "get_actor", get_actor)
+    monkeypatch.setattr(directory, "CONTROL_S", 0.01)
+    peers = RayPeers()
+    with pytest.raises(WorkerGone, match="no answer to ping"):
+        await peers.control("w0", "ping")
+    slow = False
+    assert await peers.control("w0", "ping") == "i1"
+    assert asked == ["w0"]
+
+
+async def test_who_had_the_name_before_is_not_kept_when_told_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = threading.Event()
+
+    def get_actor(_name: str, _namespace: str) -> Any:
+        if told.is_set():
+            return Worker("i2")
+        assert told.wait(10)
+        return Worker("i1")
+
+    monkeypatch.setattr(directory.ray, "get_actor", get_actor)
+    peers = RayPeers()
+    late = asyncio.create_task(peers.look_up("w0", "i1"))
+    await asyncio.sleep(0.01)
+    peers.meet("w0", "i2")
+    told.set()
+    await late
+    assert await peers.exchange("w0", b"") == b"i2"
