@@ -51,10 +51,15 @@ class RayPeers:
             self._asked.pop(worker, None)
 
     async def look_up(self, worker: str, incarnation: str) -> None:
-        """So that the first call of a worker needs nothing of Ray's GCS."""
+        """So that the next call of the worker needs nothing of Ray's GCS.
+
+        A handle alone is not enough: a process asks GCS where an actor lives when it first calls it.
+        """
         self.meet(worker, incarnation)
-        if not await self.exists(worker):
-            _log.info("%s went before anything was sent there", worker)
+        try:
+            await self.control(worker, "ping")
+        except WorkerGone as gone:
+            _log.info("%s", gone)
 
     async def exchange(self, worker: str, blob: bytes) -> bytes:
         """Runs as long as the batch does; Ray reports the worker's death."""
