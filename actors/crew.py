@@ -320,6 +320,10 @@ class Crew:
         """What became of a batch whose exchange failed? True = some of it runs. `_look_after` ends the asking."""
         batch.taken_back = True  # nothing goes behind it meanwhile
         while batch.number in seat.batches:
+            if await self._peers.is_dead(seat.worker):
+                _log.warning("worker %s has died", seat.worker)
+                self._lost(seat)
+                return False
             try:
                 about = (seat.worker, seat.incarnation, self._owner, self._epoch, batch.number)
                 told = await second_look.look(self._peers, *about)

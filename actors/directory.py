@@ -69,7 +69,7 @@ class RayPeers:
         try:
             answer: bytes = await self._call(worker, "exchange", blob)
         except (RayError, ValueError) as failed:
-            raise await self._failed(worker, failed) from failed
+            raise self._failed(worker, failed) from failed
         return answer
 
     async def control(self, worker: str, method: str, *args: Any) -> Any:
@@ -79,25 +79,25 @@ class RayPeers:
         except TimeoutError as late:  # it may only be slow, and while Ray's GCS is away it would not be found again
             raise WorkerUnreachable(worker, f"no answer to {method} within {CONTROL_S:.0f} s") from late
         except (RayError, ValueError) as failed:
-            raise await self._failed(worker, failed) from failed
+            raise self._failed(worker, failed) from failed
 
-    async def _failed(self, worker: str, failed: RayError | ValueError) -> WorkerGone:
+    def _failed(self, worker: str, failed: RayError | ValueError) -> WorkerGone:
         """What a call that failed says of the worker."""
-        handle = self._handles.get(worker)
-        if isinstance(failed, ActorUnavailableError) and handle is not None and not await self._is_dead(handle):
-            return WorkerUnreachable(worker, _first_line(failed))  # found again, if need be, by the same handle
-        if self._handles.get(worker) is handle:
-            self._handles.pop(worker, None)
+        if isinstance(failed, ActorUnavailableError):  # once it is reached again, it is by the same handle
+            return WorkerUnreachable(worker, _first_line(failed))
+        self._handles.pop(worker, None)
         return WorkerGone(worker, _first_line(failed))
 
-    async def _is_dead(self, handle: Any) -> bool:
-        """Is nobody there any more where the actor's process was? False when that cannot be told at once."""
+    async def is_dead(self, worker: str) -> bool:
+        """Was it started anew, or does nobody listen any more where it was? False when that is not known at once."""
         try:
             async with asyncio.timeout(PROBE_S):
-                place = await self._place(handle)
+                place = await self._place(await self._handle(worker))
                 return place is None or await _refuses(*place)
         except (RayError, RuntimeError, OSError):  # a TimeoutError is an OSError
             return False
+        except ValueError:
+            return True
 
     async def _place(self, handle: Any) -> tuple[str, int] | None:
         while self._looking is not None:

@@ -23,7 +23,7 @@ class WorkerGone(Unavailable):
 
 
 class WorkerUnreachable(WorkerGone):
-    """A call did not arrive, or its answer did not: the worker may live, and be at what it was told to do."""
+    """A call did not arrive, or its answer did not. The worker may have died, or be at what it was told to do."""
 
     def __str__(self) -> str:
         return f"worker {self.worker} is not reached: {self.why}"
@@ -41,7 +41,11 @@ class Peers(Protocol):
         ...
 
     async def exchange(self, worker: str, blob: bytes) -> bytes:
-        """Run a batch at a worker; answers when it ended. Raises WorkerGone when it is dead, else WorkerUnreachable."""
+        """Run a batch at a worker; answers when it ended. Raises WorkerGone, or WorkerUnreachable if nobody knows."""
+        ...
+
+    async def is_dead(self, worker: str) -> bool:
+        """Is it certain that a worker that was not reached has died?"""
         ...
 
     async def control(self, worker: str, method: str, *args: Any) -> Any:

@@ -157,6 +157,10 @@ class Wire:
         answer: bytes = await self._send(self._worker_call(worker, "exchange", (blob,), None))
         return answer
 
+    async def is_dead(self, worker: str) -> bool:
+        """`Peers.is_dead`: it may be, and nobody knows."""
+        return worker not in self.processes and self.rng.random() < 0.5
+
     async def control(self, worker: str, method: str, *args: Any) -> Any:
         """`Peers.control`."""
         return await self._send(self._worker_call(worker, method, args, CONTROL_S))
@@ -185,8 +189,8 @@ class Wire:
             async with asyncio.timeout(limit_s):
                 return await self._call(worker, method, args, 60.0 if limit_s else 1.0)
         except (Died, TimeoutError) as gone:
-            dead = worker not in self.processes and self.rng.random() < 0.5
-            raise (WorkerGone if dead else WorkerUnreachable)(worker, f"{method}: {gone!r}") from gone
+            certain = await self.is_dead(worker)
+            raise (WorkerGone if certain else WorkerUnreachable)(worker, f"{method}: {gone!r}") from gone
 
     async def _actor_call(self, actor: str, method: str, blob: bytes) -> Any:
         try:
@@ -202,7 +206,7 @@ class Wire:
             await asyncio.sleep(self.rng.choice((0.0, silence_s)))
             raise Died(f"{name}: the message got lost")
         if method == "exchange" and self._chance(self.weather.late):
-            self._send(self._deliver(name, args[0], self.rng.uniform(0.0, 5.0)))
+            self._send(self._deliver(self.processes.get(name), args[0], self.rng.uniform(0.0, 5.0)))
             raise Died(f"{name}: the connection broke before the message was there")
         process = self.processes.get(name)
         if process is None:
@@ -218,11 +222,10 @@ class Wire:
             raise Died(f"{name}: the answer got lost")
         return answer
 
-    async def _deliver(self, name: str, blob: bytes, after_s: float) -> None:
-        """Nobody waits for the answer any more."""
+    async def _deliver(self, process: Process | None, blob: bytes, after_s: float) -> None:
+        """Nobody waits for the answer any more. Ray names the process that is meant; another one does not take it."""
         await asyncio.sleep(after_s)
-        process = self.processes.get(name)
-        if process is not None:
+        if process is not None and process.alive:
             process.call(process.object.exchange(blob))
 
     def _send(self, work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:

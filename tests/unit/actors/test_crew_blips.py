@@ -10,7 +10,7 @@ import msgspec
 
 from actors.batch_book import BatchBook
 from actors.crew import Crew, Ended, Gone, Limit
-from actors.peers import WorkerGone, WorkerUnreachable
+from actors.peers import WorkerUnreachable
 from actors.settings import Settings
 from orchestrator import actor_codec
 from orchestrator.control import Bound
@@ -38,7 +38,7 @@ class FarWorker:
         #: exchanges fail before they arrive; these did
         self.swallows = False
         self.swallowed: list[Exchange] = []
-        #: nobody answers, or it is certain that nobody will
+        #: nobody answers, or it is known that nobody will
         self.cut_off = self.dead = False
         self._turn = asyncio.Lock()
         self._tasks: list[asyncio.Task[bytes]] = []
@@ -74,10 +74,11 @@ class FarWorker:
         settled = Settled("w0", self.incarnation, exchange.batch, tuple(reports), tuple(untouched))
         return actor_codec.encode_settled(settled)
 
+    async def is_dead(self, worker: str) -> bool:
+        return self.dead
+
     async def control(self, worker: str, method: str, *args: Any) -> Any:
         self.asked.append(method)
-        if self.dead:
-            raise WorkerGone(worker, "connection refused")
         if self.cut_off:
             await asyncio.sleep(3.0)
             raise WorkerUnreachable(worker, "no answer within 3 s")
@@ -257,6 +258,22 @@ def test_attempts_of_a_worker_that_is_found_dead_are_lost_at_once() -> None:
         stage.far.dead = True
         stage.far.breaks.set()
         await asyncio.sleep(0.01)
+        assert (stage.lost, stage.crew.seats) == ([A], {})
+
+    virtually(scenario())
+
+
+def test_a_worker_that_dies_while_it_is_not_reached_is_noticed_before_its_lease_is_over() -> None:
+    async def scenario() -> None:
+        stage = Stage()
+        stage.send("a")
+        await asyncio.sleep(0.01)
+        stage.far.cut_off = True
+        stage.far.breaks.set()
+        await asyncio.sleep(1.0)
+        assert stage.lost == []
+        stage.far.dead = True
+        await asyncio.sleep(3.0)
         assert (stage.lost, stage.crew.seats) == ([A], {})
 
     virtually(scenario())

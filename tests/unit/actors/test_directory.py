@@ -205,37 +205,42 @@ async def raised(peers: RayPeers) -> list[type]:
 CUT = ActorUnavailableError("RpcError: Socket closed", None)
 
 
-async def test_a_call_that_failed_says_nothing_of_a_worker_whose_process_is_there(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_call_that_failed_on_its_way_says_nothing_of_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = failing(monkeypatch, CUT)
-    with socket.create_server(("127.0.0.1", 0)) as listens:
-        monkeypatch.setattr(directory, "process_of", lambda _: listens.getsockname())
-        assert await raised(RayPeers()) == [WorkerUnreachable, WorkerUnreachable]
+    assert await raised(RayPeers()) == [WorkerUnreachable, WorkerUnreachable]
     assert asked == ["w0"], "the way to it is kept"
 
 
-async def test_a_worker_is_gone_when_nobody_listens_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    failing(monkeypatch, CUT)
-    with socket.create_server(("127.0.0.1", 0)) as listened:
-        place = listened.getsockname()
-    monkeypatch.setattr(directory, "process_of", lambda _: place)
+async def test_a_worker_whose_death_ray_tells_is_gone_and_so_is_the_way_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = failing(monkeypatch, ActorDiedError())
     assert await raised(RayPeers()) == [WorkerGone, WorkerGone]
+    assert asked == ["w0"] * 2
 
 
-async def test_a_worker_that_ray_starts_anew_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_worker_is_dead_when_nobody_listens_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, CUT)
+    with socket.create_server(("127.0.0.1", 0)) as listens:
+        place = listens.getsockname()
+        monkeypatch.setattr(directory, "process_of", lambda _: place)
+        assert not await RayPeers().is_dead("w0")
+    assert await RayPeers().is_dead("w0")
+
+
+async def test_a_worker_that_ray_starts_anew_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     failing(monkeypatch, CUT)
     monkeypatch.setattr(directory, "process_of", lambda _: None)
-    assert await raised(RayPeers()) == [WorkerGone, WorkerGone]
+    assert await RayPeers().is_dead("w0")
 
 
-async def test_a_worker_whose_death_ray_tells_is_gone_and_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    failing(monkeypatch, ActorDiedError())
-    monkeypatch.setattr(directory, "process_of", lambda _: pytest.fail("asked"))
-    assert await raised(RayPeers()) == [WorkerGone, WorkerGone]
+async def test_a_worker_whose_name_nobody_has_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    def get_actor(name: str, _namespace: str) -> Any:
+        raise ValueError(name)
+
+    monkeypatch.setattr(directory.ray, "get_actor", get_actor)
+    assert await RayPeers().is_dead("w0")
 
 
-async def test_nobody_knows_of_a_worker_while_gcs_is_away_and_that_blocks_one_thread(
+async def test_nobody_is_known_to_be_dead_while_gcs_is_away_and_that_blocks_one_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     failing(monkeypatch, CUT)
@@ -248,9 +253,9 @@ async def test_nobody_knows_of_a_worker_while_gcs_is_away_and_that_blocks_one_th
     monkeypatch.setattr(directory, "process_of", process_of)
     monkeypatch.setattr(directory, "PROBE_S", 0.05)
     peers = RayPeers()
-    found = await asyncio.gather(*(raised(peers) for _ in range(10)))
-    assert {kind for each in found for kind in each} == {WorkerUnreachable}
+    assert await asyncio.gather(*(peers.is_dead("w0") for _ in range(10))) == [False] * 10
     assert asked == ["a1"]
     back.set()
     await asyncio.sleep(0.05)
-    assert await raised(peers) == [WorkerGone, WorkerGone]
+    assert await peers.is_dead("w0")
+    assert asked == ["a1"] * 2
