@@ -132,7 +132,7 @@ class Crew:
         self._grace_s = settings.cancel_grace_s
         #: seconds between pings of a worker that is silent, and seconds it may be silent
         self._ping_s = settings.worker_ping_s
-        self._lease_s = settings.worker_lease_s
+        self.lease_s = settings.worker_lease_s
         self._number = 0
         self.seats: dict[str, Seat] = {}
         #: has there ever been a seat that was not for tasks of backfills?
@@ -429,8 +429,8 @@ class Crew:
                 batch.heard_s = _now()
         except WorkerGone as gone:
             silent_s = _now() - batch.heard_s
-            _log.warning("%s (silent for %.1f of %.1f s)", gone, silent_s, self._lease_s)
-            if silent_s >= self._lease_s - _EARLY_S:
+            _log.warning("%s (silent for %.1f of %.1f s)", gone, silent_s, self.lease_s)
+            if silent_s >= self.lease_s - _EARLY_S:
                 self._lost(seat)
                 await self._end(seat.worker)
         if batch.number in seat.batches:
