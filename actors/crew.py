@@ -9,6 +9,9 @@ waits behind a long task.
 Each batch is looked after by one timer: take back, time out (cancel, then kill after a grace), and
 ping a silent worker. Signs of life of an attempt (`heartbeat_timeout_s`) stay with its worker, which is asked only when
 they may be overdue. Whatever happens ends as a message to the RunActor: `Ended` or `Gone`.
+
+An exchange that fails says nothing about attempts while the worker lives: it is asked what it has of them
+(`second_look.py`) for as long as it may be silent, and what runs there is waited for with an empty exchange.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from actors.peers import Peers, WorkerGone
+from actors import second_look
+from actors.peers import Peers, WorkerGone, WorkerUnreachable
 from actors.settings import Settings
 from orchestrator import actor_codec
 from orchestrator.control import Bound
@@ -35,6 +39,8 @@ BATCH_MAX = 256
 PATIENCE_S = 0.03
 #: timers may fire so much too early
 _EARLY_S = 0.05
+#: seconds before a worker that was not reached is asked again
+_AGAIN_S = 0.2
 #: (run id, task, attempt)
 Key = tuple[str, str, int]
 
@@ -59,6 +65,8 @@ class Batch:
     #: attempt -> when its silence may be too long; asked of its worker then
     silent_at_s: dict[Key, float] = field(default_factory=dict)
     taken_back: bool = False
+    #: its attempts went with it, and the worker has not been asked yet what became of them
+    sent: bool = True
     timer: asyncio.TimerHandle | None = None
     #: when its worker was last asked for a sign of life, and last gave one
     asked_s: float = 0.0
@@ -124,7 +132,7 @@ class Crew:
         self._grace_s = settings.cancel_grace_s
         #: seconds between pings of a worker that is silent, and seconds it may be silent
         self._ping_s = settings.worker_ping_s
-        self._lease_s = settings.worker_lease_s
+        self.lease_s = settings.worker_lease_s
         self._number = 0
         self.seats: dict[str, Seat] = {}
         #: has there ever been a seat that was not for tasks of backfills?
@@ -285,23 +293,53 @@ class Crew:
             seat.need, seat.starts = need, 0
         self._number += 1
         batch = _batch(self._number, dict(keys), 0.0)
-        batch.taken_back = True
+        batch.taken_back, batch.sent = True, False
         seat.batches[batch.number] = batch
-        self._spawn(
-            self._exchange(
-                seat, batch, actor_codec.encode_exchange(Exchange(self._owner, self._epoch, batch.number, (), ()))
-            )
-        )
+        self._spawn(self._exchange(seat, batch, self._empty(batch)))
         self._look_again(seat, batch, self._next_look_s(batch))
 
+    def _empty(self, batch: Batch) -> bytes:
+        """Waits for what runs of the batch, and starts nothing."""
+        return actor_codec.encode_exchange(Exchange(self._owner, self._epoch, batch.number, (), ()))
+
     async def _exchange(self, seat: Seat, batch: Batch, blob: bytes) -> None:
-        try:
-            answer = await self._peers.exchange(seat.worker, blob)
-        except WorkerGone as gone:
-            _log.warning("%s", gone)
-            self._lost(seat)
-        else:
-            self._post(Ended(seat.worker, actor_codec.decode_settled(answer), batch.number))
+        waits = True
+        while waits:
+            try:
+                answer = await self._peers.exchange(seat.worker, blob)
+            except WorkerUnreachable as failed:
+                _log.warning("%s", failed)
+                waits, blob = await self._ask(seat, batch), self._empty(batch)
+            except WorkerGone as gone:
+                _log.warning("%s", gone)
+                return self._lost(seat)
+            else:
+                return self._post(Ended(seat.worker, actor_codec.decode_settled(answer), batch.number))
+
+    async def _ask(self, seat: Seat, batch: Batch) -> bool:
+        """What became of a batch whose exchange failed? True = some of it runs. `_look_after` ends the asking."""
+        batch.taken_back = True  # nothing goes behind it meanwhile
+        while batch.number in seat.batches:
+            if await self._peers.is_dead(seat.worker):
+                _log.warning("worker %s has died", seat.worker)
+                self._lost(seat)
+                return False
+            try:
+                about = (seat.worker, seat.incarnation, self._owner, self._epoch, batch.number)
+                told = await second_look.look(self._peers, *about)
+            except WorkerUnreachable as failed:
+                _log.info("%s", failed)
+                await asyncio.sleep(_AGAIN_S)
+            except WorkerGone as gone:
+                _log.warning("%s", gone)
+                self._lost(seat)
+            else:
+                batch.heard_s = _now()
+                found = second_look.found(batch.open, *told, batch.sent)
+                batch.sent = False
+                self._post(Ended(seat.worker, found.settled, None if found.live else batch.number))
+                return bool(found.live)
+        return False
 
     # ── what comes back ──
 
@@ -391,8 +429,8 @@ class Crew:
                 batch.heard_s = _now()
         except WorkerGone as gone:
             silent_s = _now() - batch.heard_s
-            _log.warning("%s (silent for %.1f of %.1f s)", gone, silent_s, self._lease_s)
-            if silent_s >= self._lease_s - _EARLY_S:
+            _log.warning("%s (silent for %.1f of %.1f s)", gone, silent_s, self.lease_s)
+            if silent_s >= self.lease_s - _EARLY_S:
                 self._lost(seat)
                 await self._end(seat.worker)
         if batch.number in seat.batches:

@@ -4,6 +4,10 @@ Handles are cached by name and dropped when a call through one fails, so that th
 whoever has the name then; of workers also when another incarnation is heard of. Calls are made in an
 empty context: Ray cancels by context, and what an actor tells another one must not be cancelled because
 a client went away.
+
+Ray (2.60) tells of a death (`ActorDiedError`) only of actors that it does not start again, and workers always are. Of
+them a call fails as `ActorUnavailableError` a second or two after the connection broke, whether the process has died or
+not. So it is looked for: who is being started anew, or refuses a connection, is dead; of all others nobody knows.
 """
 
 from __future__ import annotations
@@ -15,11 +19,11 @@ from functools import partial
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
 from actors.handles import Handles
 from actors.names import NAMESPACE
-from actors.peers import WorkerGone
+from actors.peers import WorkerGone, WorkerUnreachable
 from orchestrator.errors import ActorUnreachable, OrchestratorError
 
 _log = logging.getLogger(__name__)
@@ -27,6 +31,8 @@ _log = logging.getLogger(__name__)
 #: seconds a worker may take to answer a control call, and an actor to take or answer a message
 CONTROL_S = 3.0
 TELL_S = 5.0
+#: seconds in which it is found out whether a process is dead, or not at all
+PROBE_S = 1.0
 
 
 def this_plane() -> str:
@@ -43,6 +49,8 @@ class RayPeers:
         self._met: dict[str, str] = {}
         #: names that are being asked for: while Ray's GCS is away each blocks one thread, and not one more per caller
         self._asked: dict[str, asyncio.Future[Any]] = {}
+        #: GCS is asked where a process is, about one at a time for the same reason
+        self._looking: asyncio.Future[tuple[str, int] | None] | None = None
 
     def meet(self, worker: str, incarnation: str) -> None:
         """Names come again: a batch that is sent to an actor which was ended would count as lost."""
@@ -57,23 +65,51 @@ class RayPeers:
         await self.reaches(worker)
 
     async def exchange(self, worker: str, blob: bytes) -> bytes:
-        """Runs as long as the batch does; Ray reports the worker's death."""
+        """Runs as long as the batch does; WorkerGone, or WorkerUnreachable."""
         try:
             answer: bytes = await self._call(worker, "exchange", blob)
-        except (RayError, ValueError) as gone:
-            self._handles.drop(worker)
-            raise WorkerGone(worker, _first_line(gone)) from gone
+        except (RayError, ValueError) as failed:
+            raise self._failed(worker, failed) from failed
         return answer
 
     async def control(self, worker: str, method: str, *args: Any) -> Any:
-        """A quick answer, or WorkerGone."""
+        """A quick answer, or WorkerGone, or WorkerUnreachable."""
         try:
             return await asyncio.wait_for(self._call(worker, method, *args), CONTROL_S)
         except TimeoutError as late:  # it may only be slow, and while Ray's GCS is away it would not be found again
-            raise WorkerGone(worker, f"no answer to {method} within {CONTROL_S:.0f} s") from late
-        except (RayError, ValueError) as gone:
-            self._handles.drop(worker)
-            raise WorkerGone(worker, _first_line(gone)) from gone
+            raise WorkerUnreachable(worker, f"no answer to {method} within {CONTROL_S:.0f} s") from late
+        except (RayError, ValueError) as failed:
+            raise self._failed(worker, failed) from failed
+
+    def _failed(self, worker: str, failed: RayError | ValueError) -> WorkerGone:
+        """What a call that failed says of the worker."""
+        if isinstance(failed, ActorUnavailableError):  # once it is reached again, it is by the same handle
+            return WorkerUnreachable(worker, _first_line(failed))
+        self._handles.drop(worker)
+        return WorkerGone(worker, _first_line(failed))
+
+    async def is_dead(self, worker: str) -> bool:
+        """Was it started anew, or does nobody listen any more where it was? False when that is not known at once."""
+        try:
+            async with asyncio.timeout(PROBE_S):
+                place = await self._place(await self._handle(worker))
+                return place is None or await _refuses(*place)
+        except (RayError, RuntimeError, OSError):  # a TimeoutError is an OSError
+            return False
+        except ValueError:
+            return True
+
+    async def _place(self, handle: Any) -> tuple[str, int] | None:
+        while self._looking is not None:
+            await asyncio.wait((self._looking,))
+        looking = self._looking = asyncio.ensure_future(asyncio.to_thread(process_of, handle._actor_id))
+        looking.add_done_callback(self._looked)
+        return await asyncio.shield(looking)
+
+    def _looked(self, looking: asyncio.Future[tuple[str, int] | None]) -> None:
+        self._looking = None
+        if not looking.cancelled():
+            looking.exception()  # whoever asked may have had to go
 
     async def kill(self, worker: str) -> None:
         """The process ends now; Ray starts it again."""
@@ -147,6 +183,29 @@ class RayPeers:
         del self._asked[actor]
         if not asked.cancelled() and asked.exception() is None:
             self._handles.keep(actor, asked.result())
+
+
+def process_of(actor_id: Any) -> tuple[str, int] | None:
+    """Address and port of the process that Ray's GCS has for an actor; None = it is not alive there. Blocks."""
+    from ray.core.generated import gcs_pb2
+
+    records: Any = gcs_pb2  # its classes are made when it is imported
+    state: Any = ray._private.state.state  # the public API of states needs the dashboard
+    told = state.get_actor_info(actor_id)
+    actor = records.ActorTableData.FromString(told) if told else None
+    if actor is None or actor.state != records.ActorTableData.ALIVE:
+        return None
+    return actor.address.ip_address, actor.address.port
+
+
+async def _refuses(address: str, port: int) -> bool:
+    """Does nobody listen there, on a machine that lives?"""
+    try:
+        _, writer = await asyncio.open_connection(address, port)
+    except ConnectionRefusedError:
+        return True
+    writer.close()
+    return False
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """What became of the attempts that ran when the former incarnation of an actor died.
 
 Workers say what they still hold for it (`holding`): reports are settled, live attempts waited for, the others are lost.
+One that is not reached, and is not known to have died, is asked for as long as it may be silent.
 Kubernetes Jobs are ordered again, and adopted.
 """
 
@@ -15,11 +16,14 @@ from actors.crew import Crew, Gone, Key, Limit
 from actors.hosted import Hosted, HostedRun
 from actors.kubernetes_seat import KubernetesSeat
 from actors.names import KUBERNETES
-from actors.peers import Peers, WorkerGone
+from actors.peers import Peers, WorkerGone, WorkerUnreachable
 from orchestrator import actor_codec, run_duties
-from orchestrator.messages import Need
+from orchestrator.messages import Holding, Need
 
 _log = logging.getLogger(__name__)
+
+#: seconds before a worker that was not reached is asked again
+_AGAIN_S = 0.2
 
 
 class FormerAttempts:
@@ -54,7 +58,7 @@ class FormerAttempts:
         self, worker: str, incarnation: str, keys: dict[Key, Limit], hosted: Mapping[str, Hosted]
     ) -> None:
         try:
-            holding = actor_codec.decode_holding(await self._peers.control(worker, "holding", self._name, self._epoch))
+            holding = await self._ask(worker)
         except WorkerGone as gone:
             _log.warning("%s", gone)
             self._post(Gone(worker, incarnation, tuple(keys), ()))
@@ -67,6 +71,19 @@ class FormerAttempts:
             self._crew.collect(worker, holding.incarnation, 0, here, _need_of(hosted, next(iter(here))))
         if missing:
             self._post(Gone(worker, incarnation, missing, ()))
+
+    async def _ask(self, worker: str) -> Holding:
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + self._crew.lease_s
+        while True:
+            try:
+                blob = await self._peers.control(worker, "holding", self._name, self._epoch)
+                return actor_codec.decode_holding(blob)
+            except WorkerUnreachable as failed:
+                if loop.time() >= until_s or await self._peers.is_dead(worker):
+                    raise
+                _log.info("%s", failed)
+            await asyncio.sleep(_AGAIN_S)
 
 
 def _need_of(hosted: Mapping[str, Hosted], key: Key) -> Need | None:

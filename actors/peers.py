@@ -22,6 +22,13 @@ class WorkerGone(Unavailable):
         return f"worker {self.worker} is gone: {self.why}"
 
 
+class WorkerUnreachable(WorkerGone):
+    """A call did not arrive, or its answer did not. The worker may have died, or be at what it was told to do."""
+
+    def __str__(self) -> str:
+        return f"worker {self.worker} is not reached: {self.why}"
+
+
 class Peers(Protocol):
     """What control actors say to each other and to workers."""
 
@@ -34,11 +41,15 @@ class Peers(Protocol):
         ...
 
     async def exchange(self, worker: str, blob: bytes) -> bytes:
-        """Run a batch at a worker; answers when it ended. Raises WorkerGone when Ray reports its death."""
+        """Run a batch at a worker; answers when it ended. Raises WorkerGone, or WorkerUnreachable if nobody knows."""
+        ...
+
+    async def is_dead(self, worker: str) -> bool:
+        """Is it certain that a worker that was not reached has died?"""
         ...
 
     async def control(self, worker: str, method: str, *args: Any) -> Any:
-        """A method of the worker that answers while user code runs. Raises WorkerGone, also after 3 s of silence."""
+        """A method of the worker that answers while user code runs. Raises as `exchange`, also after 3 s of silence."""
         ...
 
     async def kill(self, worker: str) -> None:

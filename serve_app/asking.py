@@ -3,12 +3,14 @@
 A run that waits for admission belongs to nobody: a command on it may reach one actor in the moment in which the
 scheduler gives the run to another one. The first then answers `moved`, and has done nothing. An owner that died may
 have done it or not, so only what may be done twice is asked again. A cancel may have ended the owner itself, an actor
-of that one run: then the run tells that it was done.
+of that one run: then the journal tells that it was done, and how it was answered.
 """
 
 from __future__ import annotations
 
 import asyncio
+
+import msgspec
 
 from orchestrator import actor_codec
 from orchestrator.command import Command, CommandReply
@@ -42,8 +44,16 @@ async def ask(journal: Journal, control: ControlPlane, owner: str, command: Comm
         await asyncio.sleep(PAUSE_S)
         row = await journal.summary(command.run_id)
         if lost and command.kind == "cancel" and row is not None and row.state == "cancelled":
-            return CommandReply(state=row.state, attempts=row.attempts)  # an actor of its own has ended with the run
+            return await _kept(journal, command) or CommandReply(state=row.state, attempts=row.attempts)
         owner = row.owner if row and row.owner else owner
+
+
+async def _kept(journal: Journal, command: Command) -> CommandReply | None:
+    """The answer to a request of that id: who sends it twice gets it twice."""
+    kept = await journal.stored_reply(command.idem.key) if command.idem is not None else None
+    if kept is None or command.idem is None or kept.fingerprint != command.idem.fingerprint:
+        return None
+    return msgspec.structs.replace(actor_codec.decode_command_reply(kept.reply), replayed=True)
 
 
 def _taken(command: Command, reply: CommandReply) -> CommandReply:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,34 @@ def die_once(folder: str, name: str) -> str:
     if first:
         os.kill(os.getpid(), signal.SIGKILL)
     return "survived"
+
+
+def cut_off(folder: str, times: int, every_s: float) -> None:
+    """Breaks all connections that others have made to its own process, again and again; goes on itself."""
+    with Path(folder, "cut").open("a") as lines:
+        for _ in range(times):
+            print(_break_connections(), file=lines, flush=True)
+            time.sleep(every_s)
+
+
+def _break_connections() -> int:
+    """So many there were."""
+    sockets = list[socket.socket]()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                sockets.append(socket.socket(fileno=os.dup(int(name))))
+    inet = [each for each in sockets if each.family in (socket.AF_INET, socket.AF_INET6)]
+    listening = {s.getsockname()[1] for s in inet if s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)}
+    broken = 0
+    for each in inet:
+        with contextlib.suppress(OSError):
+            if each.getsockname()[1] in listening and each.getpeername():
+                each.shutdown(socket.SHUT_RDWR)
+                broken += 1
+    for each in sockets:
+        each.close()
+    return broken
 
 
 def speak(ctx: Any) -> dict[str, Any]:

@@ -84,6 +84,8 @@ class Character:
             self.weather.slow = rng.choice((0.0, 0.01, 0.03))
             self.weather.lost = rng.choice((0.0, 0.01, 0.05))
             self.weather.mute = rng.choice((0.0, 0.01, 0.05))
+            self.weather.late = rng.choice((0.0, 0.01, 0.05))
+            self.weather.cut = rng.choice((0.0, 0.01, 0.05))
             self.weather.twice = rng.choice((0.0, 0.1))
             self.weather.journal = rng.choice((0.0, 0.01, 0.05))
             self.weather.journal_slow = rng.choice((0.0, 0.05))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from actors.peers import WorkerGone
+from actors.peers import WorkerGone, WorkerUnreachable
 from orchestrator.errors import ActorUnreachable, JournalUnavailable, OrchestratorError
 from tests.fakes_journal import MemoryJournal
 from tests.virtual_time import VirtualLoop
@@ -112,6 +112,10 @@ class Weather:
     lost: float = 0.0
     #: the answer is lost
     mute: float = 0.0
+    #: a batch counts as lost on its way, and arrives up to 5 s later
+    late: float = 0.0
+    #: a batch has arrived, and within 2 s its connection breaks; the worker goes on
+    cut: float = 0.0
     #: a tell arrives twice
     twice: float = 0.0
     #: a journal step is refused, or its answer lost
@@ -123,7 +127,7 @@ class Weather:
 
     def clear_up(self) -> None:
         """From now on nothing goes wrong."""
-        self.slow = self.lost = self.mute = self.twice = self.journal = self.journal_slow = 0.0
+        self.slow = self.lost = self.mute = self.late = self.cut = self.twice = self.journal = self.journal_slow = 0.0
         self.outage_until_s = -1.0
 
 
@@ -149,9 +153,13 @@ class Wire:
         """`Peers.look_up`: likewise."""
 
     async def exchange(self, worker: str, blob: bytes) -> bytes:
-        """`Peers.exchange`."""
-        answer: bytes = await self._send(self._worker_call(worker, "exchange", (blob,), None))  # Ray tells of a death
+        """`Peers.exchange`. Ray tells of a death, or that it does not know."""
+        answer: bytes = await self._send(self._worker_call(worker, "exchange", (blob,), None))
         return answer
+
+    async def is_dead(self, worker: str) -> bool:
+        """`Peers.is_dead`: it may be, and nobody knows."""
+        return worker not in self.processes and self.rng.random() < 0.5
 
     async def control(self, worker: str, method: str, *args: Any) -> Any:
         """`Peers.control`."""
@@ -181,7 +189,8 @@ class Wire:
             async with asyncio.timeout(limit_s):
                 return await self._call(worker, method, args, 60.0 if limit_s else 1.0)
         except (Died, TimeoutError) as gone:
-            raise WorkerGone(worker, f"{method}: {gone!r}") from gone
+            certain = await self.is_dead(worker)
+            raise (WorkerGone if certain else WorkerUnreachable)(worker, f"{method}: {gone!r}") from gone
 
     async def _actor_call(self, actor: str, method: str, blob: bytes) -> Any:
         try:
@@ -196,16 +205,28 @@ class Wire:
         if self._chance(self.weather.lost):
             await asyncio.sleep(self.rng.choice((0.0, silence_s)))
             raise Died(f"{name}: the message got lost")
+        if method == "exchange" and self._chance(self.weather.late):
+            self._send(self._deliver(self.processes.get(name), args[0], self.rng.uniform(0.0, 5.0)))
+            raise Died(f"{name}: the connection broke before the message was there")
         process = self.processes.get(name)
         if process is None:
             raise Died(f"{name} is not there")
-        work = getattr(process.object, method)(*args)
-        answer = await process.call(work)
+        called = process.call(getattr(process.object, method)(*args))
+        if method == "exchange" and self._chance(self.weather.cut):
+            await asyncio.wait((called,), timeout=self.rng.uniform(0.0, 2.0))
+            raise Died(f"{name}: the connection broke")
+        answer = await called
         await asyncio.sleep(self._delay_s())
         if self._chance(self.weather.mute):
             await asyncio.sleep(self.rng.choice((0.0, silence_s)))
             raise Died(f"{name}: the answer got lost")
         return answer
+
+    async def _deliver(self, process: Process | None, blob: bytes, after_s: float) -> None:
+        """Nobody waits for the answer any more. Ray names the process that is meant; another one does not take it."""
+        await asyncio.sleep(after_s)
+        if process is not None and process.alive:
+            process.call(process.object.exchange(blob))
 
     def _send(self, work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
         """What is under way belongs to nobody."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from typing import Any
 
 import pytest
-from ray.exceptions import RayTaskError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
 from actors import directory
 from actors.directory import RayPeers
-from actors.peers import WorkerGone
+from actors.peers import WorkerGone, WorkerUnreachable
 from orchestrator.errors import ActorUnreachable, NotFound
 
 
@@ -145,7 +146,7 @@ async def test_a_worker_that_is_slow_to_answer_need_not_be_found_again(monkeypat
     monkeypatch.setattr(directory.ray, "get_actor", get_actor)
     monkeypatch.setattr(directory, "CONTROL_S", 0.01)
     peers = RayPeers()
-    with pytest.raises(WorkerGone, match="no answer to ping"):
+    with pytest.raises(WorkerUnreachable, match="no answer to ping"):
         await peers.control("w0", "ping")
     slow = False
     assert await peers.control("w0", "ping") == "i1"
@@ -169,3 +170,95 @@ async def test_who_had_the_name_before_is_not_kept_when_told_late(monkeypatch: p
     told.set()
     await late
     assert await peers.exchange("w0", b"") == b"i2"
+
+
+class Failing:
+    """A handle whose calls fail, all in the same way."""
+
+    _actor_id = "a1"
+
+    def __init__(self, error: Exception) -> None:
+        self.error, self.exchange, self.ping = error, self, self
+
+    async def remote(self, *_: Any) -> bytes:
+        raise self.error
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[str]:
+    """There is one worker, whose calls fail; how often its name was asked for."""
+    asked = list[str]()
+
+    def get_actor(name: str, _namespace: str) -> Any:
+        asked.append(name)
+        return Failing(error)
+
+    monkeypatch.setattr(directory.ray, "get_actor", get_actor)
+    return asked
+
+
+async def raised(peers: RayPeers) -> list[type]:
+    """What an exchange and a control call raise."""
+    with pytest.raises(WorkerGone) as exchange:
+        await peers.exchange("w0", b"")
+    with pytest.raises(WorkerGone) as control:
+        await peers.control("w0", "ping")
+    return [exchange.type, control.type]
+
+
+CUT = ActorUnavailableError("RpcError: Socket closed", None)
+
+
+async def test_a_call_that_failed_on_its_way_says_nothing_of_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = failing(monkeypatch, CUT)
+    assert await raised(RayPeers()) == [WorkerUnreachable, WorkerUnreachable]
+    assert asked == ["w0"], "the way to it is kept"
+
+
+async def test_a_worker_whose_death_ray_tells_is_gone_and_so_is_the_way_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = failing(monkeypatch, ActorDiedError())
+    assert await raised(RayPeers()) == [WorkerGone, WorkerGone]
+    assert asked == ["w0"] * 2
+
+
+async def test_a_worker_is_dead_when_nobody_listens_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, CUT)
+    with socket.create_server(("127.0.0.1", 0)) as listens:
+        place = listens.getsockname()
+        monkeypatch.setattr(directory, "process_of", lambda _: place)
+        assert not await RayPeers().is_dead("w0")
+    assert await RayPeers().is_dead("w0")
+
+
+async def test_a_worker_that_ray_starts_anew_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, CUT)
+    monkeypatch.setattr(directory, "process_of", lambda _: None)
+    assert await RayPeers().is_dead("w0")
+
+
+async def test_a_worker_whose_name_nobody_has_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    def get_actor(name: str, _namespace: str) -> Any:
+        raise ValueError(name)
+
+    monkeypatch.setattr(directory.ray, "get_actor", get_actor)
+    assert await RayPeers().is_dead("w0")
+
+
+async def test_nobody_is_known_to_be_dead_while_gcs_is_away_and_that_blocks_one_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failing(monkeypatch, CUT)
+    back, asked = threading.Event(), list[str]()
+
+    def process_of(actor_id: str) -> None:
+        asked.append(actor_id)
+        assert back.wait(10)
+
+    monkeypatch.setattr(directory, "process_of", process_of)
+    monkeypatch.setattr(directory, "PROBE_S", 0.05)
+    peers = RayPeers()
+    assert await asyncio.gather(*(peers.is_dead("w0") for _ in range(10))) == [False] * 10
+    assert asked == ["a1"]
+    back.set()
+    await asyncio.sleep(0.05)
+    assert await peers.is_dead("w0")
+    assert asked == ["a1"] * 2

@@ -11,6 +11,7 @@ from orchestrator import actor_codec
 from orchestrator.command import Command, CommandReply
 from orchestrator.errors import ActorUnreachable, Conflict, NotFound, Unavailable
 from orchestrator.idempotency import Idempotency
+from orchestrator.steps import StoredReply
 from serve_app.asking import ask
 from tests.conformance.journal_builders import Owner, append, create, new_run
 from tests.fakes_journal import MemoryJournal
@@ -87,3 +88,17 @@ async def test_a_cancel_whose_answer_is_lost_with_the_actor_of_its_run_is_told_b
     for kind, told in (("cancel", "cancelled"), ("pause", "done by nobody")):
         stage: Any = Stage([DEAD, CommandReply(state="done by nobody")])
         assert (await ask(journal, stage, "", Command(kind=kind, run_id=run))).state == told
+
+
+async def test_a_cancel_that_is_sent_twice_is_answered_alike_also_when_the_actor_of_its_run_is_gone() -> None:
+    journal = MemoryJournal()
+    owner = await Owner(journal).start()
+    [run] = await create(journal, new_run())
+    reply = CommandReply(state="cancelling")
+    idem = StoredReply("k", "f", actor_codec.encode_command_reply(reply))
+    await owner.commit(append(run, 1, idem=idem))
+    await owner.commit(append(run, 2, state="cancelled"))
+    for key, told in (("k", "cancelling"), ("another", "cancelled")):
+        command = Command(kind="cancel", run_id=run, idem=Idempotency(key, "f"))
+        stage: Any = Stage([DEAD])
+        assert (await ask(journal, stage, "", command)).state == told
