@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 from actors.clock import Clock
 from actors.hosted import Hosted, HostedBackfill, HostedRun
-from actors.mail import Loaded, RunMessage, Told, refuse
+from actors.mail import Loaded, Redo, RunMessage, Told, refuse
 from actors.turn import Turn
 from orchestrator import run_duties
 from orchestrator.run_state import going
@@ -52,6 +52,7 @@ class Residents:
         self.here: dict[str, Hosted] = {}
         #: runs that are being read -> what waits for them
         self._awaited: dict[str, list[RunMessage]] = {}
+        #: how much of that is from the inbox
         self._told = 0
 
     @property
@@ -74,12 +75,11 @@ class Residents:
             self._read(run_id).append(message)
         return hosted
 
-    def wait(self, run_id: str, message: RunMessage) -> bool:
-        """Have the message wait, if the run is being read; nothing is read for its sake."""
-        waiting = self._awaited.get(run_id)
+    def wait(self, message: Redo) -> bool:
+        """Have what a worker told wait, if its run is being read; nothing is read for its sake."""
+        waiting = self._awaited.get(message.run_id)
         if waiting is None:
             return False
-        self._told += isinstance(message, Told)
         waiting.append(message)
         return True
 

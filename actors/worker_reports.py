@@ -98,7 +98,7 @@ class WorkerReports:
         """Apply what a worker told, unless a newer attempt, or the end of the run, has overtaken it (I12)."""
         hosted = self._residents.here.get(run_id)
         if not isinstance(hosted, HostedRun):
-            if not self._residents.wait(run_id, Redo(run_id, command)):
+            if not self._residents.wait(Redo(run_id, command)):
                 _log.info("late: %s of %s, which is not here any more", command, run_id)
             return None
         try:
