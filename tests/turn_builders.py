@@ -14,20 +14,23 @@ from orchestrator import events as e
 from orchestrator import run as runs
 from orchestrator import run_commands
 from orchestrator.command import Command, CommandReply
+from orchestrator.definition import Definition, TaskSpec
 from orchestrator.idempotency import Idempotency
 from tests.builders import AT, Watch, a_dag, a_task, created, versions
 
 
-def a_queued_run(run_id: str = "run_1", *tasks: str, **changes: Any) -> HostedRun:
+def _dag(tasks: tuple[str | TaskSpec, ...], **changes: Any) -> Definition:
+    return a_dag(*(a_task(it) if isinstance(it, str) else it for it in tasks or ("a", "b")), **changes)
+
+
+def a_queued_run(run_id: str = "run_1", *tasks: str | TaskSpec, **changes: Any) -> HostedRun:
     """It waits for admission, and belongs to nobody."""
-    definition = a_dag(*(a_task(name) for name in tasks or ("a", "b")), **changes)
-    return HostedRun(runs.fold([created(run_id)], versions(definition)))
+    return HostedRun(runs.fold([created(run_id)], versions(_dag(tasks, **changes))))
 
 
-def a_run(run_id: str = "run_1", *tasks: str, **changes: Any) -> HostedRun:
+def a_run(run_id: str = "run_1", *tasks: str | TaskSpec, **changes: Any) -> HostedRun:
     """It has begun, and is owned here."""
-    definition = a_dag(*(a_task(name) for name in tasks or ("a", "b")), **changes)
-    return HostedRun(runs.fold([created(run_id), e.RunStarted(AT, 1)], versions(definition)), claimed=True)
+    return HostedRun(runs.fold([created(run_id), e.RunStarted(AT, 1)], versions(_dag(tasks, **changes))), claimed=True)
 
 
 def a_backfill(windows: int = 2) -> HostedBackfill:

@@ -31,9 +31,13 @@ class Door:
             DueRuns(timers), self.caught_up.append, lambda run_id, number: self.refused.append((run_id, number))
         )
 
-    def admit(self, hosted: HostedRun | HostedBackfill, epoch: int = 1, **changes: object) -> Turn:
-        """An admission comes."""
-        turn = House().turn()
+    def admit(
+        self, hosted: HostedRun | HostedBackfill, epoch: int = 1, after_s: float = 0.0, **changes: object
+    ) -> Turn:
+        """An admission comes, so many seconds after the run was made."""
+        house = House()
+        house.time.passed_s = after_s
+        turn = house.turn()
         given = Admission(**({"run_id": hosted.machine.run_id, "number": 5, "since": 1} | changes))  # type: ignore[arg-type]  # fields of it
         self.admissions.admitted(turn, hosted, Admitted(given, epoch))
         return turn
@@ -96,6 +100,13 @@ def test_a_run_that_missed_its_sla_while_it_waited_says_so_before_it_starts() ->
     Door().admit(run)
     happened = [type(event) for event in codec.decode_events(run.append().events)]
     assert happened == [e.SlaMissed, e.RunStarted]
+
+
+def test_a_run_that_waited_for_too_long_ends_instead_of_starting() -> None:
+    run, door = a_queued_run("run_1", queue_timeout_s=60.0), Door()
+    turn = door.admit(run, after_s=61.0)
+    assert run.run.state is RunState.TIMED_OUT
+    assert turn.touched == {"run_1": run}
 
 
 def test_of_a_backfill_that_has_ended_the_windows_are_looked_at_again() -> None:

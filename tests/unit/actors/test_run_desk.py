@@ -23,6 +23,17 @@ def test_a_command_is_answered_when_it_is_durable_with_what_became_of_the_run() 
     virtually(story())
 
 
+def test_a_command_that_changes_nothing_is_kept_under_its_key_all_the_same() -> None:
+    async def story() -> None:
+        run, turn, message = a_run(), House().turn(), asked("resume", key="k")
+        RunDesk([].append).asked(turn, run, message)
+        assert run.append().count == 0
+        assert run.dirty
+        assert turn.touched == {"run_1": run}
+
+    virtually(story())
+
+
 def test_a_command_that_is_refused_changes_nothing_and_is_forgotten() -> None:
     async def story() -> None:
         run, turn = a_run(), House().turn()

@@ -171,6 +171,21 @@ def test_an_admission_that_the_journal_refused_is_declined_and_other_messages_ar
     told(story)
 
 
+def test_an_admission_of_a_run_to_which_somebody_else_wrote_is_handled_again() -> None:
+    async def story() -> None:
+        run = a_queued_run()
+        books, turn = Books(run), House().turn()
+        admitted = Admitted(Admission("run_1", number=3), 1)
+        turn.messages["run_1"].append(admitted)
+        turn.step(run, run_commands.Start())
+        books.says("stale", owner="")
+        await books.writer.make_durable(turn, None)
+        assert books.posted == [admitted]
+        assert not books.declined
+
+    told(story)
+
+
 def test_a_command_whose_key_the_journal_knows_gets_the_answer_that_is_kept_there() -> None:
     async def story() -> None:
         run = a_run()
