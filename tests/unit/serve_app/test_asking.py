@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pytest
 
 from orchestrator import actor_codec
 from orchestrator.command import Command, CommandReply
 from orchestrator.errors import ActorUnreachable, Conflict, NotFound, Unavailable
 from orchestrator.idempotency import Idempotency
+from orchestrator.steps import StoredReply
 from serve_app.asking import ask
 from tests.conformance.journal_builders import Owner, append, create, new_run
 from tests.fakes_journal import MemoryJournal
@@ -87,3 +89,19 @@ async def test_a_cancel_whose_answer_is_lost_with_the_actor_of_its_run_is_told_b
     for kind, told in (("cancel", "cancelled"), ("pause", "done by nobody")):
         stage: Any = Stage([DEAD, CommandReply(state="done by nobody")])
         assert (await ask(journal, stage, "", Command(kind=kind, run_id=run))).state == told
+
+
+async def test_a_cancel_that_was_carried_out_for_another_replica_has_the_answer_of_that_one() -> None:
+    journal = MemoryJournal()
+    owner = await Owner(journal).start()
+    [run] = await create(journal, new_run())
+    first = CommandReply(state="cancelling", attempts=1, before="running")
+    stored = StoredReply("k", "f", actor_codec.encode_command_reply(first))
+    await owner.commit(append(run, 1, state="cancelling", idem=stored))
+    await owner.commit(append(run, 2, state="cancelled"))
+    again = Command(kind="cancel", run_id=run, idem=Idempotency("k", "f"))
+    gone: Any = Stage([DEAD])
+    assert await ask(journal, gone, "", again) == msgspec.structs.replace(first, replayed=True)
+    other: Any = Stage([DEAD])
+    with pytest.raises(Conflict, match="another body"):
+        await ask(journal, other, "", msgspec.structs.replace(again, idem=Idempotency("k", "other")))
