@@ -3,7 +3,7 @@
 A run that waits for admission belongs to nobody: a command on it may reach one actor in the moment in which the
 scheduler gives the run to another one. The first then answers `moved`, and has done nothing. An owner that died may
 have done it or not, so only what may be done twice is asked again. A cancel may have ended the owner itself, an actor
-of that one run: then the journal tells that it was done, and how it was answered.
+of that one run: then the answer that is kept under its key tells that it was done, or else the run.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from orchestrator import actor_codec
 from orchestrator.command import Command, CommandReply
 from orchestrator.definition import HIDDEN
 from orchestrator.errors import ActorUnreachable, Conflict, Invalid, NotAllowed, NotFound, Unavailable
+from orchestrator.idempotency import Idempotency
 from orchestrator.ports import ControlPlane, Journal
 from orchestrator.rows import RunRow
 
@@ -44,15 +45,17 @@ async def ask(journal: Journal, control: ControlPlane, owner: str, command: Comm
         await asyncio.sleep(PAUSE_S)
         row = await journal.summary(command.run_id)
         if lost and command.kind == "cancel" and row is not None and row.state == "cancelled":
-            return await _kept(journal, command) or CommandReply(state=row.state, attempts=row.attempts)
+            kept = await kept_reply(journal, command.idem)  # the same request may be at another replica
+            return kept or CommandReply(state=row.state, attempts=row.attempts)
         owner = row.owner if row and row.owner else owner
 
 
-async def _kept(journal: Journal, command: Command) -> CommandReply | None:
-    """The answer to a request of that id: who sends it twice gets it twice."""
-    kept = await journal.stored_reply(command.idem.key) if command.idem is not None else None
-    if kept is None or command.idem is None or kept.fingerprint != command.idem.fingerprint:
+async def kept_reply(journal: Journal, idem: Idempotency | None) -> CommandReply | None:
+    """What was answered under that key before. Raises Conflict when that was another request."""
+    if idem is None or (kept := await journal.stored_reply(idem.key)) is None:
         return None
+    if kept.fingerprint != idem.fingerprint:
+        raise Conflict(KEY_REUSED)
     return msgspec.structs.replace(actor_codec.decode_command_reply(kept.reply), replayed=True)
 
 

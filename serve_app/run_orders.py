@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
-
-from orchestrator import actor_codec
 from orchestrator.command import Command, CommandReply
 from orchestrator.errors import Conflict
 from orchestrator.ports import ControlPlane, Journal
@@ -12,7 +9,7 @@ from orchestrator.rows import RunRow
 from orchestrator.views import RunChanged
 from serve_app import map_instances
 from serve_app.archived_runs import ArchivedRuns
-from serve_app.asking import KEY_REUSED, ask, shown
+from serve_app.asking import ask, kept_reply, shown
 from serve_app.dag_book import DagBook
 from serve_app.window_orders import MEANT, WindowOrders
 
@@ -28,13 +25,10 @@ class RunOrders:
 
     async def command(self, tenant: str, command: Command) -> RunChanged:
         """What the command came to, durably. Raises what it is refused with."""
-        kind, run_id, task, idem = command.kind, command.run_id, command.task, command.idem
+        kind, run_id, task = command.kind, command.run_id, command.task
         row = await self._row_here(tenant, run_id)
-        if idem is not None and (kept := await self._journal.stored_reply(idem.key)) is not None:
-            if kept.fingerprint != idem.fingerprint:
-                raise Conflict(KEY_REUSED)
-            reply = actor_codec.decode_command_reply(kept.reply)
-            return _changed(run_id, msgspec.structs.replace(reply, replayed=True))
+        if (kept := await kept_reply(self._journal, command.idem)) is not None:
+            return _changed(run_id, kept)
         if task is not None:
             await self._check_task(row, task)
         if kind == "cap" and row.run_type != "backfill":

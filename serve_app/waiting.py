@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import msgspec
 
 from actors.clock import Clock
-from orchestrator import actor_codec, codec
+from orchestrator import codec
 from orchestrator.command import Ballot, Command, CommandReply, Signalled
 from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.idempotency import Idempotency
@@ -24,7 +24,7 @@ from orchestrator.records import approvals_of
 from orchestrator.rows import TERMINAL, RunRow
 from orchestrator.standing import Standing, wait_json
 from orchestrator.views import ApprovalView, PublishedView, RunChanged, SignalSent, WaitView
-from serve_app.asking import KEY_REUSED, ask, shown
+from serve_app.asking import ask, kept_reply, shown
 from serve_app.dag_book import DagBook
 from serve_app.deadlines import DEADLINE_S, within
 
@@ -63,11 +63,8 @@ class Waiting:
 
     async def _obeyed(self, tenant: str, command: Command) -> CommandReply:
         row = shown(await self._journal.summary(command.run_id), tenant, command.run_id)
-        idem = command.idem
-        if idem is not None and (kept := await self._journal.stored_reply(idem.key)) is not None:
-            if kept.fingerprint != idem.fingerprint:
-                raise Conflict(KEY_REUSED)
-            return msgspec.structs.replace(actor_codec.decode_command_reply(kept.reply), replayed=True)
+        if (kept := await kept_reply(self._journal, command.idem)) is not None:
+            return kept
         if command.task is not None and command.task not in await self._names(row):
             raise NotFound("task", command.task)
         if row.run_type == "backfill":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pytest
 
 from orchestrator import actor_codec
@@ -90,15 +91,17 @@ async def test_a_cancel_whose_answer_is_lost_with_the_actor_of_its_run_is_told_b
         assert (await ask(journal, stage, "", Command(kind=kind, run_id=run))).state == told
 
 
-async def test_a_cancel_that_is_sent_twice_is_answered_alike_also_when_the_actor_of_its_run_is_gone() -> None:
+async def test_a_cancel_that_was_carried_out_for_another_replica_has_the_answer_of_that_one() -> None:
     journal = MemoryJournal()
     owner = await Owner(journal).start()
     [run] = await create(journal, new_run())
-    reply = CommandReply(state="cancelling")
-    idem = StoredReply("k", "f", actor_codec.encode_command_reply(reply))
-    await owner.commit(append(run, 1, idem=idem))
+    first = CommandReply(state="cancelling", attempts=1, before="running")
+    stored = StoredReply("k", "f", actor_codec.encode_command_reply(first))
+    await owner.commit(append(run, 1, state="cancelling", idem=stored))
     await owner.commit(append(run, 2, state="cancelled"))
-    for key, told in (("k", "cancelling"), ("another", "cancelled")):
-        command = Command(kind="cancel", run_id=run, idem=Idempotency(key, "f"))
-        stage: Any = Stage([DEAD])
-        assert (await ask(journal, stage, "", command)).state == told
+    again = Command(kind="cancel", run_id=run, idem=Idempotency("k", "f"))
+    gone: Any = Stage([DEAD])
+    assert await ask(journal, gone, "", again) == msgspec.structs.replace(first, replayed=True)
+    other: Any = Stage([DEAD])
+    with pytest.raises(Conflict, match="another body"):
+        await ask(journal, other, "", msgspec.structs.replace(again, idem=Idempotency("k", "other")))
