@@ -1,6 +1,6 @@
 """The scheduler: which queued run starts, on which RunActor, and who gets which worker slot.
 
-    sched stream (journal) ─▶ admission ─┐          (`hosts`: what is due to whom)
+    sched stream (journal) ─▶ admission ─┐          (`run_queue`: what waits; `hosts`: what is due to whom)
     Standing of RunActors  ─▶ slots ─────┼─▶ Hosting, one message in flight per RunActor (`hostings`)
     Roster of supervisor   ─▶ who exists ┘          (`worker_arrivals`: whose slot there is)
 
@@ -17,7 +17,6 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from functools import partial
-from typing import TypeVar
 
 from actors.clock import Clock
 from actors.gatherer import Gatherer
@@ -31,6 +30,7 @@ from actors.pool_demand import PoolDemand
 from actors.refusals import Refusals
 from actors.replaced import ReplacedRuns
 from actors.roster_order import RosterOrder
+from actors.run_queue import RunQueue, key_of
 from actors.scheduler_view import SchedulerView
 from actors.settings import Settings, class_weights, headroom
 from actors.timekeeper import Timekeeper
@@ -48,7 +48,6 @@ from orchestrator.steps import Commit
 from orchestrator.streams import SCHED, BackfillShaped, DagChanged, RunMoved, RunsCreated, SchedItem, Wake
 
 _log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 #: seconds a new scheduler waits for a RunActor to say where it stands
 HELLO_S = 3.0
@@ -82,16 +81,13 @@ class SchedulerActor(Living):
         )
         self._view = SchedulerView(clock, self._admissions, self._slots, self._guard)
         self._pool_demand = PoolDemand(peers, self._slots, self._spawn)
-        #: what is known of a run that waits, to queue it again
-        self._waiting: dict[str, Queued] = {}
+        self._queue = RunQueue(clock, self._admissions)
         #: DAGs whose runs get a RunActor of their own
         self._dedicated: set[str] = set()
         self._rosters = RosterOrder()
         self._epoch = 0
         #: how far the sched stream was read
         self._cursor = ""
-        #: place of the run that was queued last
-        self._order = 0
         self._refusals = Refusals(self._ensure_current, self._spawn, self._queue_again)
         self._replaced = ReplacedRuns(journal, peers, self._hosts.some_run_actor)
         self._wake = asyncio.Event()
@@ -240,33 +236,16 @@ class SchedulerActor(Living):
     def _place_found(self, row: RunRow, backfills: Mapping[str, RunRow]) -> None:
         if row.run_type == "backfill":
             self._hosts.wake(row.run_id, row.owner)
-            dag = _dag_key(row.tenant, row.dag_id)
+            dag = key_of(row.tenant, row.dag_id)
             self._admissions.shape(dag, row.run_id, row.max_active_runs, row.state == "paused")
             return
-        queued = self._found(row, backfills)
+        self._queue.find(row, backfills)
         if row.state == "queued":
-            self._waiting[row.run_id] = queued
-            self._admissions.enqueue(queued)
-        else:
-            self._admissions.occupy(queued)
-            if not row.owner:  # asleep, and its wake-up may have come while nobody listened
-                self._hosts.wake(row.run_id, "")
-            elif not (host := self._hosts.place(row.run_id, row.owner)).standing:
-                host.admissions.append(Admission(row.run_id, only_host=True))
-
-    def _found(self, row: RunRow, backfills: Mapping[str, RunRow]) -> Queued:
-        """A run as it waits, or waited, in the lane of the backfill that is at it."""
-        at_it = (backfills[b] for b in (row.parent, *reversed(row.watchers)) if b in backfills) if row.parent else ()
-        backfill = next(iter(at_it), None)
-        parent = backfill.run_id if backfill else row.parent or None
-        cap = backfill.max_active_runs if backfill else None
-        dag = _dag_key(row.tenant, row.dag_id)
-        scheduled = row.run_type == "scheduled" and not row.watchers
-        return Queued(row.run_id, dag, parent, cap, self._next_place(), row.version, scheduled, self._clock.monotonic())
-
-    def _next_place(self) -> int:
-        self._order += 1
-        return self._order
+            return
+        if not row.owner:  # asleep, and its wake-up may have come while nobody listened
+            self._hosts.wake(row.run_id, "")
+        elif not (host := self._hosts.place(row.run_id, row.owner)).standing:
+            host.admissions.append(Admission(row.run_id, only_host=True))
 
     async def _greet(self, host: Host) -> None:
         """A RunActor that does not answer now tells us later; its leases count as free meanwhile."""
@@ -339,7 +318,7 @@ class SchedulerActor(Living):
             case RunMoved():
                 await self._take_moved(item)
             case BackfillShaped():
-                dag = _dag_key(item.tenant, item.dag_id)
+                dag = key_of(item.tenant, item.dag_id)
                 self._admissions.shape(dag, item.run_id, item.max_active_runs, item.paused)
             case DagChanged():
                 await self._know_dag(item.tenant, item.dag_id, again=True)
@@ -352,40 +331,24 @@ class SchedulerActor(Living):
         if item.run_type == "backfill":
             for run_id in item.run_ids:
                 self._hosts.wake(run_id, "")
-                self._admissions.shape(_dag_key(item.tenant, item.dag_id), run_id, item.max_active_runs, False)
+                self._admissions.shape(key_of(item.tenant, item.dag_id), run_id, item.max_active_runs, False)
             return
         await self._know_dag(item.tenant, item.dag_id)
-        dag = _dag_key(item.tenant, item.dag_id)
-        limit = item.max_active_runs if item.parent else None
-        for run_id, since in zip(item.run_ids, item.versions or (1,) * len(item.run_ids), strict=True):
-            queued = Queued(
-                run_id,
-                dag,
-                item.parent or None,
-                limit,
-                self._next_place(),
-                since,
-                scheduled=item.run_type == "scheduled" and not item.parent,
-                queued_s=self._clock.monotonic(),
-            )
+        for run_id in item.run_ids:
             self._hosts.unplace(run_id)
             self._refusals.moved(run_id)
-            self._waiting[run_id] = queued
-            self._admissions.enqueue(queued)
+        self._queue.create(item)
 
     async def _take_moved(self, item: RunMoved) -> None:
         if item.after != "queued":  # else it was let go, or a command changed it
             self._refusals.moved(item.run_id)
         if item.after in TERMINAL:
-            self._waiting.pop(item.run_id, None)
-            self._admissions.finish(item.run_id)
+            self._queue.end(item.run_id)
             self._admissions.unshape(item.run_id)
             self._hosts.ended(item.run_id)
         elif item.after != "queued" and item.run_type != "backfill":
             await self._know_dag(item.tenant, item.dag_id)
-            dag = _dag_key(item.tenant, item.dag_id)
-            scheduled = item.run_type == "scheduled"
-            self._admissions.occupy(Queued(item.run_id, dag, item.parent or None, scheduled=scheduled))
+            self._queue.occupy(item)
             self._hosts.moved(item.run_id, item.owner)
 
     def _take_wake(self, run_id: str) -> None:
@@ -397,10 +360,11 @@ class SchedulerActor(Living):
 
     def _knows(self, run_id: str) -> bool:
         """Does the run go on, as far as was heard?"""
-        return run_id in self._waiting or self._hosts.knows(run_id) or self._admissions.leaf(run_id) is not None
+        queued = self._queue.known(run_id) is not None
+        return queued or self._hosts.knows(run_id) or self._admissions.leaf(run_id) is not None
 
     async def _know_dag(self, tenant: str, dag_id: str, again: bool = False) -> None:
-        key = _dag_key(tenant, dag_id)
+        key = key_of(tenant, dag_id)
         if self._admissions.knows(key) and not again:
             return
         row = await self.insist(lambda: self._journal.dag(tenant, dag_id))
@@ -428,7 +392,7 @@ class SchedulerActor(Living):
         for worker, incarnation in standing.lost:
             self._workers.lost(worker, incarnation)
         for run_id, number in standing.refused:
-            queued, given = self._waiting.get(run_id), self._hosts.given(run_id)
+            queued, given = self._queue.known(run_id), self._hosts.given(run_id)
             if queued is not None and given is not None and given.number == number:
                 self._hosts.unplace(run_id)
                 self._refusals.take(queued)
@@ -441,7 +405,7 @@ class SchedulerActor(Living):
             host.leads_due = True
 
     def _queue_again(self, queued: Queued) -> None:
-        self._admissions.requeue(queued.run_id, queued)
+        self._queue.again(queued)
         self._wake.set()
 
     def _take_roster(self, roster: Roster) -> None:
@@ -469,8 +433,7 @@ class SchedulerActor(Living):
         self._hosts.host_woken()
         for queued in self._admissions.admit():
             owner = own_actor_name(queued.run_id) if queued.dag in self._dedicated else ""
-            since = self._waiting.get(queued.run_id, queued).since
-            self._hosts.admit(queued.run_id, owner, since, queued.parent or "")
+            self._hosts.admit(queued.run_id, owner, self._queue.since(queued), queued.parent or "")
         now_s = self._clock.monotonic()
         self._guard.claim_slots()
         self._grant(now_s)
@@ -497,7 +460,3 @@ class SchedulerActor(Living):
             grant = self._slots.spare(host.name, now_s, backfill)
             if grant is not None:
                 host.grant(grant)
-
-
-def _dag_key(tenant: str, dag_id: str) -> str:
-    return f"{tenant}/{dag_id}"

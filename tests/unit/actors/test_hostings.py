@@ -69,6 +69,7 @@ async def test_what_was_not_delivered_is_told_again_before_what_came_since(stage
     stage.hosts.admit("r1", A, since=1, lane="")
     stage.hosts.by_name[A].yields.append(("w1", 3))
     stage.hosts.worker_there("w1", "i2")
+    stage.hosts.worker_there("w0", "i2")
     await stage.send()
     stage.hosts.admit("r2", A, since=1, lane="")
     stage.hosts.by_name[A].yields.append(("w1", 4))
@@ -76,7 +77,7 @@ async def test_what_was_not_delivered_is_told_again_before_what_came_since(stage
     await stage.send(AGAIN_S)
     (message,) = stage.peers.heard_by(A)
     assert [each.run_id for each in message.admissions] == ["r1", "r2"]
-    assert (message.yields, message.workers) == ((("w1", 3), ("w1", 4)), (("w1", "i3"),))
+    assert (message.yields, message.workers) == ((("w1", 3), ("w1", 4)), (("w1", "i3"), ("w0", "i2")))
 
 
 @told
