@@ -225,7 +225,7 @@ class Hosts:
         self._leave(host, run_id)
         if not host.standing and not host.runs:
             del self.by_name[name]
-            self._slots.forget(name)
+            self._slots.end(name)
             self._release(name)
 
     def moved(self, run_id: str, owner: str) -> None:

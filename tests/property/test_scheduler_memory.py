@@ -25,6 +25,7 @@ def test_nothing_is_kept_of_runs_that_have_ended(first: int) -> None:
         visitors = {run_id for host in hosts.by_name.values() for run_id in host.visitors}
         assert {run_id for host in hosts.by_name.values() for run_id in host.runs} == set(hosts._placed) == visitors
         assert not [*kept, *hosts._given, *hosts._woken, *hosts._visiting]
+        assert {name.partition("\n")[0] for name in scheduler._slots._served} <= set(hosts.by_name)
         assert all(host.standing for host in hosts.by_name.values())
         assert not [*scheduler._refusals._refused, *scheduler._refusals._pauses_s, *scheduler._admissions._shapes]
     assert looked > 10
