@@ -203,6 +203,11 @@ class Slots:
             if slot.holder == holder:
                 slot.holder, slot.yielding = None, False
 
+    def end(self, holder: str) -> None:
+        """The holder has ended for good: nothing is kept of it, nor of its claims."""
+        self.forget(holder)
+        self._served = {name: lease for name, lease in self._served.items() if name.partition("\n")[0] != holder}
+
     def wants(self, holder: str) -> bool:
         """Does `holder` have ready tasks without a slot?"""
         bids = self._bids.get(self._pools.get(holder, DEFAULT_POOL))

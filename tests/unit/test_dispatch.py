@@ -327,6 +327,19 @@ def test_a_holder_that_lost_its_memory_has_neither_leases_nor_demand() -> None:
     assert (holders(made), made.waiting, made.held("A")) == ([None, None], 0, 0)
 
 
+def test_a_holder_that_has_ended_counts_as_never_served_and_so_do_its_claims() -> None:
+    claim = "A\nneed"
+    for ended, first in (("A", claim), ("C", "B")):
+        made = slots()
+        made.demand(claim, {MANUAL: 1})
+        (grant,) = made.grants(0.0)
+        made.release(claim, grant.worker, grant.lease)
+        made.end(ended)
+        for holder in (claim, "B"):
+            made.demand(holder, {MANUAL: 1})
+        assert [grant.holder for grant in made.grants(0.0)] == [first]
+
+
 def test_a_lease_of_an_earlier_scheduler_is_taken_over_and_its_number_is_not_used_again() -> None:
     made = slots(2)
     made.adopt("A", "w0", 41, 0.0)
