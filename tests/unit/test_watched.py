@@ -28,7 +28,7 @@ ASKED = [*SHOWN, *(rule["expr"] for rule in RULES)]
 #: what Prometheus itself knows
 ITS_OWN = {"up": {"job"}}
 WORDS = {"and", "or", "unless", "by", "on", "sum", "rate", "increase", "histogram_quantile", "topk", "absent", "deriv"}
-WORDS |= {"min", "offset"}
+WORDS |= {"min", "offset", "vector"}
 
 
 def samples(text: str) -> Iterator[tuple[str, dict[str, str], float]]:
