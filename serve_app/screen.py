@@ -18,6 +18,8 @@ from rich.table import Table
 
 Json = dict[str, Any]
 
+#: characters of a line that is not on a terminal
+_PIPE_WIDTH = 100_000
 _COLOURS = {
     "success": "green",
     "Succeeded": "green",
@@ -86,13 +88,16 @@ def print_line(text: str) -> None:
 
 
 def print_table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A plain table; cells with a state's word get its colour."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in titles:
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        table.add_row(*(shown(cell) for cell in row))
-    Console(highlight=False).print(table)
+    """A plain table; cells with a state's word get its colour. Ids are not folded, where a third of a line has room."""
+    console, table = _wide_console(), Table(box=None, pad_edge=False, header_style="bold")
+    cells = [[shown(cell) for cell in row] for row in rows]
+    for n, title in enumerate(titles):
+        longest = max((len(row[n]) for row in cells), default=0)
+        whole = (n == 0 or title == "run") and longest <= console.width // 3
+        table.add_column(title, overflow="fold", no_wrap=whole)
+    for row in cells:
+        table.add_row(*row)
+    console.print(table)
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
@@ -103,7 +108,15 @@ def print_facts(facts: Mapping[str, Any]) -> None:
     for name, value in facts.items():
         if value not in (None, "", [], {}):
             table.add_row(name, shown(value))
-    Console(highlight=False).print(table)
+    _wide_console().print(table)
+
+
+def _wide_console() -> Console:
+    """Standard output; no line is folded where nobody looks at it, so that programs find a row in a line."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    return console
 
 
 def cause(told: Mapping[str, Any]) -> str:
