@@ -185,9 +185,11 @@ def test_a_detached_server_that_may_not_start_says_why_as_up_does(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CLIENT_TOKEN", "changeme")
-    settings = read_settings({}, home=str(tmp_path), host="0.0.0.0", port=free_port())
+    home_of_it = tmp_path / "home"
+    settings = read_settings({}, home=str(home_of_it), host="0.0.0.0", port=free_port())
     with pytest.raises(up.WeakTokens, match="CLIENT_TOKEN"):
         up.detach(up.Plan(settings), lambda _: None)
+    assert stat.S_IMODE(home_of_it.stat().st_mode) == 0o700, "results and code of tasks are nobody else's to read"
 
 
 def test_down_where_nothing_runs_does_nothing(tmp_path: Path) -> None:
