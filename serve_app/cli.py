@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from actors.settings import Settings, read_settings
-from orchestrator.errors import Conflict, Invalid, OrchestratorError
+from orchestrator.errors import Conflict, Invalid, NotFound, OrchestratorError
 from serve_app import (
     agent_commands,
     archive_commands,
@@ -242,6 +242,8 @@ def _general_hint(error: OrchestratorError) -> str | None:
             return "see what there is with `orchestrator runs list`"
         case ApiRefused(status=409):
             return "look at its present state with `orchestrator runs show` or `orchestrator dags show`, then decide"
+        case NotFound(kind="token"):
+            return "see what there is with `orchestrator token list`"
         case Conflict():
             return "`orchestrator status` tells what runs"
     return None

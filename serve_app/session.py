@@ -86,7 +86,7 @@ def find_target(url: str | None, token: str | None, home: Path, environ: Mapping
     url = url or environ.get("ORCHESTRATOR_URL") or None
     token = token or environ.get("ORCHESTRATOR_TOKEN") or None
     known = read_credentials(home)
-    local = known is not None and url in (None, known["url"])
+    local = known is not None and (url is None or url.rstrip("/") == known["url"])
     if known is not None and local:
         return Target(known["url"], token or known["tokens"].get("admin"), local=True)
     if url is None:

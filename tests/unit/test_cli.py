@@ -52,6 +52,13 @@ def test_an_error_says_what_to_do_next(call: Any, stub: Stub, status: int, messa
     assert hint in err
 
 
+def test_a_token_that_is_not_there_is_an_error_with_a_way_out(call: Any) -> None:
+    status, _, err = call("token", "revoke", "nobodys")
+    assert status == 1
+    assert "token nobodys not found" in err
+    assert "orchestrator token list" in err
+
+
 def test_a_busy_server_is_asked_again_with_the_same_request_id(call: Any, stub: Stub) -> None:
     stub.on("POST", "/runs", {"error": "rate_limited", "message": "10 requests per second"}, status=429)
     stub.on("POST", "/runs", {"run_id": "run_1", "state": "queued"})
@@ -103,6 +110,7 @@ def test_options_win_over_the_environment_and_that_over_the_data_directory(tmp_p
     assert find_target("http://else:3/", None, tmp_path, {}).token is None  # never ours to a stranger
     assert not find_target("http://else:3", "mine", tmp_path, {}).local
     assert find_target("http://here:1", None, tmp_path, {}).local
+    assert find_target("http://here:1/", None, tmp_path, {}) == find_target(None, None, tmp_path, {})
 
 
 # ------------------------------------------------------------------ deploying
