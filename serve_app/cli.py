@@ -75,9 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OrchestratorError as error:
         screen.print_error(str(error), _hint(error))
         sys.exit(_status_of(error))
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     sys.exit(0)
 
 

@@ -59,6 +59,14 @@ _COLOURS = {
 }
 
 
+class _Output(Console):
+    """Standard output. That nobody reads it any more is for the command to end with: rich would, with 1."""
+
+    def on_broken_pipe(self) -> None:
+        """As Console, which calls it with the error at hand."""
+        raise
+
+
 def say(line: str) -> None:
     """One line of progress for whoever watches."""
     print(line, file=sys.stderr, flush=True)
@@ -84,7 +92,7 @@ def print_json_line(answer: Any) -> None:
 
 def print_line(text: str) -> None:
     """A line of an answer, with states in their colours."""
-    Console(soft_wrap=True, highlight=False).print(text)
+    _Output(soft_wrap=True, highlight=False).print(text)
 
 
 def print_table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -113,7 +121,7 @@ def print_facts(facts: Mapping[str, Any]) -> None:
 
 def _wide_console() -> Console:
     """Standard output; no line is folded where nobody looks at it, so that programs find a row in a line."""
-    console = Console(highlight=False)
+    console = _Output(highlight=False)
     if not console.is_terminal:
         console.width = _PIPE_WIDTH
     return console

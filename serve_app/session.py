@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,6 +86,8 @@ class Session:
 def find_target(url: str | None, token: str | None, home: Path, environ: Mapping[str, str]) -> Target:
     """The server meant by options, environment and data directory, in this order. Raises Invalid."""
     url = url or environ.get("ORCHESTRATOR_URL") or None
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise Invalid(f"{url}: http://HOST:PORT expected")
     token = token or environ.get("ORCHESTRATOR_TOKEN") or None
     known = read_credentials(home)
     local = known is not None and (url is None or url.rstrip("/") == known["url"])
@@ -116,7 +120,8 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Call
         def run(**given: Any) -> None:
             home = read_settings(os.environ, home=_text(given.pop("data_dir"))).home
             session = Session(given.pop("url"), given.pop("token"), Path(home), given.pop("as_json"))
-            function(session, **given)
+            with _read_by_others():
+                function(session, **given)
 
         run.__doc__ = function.__doc__
         keyword_only = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own, *options)]
@@ -126,6 +131,23 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Call
         return function
 
     return register
+
+
+@contextmanager
+def _read_by_others() -> Iterator[None]:
+    """What is printed inside is out after it; a reader that has seen enough, such as `head`, is no error."""
+    status = 0
+    try:
+        try:
+            yield
+        except typer.Exit as told:
+            status = told.exit_code
+            raise
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # typer would end with 1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(status) from None
 
 
 def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:

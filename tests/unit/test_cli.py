@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,6 +93,24 @@ def test_status_of_a_ready_server_is_zero_and_of_none_is_not(call: Any, stub: St
     stub.close()
     status, out, _ = call("status", "--json")
     assert (status, json.loads(out)["ready"]) == (1, False)
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path, form: list[str]) -> None:
+    """`orchestrator ... | head`: the status of a refusal would end scripts with `pipefail`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "serve_app.cli", "token", "list", "--data-dir", str(tmp_path), *form]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("url", ["here:8000", "here", "ftp://here"])
+def test_what_is_no_address_of_a_server_is_said_to_be_none(call: Any, url: str) -> None:
+    status, _, err = call("dags", "list", "--url", url)
+    assert status == 1
+    assert f"{url}: http://HOST:PORT expected" in err
 
 
 def test_an_unanswered_client_gives_up_at_once() -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
+import re
 
 import pytest
-from rich.console import Console
 
 from serve_app import screen
 
@@ -24,24 +23,29 @@ def test_in_a_pipe_a_row_is_a_line(capsys: pytest.CaptureFixture[str], monkeypat
     assert facts.split() == ["tasks", *["task"] * 60]
 
 
-def terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> io.StringIO:
-    """What is printed on one with lines of that many characters."""
-    out = io.StringIO()
-    console = Console(file=out, width=width, force_terminal=True, color_system=None)
-    monkeypatch.setattr(screen, "Console", lambda **_: console)
-    return out
+def lines(text: str) -> list[str]:
+    """Without what makes them bold and coloured."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
 
 
-@pytest.mark.parametrize("width", [80, 100])
-def test_on_a_narrow_terminal_an_id_stays_in_one_piece(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = terminal(monkeypatch, width)
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard output is a terminal of 80 columns."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.mark.usefixtures("narrow")
+def test_on_a_narrow_terminal_an_id_stays_in_one_piece(capsys: pytest.CaptureFixture[str]) -> None:
     screen.print_table(TITLES, [ROW])
-    assert RUN in out.getvalue()
-    assert max(len(line) for line in out.getvalue().splitlines()) <= width
+    told = lines(capsys.readouterr().out)
+    assert len(told) > 2
+    assert any(RUN in line for line in told)
+    assert max(len(line) for line in told) <= 80
 
 
-def test_on_a_narrow_terminal_nothing_of_a_long_name_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    out = terminal(monkeypatch, 80)
+@pytest.mark.usefixtures("narrow")
+def test_on_a_narrow_terminal_nothing_of_a_long_name_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
     name = "abcdefghij" * 20
     screen.print_table(("task", "state"), [(name, "done")])
-    assert "".join(line.split(" ")[0] for line in out.getvalue().splitlines()[1:]) == name
+    assert "".join(line.split(" ")[0] for line in lines(capsys.readouterr().out)[1:]) == name
