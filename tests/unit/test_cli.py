@@ -55,6 +55,14 @@ def test_an_error_says_what_to_do_next(call: Any, stub: Stub, status: int, messa
     assert hint in err
 
 
+def test_what_a_refusal_says_is_said_once(call: Any, stub: Stub) -> None:
+    details = [{"field": "from", "message": "from or partitions expected"}, {"field": "to", "message": "later"}]
+    answer = {"error": "invalid_request", "message": "from: from or partitions expected", "details": details}
+    stub.on("POST", "/runs", answer, status=400)
+    _, _, err = call("backfill", "d")
+    assert err.splitlines() == ["error: from: from or partitions expected", "  to: later"]
+
+
 def test_a_token_that_is_not_there_is_an_error_with_a_way_out(call: Any) -> None:
     status, _, err = call("token", "revoke", "nobodys")
     assert status == 1
