@@ -65,7 +65,7 @@ def token_list(session: Session) -> None:
 def token_revoke(
     session: Session, named: Annotated[str, typer.Argument(help="Its name or id, as `token list` shows them.")]
 ) -> None:
-    """Take a token back. Requests with it are refused from the next second on; open streams go on to their end."""
+    """Take a token back. Requests are refused a second later; sockets end within 30 s, streams when they would."""
     from serve_app import token_file
 
     gone = token_file.remove(_path(session), named)
