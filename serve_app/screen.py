@@ -6,11 +6,13 @@ Answers go to standard output, everything else (progress, hints, errors) to stan
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -161,6 +163,23 @@ def progress(title: str, total: int, *, quiet: bool) -> Iterator[Bar]:
     )
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as live:
         yield Bar(live, title, total)
+
+
+@contextmanager
+def readers() -> Iterator[None]:
+    """What is printed inside is out after it; a reader that has seen enough, such as `head`, is no error."""
+    status = 0
+    try:
+        try:
+            yield
+        except typer.Exit as told:
+            status = told.exit_code
+            raise
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # typer would end with 1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(status) from None
 
 
 class Bar:

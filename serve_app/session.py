@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -120,7 +118,7 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Call
         def run(**given: Any) -> None:
             home = read_settings(os.environ, home=_text(given.pop("data_dir"))).home
             session = Session(given.pop("url"), given.pop("token"), Path(home), given.pop("as_json"))
-            with _read_by_others():
+            with screen.readers():
                 function(session, **given)
 
         run.__doc__ = function.__doc__
@@ -131,23 +129,6 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Call
         return function
 
     return register
-
-
-@contextmanager
-def _read_by_others() -> Iterator[None]:
-    """What is printed inside is out after it; a reader that has seen enough, such as `head`, is no error."""
-    status = 0
-    try:
-        try:
-            yield
-        except typer.Exit as told:
-            status = told.exit_code
-            raise
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:  # typer would end with 1
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(status) from None
 
 
 def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
