@@ -264,7 +264,10 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         log = None if record.name.startswith("actors.") else running()
         if log is not None:
-            log.write(self.format(record) + "\n")
+            try:
+                log.write(self.format(record) + "\n")
+            except Exception:  # arguments that do not fit; as with every handler that is no reason to fail
+                self.handleError(record)
         elif (last := logging.lastResort) and record.levelno >= last.level and logging.getLogger().handlers == [self]:
             last.handle(record)
 

@@ -92,6 +92,19 @@ def test_the_environment_says_how_lines_look(
     assert type(handler.formatter) is formatter
 
 
+def test_a_line_that_cannot_be_made_is_told_in_its_place_and_fails_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own raise
+    logs, log = FakeLogs(), logging.getLogger("theirs")
+    attempt = AttemptLog("run_1", "a", 1, Shipper(logs))
+    with capturing(attempt):
+        log.warning("%d rows", "many")
+        log.warning("goes on")
+    attempt.close()
+    told = logs.text("a")
+    assert "Message: '%d rows'" in told
+    assert told.endswith("WARNING theirs: goes on\n")
+
+
 _WORKER = """
 import logging
 from actors import process
