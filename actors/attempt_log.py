@@ -259,14 +259,17 @@ class _Bytes(io.RawIOBase):
 
 
 class _Handler(logging.Handler):
-    """Log records of user code. Ours, and those outside an attempt, go where they go without a handler."""
+    """Log records of user code. Ours, and those outside an attempt, go where they go without this handler."""
 
     def emit(self, record: logging.LogRecord) -> None:
         log = None if record.name.startswith("actors.") else running()
         if log is not None:
-            log.write(self.format(record) + "\n")
-        elif logging.lastResort is not None and record.levelno >= logging.lastResort.level:
-            logging.lastResort.handle(record)
+            try:
+                log.write(self.format(record) + "\n")
+            except Exception:  # arguments that do not fit; as with every handler that is no reason to fail
+                self.handleError(record)
+        elif (last := logging.lastResort) and record.levelno >= last.level and logging.getLogger().handlers == [self]:
+            last.handle(record)
 
 
 _handler = _Handler()

@@ -263,7 +263,7 @@ def _counts(job: Job) -> list[tuple[str, int]]:
         counts.append((f"orchestrator_jobs_total|{job.blueprint_name}", 1))
     if job.status not in (Status.FINISHED, Status.CANCELLED):
         counts.append((f"orchestrator_jobs_failed_total|{job.blueprint_name}", 1))
-    seconds = ((job.finished_at or job.created_at) - job.created_at).total_seconds()
+    seconds = max(0.0, ((job.finished_at or job.created_at) - job.created_at).total_seconds())
     place = bisect_left(LATENCY_BOUNDS, seconds)
     if place < len(LATENCY_BOUNDS):
         counts.append((f"orchestrator_job_duration_seconds|le|{LATENCY_BOUNDS[place]}", 1))

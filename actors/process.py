@@ -41,9 +41,10 @@ def settle() -> None:
 
 def log() -> None:
     """To standard error, which Ray keeps in files: as text, or as JSON where that is asked for."""
-    handler = logging.StreamHandler()
+    handler, level = logging.StreamHandler(), os.environ.get("ORCHESTRATOR_LOG_LEVEL", "WARNING")
     handler.setFormatter(_formatter())
-    logging.basicConfig(level=os.environ.get("ORCHESTRATOR_LOG_LEVEL", "WARNING"), handlers=[handler])
+    handler.setLevel(level)  # what tasks log is kept from INFO on, for which the root logger lets more through
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def logs_json() -> bool:

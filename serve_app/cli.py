@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from actors.settings import Settings, read_settings
-from orchestrator.errors import Conflict, Invalid, OrchestratorError
+from orchestrator.errors import Conflict, Invalid, NotFound, OrchestratorError
 from serve_app import (
     agent_commands,
     archive_commands,
@@ -75,9 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OrchestratorError as error:
         screen.print_error(str(error), _hint(error))
         sys.exit(_status_of(error))
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     sys.exit(0)
 
 
@@ -242,6 +239,8 @@ def _general_hint(error: OrchestratorError) -> str | None:
             return "see what there is with `orchestrator runs list`"
         case ApiRefused(status=409):
             return "look at its present state with `orchestrator runs show` or `orchestrator dags show`, then decide"
+        case NotFound(kind="token"):
+            return "see what there is with `orchestrator token list`"
         case Conflict():
             return "`orchestrator status` tells what runs"
     return None

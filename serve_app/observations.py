@@ -40,7 +40,7 @@ class Observations:
         try:
             await self._count(tuple(batch))
         except OrchestratorError as error:
-            self._waiting.extendleft(reversed(batch))
+            self._waiting = deque((*batch, *self._waiting), maxlen=KEPT)
             _log.warning("request counts not handed over: %s", error)
 
     async def keep_flushing(self) -> None:

@@ -97,11 +97,12 @@ def runs_logs(
     with session.api() as api:
         while True:
             run = api.get(f"/runs/{run_id}")
+            goes_on = follow and run["state"] not in ENDED
             started = [name for name, state in run["tasks"].items() if state not in ("pending", "upstream_failed")]
             for name in [task] if task else started:
                 for chunk in api.get(f"/runs/{run_id}/tasks/{name}/logs", attempt=attempt)["items"]:
-                    _print_log(session, chunk, printed)
-            if not follow or run["state"] in ENDED:
+                    _print_log(session, _whole_lines(chunk) if goes_on else chunk, printed)
+            if not goes_on:
                 return
             time.sleep(1.0)
 
@@ -129,6 +130,11 @@ def runs_instances(
         if not session.as_json:
             told = ", ".join(f"{number} {name}" for name, number in page["counts"].items())
             print(f"{page['task']} is {page['state']}: {told or 'no instances'}")
+
+
+def _whole_lines(chunk: Json) -> Json:
+    """Without what may be the beginning of a line."""
+    return {**chunk, "text": chunk["text"][: chunk["text"].rfind("\n") + 1]}
 
 
 def _print_log(session: Session, chunk: Json, printed: dict[tuple[str, int], int]) -> None:

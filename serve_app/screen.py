@@ -6,11 +6,13 @@ Answers go to standard output, everything else (progress, hints, errors) to stan
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -18,6 +20,8 @@ from rich.table import Table
 
 Json = dict[str, Any]
 
+#: characters of a line that is not on a terminal
+_PIPE_WIDTH = 100_000
 _COLOURS = {
     "success": "green",
     "Succeeded": "green",
@@ -57,6 +61,14 @@ _COLOURS = {
 }
 
 
+class _Output(Console):
+    """Standard output. That nobody reads it any more is for the command to end with: rich would, with 1."""
+
+    def on_broken_pipe(self) -> None:
+        """As Console, which calls it with the error at hand."""
+        raise
+
+
 def say(line: str) -> None:
     """One line of progress for whoever watches."""
     print(line, file=sys.stderr, flush=True)
@@ -82,17 +94,20 @@ def print_json_line(answer: Any) -> None:
 
 def print_line(text: str) -> None:
     """A line of an answer, with states in their colours."""
-    Console(soft_wrap=True, highlight=False).print(text)
+    _Output(soft_wrap=True, highlight=False).print(text)
 
 
 def print_table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A plain table; cells with a state's word get its colour."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in titles:
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        table.add_row(*(shown(cell) for cell in row))
-    Console(highlight=False).print(table)
+    """A plain table; cells with a state's word get its colour. Ids are not folded, where a third of a line has room."""
+    console, table = _wide_console(), Table(box=None, pad_edge=False, header_style="bold")
+    cells = [[shown(cell) for cell in row] for row in rows]
+    for n, title in enumerate(titles):
+        longest = max((len(row[n]) for row in cells), default=0)
+        whole = (n == 0 or title == "run") and longest <= console.width // 3
+        table.add_column(title, overflow="fold", no_wrap=whole)
+    for row in cells:
+        table.add_row(*row)
+    console.print(table)
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
@@ -103,7 +118,15 @@ def print_facts(facts: Mapping[str, Any]) -> None:
     for name, value in facts.items():
         if value not in (None, "", [], {}):
             table.add_row(name, shown(value))
-    Console(highlight=False).print(table)
+    _wide_console().print(table)
+
+
+def _wide_console() -> Console:
+    """Standard output; no line is folded where nobody looks at it, so that programs find a row in a line."""
+    console = _Output(highlight=False)
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    return console
 
 
 def cause(told: Mapping[str, Any]) -> str:
@@ -140,6 +163,23 @@ def progress(title: str, total: int, *, quiet: bool) -> Iterator[Bar]:
     )
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as live:
         yield Bar(live, title, total)
+
+
+@contextmanager
+def readers() -> Iterator[None]:
+    """What is printed inside is out after it; a reader that has seen enough, such as `head`, is no error."""
+    status = 0
+    try:
+        try:
+            yield
+        except typer.Exit as told:
+            status = told.exit_code
+            raise
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # typer would end with 1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(status) from None
 
 
 class Bar:

@@ -84,9 +84,11 @@ class Session:
 def find_target(url: str | None, token: str | None, home: Path, environ: Mapping[str, str]) -> Target:
     """The server meant by options, environment and data directory, in this order. Raises Invalid."""
     url = url or environ.get("ORCHESTRATOR_URL") or None
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise Invalid(f"{url}: http://HOST:PORT expected")
     token = token or environ.get("ORCHESTRATOR_TOKEN") or None
     known = read_credentials(home)
-    local = known is not None and url in (None, known["url"])
+    local = known is not None and (url is None or url.rstrip("/") == known["url"])
     if known is not None and local:
         return Target(known["url"], token or known["tokens"].get("admin"), local=True)
     if url is None:
@@ -116,7 +118,8 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Call
         def run(**given: Any) -> None:
             home = read_settings(os.environ, home=_text(given.pop("data_dir"))).home
             session = Session(given.pop("url"), given.pop("token"), Path(home), given.pop("as_json"))
-            function(session, **given)
+            with screen.readers():
+                function(session, **given)
 
         run.__doc__ = function.__doc__
         keyword_only = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own, *options)]

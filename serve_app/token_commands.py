@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,9 @@ from serve_app import screen
 from serve_app.session import Session, command, group
 
 tokens = group("Access tokens.")
+
+#: keys of the journal and of limits, and counters, have these between their parts
+_TENANT = re.compile(r"[^\s:|/]+")
 
 
 @command(tokens, "create")
@@ -27,12 +31,12 @@ def token_create(
     from actors.clock import Clock
     from serve_app import auth, token_file
 
-    if not tenant:
-        raise Invalid("a token needs a tenant")
+    if not _TENANT.fullmatch(tenant):
+        raise Invalid(f"--tenant {tenant!r}: a name without spaces and without : | / expected")
     if unknown := set(scope) - auth.SCOPES:
         raise Invalid(f"unknown scope {', '.join(sorted(unknown))}; choose of {', '.join(sorted(auth.SCOPES))}")
-    token = Clock().token()
-    made = token_file.add(_path(session), token, tenant, scope, name)
+    path, token = _path(session), Clock().token()
+    made = token_file.add(path, token, tenant, scope, name)
     if session.as_json:
         screen.print_json(
             {"id": token_file.short(made.sha256), "token": token, "tenant": tenant, "scopes": scope, "name": name}
@@ -61,7 +65,7 @@ def token_list(session: Session) -> None:
 def token_revoke(
     session: Session, named: Annotated[str, typer.Argument(help="Its name or id, as `token list` shows them.")]
 ) -> None:
-    """Take a token back. Requests with it are refused from the next second on; open streams go on to their end."""
+    """Take a token back. Requests are refused a second later; sockets end within 30 s, streams when they would."""
     from serve_app import token_file
 
     gone = token_file.remove(_path(session), named)
@@ -72,4 +76,7 @@ def token_revoke(
 
 
 def _path(session: Session) -> Path:
+    """The file of the server meant. Raises Invalid when that is elsewhere."""
+    if (session.target_url or os.environ.get("ORCHESTRATOR_URL")) and not session.target().local:
+        raise Invalid("tokens are made and taken back on the server's machine, with its --data-dir and without --url")
     return read_settings(os.environ, home=str(session.home)).more_tokens_path

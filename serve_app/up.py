@@ -139,7 +139,8 @@ def detach(plan: Plan, say: Say) -> home.Server:
     if (server := home.running(folder)) is not None:
         raise Conflict(home.who_runs(folder, server))
     log = folder / "logs" / "up.log"
-    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # the mode is of the last folder alone
+    log.parent.mkdir(exist_ok=True, mode=0o700)
     with open(log, "ab") as sink, open(log, encoding="utf-8", errors="replace") as told:
         told.seek(0, os.SEEK_END)
         command = [sys.executable, "-P", "-m", "serve_app.detached"]

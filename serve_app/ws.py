@@ -2,13 +2,13 @@
 
     OPEN ──ended──▶ ENDING ──emptied──▶ CLOSED 1000
      │                │
-     └── stalled 1013, failed 1013, broke 1011, drained 1012, replaced 1008, left (nothing to say) ──▶ CLOSED
+     └── stalled 1013, failed 1013, broke 1011, drained 1012, replaced or revoked 1008, left (nothing to say) ──▶ CLOSED
 
 `Session` decides and knows no socket: texts go in (`offer`) and out (`take`), things happen (`happens`). Between
 in and out at most `capacity` texts wait. `converse` moves them: it never sends two messages at once, hands what the
 client sends to whoever wants to hear it, and closes the socket with the session's code. Codes are those of RFC 6455 and
 the IANA registry: 1012 Service Restart, 1013 Try Again Later; after either the client comes back and resumes. 1008
-Policy Violation: the client has another socket, which counts.
+Policy Violation: the client has another socket, which counts, or no longer the right to this one.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from orchestrator.errors import Unavailable
 Hear = Callable[[str], Awaitable[None]]
 
 _CLOSE_WITHIN_S = 5.0
+#: seconds between two looks whether the client may still have the socket
+_LOOK_S = 30.0
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +66,8 @@ class Happening(StrEnum):
     DRAINED = "drained"
     #: the client has opened another socket instead
     REPLACED = "replaced"
+    #: the client may not have this socket any more
+    REVOKED = "revoked"
     #: the client has gone
     LEFT = "left"
 
@@ -90,6 +94,7 @@ CODES: Mapping[Happening, int | None] = MappingProxyType(
         Happening.BROKE: 1011,
         Happening.DRAINED: 1012,
         Happening.REPLACED: 1008,
+        Happening.REVOKED: 1008,
         Happening.LEFT: None,
     }
 )
@@ -166,14 +171,26 @@ async def _forget(_: str) -> None:
 
 
 async def converse(
-    socket: WebSocket, texts: AsyncIterator[str], manner: Manner, draining: asyncio.Event, hear: Hear = _forget
+    socket: WebSocket,
+    texts: AsyncIterator[str],
+    manner: Manner,
+    draining: asyncio.Event,
+    hear: Hear = _forget,
+    allowed: Callable[[], bool] = lambda: True,
 ) -> None:
-    """`texts` have been sent, or the session ended earlier; either way the accepted `socket` is closed."""
+    """`texts` have been sent, or the session ended earlier; either way the accepted `socket` is closed.
+
+    It ends within `_LOOK_S` after it is not `allowed` any more.
+    """
     line = _Line(Session(manner))
-    tasks = [
-        asyncio.create_task(each)
-        for each in (line.feed(texts), line.write(socket), line.listen(socket, hear), line.drain(draining))
-    ]
+    doing = (
+        line.feed(texts),
+        line.write(socket),
+        line.listen(socket, hear),
+        line.drain(draining),
+        line.mind(allowed),
+    )
+    tasks = [asyncio.create_task(each) for each in doing]
     try:
         code = await line.closed()
     finally:
@@ -257,6 +274,12 @@ class _Line:
         """End with the process."""
         await draining.wait()
         self._happens(Happening.DRAINED)
+
+    async def mind(self, allowed: Callable[[], bool]) -> None:
+        """End with the right to the socket."""
+        while allowed():  # noqa: ASYNC110 # nobody tells
+            await asyncio.sleep(_LOOK_S)
+        self._happens(Happening.REVOKED)
 
     async def _room(self) -> None:
         """Somebody took a text, or patience is at its end."""

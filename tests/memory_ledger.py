@@ -440,7 +440,8 @@ class _Counters(dict[str, int]):
         metric, _, rest = field.partition("|")
         first, more, last = rest.partition("|")
         of_nobody = metric == "http" or first in ("", "le", "sum_ms", "sum_us", "count")
-        if field in self or len(self) < p.METRICS_MAX or of_nobody:
+        base, bucket, _ = field.rpartition("|le|")
+        if field in self or len(self) < p.METRICS_MAX or of_nobody or (bucket and f"{base}|count" in self):
             super().__setitem__(field, n)
             return
         field = f"{metric}|{p.METRICS_OTHER}{more}{last}"

@@ -394,6 +394,11 @@ local function name_of(field)
   if string.sub(field, 1, 5) == 'http|' or not first or OF_NOBODY[first] or call('HEXISTS', 'metrics', field) == 1 then
     return field
   end
+  -- a new bucket of a histogram that is kept by name: elsewhere it would be missing here, and be one too many there
+  local base = string.match(field, '^(.*|)le|[^|]*$')
+  if base and call('HEXISTS', 'metrics', base .. 'count') == 1 then
+    return field
+  end
   return (string.gsub(field, '|[^|]*', '|other', 1))
 end
 

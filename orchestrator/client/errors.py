@@ -32,7 +32,7 @@ class ApiRefused(Refused):
         self.details = details
 
     def __str__(self) -> str:
-        return "\n".join((self.message, *self.details))
+        return "\n".join((self.message, *(each for each in self.details if each.strip() != self.message)))
 
 
 class NotAllowed(ApiRefused):

@@ -45,6 +45,18 @@ class RecoverySuite:
         assert (found["runs_total|other|failed"], found["runs_total|d7|failed"]) == (10, 5)
         assert (found["jobs|count"], found["http|GET|/health|200|count"], len(found)) == (1, 1, METRICS_MAX + 3)
 
+    async def test_a_histogram_that_is_kept_by_name_stays_whole(self, journal: Journal) -> None:
+        took = (("le|1", 1), ("sum_ms", 700), ("count", 1))
+        await journal.count([(f"run_latency_seconds|d|{part}", n) for part, n in took])
+        await journal.count([(f"runs_total|d{n}|failed", 1) for n in range(METRICS_MAX)])
+        slower = (("le|60", 1), ("sum_ms", 50_000), ("count", 1))
+        for dag_id in ("d", "new"):
+            await journal.count([(f"run_latency_seconds|{dag_id}|{part}", n) for part, n in slower])
+        found = {field: n for field, n in (await journal.metrics()).items() if field.startswith("run_latency")}
+        of_all = {f"run_latency_seconds|other|{part}": n for part, n in slower}
+        of_d = {"le|1": 1, "le|60": 1, "sum_ms": 50_700, "count": 2}
+        assert found == of_all | {f"run_latency_seconds|d|{part}": n for part, n in of_d.items()}
+
     # recovery
 
     async def test_everything_open_is_found_again(self, journal: Journal) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,6 +55,21 @@ def test_an_error_says_what_to_do_next(call: Any, stub: Stub, status: int, messa
     assert hint in err
 
 
+def test_what_a_refusal_says_is_said_once(call: Any, stub: Stub) -> None:
+    details = [{"field": "from", "message": "from or partitions expected"}, {"field": "to", "message": "later"}]
+    answer = {"error": "invalid_request", "message": "from: from or partitions expected", "details": details}
+    stub.on("POST", "/runs", answer, status=400)
+    _, _, err = call("backfill", "d")
+    assert err.splitlines() == ["error: from: from or partitions expected", "  to: later"]
+
+
+def test_a_token_that_is_not_there_is_an_error_with_a_way_out(call: Any) -> None:
+    status, _, err = call("token", "revoke", "nobodys")
+    assert status == 1
+    assert "token nobodys not found" in err
+    assert "orchestrator token list" in err
+
+
 def test_a_busy_server_is_asked_again_with_the_same_request_id(call: Any, stub: Stub) -> None:
     stub.on("POST", "/runs", {"error": "rate_limited", "message": "10 requests per second"}, status=429)
     stub.on("POST", "/runs", {"run_id": "run_1", "state": "queued"})
@@ -85,6 +103,24 @@ def test_status_of_a_ready_server_is_zero_and_of_none_is_not(call: Any, stub: St
     assert (status, json.loads(out)["ready"]) == (1, False)
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path, form: list[str]) -> None:
+    """`orchestrator ... | head`: the status of a refusal would end scripts with `pipefail`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "serve_app.cli", "token", "list", "--data-dir", str(tmp_path), *form]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("url", ["here:8000", "here", "ftp://here"])
+def test_what_is_no_address_of_a_server_is_said_to_be_none(call: Any, url: str) -> None:
+    status, _, err = call("dags", "list", "--url", url)
+    assert status == 1
+    assert f"{url}: http://HOST:PORT expected" in err
+
+
 def test_an_unanswered_client_gives_up_at_once() -> None:
     with Api("http://127.0.0.1:9", None) as api, pytest.raises(ServerUnreachable):
         next(api.follow("run_1"))
@@ -103,6 +139,7 @@ def test_options_win_over_the_environment_and_that_over_the_data_directory(tmp_p
     assert find_target("http://else:3/", None, tmp_path, {}).token is None  # never ours to a stranger
     assert not find_target("http://else:3", "mine", tmp_path, {}).local
     assert find_target("http://here:1", None, tmp_path, {}).local
+    assert find_target("http://here:1/", None, tmp_path, {}) == find_target(None, None, tmp_path, {})
 
 
 # ------------------------------------------------------------------ deploying

@@ -5,11 +5,15 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.unit.test_watched import ASKED, DASHBOARD, PANELS, labels_by_name
+from tests.unit.test_alerts import IDLE, series
+from tests.unit.test_watched import ASKED, DASHBOARD, PANELS, RULES, labels_by_name
+from tests.watched import promtool
 
 pytest.importorskip("grafana_foundation_sdk", reason="of the extra dev")
 promql = pytest.importorskip("promql_parser", reason="of the extra dev")
@@ -158,3 +162,76 @@ def test_no_counter_is_shown_without_a_rate() -> None:
                 selector.name.endswith(("_total", "_bucket", "_count")) and "wait_seconds_count" not in target["expr"]
             )
             assert not counts or re.search(rf"(rate|increase)\({selector.name}", target["expr"]), target["expr"]
+
+
+def shown_in(panel: dict[str, Any], target: dict[str, Any]) -> str:
+    """The unit behind the numbers of a query: that of the panel, or one of its own."""
+    unit: str = panel["fieldConfig"]["defaults"]["unit"]
+    for each in panel["fieldConfig"]["overrides"]:
+        matcher, told = each["matcher"], {found["id"]: found["value"] for found in each["properties"]}
+        applies = {
+            "byFrameRefID": lambda options: options == target["refId"],
+            "byRegexp": lambda options: re.fullmatch(options, target["legendFormat"]),
+        }[matcher["id"]]
+        if applies(matcher["options"]):
+            unit = told.get("unit", unit)
+    return unit
+
+
+def measured_in(expression: str) -> str:
+    """The unit that the names of its metrics tell; "" = it counts something."""
+    [name] = {selector.name for selector in selectors(expression)} if "histogram" not in expression else [""]
+    if not name or name.endswith("_seconds"):
+        return "h" if expression.endswith("/ 3600") else "s"
+    if name.endswith(("_bytes", "_bytes_total")):
+        return "Bps" if re.search(r"\brate\(", expression) else "bytes"
+    return ""
+
+
+def test_numbers_are_shown_in_the_unit_that_their_metric_has() -> None:
+    for panel in (panel for panel in PANELS if panel["type"] != "stat"):
+        for target in panel["targets"]:
+            unit, told = measured_in(target["expr"]), shown_in(panel, target)
+            assert told == unit or (not unit and told in ("short", "ops", "reqps")), f"{panel['title']}: {target}"
+
+
+def test_lines_of_different_tenants_do_not_look_alike() -> None:
+    for target in (target for panel in PANELS for target in panel["targets"]):
+        if not re.search(r"\b(sum|min|max|count)\b", target["expr"]):
+            for selector in selectors(target["expr"]):
+                own = labels_by_name()[selector.name] - SCRAPED
+                assert own <= set(re.findall(r"{{\s*(\w+)\s*}}", target["legendFormat"])), target["expr"]
+
+
+def test_how_long_requests_take_is_told_without_those_that_stay_open() -> None:
+    [alert] = [rule["expr"] for rule in RULES if rule["alert"] == "OrchestratorApiSlow"]
+    [left_out] = re.findall(r'route!~"[^"]*"', alert)
+    for target in (target for panel in PANELS for target in panel["targets"]):
+        assert "http_request_duration_seconds_bucket" not in target["expr"] or left_out in target["expr"]
+
+
+def asked(folder: Path, given: dict[str, str], expression: str, number: float) -> None:
+    """It answers that number, ten minutes after the start."""
+    told = [{"series": name, "values": values} for name, values in given.items()]
+    check = {"expr": expression, "eval_time": "10m", "exp_samples": [{"labels": "{}", "value": number}]}
+    file = folder / "asked.yml"
+    test = {"interval": "1m", "input_series": told, "promql_expr_test": [check]}
+    file.write_text(yaml.safe_dump({"evaluation_interval": "1m", "tests": [test]}))
+    promtool("test", "rules", str(file))
+
+
+STATS = {panel["title"]: panel["targets"][0]["expr"] for panel in PANELS if panel["type"] == "stat"}
+
+
+@pytest.mark.parametrize("title", STATS)
+def test_a_number_of_now_is_there_on_a_server_that_has_done_nothing(tmp_path: Path, title: str) -> None:
+    asked(tmp_path, IDLE, f"count({STATS[title]})", 1)
+
+
+def test_what_waits_is_told_before_anything_has_ended_its_wait(tmp_path: Path) -> None:
+    began = series("orchestrator_task_waits_total", "3x60", dag="d", kind="approval")
+    asked(tmp_path, IDLE | began, STATS["Tasks that wait for the world"], 3)
+    ended = series("orchestrator_task_wait_seconds_count", "1x60", kind="approval")
+    asked(tmp_path, IDLE | began | ended, STATS["Tasks that wait for the world"], 2)
+    guide = (Path(__file__).parents[2] / "docs" / "observability.md").read_text(encoding="utf-8")
+    assert f"`{STATS['Tasks that wait for the world']}`" in guide

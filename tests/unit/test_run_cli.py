@@ -200,6 +200,16 @@ def test_events_are_one_a_line_and_in_json_one_object_a_line(call: Any, stub: St
     assert [json.loads(line)["id"] for line in out.splitlines()] == [1, 2, 3, 4, None]
 
 
+def test_a_line_that_is_followed_is_printed_once_it_is_whole(call: Any, stub: Stub, monkeypatch: Any) -> None:
+    monkeypatch.setattr("serve_app.run_commands.time.sleep", lambda _: None)
+    stub.on(
+        "GET", "/runs/run_1", *({**RUN, "state": state, "tasks": {"a": "done"}} for state in ("running", "success"))
+    )
+    kept = ({"items": [{"task": "a", "attempt": 1, "text": text}]} for text in ("one\ntw", "one\ntwo\nend"))
+    stub.on("GET", "/runs/run_1/tasks/a/logs", *kept)
+    assert call("runs", "logs", "run_1", "-f")[1] == "a/1 | one\na/1 | two\na/1 | end\n"
+
+
 def test_logs_name_the_task_and_its_attempt(call: Any, stub: Stub) -> None:
     stub.on("GET", "/runs/run_1", RUN | {"tasks": {"a": "done", "b": "pending"}})
     chunk = {"task": "a", "attempt": 2, "text": "one\ntwo\n", "truncated": False}

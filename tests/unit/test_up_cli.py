@@ -77,6 +77,28 @@ def test_tokens_are_listed_and_revoked_without_being_shown(call: Any) -> None:
     assert (status, "ci" in err) == (1, True)
 
 
+@pytest.mark.parametrize("arguments", [("create", "--tenant", "t", "--scope", "client"), ("list",), ("revoke", "ci")])
+def test_tokens_of_a_server_elsewhere_are_not_made_here(call: Any, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """It reads its own file; what is printed here would open nothing, and what is revoked go on."""
+    status, out, err = call("token", *arguments, "--url", "http://elsewhere:8000")
+    assert (status, out) == (1, "")
+    assert "on the server's machine" in err
+    assert not (tmp_path / "tokens.json").exists()
+
+
+@pytest.mark.parametrize("tenant", ["", "a:b", "a|b", "a/b", "a b", "a\n"])
+def test_a_name_of_a_tenant_that_would_be_taken_apart_is_refused(call: Any, tmp_path: Path, tenant: str) -> None:
+    status, _, err = call("token", "create", "--tenant", tenant, "--scope", "client")
+    assert status == 1
+    assert "--tenant" in err
+    assert not (tmp_path / "tokens.json").exists()
+
+
+@pytest.mark.parametrize("tenant", ["acme", "ada@acme.example", "Größe-1_a"])
+def test_other_names_of_tenants_are_fine(call: Any, tenant: str) -> None:
+    assert call("token", "create", "--tenant", tenant, "--scope", "client")[0] == 0
+
+
 def test_an_unknown_scope_is_refused(call: Any) -> None:
     status, _, err = call("token", "create", "--tenant", "t", "--scope", "root")
     assert status == 1
@@ -185,9 +207,11 @@ def test_a_detached_server_that_may_not_start_says_why_as_up_does(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CLIENT_TOKEN", "changeme")
-    settings = read_settings({}, home=str(tmp_path), host="0.0.0.0", port=free_port())
+    home_of_it = tmp_path / "home"
+    settings = read_settings({}, home=str(home_of_it), host="0.0.0.0", port=free_port())
     with pytest.raises(up.WeakTokens, match="CLIENT_TOKEN"):
         up.detach(up.Plan(settings), lambda _: None)
+    assert stat.S_IMODE(home_of_it.stat().st_mode) == 0o700, "results and code of tasks are nobody else's to read"
 
 
 def test_down_where_nothing_runs_does_nothing(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ ASKED = [*SHOWN, *(rule["expr"] for rule in RULES)]
 #: what Prometheus itself knows
 ITS_OWN = {"up": {"job"}}
 WORDS = {"and", "or", "unless", "by", "on", "sum", "rate", "increase", "histogram_quantile", "topk", "absent", "deriv"}
-WORDS |= {"min", "min_over_time"}
+WORDS |= {"min", "offset", "vector"}
 
 
 def samples(text: str) -> Iterator[tuple[str, dict[str, str], float]]:
@@ -137,6 +137,16 @@ def test_the_guides_tell_every_metric_and_none_that_there_is_not() -> None:
     everywhere += (ROOT / "README.md").read_text(encoding="utf-8")
     plain = {re.sub(r"_(bucket|count|sum)$", "", name) for name in known - ITS_OWN.keys()}
     assert [name for name in sorted(plain) if name not in everywhere] == []
+
+
+def test_the_guide_tells_the_labels_of_each_metric() -> None:
+    known = {re.sub(r"_(bucket|count|sum)$", "", name): labels - {"le"} for name, labels in labels_by_name().items()}
+    guide = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
+    for names, labels in re.findall(r"^\| (`[^|]*) \| ([^|]*)\|", guide.partition("## Traces")[0], re.M):
+        told = set(re.findall(r"`(\w+)`", labels))
+        own = [known[name] for name in re.findall(r"`(\w+)`", names)]
+        assert told == set().union(*own), names
+        assert re.search(r"[(;]", labels) or all(each == told for each in own), f"of {names} not each has {labels}"
 
 
 def test_the_most_series_that_the_guide_promises_follow_from_what_is_kept() -> None:

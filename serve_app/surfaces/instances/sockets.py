@@ -3,6 +3,7 @@
 unknown id, no token, no scope, foreign page   refused before it is accepted: HTTP 403
 journal or core unreachable                    accepted and closed with 1013: a client takes a refused handshake
                                                for "no such instance", and would not come back
+token taken back meanwhile                     closed with 1008
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 from starlette.websockets import WebSocket
 
@@ -44,7 +46,9 @@ class Sockets:
 
     async def _serve(self, socket: WebSocket, since: int | None, written: Written, manner: ws.Manner) -> None:
         try:
-            opened = await self._open(socket, since)
+            principal = self._callers.of_socket(socket)
+            require(principal, "client")
+            opened = await self._open(socket, principal.tenant, since)
         except Refused:
             await socket.close()
             return
@@ -57,10 +61,9 @@ class Sockets:
             await ws.turn_away(socket, ws.Happening.BROKE)
             return
         await socket.accept()
-        await ws.converse(socket, written(opened, self._clock), manner, self._draining)
+        allowed = partial(self._callers.still, socket, principal)
+        await ws.converse(socket, written(opened, self._clock), manner, self._draining, allowed=allowed)
 
-    async def _open(self, socket: WebSocket, since: int | None) -> streams.Opened:
-        principal = self._callers.of_socket(socket)
-        require(principal, "client")
+    async def _open(self, socket: WebSocket, tenant: str, since: int | None) -> streams.Opened:
         instance_id = parse.instance_id(socket.path_params["instance_id"])
-        return await streams.open_stream(self._instances, principal.tenant, instance_id, since)
+        return await streams.open_stream(self._instances, tenant, instance_id, since)

@@ -12,7 +12,7 @@ path says one id and the body another, and in results and events, it learns so (
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.ids import DEFAULT_TENANT
@@ -74,6 +74,12 @@ class Callers:
                 raise NotThatWorker(claimed, str(in_body)[:128])
             return WorkerCaller(DEFAULT_TENANT, claimed)
         return self._other_worker(token, known.owner(token), claimed, speaks=not named)
+
+    def watched(self, headers: Mapping[str, str]) -> Callable[[], bool]:
+        """Is the worker's token still what it is now? Tokens of single workers are of a file that is read on demand."""
+        token = worker_token(headers)
+        principal = self._tokens.principal(token)
+        return lambda: self._tokens.principal(token) == principal
 
     def _other_worker(self, token: str, owner: str | None, claimed: object, *, speaks: bool) -> WorkerCaller:
         """A worker without a token of its own, or with the token of another one."""

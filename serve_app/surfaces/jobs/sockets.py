@@ -4,7 +4,7 @@
 
     no valid token, a foreign page          refused before it is accepted: HTTP 401, 403
     gateway unreachable, going away         accepted and closed with 1013, 1012: the SDKs come back
-    another socket of the same worker       closed with 1008
+    another socket of the same worker       closed with 1008, as is one whose token was taken back
 
 Protocol pings are the server's (uvicorn: every 20 s, 20 s for the pong). What a worker says is heard one message after
 the other; anything but progress is ignored, and progress that cannot be kept is dropped: the next one tells more.
@@ -61,7 +61,8 @@ class Sockets:
         else:
             try:
                 await socket.accept()
-                await ws.converse(socket, _written(commands), ws.KEEP_ALL, self._draining, self._hearing(caller))
+                hear, allowed = self._hearing(caller), self._callers.watched(socket.headers)
+                await ws.converse(socket, _written(commands), ws.KEEP_ALL, self._draining, hear, allowed)
             finally:
                 await commands.aclose()
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +90,57 @@ def test_the_environment_says_how_lines_look(
     process.log()
     [handler] = logging.getLogger().handlers
     assert type(handler.formatter) is formatter
+
+
+def test_a_line_that_cannot_be_made_is_told_in_its_place_and_fails_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own raise
+    logs, log = FakeLogs(), logging.getLogger("theirs")
+    attempt = AttemptLog("run_1", "a", 1, Shipper(logs))
+    with capturing(attempt):
+        log.warning("%d rows", "many")
+        log.warning("goes on")
+    attempt.close()
+    told = logs.text("a")
+    assert "Message: '%d rows'" in told
+    assert told.endswith("WARNING theirs: goes on\n")
+
+
+_WORKER = """
+import logging
+from actors import process
+from actors.attempt_log import AttemptLog, Shipper, capturing
+
+class Sink:
+    def append(self, run_id, task, attempt, text):
+        kept.append(text)
+
+process.log()
+kept = []
+log = AttemptLog("run_1", "a", 1, Shipper(Sink()))
+with capturing(log):
+    logging.getLogger("theirs").info("detail of a task")
+    logging.getLogger("theirs").warning("warning of a task")
+    logging.getLogger("actors.executor").warning("warning of ours in an attempt")
+log.close()
+logging.getLogger("actors.executor").warning("warning of ours")
+logging.getLogger("urllib3").info("detail of a library")
+print("".join(kept), end="")
+"""
+
+
+@pytest.mark.parametrize("level", ["WARNING", "INFO"])
+def test_a_worker_writes_each_line_once_as_json_from_its_level_on(level: str) -> None:
+    environ = os.environ | {"ORCHESTRATOR_LOG_FORMAT": "json", "ORCHESTRATOR_LOG_LEVEL": level}
+    done = subprocess.run([sys.executable, "-c", _WORKER], env=environ, capture_output=True, text=True, check=True)
+    told = [(found["level"], found["message"]) for found in map(json.loads, done.stderr.splitlines())]
+    details = [("INFO", "detail of a task")], [("INFO", "detail of a library")]
+    warnings = ["warning of a task", "warning of ours in an attempt", "warning of ours"]
+    first, last = details if level == "INFO" else ([], [])
+    assert told == [*first, *(("WARNING", text) for text in warnings), *last]
+    assert [line.partition("theirs: ")[2] for line in done.stdout.splitlines()] == [
+        "detail of a task",
+        "warning of a task",
+    ], "what a task has logged is kept with the run, whatever the level, and nothing of ours"
 
 
 @pytest.mark.parametrize("traced", [True, False])
