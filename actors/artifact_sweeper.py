@@ -152,7 +152,8 @@ class ArtifactSweeper:
                 await errand.clear(place)
             await errand.measure(places)
             done = await errand.tell("done")
-        except Unavailable:
+        except Unavailable as error:
+            await errand.tell(error=str(error))
             await self._count("put_off")
             raise
         except Exception as error:
