@@ -24,6 +24,7 @@ import msgspec
 
 from actors import bundle_wire as wire
 from actors.entrypoints import Entrypoints
+from actors.lua_cage import die_with_parent
 from orchestrator.definition import Definition
 from orchestrator.errors import Invalid, PermanentFailure
 from orchestrator.load import load
@@ -51,7 +52,7 @@ def check(
     """The DAGs of the bundle unpacked in `folder`. Raises Invalid, whose details have the traceback. Blocks."""
     with tempfile.TemporaryDirectory(prefix="bundle-") as place:
         out, said = Path(place, "findings.json"), Path(place, "output")
-        order = [str(out), str(folder.resolve()), str(packages or ""), *code_dirs]
+        order = [str(os.getpid()), str(out), str(folder.resolve()), str(packages or ""), *code_dirs]
         ended = _run([sys.executable, "-P", "-m", "actors.bundle_check", *order], said, limit_s)
         if not out.exists():
             last = _last_words(said)
@@ -180,8 +181,9 @@ def _missing(folder: Path, definitions: tuple[Definition, ...]) -> Iterator[tupl
                 yield f"{definition.dag_id}/tasks/{position}/entrypoint", f"{failure}{hint}"
 
 
-def main(out: str, folder: str, packages: str, *code_dirs: str) -> None:
-    """Writes the findings to `out`."""
+def main(parent: str, out: str, folder: str, packages: str, *code_dirs: str) -> None:
+    """Writes the findings to `out`. Ends with the process `parent`, which has the limit on its time."""
+    die_with_parent(int(parent))
     wire.extend_path(packages, (folder, *code_dirs))
     sys.dont_write_bytecode = True
     found = findings(Path(folder))

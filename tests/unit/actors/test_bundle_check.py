@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -118,6 +122,27 @@ def test_code_that_does_not_come_to_an_end_is_stopped(tmp_path: Path) -> None:
     while _state(int(mark.read_text())) != "Z":  # its children are gone too, once they are reaped
         assert time.monotonic() - began_s < 20
         time.sleep(0.02)
+
+
+def test_it_ends_with_its_server(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    code = f"import os, pathlib, time\npathlib.Path({str(mark)!r}).write_text(str(os.getpid()))\ntime.sleep(60)\n"
+    folder = unpacked(tmp_path / "code", **{"flow.py": code})
+    asks = f"import pathlib\nfrom actors.bundle_check import check\ncheck(pathlib.Path({str(folder)!r}), None, ())\n"
+    with subprocess.Popen([sys.executable, "-c", asks]) as server:
+        deadline = time.monotonic() + 30
+        while not (mark.exists() and mark.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        server.kill()
+    pid = int(mark.read_text())
+    try:
+        while _state(pid) != "Z":
+            assert time.monotonic() < deadline, "nobody ends it any more"
+            time.sleep(0.02)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _state(pid: int) -> str:
