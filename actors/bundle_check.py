@@ -26,7 +26,7 @@ from actors import bundle_wire as wire
 from actors.entrypoints import Entrypoints
 from actors.lua_cage import die_with_parent
 from orchestrator.definition import Definition
-from orchestrator.errors import Invalid, PermanentFailure
+from orchestrator.errors import Invalid, PermanentFailure, Unavailable
 from orchestrator.load import load
 
 #: seconds that importing a bundle may take
@@ -49,7 +49,20 @@ class Findings(msgspec.Struct, frozen=True, omit_defaults=True):
 def check(
     folder: Path, packages: Path | None, code_dirs: tuple[str, ...], limit_s: float = CHECK_S
 ) -> list[Definition]:
-    """The DAGs of the bundle unpacked in `folder`. Raises Invalid, whose details have the traceback. Blocks."""
+    """The DAGs of the bundle unpacked in `folder`. Raises Invalid, whose details have the traceback. Blocks.
+
+    Raises Unavailable when this machine has no room for it.
+    """
+    try:
+        found = _found(folder, packages, code_dirs, limit_s)
+    except OSError as error:
+        raise Unavailable(f"the bundle cannot be checked: {error}") from error
+    if found.message:
+        raise Invalid(found.message, found.details)
+    return list(found.definitions)
+
+
+def _found(folder: Path, packages: Path | None, code_dirs: tuple[str, ...], limit_s: float) -> Findings:
     with tempfile.TemporaryDirectory(prefix="bundle-") as place:
         out, said = Path(place, "findings.json"), Path(place, "output")
         order = [str(os.getpid()), str(out), str(folder.resolve()), str(packages or ""), *code_dirs]
@@ -57,10 +70,7 @@ def check(
         if not out.exists():
             last = _last_words(said)
             raise Invalid(f"the bundle cannot be imported: {ended}", (("output", last),) if last else ())
-        found = msgspec.json.decode(out.read_bytes(), type=Findings)
-    if found.message:
-        raise Invalid(found.message, found.details)
-    return list(found.definitions)
+        return msgspec.json.decode(out.read_bytes(), type=Findings)
 
 
 def _last_words(said: Path) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from actors.bundle_check import check
-from orchestrator.errors import Invalid
+from orchestrator.errors import Invalid, Unavailable
 from tests.bundle_builders import files
 
 GOOD = "from orchestrator import dag, task\n@task\ndef f(): ...\n@dag\ndef flow():\n    f()\n"
@@ -122,6 +122,21 @@ def test_code_that_does_not_come_to_an_end_is_stopped(tmp_path: Path) -> None:
     while _state(int(mark.read_text())) != "Z":  # its children are gone too, once they are reaped
         assert time.monotonic() - began_s < 20
         time.sleep(0.02)
+
+
+def test_a_machine_without_room_for_it_is_no_fault_of_the_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = unpacked(tmp_path, **{"flow.py": GOOD})
+
+    def none_left(*_: object, **__: object) -> None:
+        raise OSError("no space left")
+
+    for what in ("tempfile.TemporaryDirectory", "subprocess.Popen"):
+        with monkeypatch.context() as patched:
+            patched.setattr(what, none_left)
+            with pytest.raises(Unavailable, match="no space left"):
+                check(folder, None, ())
 
 
 def test_it_ends_with_its_server(tmp_path: Path) -> None:
