@@ -156,7 +156,8 @@ class BundleStore:
             if self._url:
                 files, path = self._remote(bundle)
                 if files.exists(path):
-                    files.rm_file(path)
+                    with contextlib.suppress(FileNotFoundError):  # somebody else was faster
+                        files.rm_file(path)
             self._zip(bundle).unlink(missing_ok=True)
             shutil.rmtree(self.folder / "unpacked" / bundle, ignore_errors=True)
             (self.folder / "unpacked" / f"{bundle}.lock").unlink(missing_ok=True)
