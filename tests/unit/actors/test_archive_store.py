@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -194,6 +195,25 @@ def test_what_could_not_be_written_leaves_nothing(
         store.add([run(1)])
     assert list((tmp_path / "archive" / "segments").iterdir()) == []
     assert store.empty
+
+
+def test_what_a_kill_left_half_written_goes_after_a_day_and_nothing_else(
+    store: ArchiveStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "segments"
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr("os.unlink", lambda _: None)  # a kill runs no handlers
+        for number in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                store.add([run(number)], str(folder))
+    old, young = folder.iterdir()
+    theirs = folder / "theirs.new"
+    theirs.touch()
+    for each in (old, theirs):
+        os.utime(each, (1.0, 1.0))
+    store.add([run(1)], str(folder))
+    assert (old.exists(), young.exists(), theirs.exists()) == (False, True, True)
 
 
 @pytest.mark.parametrize("made", ["", "CREATE TABLE segments (id INTEGER PRIMARY KEY, place TEXT NOT NULL UNIQUE)"])
