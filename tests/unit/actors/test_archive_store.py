@@ -234,3 +234,39 @@ def test_segments_may_be_behind_a_url(store: ArchiveStore) -> None:
         store.add([run(number), run(number + 10)], "memory://bucket/archive")
     assert store.run("run_0011") == run(11)
     assert store.run("run_0000") == run(0)
+
+
+@pytest.fixture
+def faulty(tmp_path: Path) -> str:
+    """Folder of a store that writes in place, and breaks off in the middle of the first file."""
+    fsspec = pytest.importorskip("fsspec")
+    local = pytest.importorskip("fsspec.implementations.local")
+    breaks = iter([True])
+
+    class Faulty(local.LocalFileSystem):  # type: ignore[misc,name-defined]  # fsspec has no types
+        protocol = ("faulty",)
+        cachable = False
+
+        def pipe_file(self, path: str, value: bytes, **_: Any) -> None:
+            broken = next(breaks, False)
+            Path(path).write_bytes(value[: len(value) // 2] if broken else value)
+            if broken:
+                raise ConnectionError("the line broke")
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return str(super()._strip_protocol(path.removeprefix("faulty://")))
+
+    fsspec.register_implementation("faulty", Faulty, clobber=True)
+    (tmp_path / "bucket").mkdir()
+    return f"faulty://{tmp_path}/bucket"
+
+
+def test_a_store_that_breaks_off_is_told_and_what_it_has_half_of_is_written_again(
+    store: ArchiveStore, faulty: str
+) -> None:
+    with pytest.raises(Unavailable, match="the line broke"):
+        store.add([run(1)], faulty)
+    assert (store.empty, store.run("run_0001")) == (True, None)
+    store.add([run(1)], faulty)
+    assert store.run("run_0001") == run(1)
