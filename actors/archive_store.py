@@ -22,12 +22,13 @@ import os
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from actors.clock import Clock
 from actors.filesystems import filesystem
 from orchestrator import archive, ids
 from orchestrator.archive import Shelved
@@ -51,6 +52,9 @@ CREATE INDEX IF NOT EXISTS listed_by_parent ON runs (parent, {_PLACE_OF}) WHERE 
 #: values in one query
 _CHUNK = 500
 _BUSY_S = 4.0
+#: begins the name of a segment that is being written
+_ASIDE = ".segment-"
+_DAY_S = 86_400.0
 
 _row = msgspec.json.Decoder(RunRow).decode
 _encode = msgspec.json.Encoder().encode
@@ -156,7 +160,10 @@ class ArchiveStore:
 
     def _at(self, place: _Place) -> Shelved:
         try:
-            line = gzip.decompress(_read(self.folder, place))
+            member = _read(self.folder, place)
+            if len(member) != place.size:
+                raise EOFError("it ends too early")
+            line = gzip.decompress(member)
         except (OSError, EOFError, zlib.error) as error:
             raise Unavailable(f"the archive's segment {place.segment} is damaged: {error}") from error
         return archive.decode(line)
@@ -184,8 +191,9 @@ class ArchiveStore:
                 index.execute("PRAGMA synchronous = FULL")
                 if make:
                     os.chmod(self._index, 0o600)
-                    index.executescript(_SCHEMA)
-                yield index
+                    index.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
+                [[tables]] = index.execute("SELECT count(*) FROM sqlite_master WHERE name = 'runs'")
+                yield index if tables else None  # nothing left before who made it died, or had no room
         except (sqlite3.Error, OSError) as error:
             raise Unavailable(f"the archive's index: {error}") from error
 
@@ -214,7 +222,8 @@ class _Folder:
         """Written aside, synced and renamed."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle, fresh = tempfile.mkstemp(dir=self._folder, suffix=".new")
+            self._tidy()
+            handle, fresh = tempfile.mkstemp(dir=self._folder, prefix=_ASIDE, suffix=".new")
             try:
                 with os.fdopen(handle, "wb") as file:
                     file.write(data)
@@ -228,6 +237,14 @@ class _Folder:
         except OSError as error:
             raise Unavailable(f"the archive's segment {name}: {error}") from error
         return f"{self._known_as}/{name}"
+
+    def _tidy(self) -> None:
+        """What kills left half written is gone."""
+        before_s = Clock().now().timestamp() - _DAY_S
+        for left in self._folder.glob(f"{_ASIDE}*.new"):
+            with suppress(FileNotFoundError):  # somebody else was faster
+                if left.stat().st_mtime < before_s:
+                    left.unlink()
 
 
 class _Remote:

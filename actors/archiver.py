@@ -102,8 +102,8 @@ class Archiver:
     async def _work_off(self) -> None:
         now_s = asyncio.get_running_loop().time()
         if self._kept and now_s >= self._due_s:
+            self._due_s = now_s + SWEEP_S  # put off, it is among those that are wanted
             await self._try(self._automatic())
-            self._due_s = now_s + SWEEP_S
         tried: set[str] = set()
         while (wanted := await self.wanted()) and wanted.id not in tried:
             tried.add(wanted.id)
@@ -119,12 +119,15 @@ class Archiver:
             _log.exception("sweep %s failed", wanted.id)
 
     async def wanted(self) -> Sweep | None:
-        """The first sweep that has not ended, if there is one. Raises JournalUnavailable."""
+        """The next sweep that has not ended, if there is one. Raises JournalUnavailable.
+
+        The one that was put off last comes last: its place may be away for long.
+        """
         found = archive.sweeps(await self._journal.records(RECORDS))
         over = [sweep.id for sweep in found if not sweep.open]
         if len(over) > archive.TOLD:
             await self._journal.put_records(RECORDS, dict.fromkeys(over[: -archive.TOLD]))
-        return next((sweep for sweep in found if sweep.open), None)
+        return min((sweep for sweep in found if sweep.open), key=lambda sweep: sweep.updated_ms, default=None)
 
     def _automatic(self) -> Sweep:
         now = self._clock.now()
@@ -140,7 +143,8 @@ class Archiver:
             await errand.runs()
             await self._journal.trim_news(NEWS_MS)
             done = await errand.tell("done")
-        except Unavailable:
+        except Unavailable as error:
+            await errand.tell(error=str(error))
             await self._count("put_off")
             raise
         except Exception as error:

@@ -152,7 +152,8 @@ class ArtifactSweeper:
                 await errand.clear(place)
             await errand.measure(places)
             done = await errand.tell("done")
-        except Unavailable:
+        except Unavailable as error:
+            await errand.tell(error=str(error))
             await self._count("put_off")
             raise
         except Exception as error:
@@ -178,9 +179,8 @@ class _Errand:
         youngest_ms = milliseconds(clock.now()) - YOUNG_S * 1000
         self._before_ms = min(sweep.before_ms, youngest_ms)
         self._folders_before = math.inf if thorough else self._before_ms / 1000
-        self._sweep = ArtifactSweep(
-            id=sweep.id, before_ms=sweep.before_ms, dry_run=sweep.dry_run, state="running", asked_ms=sweep.asked_ms
-        )
+        anew = {"state": "running", "runs": 0, "gone": Tally(), "there": Tally(), "error": ""}
+        self._sweep = msgspec.structs.replace(sweep, **anew)
         #: artifacts that are named from elsewhere; None = not read yet
         self._held: frozenset[str] | None = None
         #: runs that something went of

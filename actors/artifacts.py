@@ -33,16 +33,14 @@ from __future__ import annotations
 import copy
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from actors import value_file
-from actors.fetched_values import FetchedValues
+from actors.fetched_values import FetchedValues, aside_in
 from actors.memory_values import MemoryValues, is_ours
 from orchestrator.errors import Unavailable
 from orchestrator.messages import Value
@@ -55,8 +53,6 @@ INSTANCE_INLINE_MAX = 4 * 1024
 LISTS_KEPT = 2
 #: a value that others put out of the cache of the node before it is mapped is fetched again so often
 _FETCHES_MAX = 3
-#: times that a folder is made anew
-_AGAIN = 3
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 
 _encode = msgspec.json.Encoder().encode
@@ -228,7 +224,7 @@ def inside(root: Path, name: str) -> Path:
 
 def write_aside(path: Path, value: object, *, sync: bool, limit_bytes: float = math.inf) -> int:
     """The file of that path holds the value, whole or not at all; its size in bytes. Raises as `value_file.write`."""
-    handle, aside = _aside_in(path.parent)
+    handle, aside = aside_in(path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             size_bytes = value_file.write(file, value, limit_bytes)
@@ -239,15 +235,6 @@ def write_aside(path: Path, value: object, *, sync: bool, limit_bytes: float = m
         os.unlink(aside)
         raise
     return size_bytes
-
-
-def _aside_in(folder: Path) -> tuple[int, str]:
-    """A new file in it; it is made, again should a sweep remove it while it is empty (`artifact_folders.py`)."""
-    for _ in range(_AGAIN):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with suppress(FileNotFoundError):
-            return tempfile.mkstemp(prefix=".", dir=folder)
-    return tempfile.mkstemp(prefix=".", dir=folder)
 
 
 def inline_json(value: object) -> bytes | None:

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,14 +25,18 @@ import msgspec
 
 from actors import bundle_wire as wire
 from actors.entrypoints import Entrypoints
+from actors.lua_cage import die_with_parent
 from orchestrator.definition import Definition
-from orchestrator.errors import Invalid, PermanentFailure
+from orchestrator.errors import Invalid, PermanentFailure, Unavailable
 from orchestrator.load import load
 
 #: seconds that importing a bundle may take
 CHECK_S = 60.0
 #: characters of a traceback, and of what the process printed when it died
 TOLD_MAX = 8000
+#: bytes that the process may print, and seconds between two looks at how many they are
+SAID_MAX = 64 * 1024 * 1024
+_LOOK_S = 0.5
 _DIED_MAX = 500
 
 
@@ -48,18 +53,28 @@ class Findings(msgspec.Struct, frozen=True, omit_defaults=True):
 def check(
     folder: Path, packages: Path | None, code_dirs: tuple[str, ...], limit_s: float = CHECK_S
 ) -> list[Definition]:
-    """The DAGs of the bundle unpacked in `folder`. Raises Invalid, whose details have the traceback. Blocks."""
+    """The DAGs of the bundle unpacked in `folder`. Raises Invalid, whose details have the traceback. Blocks.
+
+    Raises Unavailable when this machine has no room for it.
+    """
+    try:
+        found = _found(folder, packages, code_dirs, limit_s)
+    except OSError as error:
+        raise Unavailable(f"the bundle cannot be checked: {error}") from error
+    if found.message:
+        raise Invalid(found.message, found.details)
+    return list(found.definitions)
+
+
+def _found(folder: Path, packages: Path | None, code_dirs: tuple[str, ...], limit_s: float) -> Findings:
     with tempfile.TemporaryDirectory(prefix="bundle-") as place:
         out, said = Path(place, "findings.json"), Path(place, "output")
-        order = [str(out), str(folder.resolve()), str(packages or ""), *code_dirs]
+        order = [str(os.getpid()), str(out), str(folder.resolve()), str(packages or ""), *code_dirs]
         ended = _run([sys.executable, "-P", "-m", "actors.bundle_check", *order], said, limit_s)
         if not out.exists():
             last = _last_words(said)
             raise Invalid(f"the bundle cannot be imported: {ended}", (("output", last),) if last else ())
-        found = msgspec.json.decode(out.read_bytes(), type=Findings)
-    if found.message:
-        raise Invalid(found.message, found.details)
-    return list(found.definitions)
+        return msgspec.json.decode(out.read_bytes(), type=Findings)
 
 
 def _last_words(said: Path) -> str:
@@ -81,13 +96,23 @@ def _run(command: list[str], said: Path, limit_s: float) -> str:
             start_new_session=True,
         )
         try:
-            code = process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            return f"it was not done within {limit_s:g} s"
+            return _ended(process, said, time.monotonic() + limit_s) or f"it was not done within {limit_s:g} s"
         finally:
             _kill_group(process.pid)
             process.wait()
-    return f"exit code {code}" if code >= 0 else f"its process was ended by signal {-code}"
+
+
+def _ended(process: subprocess.Popen[bytes], said: Path, deadline_s: float) -> str | None:
+    """How it ended by itself, or was too loud; None when its time is over."""
+    while (left_s := deadline_s - time.monotonic()) > 0:
+        try:
+            code = process.wait(min(left_s, _LOOK_S))
+        except subprocess.TimeoutExpired:
+            if said.stat().st_size > SAID_MAX:
+                return f"it printed more than {SAID_MAX:,} bytes"
+        else:
+            return f"exit code {code}" if code >= 0 else f"its process was ended by signal {-code}"
+    return None
 
 
 def _kill_group(group: int) -> None:
@@ -180,8 +205,9 @@ def _missing(folder: Path, definitions: tuple[Definition, ...]) -> Iterator[tupl
                 yield f"{definition.dag_id}/tasks/{position}/entrypoint", f"{failure}{hint}"
 
 
-def main(out: str, folder: str, packages: str, *code_dirs: str) -> None:
-    """Writes the findings to `out`."""
+def main(parent: str, out: str, folder: str, packages: str, *code_dirs: str) -> None:
+    """Writes the findings to `out`. Ends with the process `parent`, which has the limit on its time."""
+    die_with_parent(int(parent))
     wire.extend_path(packages, (folder, *code_dirs))
     sys.dont_write_bytecode = True
     found = findings(Path(folder))

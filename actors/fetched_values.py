@@ -118,11 +118,13 @@ class FetchedValues:
         return size_bytes
 
     def _fetch(self, value: Value, path: Path, elsewhere: bool) -> int:
-        handle, aside = tempfile.mkstemp(prefix=".", dir=path.parent)
+        handle, aside = aside_in(path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 self._copy(value, file, elsewhere)
                 size_bytes = file.tell()
+            if size_bytes != value.size_bytes:
+                raise Unavailable(f"{value.artifact} came cut off: {size_bytes:,} of {value.size_bytes:,} bytes")
             os.replace(aside, path)
         except BaseException:
             os.unlink(aside)
@@ -154,6 +156,8 @@ class FetchedValues:
                 continue
             path.unlink(missing_ok=True)
             _lock_of(path).unlink(missing_ok=True)  # who waits for it fetches once more than needed
+            with suppress(OSError):  # others are in it, or somebody was faster
+                path.parent.rmdir()
             over -= size
 
     def _path(self, name: str) -> Path:
@@ -175,6 +179,15 @@ def chunks(paths: Sequence[Path]) -> Iterator[bytes]:
                 yield chunk
         return
     raise FileNotFoundError(str(paths[0]))
+
+
+def aside_in(folder: Path) -> tuple[int, str]:
+    """A new file in it; it is made, again should others remove it while it is empty (`artifact_folders.py`)."""
+    for _ in range(_AGAIN):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with suppress(FileNotFoundError):
+            return tempfile.mkstemp(prefix=".", dir=folder)
+    return tempfile.mkstemp(prefix=".", dir=folder)
 
 
 def _lock_of(path: Path) -> Path:

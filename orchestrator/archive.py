@@ -136,6 +136,7 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int = 0
     #: that have to stay, as far as is known
     left: int = 0
+    #: why it failed, or why it is put off and tried again
     error: str = ""
     #: of the request that asked for it under a key
     fingerprint: str = ""

@@ -107,6 +107,7 @@ class ArtifactSweep(msgspec.Struct, frozen=True, kw_only=True):
     gone: Tally = Tally()
     #: what is there after it, as far as it is in folders; known once it is done
     there: Tally = Tally()
+    #: why it failed, or why it is put off and tried again
     error: str = ""
     #: of the request that asked for it under a key
     fingerprint: str = ""

@@ -38,7 +38,7 @@ def archive_command(
     older_than_s = span_s(older_than)
     with session.api() as api:
         if status:
-            session.show_list(api.run(dags.list_sweeps()), _COLUMNS)
+            _show(session, api.run(dags.list_sweeps()))
             return
         sweep = api.run(dags.sweep_archive(older_than_s, to))
         while not no_wait and sweep["state"] in ("wanted", "running"):
@@ -46,9 +46,30 @@ def archive_command(
             sweep = _now(sweep, api.run(dags.list_sweeps()))
             if not session.as_json:
                 screen.say(f"{sweep['runs']:,} runs, {sweep['backfills']:,} backfills, {sweep['size_bytes']:,} bytes")
+                say_why(sweep["error"])
     session.show(sweep, _COLUMNS)
     if sweep["state"] == "failed":
         raise Unavailable(f"the sweep failed: {sweep['error']}")
+
+
+def _show(session: Session, sweeps: list[DagsSweepView]) -> None:
+    if session.as_json:
+        screen.print_json({"items": sweeps})
+        return
+    rows = (
+        (
+            each["sweep_id"],
+            each["state"],
+            minute(each["before"]),
+            each["runs"],
+            each["backfills"],
+            each["left"],
+            brief_size(each["size_bytes"]),
+            each["to"],
+        )
+        for each in sweeps
+    )
+    screen.print_table(("sweep", "state", "before", "runs", "backfills", "left", "size", "to"), rows)
 
 
 def _now(sweep: DagsSweepView, sweeps: list[DagsSweepView]) -> DagsSweepView:
@@ -61,3 +82,26 @@ def span_s(text: str) -> int:
     if found is None:
         raise Invalid(f"--older-than {text!r}: a number with s, m, h or d expected, like 30d")
     return int(found[1]) * _SECONDS[found[2]]
+
+
+def say_why(error: str | None) -> None:
+    """Why a sweep that goes on does not go on just now."""
+    if error:
+        screen.say(f"put off, and tried again: {error}")
+
+
+def minute(instant: str) -> str:
+    """An instant in UTC, for a table."""
+    return instant[:16].replace("T", " ")
+
+
+def brief_size(size_bytes: int) -> str:
+    """Bytes in a few letters, for a table."""
+    if size_bytes < 1000:
+        return f"{size_bytes} B"
+    size = size_bytes / 1000
+    for unit in ("kB", "MB", "GB", "TB"):
+        if size < 999.95:
+            return f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} PB"

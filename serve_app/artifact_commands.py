@@ -11,7 +11,7 @@ from orchestrator.client import artifacts as scripts
 from orchestrator.client.artifacts import DagsArtifactSweepView
 from orchestrator.errors import Unavailable
 from serve_app import screen
-from serve_app.archive_commands import span_s
+from serve_app.archive_commands import brief_size, minute, say_why, span_s
 from serve_app.session import Session, command, group
 
 artifacts = group("Artifacts: large values that tasks returned.")
@@ -27,7 +27,23 @@ _COLUMNS = (
 def artifacts_list(session: Session) -> None:
     """List sweeps, the latest first: what is under way, what went, and what was there then."""
     with session.api() as api:
-        session.show_list(api.run(scripts.list_artifact_sweeps()), _COLUMNS)
+        found = api.run(scripts.list_artifact_sweeps())
+    if session.as_json:
+        screen.print_json({"items": found})
+        return
+    rows = (
+        (
+            each["sweep_id"],
+            each["state"] + (" dry" if each["dry_run"] else ""),
+            minute(each["before"]),
+            each["runs"],
+            each["files"],
+            brief_size(each["size_bytes"]),
+            None if each["there_bytes"] is None else brief_size(each["there_bytes"]),
+        )
+        for each in found
+    )
+    screen.print_table(("sweep", "state", "before", "runs", "files", "size", "there"), rows)
 
 
 @command(artifacts, "sweep")
@@ -46,6 +62,7 @@ def artifacts_sweep(
             sweep = _now(sweep, api.run(scripts.list_artifact_sweeps()))
             if not session.as_json:
                 screen.say(f"{sweep['runs']:,} runs, {sweep['files']:,} files, {sweep['size_bytes']:,} bytes")
+                say_why(sweep["error"])
     session.show(sweep, _COLUMNS)
     if sweep["state"] == "failed":
         raise Unavailable(f"the sweep failed: {sweep['error']}")

@@ -23,7 +23,8 @@ from orchestrator import events as e
 from orchestrator import reclaim
 from orchestrator.archive import Sweep
 from orchestrator.definition import Definition, TaskSpec
-from orchestrator.errors import JournalUnavailable, Unavailable
+from orchestrator.errors import Conflict, JournalUnavailable, Unavailable
+from orchestrator.idempotency import Idempotency
 from orchestrator.messages import Assignment, Value
 from orchestrator.reclaim import RECORDS, ArtifactSweep, Tally
 from orchestrator.starts import Trigger
@@ -250,6 +251,21 @@ def test_a_sweep_that_is_asked_for_is_done_once_and_told() -> None:
         await asyncio.sleep(5.0)
         assert files(world) == []
         serving.stop()
+
+    play(course)
+
+
+def test_asked_again_under_its_key_a_sweep_tells_how_far_it_is_and_another_one_is_refused() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        await ended(world, await started(gateway))
+        key = Idempotency("k", "this request")
+        asked = await gateway.artifacts.sweep(timedelta(0), False, key)
+        done = await sweeper(world).sweep(asked)
+        assert await gateway.artifacts.sweep(timedelta(0), False, key) == done
+        assert done.state == "done"
+        with pytest.raises(Conflict):
+            await gateway.artifacts.sweep(timedelta(0), True, Idempotency("k", "another request"))
 
     play(course)
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from actors.bundle_check import check
-from orchestrator.errors import Invalid
+from orchestrator.errors import Invalid, Unavailable
 from tests.bundle_builders import files
 
 GOOD = "from orchestrator import dag, task\n@task\ndef f(): ...\n@dag\ndef flow():\n    f()\n"
@@ -120,6 +124,42 @@ def test_code_that_does_not_come_to_an_end_is_stopped(tmp_path: Path) -> None:
         time.sleep(0.02)
 
 
+def test_a_machine_without_room_for_it_is_no_fault_of_the_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = unpacked(tmp_path, **{"flow.py": GOOD})
+
+    def none_left(*_: object, **__: object) -> None:
+        raise OSError("no space left")
+
+    for what in ("tempfile.TemporaryDirectory", "subprocess.Popen"):
+        with monkeypatch.context() as patched:
+            patched.setattr(what, none_left)
+            with pytest.raises(Unavailable, match="no space left"):
+                check(folder, None, ())
+
+
+def test_it_ends_with_its_server(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    code = f"import os, pathlib, time\npathlib.Path({str(mark)!r}).write_text(str(os.getpid()))\ntime.sleep(60)\n"
+    folder = unpacked(tmp_path / "code", **{"flow.py": code})
+    asks = f"import pathlib\nfrom actors.bundle_check import check\ncheck(pathlib.Path({str(folder)!r}), None, ())\n"
+    with subprocess.Popen([sys.executable, "-c", asks]) as server:
+        deadline = time.monotonic() + 30
+        while not (mark.exists() and mark.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        server.kill()
+    pid = int(mark.read_text())
+    try:
+        while _state(pid) != "Z":
+            assert time.monotonic() < deadline, "nobody ends it any more"
+            time.sleep(0.02)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def _state(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -146,6 +186,17 @@ def test_of_code_that_prints_without_end_the_last_words_are_told(tmp_path: Path)
     code = "import os\nfor _ in range(200):\n    print('x' * 100_000)\nprint('ä' * 600, flush=True)\nos._exit(3)\n"
     _, details = refusal(unpacked(tmp_path, **{"flow.py": code}))
     assert details.get("output") == "ä" * 500
+
+
+def test_code_that_prints_without_end_is_ended_before_it_fills_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.bundle_check.SAID_MAX", 1_000_000)
+    began_s = time.monotonic()
+    message, details = refusal(unpacked(tmp_path, **{"flow.py": "while True:\n    print('x' * 10_000)\n"}), 30.0)
+    assert "it printed more than 1,000,000 bytes" in message
+    assert time.monotonic() - began_s < 20
+    assert set(details["output"]) <= {"x", "\n"}
 
 
 def test_what_it_prints_and_starts_does_not_matter(tmp_path: Path) -> None:

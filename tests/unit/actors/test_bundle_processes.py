@@ -186,7 +186,9 @@ def test_an_idle_process_that_died_is_replaced(bench: Bench) -> None:
     assert isinstance(pid, int)
     os.kill(pid, 9)
     until(lambda: not next(iter(bench.processes._kept.values())).alive())
+    before = len(os.listdir("/proc/self/fd"))
     assert bench.value(name, "process") != pid
+    assert len(os.listdir("/proc/self/fd")) == before, "nothing of it stays open"
 
 
 def test_a_bundle_that_is_gone_says_what_to_do(bench: Bench) -> None:
@@ -206,6 +208,9 @@ def test_a_bundle_that_cannot_be_had_now_is_tried_again(bench: Bench) -> None:
 def test_a_process_that_does_not_start_is_an_ordinary_failure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.sys, "executable", "/bin/false")
     with pytest.raises(TaskFailed, match="exit code 1"):
+        bench.run(kept(bench.home), "which")
+    monkeypatch.setattr(module.sys, "executable", str(bench.home / "nothing"))
+    with pytest.raises(TaskFailed, match="No such file"):
         bench.run(kept(bench.home), "which")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from actors.clock import Clock
 from actors.journal import Journal
 from actors.settings import Settings
 from orchestrator.archive import Sweep
-from orchestrator.errors import Conflict, Invalid
+from orchestrator.errors import Conflict, Invalid, Unavailable
 from orchestrator.rows import History
 from serve_app import backup
 from serve_app.home import claimed, ensure_credentials, ensure_secret_key, read_credentials
@@ -102,6 +104,28 @@ def test_the_file_is_rewritten_again_after_a_backup(homes: tuple[Path, Path]) ->
         assert client.config_get(setting) == {setting: "100"}
 
 
+def test_a_backup_that_is_told_to_end_leaves_everything_as_it_was(homes: tuple[Path, Path], tmp_path: Path) -> None:
+    home, _ = homes
+    copy = tmp_path / "copy"
+    code = f"""
+import time
+from serve_app import backup, cli
+backup._copy_index = backup._copy_tree = lambda *_: (print("under way", flush=True), time.sleep(60))
+cli.main(["backup", {str(copy)!r}, "--data-dir", {str(home)!r}])
+"""
+    with redis.Redis.from_url(embedded.ensure_running(home).url, decode_responses=True) as client:
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "under way\n"
+            setting = "auto-aof-rewrite-percentage"
+            assert client.config_get(setting) == {setting: "0"}
+            process.terminate()
+            process.communicate(timeout=20)
+        assert process.returncode == 143
+        assert client.config_get(setting) == {setting: "100"}
+    assert not copy.with_name("copy.partial").exists()
+
+
 def test_a_stopped_server_is_copied_too(homes: tuple[Path, Path], tmp_path: Path) -> None:
     home, other = homes
     with redis.Redis.from_url(embedded.ensure_running(home).url) as client:
@@ -145,10 +169,66 @@ def test_a_backup_that_fails_leaves_none(tmp_path: Path, monkeypatch: pytest.Mon
         patched.setattr("serve_app.backup._copy_rest", full)
         with pytest.raises(Exception, match="no space left"):
             backup.backup(home, copy)
-    assert not copy.exists()
+    assert list(tmp_path.iterdir()) == [home], "a full disk has its room back"
     backup.backup(home, copy)
     assert (copy / "credentials.json").exists()
     assert not copy.with_name("copy.partial").exists()
+    with monkeypatch.context() as patched:
+        patched.setattr("serve_app.backup.shutil.copytree", partly)
+        with pytest.raises(Unavailable, match="no space left"):
+            backup.restore(tmp_path / "new", copy)
+    assert sorted(tmp_path.iterdir()) == [copy, home]
+
+
+def partly(_: Path, to: Path, **__: object) -> None:
+    to.mkdir(exist_ok=True)
+    (to / "half").touch()
+    raise OSError("no space left")
+
+
+def test_where_a_link_leads_is_what_counts(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "artifacts").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(home / "artifacts")
+    with pytest.raises(Invalid, match="inside"):
+        backup.backup(home, tmp_path / "link/copy")
+    told = backup.backup(home, home / "../copy")
+    assert told["files"] == 0
+    with pytest.raises(Invalid, match="inside"):
+        backup.restore(tmp_path / "copy/artifacts/new", tmp_path / "copy")
+
+
+def test_a_data_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    backup.backup(tmp_path / "home", tmp_path / "copy")
+    (tmp_path / "file").touch()
+    for there in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises((Conflict, Unavailable)):
+            backup.restore(there, tmp_path / "copy")
+    with pytest.raises((Conflict, Unavailable)):
+        backup.backup(tmp_path / "home", tmp_path / "file/below")
+
+
+def test_two_backups_to_one_place_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, copy = tmp_path / "home", tmp_path / "copy"
+    home.mkdir()
+    for name in ("a", "b"):
+        (home / name).write_text("x")
+    copied = backup._copy_rest
+    refused: list[Exception] = []
+
+    def meanwhile(entry: Path, to: Path) -> None:
+        copied(entry, to)
+        if entry.name == "a":
+            try:
+                backup.backup(home, copy)
+            except Conflict as conflict:
+                refused.append(conflict)
+
+    monkeypatch.setattr("serve_app.backup._copy_rest", meanwhile)
+    backup.backup(home, copy)
+    assert len(refused) == 1
+    assert sorted(path.name for path in copy.iterdir()) == ["a", "b", "backup.json"]
 
 
 def test_what_is_made_anew_is_not_copied(tmp_path: Path) -> None:
