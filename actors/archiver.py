@@ -26,6 +26,7 @@ import msgspec
 
 from actors.clock import Clock
 from actors.hosted import milliseconds
+from actors.recurring import Recurring
 from actors.settings import Settings
 from orchestrator import archive, codec
 from orchestrator.archive import RECORDS, Shelved, Sweep
@@ -53,53 +54,20 @@ NEWS_MS = 3_600_000
 _log = logging.getLogger(__name__)
 
 
-class Archiver:
+class Archiver(Recurring):
     """Sweeps when asked, and by itself when so set. `start` returns at once."""
 
     def __init__(self, journal: Journal, clock: Clock, settings: Settings) -> None:
+        super().__init__("archiving", LOOK_S, AGAIN_S)
         self._journal = journal
         self._clock = clock
         self._settings = settings
         self._kept = timedelta(days=settings.archive_after_days)
         #: when the next sweep that nobody asks for is due, by the loop's time
         self._due_s = 0.0
-        self._wake = asyncio.Event()
-        self._loop: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin, with what a former life left undone."""
-        self._loop = asyncio.get_running_loop().create_task(self._serve())
-
-    def stop(self) -> None:
-        """What is under way is cut off; the next one goes on with it."""
-        if self._loop is not None:
-            self._loop.cancel()
-
-    def wake(self) -> None:
-        """Somebody left a record."""
-        self._wake.set()
-
-    async def _serve(self) -> None:
-        while True:
-            self._wake.clear()
-            try:
-                async with asyncio.timeout(await self._look()):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
-
-    async def _look(self) -> float:
-        """Work off what is due, and what is wanted; seconds until the next look."""
-        try:
-            await self._work_off()
-        except Unavailable as error:
-            _log.warning("archiving goes on later: %s", error)
-            return AGAIN_S
-        except Exception:
-            _log.exception("archiving failed")
-        return LOOK_S
-
-    async def _work_off(self) -> None:
+    async def look(self) -> float:
+        """Work off what is due, and what is wanted; seconds until the next look. Raises Unavailable."""
         now_s = asyncio.get_running_loop().time()
         if self._kept and now_s >= self._due_s:
             await self._try(self._automatic())
@@ -108,6 +76,7 @@ class Archiver:
         while (wanted := await self.wanted()) and wanted.id not in tried:
             tried.add(wanted.id)
             await self._try(wanted)
+        return LOOK_S
 
     async def _try(self, wanted: Sweep) -> None:
         """It is done, or has failed for good, as it says itself; others go on. Raises Unavailable."""

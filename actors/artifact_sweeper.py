@@ -30,6 +30,7 @@ from actors.artifact_folders import Folder, Place, StoreFolders
 from actors.artifact_places import FETCHED, root_of
 from actors.clock import Clock
 from actors.hosted import milliseconds
+from actors.recurring import Recurring
 from actors.settings import Settings
 from orchestrator import codec, reclaim
 from orchestrator.caching import CACHES, RESULTS, Kept
@@ -69,60 +70,44 @@ def places_of(settings: Settings) -> list[Place]:
     return [*map(Folder, folders_of(settings)), *store]
 
 
-class ArtifactSweeper:
+class ArtifactSweeper(Recurring):
     """Sweeps when asked, and by itself unless everything is kept for ever. `start` returns at once."""
 
     def __init__(self, journal: Journal, clock: Clock, settings: Settings, places: Places) -> None:
+        super().__init__("sweeping artifacts", SWEEP_S, AGAIN_S)
         self._journal = journal
         self._clock = clock
         self._settings = settings
         self._kept = timedelta(days=settings.artifacts_retention_days)
         self._places = places
-        self._wake = asyncio.Event()
-        self._loop: asyncio.Task[None] | None = None
+        #: when the next sweep that nobody asks for is due, by the loop's time
+        self._due_s = 0.0
 
     def start(self) -> None:
         """Begin, with what a former life left undone."""
-        self._loop = asyncio.get_running_loop().create_task(self._serve())
+        self._due_s = asyncio.get_running_loop().time() + FIRST_S
+        super().start()
 
-    def stop(self) -> None:
-        """What is under way is cut off; the next one begins anew."""
-        if self._loop is not None:
-            self._loop.cancel()
+    async def look(self) -> float | None:
+        """Work off what is due, and what is wanted; seconds until the next of its own. Raises Unavailable."""
+        now_s = asyncio.get_running_loop().time()
+        if self._kept and now_s >= self._due_s:
+            await self._try(self._automatic())
+            self._due_s = now_s + SWEEP_S
+        tried: set[str] = set()
+        while (wanted := await self.wanted()) and wanted.id not in tried:
+            tried.add(wanted.id)
+            await self._try(wanted)
+        return self._due_s - now_s if self._kept else None
 
-    def wake(self) -> None:
-        """Somebody left a record."""
-        self._wake.set()
-
-    async def _serve(self) -> None:
-        due = asyncio.get_running_loop().time() + FIRST_S
-        while True:
-            self._wake.clear()
-            now = asyncio.get_running_loop().time()
-            automatic = bool(self._kept) and now >= due
-            done = await self._look(automatic)
-            if automatic and done:
-                due = now + SWEEP_S
-            pause_s = AGAIN_S if not done else due - now if self._kept else None
-            try:
-                async with asyncio.timeout(pause_s):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
-
-    async def _look(self, automatic: bool) -> bool:
-        """Work off what is wanted; False = some of it has to be tried again soon."""
+    async def _try(self, wanted: ArtifactSweep) -> None:
+        """It is done, or has failed for good, as it says itself; others go on. Raises Unavailable."""
         try:
-            if automatic:
-                await self.sweep(self._automatic())
-            while wanted := await self.wanted():
-                await self.sweep(wanted)
-        except Unavailable as error:
-            _log.warning("artifacts are swept later: %s", error)
-            return False
+            await self.sweep(wanted)
+        except Unavailable:
+            raise
         except Exception:
-            _log.exception("artifacts could not be swept")
-        return True
+            _log.exception("sweep %s of artifacts failed", wanted.id)
 
     async def wanted(self) -> ArtifactSweep | None:
         """The first sweep that somebody asked for and that has not ended. Raises JournalUnavailable.
