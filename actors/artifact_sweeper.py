@@ -9,14 +9,13 @@ the cache is seen in one or the other. A run that is brought back from the archi
 cleared computes again what it misses. Nothing is locked, and nothing written but the record that tells how far it is: a
 sweep that was cut off begins anew, with less to do, and goes through every folder, since those it was in look young.
 
-Who wants a sweep leaves a record (`reclaim.ArtifactSweep`), then wakes this. With `artifacts_retention_days` one is
-made every SWEEP_S by itself. Files are looked at in threads, at a pace that leaves the disk to others.
+What a sweep is and who wants one: `sweeper.py`; with `artifacts_retention_days` it makes some by itself. Files are
+looked at in threads, at a pace that leaves the disk to others.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -30,29 +29,27 @@ from actors.artifact_folders import Folder, Place, StoreFolders
 from actors.artifact_places import FETCHED, root_of
 from actors.clock import Clock
 from actors.hosted import milliseconds
-from actors.recurring import Recurring
 from actors.settings import Settings
+from actors.sweeper import Errand, Sweeper
 from orchestrator import codec, reclaim
 from orchestrator.caching import CACHES, RESULTS, Kept
-from orchestrator.errors import Broken, Unavailable
+from orchestrator.errors import Broken
 from orchestrator.ports import Journal
-from orchestrator.reclaim import RECORDS, YOUNG_S, ArtifactSweep, Tally
+from orchestrator.reclaim import SWEEPS, YOUNG_S, ArtifactSweep, Tally
 from orchestrator.rows import RunRow
+from orchestrator.sweeps import AUTOMATIC
 
 if TYPE_CHECKING:
     from actors.archive_store import ArchiveStore
 
-#: seconds after the start, between two sweeps that nobody asked for, before a failed one is tried again, and between
+#: seconds after the start in which it makes no sweep by itself, before one that was put off is tried again, and between
 #: two batches
 FIRST_S = 300.0
-SWEEP_S = 3600.0
 AGAIN_S = 60.0
 BREATH_S = 0.05
 #: folders, and histories, in one step
 BATCH = 100
 HISTORIES = 20
-
-_log = logging.getLogger(__name__)
 
 #: where artifacts are at present
 Places = Callable[[], Sequence[Place]]
@@ -70,102 +67,44 @@ def places_of(settings: Settings) -> list[Place]:
     return [*map(Folder, folders_of(settings)), *store]
 
 
-class ArtifactSweeper(Recurring):
-    """Sweeps when asked, and by itself unless everything is kept for ever. `start` returns at once."""
+class ArtifactSweeper(Sweeper[ArtifactSweep]):
+    """Its sweeps remove artifacts."""
 
     def __init__(self, journal: Journal, clock: Clock, settings: Settings, places: Places) -> None:
-        super().__init__("sweeping artifacts", SWEEP_S, AGAIN_S)
-        self._journal = journal
-        self._clock = clock
+        kept = timedelta(days=settings.artifacts_retention_days)
+        super().__init__(journal, clock, SWEEPS, kept, work="sweeping artifacts", again_s=AGAIN_S, own_first_s=FIRST_S)
         self._settings = settings
-        self._kept = timedelta(days=settings.artifacts_retention_days)
         self._places = places
-        #: when the next sweep that nobody asks for is due, by the loop's time
-        self._due_s = 0.0
 
-    def start(self) -> None:
-        """Begin, with what a former life left undone."""
-        self._due_s = asyncio.get_running_loop().time() + FIRST_S
-        super().start()
+    def _own(self, before_ms: int, asked_ms: int) -> ArtifactSweep:
+        return ArtifactSweep(id=AUTOMATIC, before_ms=before_ms, asked_ms=asked_ms)
 
-    async def look(self) -> float | None:
-        """Work off what is due, and what is wanted; seconds until the next of its own. Raises Unavailable."""
-        now_s = asyncio.get_running_loop().time()
-        if self._kept and now_s >= self._due_s:
-            await self._try(self._automatic())
-            self._due_s = now_s + SWEEP_S
-        tried: set[str] = set()
-        while (wanted := await self.wanted()) and wanted.id not in tried:
-            tried.add(wanted.id)
-            await self._try(wanted)
-        return self._due_s - now_s if self._kept else None
-
-    async def _try(self, wanted: ArtifactSweep) -> None:
-        """It is done, or has failed for good, as it says itself; others go on. Raises Unavailable."""
-        try:
-            await self.sweep(wanted)
-        except Unavailable:
-            raise
-        except Exception:
-            _log.exception("sweep %s of artifacts failed", wanted.id)
-
-    async def wanted(self) -> ArtifactSweep | None:
-        """The first sweep that somebody asked for and that has not ended. Raises JournalUnavailable.
-
-        One that nobody asked for is made anew instead, as settings are now.
-        """
-        found = reclaim.sweeps(await self._journal.records(RECORDS))
-        over = [sweep.id for sweep in found if not sweep.open]
-        if len(over) > reclaim.TOLD:
-            await self._journal.put_records(RECORDS, dict.fromkeys(over[: -reclaim.TOLD]))
-        return next((sweep for sweep in found if sweep.open and sweep.id != reclaim.AUTOMATIC), None)
-
-    def _automatic(self) -> ArtifactSweep:
-        now = self._clock.now()
-        before_ms = milliseconds(now - self._kept)
-        return ArtifactSweep(id=reclaim.AUTOMATIC, before_ms=before_ms, asked_ms=milliseconds(now))
-
-    async def sweep(self, wanted: ArtifactSweep) -> ArtifactSweep:
-        """Everything that may go is gone. Raises Unavailable: then it is still wanted."""
-        former = await self._journal.record(RECORDS, wanted.id)
-        cut_off = former is not None and reclaim.decode_sweep(former).state == "running"
-        errand = _Errand(self._journal, self._clock, self._settings, wanted, thorough=cut_off)
-        try:
-            await errand.tell()
-            places = await asyncio.to_thread(self._places)
-            for place in places:
-                await errand.clear(place)
-            await errand.measure(places)
-            done = await errand.tell("done")
-        except Unavailable:
-            await self._count("put_off")
-            raise
-        except Exception as error:
-            await errand.tell("failed", str(error))
-            await self._count("failed")
-            raise
-        await self._count("done")
-        return done
-
-    async def _count(self, end: str) -> None:
-        await self._journal.count([(f"artifact_sweeps_{end}", 1)])
+    async def _errand(self, wanted: ArtifactSweep) -> _Errand:
+        former = await self._journal.record(SWEEPS.records, wanted.id)
+        cut_off = former is not None and SWEEPS.decode(former).state == "running"
+        return _Errand(self._journal, self._clock, self._settings, wanted, self._places, thorough=cut_off)
 
 
-class _Errand:
-    """One sweep under way; a `thorough` one looks at folders that seem to be young, too."""
+class _Errand(Errand[ArtifactSweep]):
+    """A `thorough` one looks at folders that seem to be young, too."""
 
     def __init__(
-        self, journal: Journal, clock: Clock, settings: Settings, sweep: ArtifactSweep, *, thorough: bool
+        self,
+        journal: Journal,
+        clock: Clock,
+        settings: Settings,
+        sweep: ArtifactSweep,
+        places: Places,
+        *,
+        thorough: bool,
     ) -> None:
-        self._journal = journal
-        self._clock = clock
+        anew = msgspec.structs.replace(sweep, runs=0, gone=Tally(), there=Tally())
+        super().__init__(journal, clock, SWEEPS, anew)
         self._settings = settings
+        self._places = places
         youngest_ms = milliseconds(clock.now()) - YOUNG_S * 1000
         self._before_ms = min(sweep.before_ms, youngest_ms)
         self._folders_before = math.inf if thorough else self._before_ms / 1000
-        self._sweep = ArtifactSweep(
-            id=sweep.id, before_ms=sweep.before_ms, dry_run=sweep.dry_run, state="running", asked_ms=sweep.asked_ms
-        )
         #: artifacts that are named from elsewhere; None = not read yet
         self._held: frozenset[str] | None = None
         #: runs that something went of
@@ -176,12 +115,11 @@ class _Errand:
 
             self._archive = ArchiveStore(settings.home)
 
-    async def tell(self, state: str = "running", error: str = "") -> ArtifactSweep:
-        """How far it is, for whoever asks."""
-        now_ms = milliseconds(self._clock.now())
-        self._sweep = msgspec.structs.replace(self._sweep, state=state, error=error, updated_ms=now_ms)
-        await self._journal.put_records(RECORDS, {self._sweep.id: reclaim.encode_sweep(self._sweep)})
-        return self._sweep
+    async def carry_out(self) -> None:
+        places = await asyncio.to_thread(self._places)
+        for place in places:
+            await self.clear(place)
+        await self.measure(places)
 
     async def clear(self, place: Place) -> None:
         """What may go of that place is gone."""
