@@ -1,20 +1,25 @@
-"""The command that lets runs that ended leave for the archive."""
+"""The command that lets runs that ended leave for the archive, and how a sweep is followed."""
 
 from __future__ import annotations
 
 import re
 import time
-from typing import Annotated
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from orchestrator.client import dags
-from orchestrator.client.shapes.cluster import DagsSweepView
+from orchestrator.client.script import Script
 from orchestrator.errors import Invalid, Unavailable
 from serve_app import screen
+from serve_app.api_client import Api
 from serve_app.session import Session, command, group
 
 archiving = group("The archive.")
+
+#: a sweep, as the server tells it
+S = TypeVar("S", bound=Mapping[str, Any])
 
 #: seconds between two looks at how far it is
 _LOOK_S = 1.0
@@ -41,18 +46,28 @@ def archive_command(
             session.show_list(api.run(dags.list_sweeps()), _COLUMNS)
             return
         sweep = api.run(dags.sweep_archive(older_than_s, to))
-        while not no_wait and sweep["state"] in ("wanted", "running"):
-            time.sleep(_LOOK_S)
-            sweep = _now(sweep, api.run(dags.list_sweeps()))
-            if not session.as_json:
-                screen.say(f"{sweep['runs']:,} runs, {sweep['backfills']:,} backfills, {sweep['size_bytes']:,} bytes")
-    session.show(sweep, _COLUMNS)
+        if not no_wait:
+            sweep = at_its_end(session, api, sweep, dags.list_sweeps, ("runs", "backfills", "size_bytes"))
+    show_sweep(session, sweep, _COLUMNS)
+
+
+def at_its_end(
+    session: Session, api: Api, sweep: S, listed: Callable[[], Script[list[S]]], counted: Iterable[str]
+) -> S:
+    """The sweep when it has ended; what is `counted` is told meanwhile."""
+    while sweep["state"] in ("wanted", "running"):
+        time.sleep(_LOOK_S)
+        sweep = next((each for each in api.run(listed()) if each["sweep_id"] == sweep["sweep_id"]), sweep)
+        if not session.as_json:
+            screen.say(", ".join(f"{sweep[name]:,} {name.removeprefix('size_')}" for name in counted))
+    return sweep
+
+
+def show_sweep(session: Session, sweep: Mapping[str, Any], columns: Sequence[str]) -> None:
+    """It is shown; one that failed is an error."""
+    session.show(sweep, columns)
     if sweep["state"] == "failed":
         raise Unavailable(f"the sweep failed: {sweep['error']}")
-
-
-def _now(sweep: DagsSweepView, sweeps: list[DagsSweepView]) -> DagsSweepView:
-    return next((each for each in sweeps if each["sweep_id"] == sweep["sweep_id"]), sweep)
 
 
 def span_s(text: str) -> int:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 import typer
 
 from orchestrator.client import artifacts as scripts
-from orchestrator.client.artifacts import DagsArtifactSweepView
-from orchestrator.errors import Unavailable
-from serve_app import screen
-from serve_app.archive_commands import span_s
+from serve_app.archive_commands import at_its_end, show_sweep, span_s
 from serve_app.session import Session, command, group
 
 artifacts = group("Artifacts: large values that tasks returned.")
 
-#: seconds between two looks at how far it is
-_LOOK_S = 1.0
 _COLUMNS = (
     "sweep_id", "state", "before", "dry_run", "runs", "files", "size_bytes", "there_files", "there_bytes",
 )  # fmt: skip
@@ -41,15 +35,6 @@ def artifacts_sweep(
     older_than_s = span_s(older_than)
     with session.api() as api:
         sweep = api.run(scripts.sweep_artifacts(older_than_s, dry_run=dry_run))
-        while not no_wait and sweep["state"] in ("wanted", "running"):
-            time.sleep(_LOOK_S)
-            sweep = _now(sweep, api.run(scripts.list_artifact_sweeps()))
-            if not session.as_json:
-                screen.say(f"{sweep['runs']:,} runs, {sweep['files']:,} files, {sweep['size_bytes']:,} bytes")
-    session.show(sweep, _COLUMNS)
-    if sweep["state"] == "failed":
-        raise Unavailable(f"the sweep failed: {sweep['error']}")
-
-
-def _now(sweep: DagsArtifactSweepView, sweeps: list[DagsArtifactSweepView]) -> DagsArtifactSweepView:
-    return next((each for each in sweeps if each["sweep_id"] == sweep["sweep_id"]), sweep)
+        if not no_wait:
+            sweep = at_its_end(session, api, sweep, scripts.list_artifact_sweeps, ("runs", "files", "size_bytes"))
+    show_sweep(session, sweep, _COLUMNS)
