@@ -156,7 +156,10 @@ class ArchiveStore:
 
     def _at(self, place: _Place) -> Shelved:
         try:
-            line = gzip.decompress(_read(self.folder, place))
+            member = _read(self.folder, place)
+            if len(member) != place.size:
+                raise EOFError("it ends too early")
+            line = gzip.decompress(member)
         except (OSError, EOFError, zlib.error) as error:
             raise Unavailable(f"the archive's segment {place.segment} is damaged: {error}") from error
         return archive.decode(line)
@@ -184,8 +187,9 @@ class ArchiveStore:
                 index.execute("PRAGMA synchronous = FULL")
                 if make:
                     os.chmod(self._index, 0o600)
-                    index.executescript(_SCHEMA)
-                yield index
+                    index.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
+                [[tables]] = index.execute("SELECT count(*) FROM sqlite_master WHERE name = 'runs'")
+                yield index if tables else None  # nothing left before who made it died, or had no room
         except (sqlite3.Error, OSError) as error:
             raise Unavailable(f"the archive's index: {error}") from error
 

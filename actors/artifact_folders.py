@@ -18,7 +18,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -148,10 +148,11 @@ class StoreFolders:
         with self._reached() as (files, root):
             files.invalidate_cache()
             try:
-                found = files.ls(root, detail=False)
+                found = files.ls(root, detail=True)
             except FileNotFoundError:  # nothing was ever put there
                 return []
-            names = (str(path).rstrip("/").rpartition("/")[2] for path in found)
+            folders = (str(each["name"]) for each in found if each["type"] == "directory")
+            names = (path.rstrip("/").rpartition("/")[2] for path in folders)
             return heapq.nsmallest(limit, (name for name in names if name > after and reclaim.names_a_run(name)))
 
     def clear(self, held: Mapping[str, frozenset[str]], before: float, *, dry_run: bool) -> dict[str, Tally]:
@@ -169,7 +170,8 @@ class StoreFolders:
 
     def _clear(self, files: Any, top: str, held: frozenset[str], before: float, dry_run: bool) -> Iterator[Tally]:
         for path, info in files.find(top, detail=True).items():
-            if path[len(top) + 1 :] in held or _written(files, path) > before:
+            name = path[len(top) + 1 :]  # "" of a file where the folder was
+            if not name or name in held or _written(files, path) > before:
                 continue
             if not dry_run:
                 try:
@@ -191,6 +193,8 @@ def _written(files: Any, path: str) -> float:
     """When; far in the future where the store does not tell, or it has vanished."""
     try:
         at: datetime = files.modified(path)
-        return at.timestamp()
     except (NotImplementedError, FileNotFoundError):
         return float("inf")
+    if at.tzinfo is None:  # UTC with some stores, this machine's time with others: whichever is later
+        return max(at.timestamp(), at.replace(tzinfo=UTC).timestamp())
+    return at.timestamp()

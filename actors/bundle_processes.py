@@ -108,6 +108,8 @@ class BundleProcesses:
                 self._kept[key] = child
                 child.busy = True
                 return child
+        if child is not None:
+            child.end()  # it has died; what it had open here is closed
         started = self._start(key[1])
         with self._lock:
             self._kept[key] = started

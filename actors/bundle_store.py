@@ -39,6 +39,7 @@ from typing import Any
 
 from actors.clock import Clock
 from actors.filesystems import filesystem
+from actors.process import SECRETS
 from orchestrator import bundle as bundles
 from orchestrator.errors import Invalid, NotFound, Unavailable
 
@@ -66,10 +67,13 @@ class BundleStore:
         self._url = url.rstrip("/")
 
     def put(self, bundle: str, packed: bytes) -> bool:
-        """It is kept, durably; False when it was before. Raises Invalid when it has another id, and Unavailable."""
+        """It is kept, durably; False when it was before, and whole, as stores that write in place may be cut off.
+
+        Raises Invalid when it has another id, and Unavailable.
+        """
         if bundles.id_of(packed) != bundle:
             raise Invalid(f"the content is that of another bundle than {bundle}", (("bundle", "not its content's id"),))
-        if self.has(bundle):
+        if self._is_whole(bundle):
             return False
         self._keep(bundle, packed)
         if self._url:
@@ -106,14 +110,14 @@ class BundleStore:
                 raise Unavailable(f"bundle {bundle} is damaged: its content has another id")
             raise NotFound("bundle", bundle)
         found = self._fetch(bundle)
-        if bundles.id_of(found) != bundle:
-            raise Unavailable(f"bundle {bundle} at {self._url} is damaged: its content has another id")
+        if not _is(bundle, found):
+            raise Unavailable(f"bundle {bundle} at {self._url} is damaged; deploy the same code again")
         self._keep(bundle, found)
         return found
 
     def publish(self, bundle: str) -> None:
         """What lies in the data directory is where all nodes find it. Raises NotFound, Unavailable."""
-        if not self.has(bundle):
+        if not self._is_whole(bundle):
             packed = self.packed(bundle)
             if self._url:
                 self._send(bundle, packed)
@@ -201,17 +205,33 @@ class BundleStore:
             raise NotFound("bundle", bundle)
         return self.folder / f"{bundle}.zip"
 
+    def _is_whole(self, bundle: str) -> bool:
+        """Do all nodes find it, and find it undamaged? Raises Unavailable."""
+        try:
+            return _is(bundle, self._fetch(bundle) if self._url else self._zip(bundle).read_bytes())
+        except (NotFound, FileNotFoundError):
+            return False
+        except OSError as error:
+            raise Unavailable(f"bundle {bundle}: {error}") from error
+
     def _keep(self, bundle: str, packed: bytes, folder: Path | None = None) -> None:
         folder = folder or self.folder
         target = folder / self._zip(bundle).name
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for entry in _older(folder, GRACE_S):
+                if entry.suffix == ".new":  # of somebody who was killed
+                    entry.unlink(missing_ok=True)
             handle, aside = tempfile.mkstemp(dir=folder, suffix=".new")
-            with os.fdopen(handle, "wb") as file:
-                file.write(packed)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, target)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(packed)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(aside, target)
+            except BaseException:
+                os.unlink(aside)
+                raise
             _sync_folder(folder)
         except OSError as error:
             raise Unavailable(f"bundle {bundle} cannot be kept: {error}") from error
@@ -220,14 +240,18 @@ class BundleStore:
         _sweep(target.parent)
         self._drop_copies()
         aside = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
-        for path, content in bundles.entries(packed):
-            file = aside / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
-            if bundles.is_program(content):
-                file.chmod(0o755)
-        shutil.rmtree(target, ignore_errors=True)
-        aside.rename(target)
+        try:
+            for path, content in bundles.entries(packed):
+                file = aside / path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content)
+                if bundles.is_program(content):
+                    file.chmod(0o755)
+            shutil.rmtree(target, ignore_errors=True)
+            aside.rename(target)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
 
     def _install(self, folder: Path, target: Path, lock: int) -> None:
         aside = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
@@ -284,6 +308,13 @@ def requirements_in(folder: Path) -> list[str]:
     return [line for line in lines if line]
 
 
+def _is(bundle: str, packed: bytes) -> bool:
+    try:
+        return bundles.id_of(packed) == bundle
+    except Invalid:
+        return False
+
+
 def _key(bundle: str, wanted: list[str]) -> str:
     """The same for all that install the same here. Options and paths may mean anything: they are the bundle's own."""
     own = "" if all(_PLAIN.match(line) for line in wanted) else bundle
@@ -309,6 +340,7 @@ def _run_installer(folder: Path, aside: Path, target: Path, lock: int) -> None:
         process = subprocess.Popen(
             ["sh", "-c", _INSTALL, "sh", str(target.resolve()), str(place), *command],
             cwd=folder,
+            env={name: value for name, value in os.environ.items() if name not in SECRETS},
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=subprocess.STDOUT,

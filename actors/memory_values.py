@@ -3,7 +3,8 @@
     /dev/shm/orchestrator-<id>/<run id>/<task>.<attempt>          never synced, gone with the machine
 
 They take at most `limit_bytes`, of which half of what the file system holds is the default; a value for which there is
-no room is stored instead. Values of a run are removed when it has ended: by a thread of one worker of the node, which
+no room is stored instead. Values of a run are removed when it has ended, and with it whoever called it, as the value of
+that call is one of them (`calls.py`): by a thread of one worker of the node, which
 asks the journal every SWEEP_S and lives only as long as there are any. A worker that starts looks, too, so that what
 a crash left behind goes with the next `up`; `down` removes the directory, and `up` those whose data directory is gone.
 Who has mapped a file that is removed keeps what it has.
@@ -23,10 +24,14 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.errors import Unavailable
+
+if TYPE_CHECKING:
+    from orchestrator.rows import RunRow
 
 #: where memory is a directory, on Linux
 SHM = Path("/dev/shm")
@@ -153,14 +158,22 @@ def ended_in(journal_url: str) -> Ended:
 
 async def _ended(journal_url: str, run_ids: list[str]) -> set[str]:
     from actors.journal import Journal
-    from orchestrator.rows import TERMINAL
 
     journal = Journal(journal_url)
     try:
-        rows = {run_id: await journal.summary(run_id) for run_id in run_ids}
+        return {run_id for run_id in run_ids if await over(journal.summary, run_id)}
     finally:
         await journal.close()
-    return {run_id for run_id, row in rows.items() if row is None or row.state in TERMINAL}
+
+
+async def over(row_of: Callable[[str], Awaitable[RunRow | None]], run_id: str) -> bool:
+    """Have the run and all that wait for what it came to ended?"""
+    from orchestrator.rows import TERMINAL
+
+    row = await row_of(run_id)
+    while row is not None and row.state in TERMINAL and row.caller is not None:
+        row = await row_of(row.caller[0])
+    return row is None or row.state in TERMINAL
 
 
 def _used(folder: Path) -> int:

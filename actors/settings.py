@@ -357,6 +357,7 @@ def headroom(settings: Settings) -> dict[str, int]:
 _MOST = {
     "archive_after_days": 36_500,
     "history_retention_days": 36_500,
+    "artifacts_retention_days": 36_500,
     "artifacts_cache_bytes": 2**60,
     "memory_values_bytes": 2**60,
 }

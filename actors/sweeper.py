@@ -2,8 +2,8 @@
 
 Who wants a sweep leaves a record (`orchestrator/sweeps.py`), then wakes this; where that cannot be told, as by a server
 that stands by, it is seen within LOOK_S. The same record tells how far it is. One of its own is made every SWEEP_S,
-unless everything is kept for ever; cut off by a crash it is made anew, as settings are then. A sweep that fails for
-good says so itself, and holds up no other one.
+unless everything is kept for ever; cut off, or put off, it is made anew, as settings are then. A sweep that is put off
+or fails for good says so itself, and holds up no other one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Set
 from datetime import timedelta
 from typing import Generic
 
@@ -90,32 +91,37 @@ class Sweeper(Recurring, Generic[S]):
     async def look(self) -> float:
         """Work off what is due, and what is wanted; seconds until the next look. Raises Unavailable."""
         now_s = asyncio.get_running_loop().time()
+        put_off: Unavailable | None = None
         if self._kept and now_s >= self._due_s:
             now = self._clock.now()
-            await self._try(self._own(milliseconds(now - self._kept), milliseconds(now)))
-            self._due_s = now_s + SWEEP_S
+            put_off = await self._try(self._own(milliseconds(now - self._kept), milliseconds(now)))
+            if put_off is None:
+                self._due_s = now_s + SWEEP_S
         tried: set[str] = set()
-        while (wanted := await self.wanted()) and wanted.id not in tried:
+        while wanted := await self.wanted(tried):
             tried.add(wanted.id)
-            await self._try(wanted)
+            put_off = await self._try(wanted) or put_off
+        if put_off is not None:
+            raise put_off
         return min(LOOK_S, self._due_s - now_s) if self._kept else LOOK_S
 
-    async def _try(self, wanted: S) -> None:
-        """It is done, or has failed for good; others go on. Raises Unavailable."""
+    async def _try(self, wanted: S) -> Unavailable | None:
+        """It is done, or has failed for good, unless something put it off; others go on."""
         try:
             await self.sweep(wanted)
-        except Unavailable:
-            raise
+        except Unavailable as unavailable:
+            return unavailable
         except Exception:
             _log.exception("%s: sweep %s failed", self._work, wanted.id)
+        return None
 
-    async def wanted(self) -> S | None:
-        """The first sweep that somebody asked for and that has not ended. Raises JournalUnavailable."""
+    async def wanted(self, tried: Set[str] = frozenset()) -> S | None:
+        """The first other sweep that somebody asked for and that has not ended. Raises JournalUnavailable."""
         found = self._kind.in_order(await self._journal.records(self._kind.records))
         over = [sweep.id for sweep in found if not sweep.open]
         if len(over) > TOLD:
             await self._journal.put_records(self._kind.records, dict.fromkeys(over[:-TOLD]))
-        return next((sweep for sweep in found if sweep.open and sweep.id != AUTOMATIC), None)
+        return next((sweep for sweep in found if sweep.open and sweep.id not in {AUTOMATIC, *tried}), None)
 
     async def sweep(self, wanted: S) -> S:
         """Everything that may go has gone. Raises Unavailable: then it is still wanted; and what refuses it."""
@@ -124,7 +130,8 @@ class Sweeper(Recurring, Generic[S]):
             await errand.tell()
             await errand.carry_out()
             done = await errand.tell("done")
-        except Unavailable:
+        except Unavailable as unavailable:
+            await errand.tell(error=str(unavailable))
             await self._count("put_off")
             raise
         except Exception as error:

@@ -11,6 +11,7 @@ import typer
 
 from orchestrator.client import dags
 from orchestrator.client.script import Script
+from orchestrator.client.shapes.cluster import DagsSweepView
 from orchestrator.errors import Invalid, Unavailable
 from serve_app import screen
 from serve_app.api_client import Api
@@ -43,7 +44,7 @@ def archive_command(
     older_than_s = span_s(older_than)
     with session.api() as api:
         if status:
-            session.show_list(api.run(dags.list_sweeps()), _COLUMNS)
+            _show(session, api.run(dags.list_sweeps()))
             return
         sweep = api.run(dags.sweep_archive(older_than_s, to))
         if not no_wait:
@@ -54,12 +55,14 @@ def archive_command(
 def at_its_end(
     session: Session, api: Api, sweep: S, listed: Callable[[], Script[list[S]]], counted: Iterable[str]
 ) -> S:
-    """The sweep when it has ended; what is `counted` is told meanwhile."""
+    """The sweep when it has ended; what is `counted`, and why it does not go on, is told meanwhile."""
     while sweep["state"] in ("wanted", "running"):
         time.sleep(_LOOK_S)
         sweep = next((each for each in api.run(listed()) if each["sweep_id"] == sweep["sweep_id"]), sweep)
         if not session.as_json:
             screen.say(", ".join(f"{sweep[name]:,} {name.removeprefix('size_')}" for name in counted))
+            if sweep["error"]:
+                screen.say(f"put off, and tried again: {sweep['error']}")
     return sweep
 
 
@@ -70,9 +73,46 @@ def show_sweep(session: Session, sweep: Mapping[str, Any], columns: Sequence[str
         raise Unavailable(f"the sweep failed: {sweep['error']}")
 
 
+def _show(session: Session, sweeps: list[DagsSweepView]) -> None:
+    if session.as_json:
+        screen.print_json({"items": sweeps})
+        return
+    rows = (
+        (
+            each["sweep_id"],
+            each["state"],
+            minute(each["before"]),
+            each["runs"],
+            each["backfills"],
+            each["left"],
+            brief_size(each["size_bytes"]),
+            each["to"],
+        )
+        for each in sweeps
+    )
+    screen.print_table(("sweep", "state", "before", "runs", "backfills", "left", "size", "to"), rows)
+
+
 def span_s(text: str) -> int:
     """Seconds of a span such as `30d`. Raises Invalid."""
     found = re.fullmatch(r"(\d{1,6})([smhd])", text, re.ASCII)
     if found is None:
         raise Invalid(f"--older-than {text!r}: a number with s, m, h or d expected, like 30d")
     return int(found[1]) * _SECONDS[found[2]]
+
+
+def minute(instant: str) -> str:
+    """An instant in UTC, for a table."""
+    return instant[:16].replace("T", " ")
+
+
+def brief_size(size_bytes: int) -> str:
+    """Bytes in a few letters, for a table."""
+    if size_bytes < 1000:
+        return f"{size_bytes} B"
+    size = size_bytes / 1000
+    for unit in ("kB", "MB", "GB", "TB"):
+        if size < 999.95:
+            return f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} PB"

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from orchestrator.client import artifacts as scripts
-from serve_app.archive_commands import at_its_end, show_sweep, span_s
+from serve_app import screen
+from serve_app.archive_commands import at_its_end, brief_size, minute, show_sweep, span_s
 from serve_app.session import Session, command, group
 
 artifacts = group("Artifacts: large values that tasks returned.")
@@ -21,7 +22,23 @@ _COLUMNS = (
 def artifacts_list(session: Session) -> None:
     """List sweeps, the latest first: what is under way, what went, and what was there then."""
     with session.api() as api:
-        session.show_list(api.run(scripts.list_artifact_sweeps()), _COLUMNS)
+        found = api.run(scripts.list_artifact_sweeps())
+    if session.as_json:
+        screen.print_json({"items": found})
+        return
+    rows = (
+        (
+            each["sweep_id"],
+            each["state"] + (" dry" if each["dry_run"] else ""),
+            minute(each["before"]),
+            each["runs"],
+            each["files"],
+            brief_size(each["size_bytes"]),
+            None if each["there_bytes"] is None else brief_size(each["there_bytes"]),
+        )
+        for each in found
+    )
+    screen.print_table(("sweep", "state", "before", "runs", "files", "size", "there"), rows)
 
 
 @command(artifacts, "sweep")

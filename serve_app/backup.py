@@ -15,12 +15,13 @@ journal up first, as that server's manual says. Source: the issue "On a cluster,
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +44,17 @@ def backup(folder: Path, to: Path) -> dict[str, Any]:
     """`to` holds a copy of the data directory, whole or not at all. Raises Invalid, Conflict, Unavailable."""
     if not folder.is_dir():
         raise Invalid(f"{folder} is no data directory")
-    if to.exists():
-        raise Conflict(f"{to} exists; a backup goes into a new folder")
-    if to.absolute().is_relative_to(folder.absolute()):
-        raise Invalid(f"{to} is inside the data directory")
-    partial = to.with_name(to.name + ".partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True, mode=0o700)
-        told = _copied(folder, partial)
-        os.sync()
-        partial.rename(to)
+        if to.exists():
+            raise Conflict(f"{to} exists; a backup goes into a new folder")
+        if to.resolve().is_relative_to(folder.resolve()):
+            raise Invalid(f"{to} is inside the data directory")
+        with _made_aside(to) as partial:
+            told = _copied(folder, partial)
+            os.sync()
+            partial.rename(to)
     except (OSError, sqlite3.Error) as error:
-        raise Unavailable(f"no backup was made: {error}") from error
+        raise Unavailable(f"no backup was made: {_why(error)}") from error
     return told
 
 
@@ -65,23 +64,67 @@ def restore(folder: Path, source: Path) -> dict[str, Any]:
     Raises Invalid, Conflict, Unavailable.
     """
     told = _manifest(source)
+    try:
+        _check_target(folder, source)
+        with _made_aside(folder) as partial:
+            shutil.copytree(source, partial, symlinks=True, dirs_exist_ok=True)
+            (partial / _MANIFEST).unlink()
+            partial.chmod(0o700)
+            os.sync()
+            if folder.exists():
+                folder.rmdir()
+            partial.rename(folder)
+    except OSError as error:
+        raise Unavailable(f"nothing was restored: {_why(error)}") from error
+    return told
+
+
+def _check_target(folder: Path, source: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise Conflict(f"{folder} is no folder; move it away, or restore into a new folder with --data-dir")
+    if folder.resolve().is_relative_to(source.resolve()):
+        raise Invalid(f"{folder} is inside the backup")
     if homes.is_claimed(folder) or embedded.is_running(folder):
         raise Conflict(homes.who_runs(folder, homes.read_server(folder)))
     if folder.exists() and any(folder.iterdir()):
         raise Conflict(f"{folder} is not empty; move it away, or restore into a new folder with --data-dir")
-    partial = folder.with_name(folder.name + ".partial")
+
+
+@contextmanager
+def _made_aside(to: Path) -> Iterator[Path]:
+    """An empty folder beside `to` that is nobody else's; should filling it fail, the disk has its room back."""
+    partial = to.with_name(to.name + ".partial")
+    partial.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle = os.open(partial, os.O_RDONLY)
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(source, partial, symlinks=True)
-        (partial / _MANIFEST).unlink()
-        partial.chmod(0o700)
-        os.sync()
-        if folder.exists():
-            folder.rmdir()
-        partial.rename(folder)
-    except OSError as error:
-        raise Unavailable(f"nothing was restored: {error}") from error
-    return told
+        _claim(handle, partial)
+        try:
+            for entry in partial.iterdir():  # what a kill left
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+            partial.chmod(0o700)
+            yield partial
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    finally:
+        os.close(handle)
+
+
+def _claim(handle: int, partial: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Conflict(f"{partial} is being written by somebody else") from None
+    except OSError:
+        return  # NFS locks no folders: there it is up to who makes backups
+
+
+def _why(error: Exception) -> str:
+    """The first of the errors that a copy of many files ran into."""
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        (source, _, why), *others = error.args[0]
+        return f"{source}: {why}" + (f" (and {len(others)} more)" if others else "")
+    return str(error)
 
 
 def _manifest(source: Path) -> dict[str, Any]:

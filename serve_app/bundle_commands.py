@@ -9,7 +9,7 @@ import typer
 from orchestrator.client import dags
 from orchestrator.errors import Invalid
 from serve_app import screen
-from serve_app.archive_commands import span_s
+from serve_app.archive_commands import brief_size, minute, span_s
 from serve_app.session import Session, command, group
 
 #: digits of an id that are shown, and enough to name it
@@ -29,14 +29,14 @@ def bundles_list(session: Session) -> None:
     rows = (
         (
             each["bundle"][:_SHORT],
-            each["size_bytes"],
+            brief_size(each["size_bytes"]),
             each["files"],
-            each["touched_at"],
+            minute(each["touched_at"]),
             _uses(each["dags"], each["current"]),
         )
         for each in found
     )
-    screen.print_table(("bundle", "bytes", "files", "touched", "dags"), rows)
+    screen.print_table(("bundle", "size", "files", "touched", "dags"), rows)
 
 
 @command(bundles, "delete")

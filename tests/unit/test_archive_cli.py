@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from serve_app.archive_commands import brief_size
 from tests.cli_stub import Stub, call, stub
 
 __all__ = ["call", "stub"]
@@ -41,6 +42,32 @@ def test_a_sweep_that_failed_is_an_error(call: Call, stub: Stub) -> None:
     assert "no bucket" in err
     assert stub.asked[0][2] == {"older_than_s": 2_592_000}
     assert call("archive", "--older-than", "soon")[0] == 1
+
+
+def test_why_a_sweep_does_not_go_on_is_told(call: Call, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve_app.archive_commands._LOOK_S", 0.0)
+    stub.on("POST", "/archive", SWEEP)
+    away = SWEEP | {"state": "running", "error": "the archive at s3://b: no route"}
+    stub.on("GET", "/archive", {"items": [away]}, {"items": [SWEEP | {"state": "done"}]})
+    status, _, err = call("archive")
+    assert (status, "no route" in err) == (0, True)
+
+
+def test_a_line_of_a_narrow_terminal_is_a_sweep(call: Call, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = {"sweep_id": "0123456789abcdef", "runs": 12_345, "backfills": 12, "size_bytes": 12_345_678, "left": 12}
+    stub.on("GET", "/archive", {"items": [SWEEP | large]})
+    monkeypatch.setenv("COLUMNS", "80")
+    header, line = call("archive", "--status")[1].splitlines()
+    assert header.split() == ["sweep", "state", "before", "runs", "backfills", "left", "size", "to"]
+    assert line.split() == ["0123456789abcdef", "wanted", "2025-12-03", "03:04", "12345", "12", "12", "12.3", "MB"]
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "told"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_999, "1.0 MB"), (2 * 10**18, "2000.0 PB")],
+)
+def test_a_size_is_told_in_a_few_letters(size_bytes: int, told: str) -> None:
+    assert brief_size(size_bytes) == told
 
 
 def test_archive_status_lists_what_left_last(call: Call, stub: Stub) -> None:

@@ -44,6 +44,34 @@ def test_a_sweep_that_failed_is_an_error(call: Call, stub: Stub) -> None:
     assert "no disk" in err
 
 
+def test_why_a_sweep_does_not_go_on_is_told(call: Call, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve_app.archive_commands._LOOK_S", 0.0)
+    stub.on("POST", "/artifacts", SWEEP)
+    away = SWEEP | {"state": "running", "error": "artifacts at s3://b: no route"}
+    stub.on("GET", "/artifacts", {"items": [away]}, {"items": [SWEEP | {"state": "done"}]})
+    status, _, err = call("artifacts", "sweep", "--older-than", "12h")
+    assert (status, "no route" in err) == (0, True)
+
+
+def test_a_line_of_a_narrow_terminal_is_a_sweep(call: Call, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = {
+        "runs": 12_345,
+        "files": 45_678,
+        "size_bytes": 12_345_678_901,
+        "there_files": 1,
+        "there_bytes": 999_949 * 10**6,
+    }
+    sweep = SWEEP | large | {"sweep_id": "0123456789abcdef", "state": "done"}
+    stub.on("GET", "/artifacts", {"items": [sweep, SWEEP]})
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = call("artifacts", "list")
+    header, first, second = out.splitlines()
+    assert header.split() == ["sweep", "state", "before", "runs", "files", "size", "there"]
+    told = ["0123456789abcdef", "done", "dry", "2025-12-03", "03:04", "12345", "45678", "12.3", "GB", "999.9", "GB"]
+    assert first.split() == told
+    assert second.split() == ["s1", "wanted", "dry", "2025-12-03", "03:04", "0", "0", "0", "B"]
+
+
 def test_sweeps_are_listed(call: Call, stub: Stub) -> None:
     stub.on("GET", "/artifacts", {"items": [SWEEP]})
     status, out, _ = call("artifacts", "list", "--json")

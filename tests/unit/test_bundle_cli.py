@@ -105,6 +105,14 @@ def test_bundles_are_listed_and_pruned(call: Call, stub: Stub) -> None:
     assert json.loads(call("bundles", "prune", "--json")[1]) == {"items": [VIEW["bundle"]]}
 
 
+def test_a_line_of_a_narrow_terminal_is_a_bundle(call: Call, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub.on("GET", "/bundles", {"items": [{**VIEW, "size_bytes": 12_345_678, "files": 1_234, "dags": ["sales"] * 3}]})
+    monkeypatch.setenv("COLUMNS", "80")
+    header, line = call("bundles", "list")[1].splitlines()
+    assert header.split() == ["bundle", "size", "files", "touched", "dags"]
+    assert "12.3 MB" in line
+
+
 def test_a_bundle_is_deleted_by_the_digits_that_are_shown(call: Call, stub: Stub) -> None:
     name = VIEW["bundle"]
     stub.on("GET", "/bundles", {"items": [VIEW, {**VIEW, "bundle": "a0" * 32}]})

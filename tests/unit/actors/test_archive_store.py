@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,7 @@ def test_a_segment_that_is_damaged_is_told(store: ArchiveStore, tmp_path: Path) 
     store.add([run(1)])
     [segment] = (tmp_path / "archive" / "segments").iterdir()
     whole = segment.read_bytes()
-    for damaged in (whole[:30], bytes(len(whole)), whole[:12] + b"\xff" * 9 + whole[21:]):
+    for damaged in (b"", whole[:30], bytes(len(whole)), whole[:12] + b"\xff" * 9 + whole[21:]):
         segment.write_bytes(damaged)
         with pytest.raises(Unavailable, match="damaged"):
             store.run("run_0001")
@@ -193,6 +194,18 @@ def test_what_could_not_be_written_leaves_nothing(
         store.add([run(1)])
     assert list((tmp_path / "archive" / "segments").iterdir()) == []
     assert store.empty
+
+
+@pytest.mark.parametrize("made", ["", "CREATE TABLE segments (id INTEGER PRIMARY KEY, place TEXT NOT NULL UNIQUE)"])
+def test_an_index_that_was_not_made_to_its_end_has_nothing_in_it(store: ArchiveStore, made: str) -> None:
+    store.folder.mkdir()
+    with closing(sqlite3.connect(store.folder / "index.sqlite")) as index:
+        index.execute(made or "PRAGMA user_version")
+    (store.folder / "index.sqlite").touch()
+    assert (store.run("run_0001"), store.by_window("t", "d", ["x"])) == (None, [])
+    assert store.page(RunFilter(tenant="t"), None, 10).rows == ()
+    store.add([run(1)])
+    assert store.run("run_0001") == run(1)
 
 
 def test_segments_may_be_behind_a_url(store: ArchiveStore) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -212,6 +213,49 @@ def test_a_sweep_that_fails_for_good_holds_up_no_other_one() -> None:
         assert [sweep.state for sweep in await gateway.archive.sweeps()] == ["done", "failed"]
         assert (await gateway.run(TENANT, run_id)).archived
         serving.stop()
+
+    World(0).play_with(course)
+
+
+@pytest.mark.parametrize("by_itself", [False, True], ids=["asked for", "by itself"])
+def test_a_place_that_is_away_holds_up_no_sweep_to_another_one_and_is_told(by_itself: bool, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    away = str(tmp_path / "file/folder")
+
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        run_id = await a_run(world, gateway)
+        first, second = wanted(world, to=away, asked_ms=1), wanted(world, id="two", asked_ms=2)
+        asked = [second] if by_itself else [first, second]
+        await world.journal.put_records(
+            archive.SWEEPS.records, {each.id: archive.SWEEPS.encode(each) for each in asked}
+        )
+        serving = archiver(world, **({"archive_url": away, "archive_after_days": 30} if by_itself else {}))
+        serving.start()
+        await asyncio.sleep(3 * archiver_module.AGAIN_S)
+        assert (await gateway.run(TENANT, run_id)).archived
+        known = {sweep.to: sweep for sweep in await gateway.archive.sweeps()}
+        assert known[""].state == "done"
+        assert known[away].state == "done", "there is nothing left to be written"
+        serving.stop()
+
+    World(0).play_with(course)
+
+
+def test_why_a_sweep_is_put_off_is_told_until_it_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "folder").touch()
+
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        await a_run(world, gateway)
+        sweep = wanted(world, to=str(tmp_path / "folder"))
+        with pytest.raises(Unavailable):
+            await archiver(world).sweep(sweep)
+        [put_off] = await gateway.archive.sweeps()
+        assert put_off.state == "running"
+        assert "folder" in put_off.error
+        (tmp_path / "folder").unlink()
+        assert (await archiver(world).sweep(put_off)).error == ""
 
     World(0).play_with(course)
 

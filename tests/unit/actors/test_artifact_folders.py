@@ -170,3 +170,44 @@ def test_a_store_that_is_away_is_told(monkeypatch: pytest.MonkeyPatch, store: An
     monkeypatch.setattr(store, "ls", ls)
     with pytest.raises(Unavailable, match="no route"):
         StoreFolders("memory://values").runs(time.time(), "", 10)
+
+
+def test_a_file_of_a_store_that_is_named_like_a_run_is_somebody_elses(store: Any) -> None:
+    store.pipe_file(f"/values/{JOB}", b"theirs")
+    store.store[f"/values/{JOB}"].modified = datetime.fromtimestamp(OLD, UTC)
+    place = StoreFolders("memory://values")
+    assert place.runs(CUTOFF, "", 10) == [R1, R2]
+    assert cleared(place, JOB) == {}
+    assert f"/values/{JOB}" in store.store
+
+
+@pytest.mark.parametrize("root", ["", "sub"])
+def test_what_is_held_stays_whatever_the_store_calls_its_files(
+    root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dirfs = pytest.importorskip("fsspec.implementations.dirfs")
+    local = pytest.importorskip("fsspec.implementations.local")
+    files = dirfs.DirFileSystem(str(tmp_path), local.LocalFileSystem())  # its paths begin with no slash
+    monkeypatch.setattr("actors.artifact_folders.filesystem", lambda _: (files, root))
+    held, loose = put(tmp_path / root / R1 / "a.1"), put(tmp_path / root / R1 / "b.1")
+    place = StoreFolders("some://where")
+    assert place.runs(CUTOFF, "", 10) == [R1]
+    assert cleared(place, R1, held=frozenset({"a.1"})) == {R1: Tally(1, 10)}
+    assert (held.exists(), loose.exists()) == (True, False)
+
+
+def test_a_time_without_a_zone_is_never_taken_for_an_earlier_one(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        for zone in ("America/Los_Angeles", "Asia/Tokyo"):
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            for told in (
+                datetime.fromtimestamp(CUTOFF + 60, UTC).replace(tzinfo=None),
+                datetime.fromtimestamp(CUTOFF + 60),
+            ):
+                for file in store.store.values():
+                    file.modified = told
+                assert cleared(StoreFolders("memory://values"), R1) == {}
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -256,6 +256,21 @@ def test_a_sweep_that_is_asked_for_is_done_once_and_told() -> None:
     play(course)
 
 
+def test_asked_again_under_its_key_a_sweep_tells_how_far_it_is_and_another_one_is_refused() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        await ended(world, await started(gateway))
+        key = Idempotency("k", "this request")
+        asked = await gateway.artifacts.sweep(timedelta(0), False, key)
+        done = await sweeper(world).sweep(asked)
+        assert await gateway.artifacts.sweep(timedelta(0), False, key) == done
+        assert done.state == "done"
+        with pytest.raises(Conflict):
+            await gateway.artifacts.sweep(timedelta(0), True, Idempotency("k", "another request"))
+
+    play(course)
+
+
 def test_it_sweeps_by_itself_and_not_at_once_unless_everything_is_kept() -> None:
     async def course(world: World) -> None:
         gateway = await defined(world)
@@ -385,19 +400,6 @@ def test_a_sweep_that_nobody_could_tell_of_is_seen_before_long() -> None:
         await asyncio.sleep(LOOK_S)
         assert [(sweep.id, sweep.state) for sweep in await gateway.artifacts.sweeps()] == [(asked.id, "done")]
         serving.stop()
-
-    play(course)
-
-
-def test_a_key_asks_for_one_sweep_also_once_it_is_done() -> None:
-    async def course(world: World) -> None:
-        gateway = await defined(world)
-        asked = await gateway.artifacts.sweep(timedelta(0), True, Idempotency("k", "f"))
-        assert (await sweeper(world).sweep(asked)).state == "done"
-        again = await gateway.artifacts.sweep(timedelta(0), True, Idempotency("k", "f"))
-        assert (again.id, again.state) == (asked.id, "done")
-        with pytest.raises(Conflict, match="another body"):
-            await gateway.artifacts.sweep(timedelta(0), False, Idempotency("k", "g"))
 
     play(course)
 

@@ -25,6 +25,7 @@ from orchestrator import actor_codec, codec
 from orchestrator.errors import PermanentFailure, Unavailable
 from orchestrator.events import TaskSucceeded
 from orchestrator.messages import Value
+from orchestrator.rows import RunRow
 from tests.builders import AT
 from tests.worker_builders import Bench, exchange, python
 
@@ -201,6 +202,31 @@ def test_somebody_looks_after_memory_as_long_as_there_are_values(
     assert memory._sweeper is not None
     memory._sweeper.join(10)
     assert (memory.runs(), asked) == ([], [["run_1"], ["run_1"]])
+
+
+@pytest.mark.parametrize(
+    ("caller", "last", "over"),
+    [("running", "succeeded", False), ("succeeded", "succeeded", True), ("succeeded", "running", False)],
+)
+async def test_what_a_called_run_came_to_is_there_until_its_callers_have_ended(
+    caller: str, last: str, over: bool
+) -> None:
+    states = {"run_1": "succeeded", "run_2": caller, "run_3": last}
+    callers = {"run_1": ("run_2", "call"), "run_2": ("run_3", "call"), "run_3": ("run_gone", "call")}
+
+    async def row_of(run_id: str) -> RunRow | None:
+        return a_row(run_id, states[run_id], callers[run_id]) if run_id in states else None
+
+    assert await memory_values.over(row_of, "run_1") == over
+    assert await memory_values.over(row_of, "run_unknown")
+
+
+def a_row(run_id: str, state: str, caller: tuple[str, str]) -> RunRow:
+    return RunRow(
+        run_id=run_id, version=1, owner="", state=state, tenant="t", dag_id="d", dag_version=1, run_type="manual",
+        window_key="", parent="", attempts=1, created_ms=1, started_ms=1, finished_ms=2, sla_ms=None, error="",
+        max_active_runs=None, backwards=False, plan_hash="", watchers=(), caller=caller,
+    )  # fmt: skip
 
 
 def test_a_memory_directory_whose_data_directory_is_gone_is_removed(tmp_path: Path) -> None:

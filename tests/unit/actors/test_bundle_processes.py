@@ -186,7 +186,9 @@ def test_an_idle_process_that_died_is_replaced(bench: Bench) -> None:
     assert isinstance(pid, int)
     os.kill(pid, 9)
     until(lambda: not next(iter(bench.processes._kept.values())).alive())
+    before = len(os.listdir("/proc/self/fd"))
     assert bench.value(name, "process") != pid
+    assert len(os.listdir("/proc/self/fd")) == before, "nothing of it stays open"
 
 
 def test_a_bundle_that_is_gone_says_what_to_do(bench: Bench) -> None:

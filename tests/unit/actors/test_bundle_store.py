@@ -122,6 +122,70 @@ def test_a_store_that_does_not_answer_is_told_apart_from_one_without_the_bundle(
         store.has("0" * 64)
 
 
+@pytest.mark.parametrize("scheme", ["memory", "file"])
+def test_a_damaged_bundle_is_made_good_by_who_sends_it_again(tmp_path: Path, scheme: str) -> None:
+    pytest.importorskip("fsspec")
+    url = f"memory://half-{tmp_path.name}" if scheme == "memory" else f"file://{tmp_path}/shared"
+    packed = bundle.pack(files())
+    name = bundle.id_of(packed)
+    one, other = BundleStore(tmp_path / "one", url), BundleStore(tmp_path / "other", url)
+    one._send(name, packed[: len(packed) // 2])  # a kill in the middle, where a store writes in place
+    with pytest.raises(Unavailable, match="damaged"):
+        other.packed(name)
+    assert one.put(name, packed)
+    assert not one.put(name, packed)
+    assert other.packed(name) == packed
+    one._send(name, packed[:10])
+    one.publish(name)
+    assert BundleStore(tmp_path / "third", url).packed(name) == packed
+
+
+def test_a_damaged_zip_is_made_good_by_who_sends_it_again(store: BundleStore, tmp_path: Path) -> None:
+    name = kept(tmp_path)
+    (tmp_path / "bundles" / f"{name}.zip").write_bytes(b"PK")
+    assert kept(tmp_path) == name
+    assert store.unpacked(name).is_dir()
+
+
+def test_a_damaged_bundle_goes_like_any_other(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    store = BundleStore(tmp_path, f"memory://gone-{tmp_path.name}")
+    name = bundle.id_of_files(files())
+    store._send(name, b"PK")
+    assert store.take(name) is None
+    assert not store.has(name)
+
+
+def test_a_full_disk_is_told_and_nothing_is_left_of_what_did_not_fit(
+    store: BundleStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = kept(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(Unavailable, match="no space left"):
+            kept(tmp_path, "two")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        with pytest.raises(Unavailable, match="no space left"):
+            store.unpacked(name)
+    left = {entry.name for entry in (tmp_path / "bundles").rglob("*")}
+    assert left == {f"{name}.zip", "unpacked", f"{name}.lock"}
+
+
+def full(*_: object) -> None:
+    raise OSError("no space left")
+
+
+def test_what_a_kill_left_half_written_goes_after_a_while(store: BundleStore, tmp_path: Path) -> None:
+    kept(tmp_path)
+    old, young = tmp_path / "bundles/x.new", tmp_path / "bundles/y.new"
+    for each in (old, young):
+        each.touch()
+    os.utime(old, (1.0, 1.0))
+    kept(tmp_path, "two")
+    assert (old.exists(), young.exists()) == (False, True)
+
+
 class Broken:
     """A file system that is down."""
 
@@ -181,6 +245,17 @@ def installed(store: BundleStore, tmp_path: Path, requirements: str, version: st
 def test_what_asks_for_nothing_needs_no_installation(store: BundleStore, tmp_path: Path, pip: Pip) -> None:
     assert installed(store, tmp_path, "# nothing\n\n  # at all") is None
     assert pip.calls == 0
+
+
+def test_installers_see_no_secrets_of_ours(
+    store: BundleStore, tmp_path: Path, pip: Pip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_SECRET_KEY", "ours")
+    monkeypatch.setenv("PIP_INDEX_URL", "https://index")
+    script = PIP + 'echo "[$ORCHESTRATOR_SECRET_KEY] $PIP_INDEX_URL" >"$0.seen"\n'
+    (tmp_path / "pip").write_text(script)
+    installed(store, tmp_path, "one")
+    assert pip.file("seen").read_text() == "[] https://index\n"
 
 
 def test_the_same_requirements_are_installed_once(store: BundleStore, tmp_path: Path, pip: Pip) -> None:

@@ -16,7 +16,7 @@ from actors.clock import Clock
 from actors.journal import Journal
 from actors.settings import Settings
 from orchestrator.archive import Sweep
-from orchestrator.errors import Conflict, Invalid
+from orchestrator.errors import Conflict, Invalid, Unavailable
 from orchestrator.rows import History
 from serve_app import backup
 from serve_app.home import claimed, ensure_credentials, ensure_secret_key, read_credentials
@@ -145,10 +145,66 @@ def test_a_backup_that_fails_leaves_none(tmp_path: Path, monkeypatch: pytest.Mon
         patched.setattr("serve_app.backup._copy_rest", full)
         with pytest.raises(Exception, match="no space left"):
             backup.backup(home, copy)
-    assert not copy.exists()
+    assert list(tmp_path.iterdir()) == [home], "a full disk has its room back"
     backup.backup(home, copy)
     assert (copy / "credentials.json").exists()
     assert not copy.with_name("copy.partial").exists()
+    with monkeypatch.context() as patched:
+        patched.setattr("serve_app.backup.shutil.copytree", partly)
+        with pytest.raises(Unavailable, match="no space left"):
+            backup.restore(tmp_path / "new", copy)
+    assert sorted(tmp_path.iterdir()) == [copy, home]
+
+
+def partly(_: Path, to: Path, **__: object) -> None:
+    to.mkdir(exist_ok=True)
+    (to / "half").touch()
+    raise OSError("no space left")
+
+
+def test_where_a_link_leads_is_what_counts(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "artifacts").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(home / "artifacts")
+    with pytest.raises(Invalid, match="inside"):
+        backup.backup(home, tmp_path / "link/copy")
+    told = backup.backup(home, home / "../copy")
+    assert told["files"] == 0
+    with pytest.raises(Invalid, match="inside"):
+        backup.restore(tmp_path / "copy/artifacts/new", tmp_path / "copy")
+
+
+def test_a_data_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    backup.backup(tmp_path / "home", tmp_path / "copy")
+    (tmp_path / "file").touch()
+    for there in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises((Conflict, Unavailable)):
+            backup.restore(there, tmp_path / "copy")
+    with pytest.raises((Conflict, Unavailable)):
+        backup.backup(tmp_path / "home", tmp_path / "file/below")
+
+
+def test_two_backups_to_one_place_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, copy = tmp_path / "home", tmp_path / "copy"
+    home.mkdir()
+    for name in ("a", "b"):
+        (home / name).write_text("x")
+    copied = backup._copy_rest
+    refused: list[Exception] = []
+
+    def meanwhile(entry: Path, to: Path) -> None:
+        copied(entry, to)
+        if entry.name == "a":
+            try:
+                backup.backup(home, copy)
+            except Conflict as conflict:
+                refused.append(conflict)
+
+    monkeypatch.setattr("serve_app.backup._copy_rest", meanwhile)
+    backup.backup(home, copy)
+    assert len(refused) == 1
+    assert sorted(path.name for path in copy.iterdir()) == ["a", "b", "backup.json"]
 
 
 def test_what_is_made_anew_is_not_copied(tmp_path: Path) -> None:
