@@ -17,6 +17,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from actors.handles import Handles
 from actors.names import NAMESPACE
 from actors.peers import WorkerGone
 from orchestrator.errors import ActorUnreachable, OrchestratorError
@@ -37,7 +38,7 @@ class RayPeers:
     """`peers.Peers` over Ray."""
 
     def __init__(self) -> None:
-        self._handles: dict[str, Any] = {}
+        self._handles = Handles()
         #: worker -> incarnation that the handle is of
         self._met: dict[str, str] = {}
         #: names that are being asked for: while Ray's GCS is away each blocks one thread, and not one more per caller
@@ -47,21 +48,26 @@ class RayPeers:
         """Names come again: a batch that is sent to an actor which was ended would count as lost."""
         if self._met.get(worker) != incarnation:
             self._met[worker] = incarnation
-            self._handles.pop(worker, None)
+            self._handles.drop(worker)
             self._asked.pop(worker, None)
 
     async def look_up(self, worker: str, incarnation: str) -> None:
-        """So that the first call of a worker needs nothing of Ray's GCS."""
+        """So that the next call of the worker needs nothing of Ray's GCS.
+
+        A handle alone is not enough: a process asks GCS where an actor lives when it first calls it.
+        """
         self.meet(worker, incarnation)
-        if not await self.exists(worker):
-            _log.info("%s went before anything was sent there", worker)
+        try:
+            await self.control(worker, "ping")
+        except WorkerGone as gone:
+            _log.info("%s", gone)
 
     async def exchange(self, worker: str, blob: bytes) -> bytes:
         """Runs as long as the batch does; Ray reports the worker's death."""
         try:
             answer: bytes = await self._call(worker, "exchange", blob)
         except (RayError, ValueError) as gone:
-            self._handles.pop(worker, None)
+            self._handles.drop(worker)
             raise WorkerGone(worker, _first_line(gone)) from gone
         return answer
 
@@ -72,7 +78,7 @@ class RayPeers:
         except TimeoutError as late:  # it may only be slow, and while Ray's GCS is away it would not be found again
             raise WorkerGone(worker, f"no answer to {method} within {CONTROL_S:.0f} s") from late
         except (RayError, ValueError) as gone:
-            self._handles.pop(worker, None)
+            self._handles.drop(worker)
             raise WorkerGone(worker, _first_line(gone)) from gone
 
     async def kill(self, worker: str) -> None:
@@ -106,7 +112,7 @@ class RayPeers:
         except TimeoutError as late:
             raise ActorUnreachable(actor, f"no answer to {method} within {patience_s:.0f} s") from late
         except RayActorError as gone:
-            self._handles.pop(actor, None)
+            self._handles.drop(actor)
             raise ActorUnreachable(actor, _first_line(gone)) from gone
         except (RayError, ValueError) as failed:
             cause = failed.cause if isinstance(failed, RayTaskError) else failed
@@ -134,7 +140,7 @@ class RayPeers:
             return  # somebody else has the name by now
         del self._asked[actor]
         if not asked.cancelled() and asked.exception() is None:
-            self._handles[actor] = asked.result()
+            self._handles.keep(actor, asked.result())
 
 
 def _first_line(error: BaseException) -> str:
