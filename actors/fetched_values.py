@@ -123,6 +123,8 @@ class FetchedValues:
             with os.fdopen(handle, "wb") as file:
                 self._copy(value, file, elsewhere)
                 size_bytes = file.tell()
+            if size_bytes != value.size_bytes:
+                raise Unavailable(f"{value.artifact} came cut off: {size_bytes:,} of {value.size_bytes:,} bytes")
             os.replace(aside, path)
         except BaseException:
             os.unlink(aside)

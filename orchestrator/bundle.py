@@ -39,6 +39,9 @@ _TITLE = b"orchestrator-bundle-1\n"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
+#: begins what a zip's directory says of one file; counted first, for each becomes an object as the zip is opened.
+#: Those of zips in the bundle count too, so that there may be many more than files
+_RECORD, _RECORDS_MAX = b"PK\x01\x02", 20 * FILES_MAX
 #: what reading a zip that somebody made up may raise
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OverflowError, RuntimeError, ValueError)
 
@@ -95,6 +98,8 @@ def entries(packed: bytes) -> Iterator[tuple[str, bytes]]:
     """Path and content of each file, by path. Raises Invalid, in the middle too: use nothing before the end."""
     if len(packed) > PACKED_MAX:
         raise Invalid(f"a bundle has at most {PACKED_MAX} bytes when packed, not {len(packed)}")
+    if packed.count(_RECORD) > _RECORDS_MAX:
+        raise Invalid(f"a bundle has at most {FILES_MAX} files")
     try:
         with zipfile.ZipFile(io.BytesIO(packed)) as archive:
             yield from _read(archive)

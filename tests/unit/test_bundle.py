@@ -103,6 +103,24 @@ def test_a_bomb_is_refused_before_it_is_unpacked() -> None:
         bundle.id_of(bomb)
 
 
+def test_a_zip_with_a_directory_beyond_measure_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = zipped(("a.py", b""))
+    begin, end = whole.index(b"PK\x01\x02"), whole.index(b"PK\x05\x06")
+
+    def opened(*_: object) -> None:
+        raise AssertionError("it takes seconds, and a hundred megabytes")
+
+    monkeypatch.setattr("zipfile.ZipFile", opened)
+    with pytest.raises(Invalid, match="at most 2000 files"):
+        bundle.id_of(whole[:begin] + whole[begin:end] * 100_000 + whole[end:])
+
+
+def test_a_zip_in_a_bundle_may_have_more_files_than_a_bundle() -> None:
+    inner = zipped(*((f"{number}.py", b"") for number in range(2 * bundle.FILES_MAX)))
+    packed = bundle.pack({"wheels/made.whl": inner})
+    assert dict(bundle.entries(packed)) == {"wheels/made.whl": inner}
+
+
 def test_more_files_or_bytes_than_allowed_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Invalid, match="at most 2000 files"):
         bundle.pack({f"{n}.py": b"" for n in range(bundle.FILES_MAX + 1)})

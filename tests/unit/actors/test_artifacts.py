@@ -391,6 +391,23 @@ def test_a_value_that_others_put_out_of_the_cache_at_once_is_fetched_again_and_n
         nodes.b.read(value)
 
 
+def test_a_value_that_comes_cut_off_is_not_kept(tmp_path: Path) -> None:
+    nodes = Nodes(tmp_path)
+    value = nodes.a.keep("run_1", "a", 1, ARRAY)
+    copy = nodes.wire.copy
+
+    def cut_off(of: Value, to: BufferedWriter) -> None:
+        copy(of, to)
+        to.truncate(value.size_bytes // 2)
+        to.seek(0, os.SEEK_END)
+
+    nodes.wire.copy = cut_off  # type: ignore[method-assign]  # a line that breaks without a word
+    with pytest.raises(Unavailable, match="cut off"):
+        nodes.b.read(value)
+    nodes.wire.copy = copy  # type: ignore[method-assign]
+    assert (nodes.b.read(value) == ARRAY).all()
+
+
 def test_making_room_does_not_mind_what_goes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = Nodes(tmp_path, limit_bytes=1)
     value = nodes.a.keep("run_1", "a", 1, ARRAY)
