@@ -19,7 +19,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
-import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -28,6 +27,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from actors import whole_files
 from actors.filesystems import filesystem
 from orchestrator import archive, ids
 from orchestrator.archive import Shelved
@@ -217,18 +217,7 @@ class _Folder:
     def write(self, name: str, data: bytes) -> str:
         """Written aside, synced and renamed."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle, fresh = tempfile.mkstemp(dir=self._folder, suffix=".new")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(fresh, self._folder / name)
-            except BaseException:
-                os.unlink(fresh)
-                raise
-            _sync_folder(self._folder)
+            whole_files.put(self._folder / name, data)
         except OSError as error:
             raise Unavailable(f"the archive's segment {name}: {error}") from error
         return f"{self._known_as}/{name}"
@@ -278,11 +267,3 @@ def _read(folder: Path, place: _Place) -> bytes:
         raise
     except Exception as error:
         raise Unavailable(f"the archive's segment {place.segment}: {error}") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

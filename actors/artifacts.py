@@ -32,16 +32,13 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from actors import value_file
+from actors import value_file, whole_files
 from actors.fetched_values import FetchedValues
 from actors.memory_values import MemoryValues, is_ours
 from orchestrator.errors import Unavailable
@@ -55,8 +52,6 @@ INSTANCE_INLINE_MAX = 4 * 1024
 LISTS_KEPT = 2
 #: a value that others put out of the cache of the node before it is mapped is fetched again so often
 _FETCHES_MAX = 3
-#: times that a folder is made anew
-_AGAIN = 3
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 
 _encode = msgspec.json.Encoder().encode
@@ -213,8 +208,8 @@ class Artifacts:
             return self._fetched.store(name, lambda path: write_aside(path, value, sync=False))
         path = inside(self._root, name)
         size_bytes = write_aside(path, value, sync=True)
-        _sync_directory(path.parent)
-        _sync_directory(self._root)
+        whole_files.sync_folder(path.parent)
+        whole_files.sync_folder(self._root)
         return size_bytes
 
 
@@ -228,26 +223,11 @@ def inside(root: Path, name: str) -> Path:
 
 def write_aside(path: Path, value: object, *, sync: bool, limit_bytes: float = math.inf) -> int:
     """The file of that path holds the value, whole or not at all; its size in bytes. Raises as `value_file.write`."""
-    handle, aside = _aside_in(path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            size_bytes = value_file.write(file, value, limit_bytes)
-            if sync:
-                os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        os.unlink(aside)
-        raise
+    with whole_files.aside(path) as file:
+        size_bytes = value_file.write(file, value, limit_bytes)
+        if sync:
+            whole_files.sync(file)
     return size_bytes
-
-
-def _aside_in(folder: Path) -> tuple[int, str]:
-    """A new file in it; it is made, again should a sweep remove it while it is empty (`artifact_folders.py`)."""
-    for _ in range(_AGAIN):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with suppress(FileNotFoundError):
-            return tempfile.mkstemp(prefix=".", dir=folder)
-    return tempfile.mkstemp(prefix=".", dir=folder)
 
 
 def inline_json(value: object) -> bytes | None:
@@ -276,11 +256,3 @@ def _is_plain(value: object) -> bool:
     if isinstance(value, dict) and kind is dict:
         return all(type(key) is str for key in value) and all(map(_is_plain, value.values()))
     return False
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -37,6 +37,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from actors import whole_files
 from actors.clock import Clock
 from actors.filesystems import filesystem
 from actors.process import SECRETS
@@ -222,17 +223,7 @@ class BundleStore:
             for entry in _older(folder, GRACE_S):
                 if entry.suffix == ".new":  # of somebody who was killed
                     entry.unlink(missing_ok=True)
-            handle, aside = tempfile.mkstemp(dir=folder, suffix=".new")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(packed)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(aside, target)
-            except BaseException:
-                os.unlink(aside)
-                raise
-            _sync_folder(folder)
+            whole_files.put(target, packed)
         except OSError as error:
             raise Unavailable(f"bundle {bundle} cannot be kept: {error}") from error
 
@@ -407,11 +398,3 @@ def _alone(lock: Path) -> Iterator[int]:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
