@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
@@ -25,14 +24,12 @@ from serve_app.ports import Clock, Gateway, LiveRuns
 from serve_app.problems import (
     STATUS,
     Forbidden,
-    Kind,
     NoSuchPath,
     TooManyRequests,
     Unauthenticated,
     WrongMethod,
-    problem_of,
 )
-from serve_app.requests import identity_of
+from serve_app.requests import told_problem
 from serve_app.surfaces.runs import docs, words
 from serve_app.surfaces.runs.handlers import JSON, Handlers
 
@@ -51,8 +48,6 @@ ENDPOINTS = (
     ("POST", "/{run_id}/checkpoints", 201, "post_checkpoint"),
     ("GET", "/{run_id}/events", 200, "run_events"),
 )
-
-_log = logging.getLogger(__name__)
 
 
 class RunsSurface:
@@ -166,11 +161,7 @@ def _asks_for_list(request: Request, error: OrchestratorError) -> bool:
 
 def _problem(request: Request, error: Exception) -> Response:
     """`error` in this surface's form."""
-    problem = problem_of(error)
-    if problem.kind is Kind.BROKEN:
-        _log.error("request %s broke", identity_of(request).id, exc_info=error)
-    elif problem.kind is Kind.UNAVAILABLE:
-        _log.warning("request %s: %s", identity_of(request).id, error)
+    problem = told_problem(request, error)
     body, headers = words.encode(words.problem(problem, error)), dict(problem.headers)
     if isinstance(error, HistoryGone):
         headers["Link"] = f'<{BASE}/{error.run_id}>; rel="current"'
