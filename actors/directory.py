@@ -52,15 +52,9 @@ class RayPeers:
             self._asked.pop(worker, None)
 
     async def look_up(self, worker: str, incarnation: str) -> None:
-        """So that the next call of the worker needs nothing of Ray's GCS.
-
-        A handle alone is not enough: a process asks GCS where an actor lives when it first calls it.
-        """
+        """As `reaches`, of that incarnation."""
         self.meet(worker, incarnation)
-        try:
-            await self.control(worker, "ping")
-        except WorkerGone as gone:
-            _log.info("%s", gone)
+        await self.reaches(worker)
 
     async def exchange(self, worker: str, blob: bytes) -> bytes:
         """Runs as long as the batch does; Ray reports the worker's death."""
@@ -97,6 +91,18 @@ class RayPeers:
         """The answer, or ActorUnreachable."""
         answer: bytes = await self._reach(actor, method, blob, patience_s)
         return answer
+
+    async def reaches(self, actor: str) -> bool:
+        """Does the actor answer within CONTROL_S? Then the next call needs nothing of Ray's GCS.
+
+        To know that it exists is not enough: a process asks GCS where an actor lives when it first calls it.
+        """
+        try:
+            await self.control(actor, "ping")
+        except WorkerGone as gone:
+            _log.info("%s", gone)
+            return False
+        return True
 
     async def exists(self, actor: str) -> bool:
         """Does an actor of that name live, or is it being restarted?"""

@@ -97,7 +97,8 @@ def test_checkpoints_are_taken_while_gcs_is_away(cluster: Cluster, server: Serve
     taken = [[float(word) for word in line.split()] for line in file.read_text().splitlines()]
     meanwhile = [took_s for begun_s, took_s in taken if gone_s <= begun_s <= gone_s + AWAY_S]
     print(f"{len(meanwhile)} checkpoints in the {AWAY_S:.0f} s without GCS, the slowest took {max(meanwhile):.3f} s")
-    assert max(meanwhile) < 1.0
+    assert len(meanwhile) >= AWAY_S
+    assert max(meanwhile) < AWAY_S / 2, "it has waited for GCS"
 
 
 def test_what_had_to_be_started_meanwhile_is_there_in_the_end(cluster: Cluster, server: Server) -> None:
