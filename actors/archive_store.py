@@ -51,6 +51,8 @@ CREATE INDEX IF NOT EXISTS listed_by_parent ON runs (parent, {_PLACE_OF}) WHERE 
 #: values in one query
 _CHUNK = 500
 _BUSY_S = 4.0
+#: age at which a segment that is being written counts as left behind
+_DAY_S = 86_400.0
 
 _row = msgspec.json.Decoder(RunRow).decode
 _encode = msgspec.json.Encoder().encode
@@ -217,6 +219,7 @@ class _Folder:
     def write(self, name: str, data: bytes) -> str:
         """Written aside, synced and renamed."""
         try:
+            whole_files.tidy(self._folder, _DAY_S)
             whole_files.put(self._folder / name, data)
         except OSError as error:
             raise Unavailable(f"the archive's segment {name}: {error}") from error

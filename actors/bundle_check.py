@@ -24,8 +24,9 @@ import msgspec
 
 from actors import bundle_wire as wire
 from actors.entrypoints import Entrypoints
+from actors.lua_cage import die_with_parent
 from orchestrator.definition import Definition
-from orchestrator.errors import Invalid, PermanentFailure
+from orchestrator.errors import Invalid, PermanentFailure, Unavailable
 from orchestrator.load import load
 
 #: seconds that importing a bundle may take
@@ -48,18 +49,28 @@ class Findings(msgspec.Struct, frozen=True, omit_defaults=True):
 def check(
     folder: Path, packages: Path | None, code_dirs: tuple[str, ...], limit_s: float = CHECK_S
 ) -> list[Definition]:
-    """The DAGs of the bundle unpacked in `folder`. Raises Invalid, whose details have the traceback. Blocks."""
+    """The DAGs of the bundle unpacked in `folder`. Raises Invalid, whose details have the traceback. Blocks.
+
+    Raises Unavailable when this machine has no room for it.
+    """
+    try:
+        found = _found(folder, packages, code_dirs, limit_s)
+    except OSError as error:
+        raise Unavailable(f"the bundle cannot be checked: {error}") from error
+    if found.message:
+        raise Invalid(found.message, found.details)
+    return list(found.definitions)
+
+
+def _found(folder: Path, packages: Path | None, code_dirs: tuple[str, ...], limit_s: float) -> Findings:
     with tempfile.TemporaryDirectory(prefix="bundle-") as place:
         out, said = Path(place, "findings.json"), Path(place, "output")
-        order = [str(out), str(folder.resolve()), str(packages or ""), *code_dirs]
+        order = [str(os.getpid()), str(out), str(folder.resolve()), str(packages or ""), *code_dirs]
         ended = _run([sys.executable, "-P", "-m", "actors.bundle_check", *order], said, limit_s)
         if not out.exists():
             last = _last_words(said)
             raise Invalid(f"the bundle cannot be imported: {ended}", (("output", last),) if last else ())
-        found = msgspec.json.decode(out.read_bytes(), type=Findings)
-    if found.message:
-        raise Invalid(found.message, found.details)
-    return list(found.definitions)
+        return msgspec.json.decode(out.read_bytes(), type=Findings)
 
 
 def _last_words(said: Path) -> str:
@@ -180,8 +191,9 @@ def _missing(folder: Path, definitions: tuple[Definition, ...]) -> Iterator[tupl
                 yield f"{definition.dag_id}/tasks/{position}/entrypoint", f"{failure}{hint}"
 
 
-def main(out: str, folder: str, packages: str, *code_dirs: str) -> None:
-    """Writes the findings to `out`."""
+def main(parent: str, out: str, folder: str, packages: str, *code_dirs: str) -> None:
+    """Writes the findings to `out`. Ends with the process `parent`, which has the limit on its time."""
+    die_with_parent(int(parent))
     wire.extend_path(packages, (folder, *code_dirs))
     sys.dont_write_bytecode = True
     found = findings(Path(folder))

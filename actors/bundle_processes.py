@@ -161,14 +161,17 @@ class _Child:
     """One process, busy from the start: it is made for an attempt."""
 
     def __init__(self, bundle: str, order: wire.Order, environ: Mapping[str, str]) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "actors.bundle_child", str(theirs.fileno()), bundle],  # for `ps` to tell
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                env=dict(environ),
-            )
+        try:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "actors.bundle_child", str(theirs.fileno()), bundle],  # `ps` tells it
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    env=dict(environ),
+                )
+        except OSError as error:  # no descriptors, no memory
+            raise TaskFailed(f"the process of a bundle did not start: {error}") from error
         self._line = Connection(ours.detach())
         self._news = select.poll()
         self._news.register(self._line.fileno(), select.POLLIN)

@@ -157,7 +157,8 @@ class BundleStore:
             if self._url:
                 files, path = self._remote(bundle)
                 if files.exists(path):
-                    files.rm_file(path)
+                    with contextlib.suppress(FileNotFoundError):  # somebody else was faster
+                        files.rm_file(path)
             self._zip(bundle).unlink(missing_ok=True)
             shutil.rmtree(self.folder / "unpacked" / bundle, ignore_errors=True)
             (self.folder / "unpacked" / f"{bundle}.lock").unlink(missing_ok=True)
@@ -219,10 +220,7 @@ class BundleStore:
         folder = folder or self.folder
         target = folder / self._zip(bundle).name
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for entry in _older(folder, GRACE_S):
-                if entry.suffix == ".new":  # of somebody who was killed
-                    entry.unlink(missing_ok=True)
+            whole_files.tidy(folder, GRACE_S)
             whole_files.put(target, packed)
         except OSError as error:
             raise Unavailable(f"bundle {bundle} cannot be kept: {error}") from error

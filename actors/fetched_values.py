@@ -150,6 +150,8 @@ class FetchedValues:
                 continue
             path.unlink(missing_ok=True)
             _lock_of(path).unlink(missing_ok=True)  # who waits for it fetches once more than needed
+            with suppress(OSError):  # others are in it, or somebody was faster
+                path.parent.rmdir()
             over -= size
 
     def _path(self, name: str) -> Path:

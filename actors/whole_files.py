@@ -1,8 +1,8 @@
 """Files that are there whole or not at all: written aside, then renamed. Nobody but their owner may read them.
 
-    .xyz.new ── written, synced ──▶ name ── folder synced
+    .aside-xyz.new ── written, synced ──▶ name ── folder synced
 
-Who is killed in between leaves a file whose name begins with a dot.
+Who is killed in between leaves the file aside.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ from contextlib import contextmanager, suppress
 from io import BufferedWriter
 from pathlib import Path
 
+from actors.clock import Clock
+
+#: what names of files aside begin and end with
+_ASIDE, _NEW = ".aside-", ".new"
 #: tries to make a file in a folder that a sweep of empty ones (`artifact_folders.py`) may remove in between
 _TRIES = 3
 
@@ -39,6 +43,15 @@ def put(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def tidy(folder: Path, age_s: float) -> None:
+    """Files aside that are older, so that those who wrote them were killed, are gone. Raises OSError."""
+    before_s = Clock().now().timestamp() - age_s
+    for left in folder.glob(f"{_ASIDE}*{_NEW}"):
+        with suppress(FileNotFoundError):  # somebody else was faster
+            if left.stat().st_mtime < before_s:
+                left.unlink()
+
+
 def sync(file: BufferedWriter) -> None:
     """What was written is on the disk."""
     file.flush()
@@ -59,5 +72,5 @@ def _file_in(folder: Path) -> tuple[int, str]:
     for _ in range(_TRIES):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with suppress(FileNotFoundError):
-            return tempfile.mkstemp(prefix=".", suffix=".new", dir=folder)
-    return tempfile.mkstemp(prefix=".", suffix=".new", dir=folder)
+            return tempfile.mkstemp(prefix=_ASIDE, suffix=_NEW, dir=folder)
+    return tempfile.mkstemp(prefix=_ASIDE, suffix=_NEW, dir=folder)

@@ -133,10 +133,15 @@ class ArchivedRuns:
         return rendering.called_views({task: found[c.run_id] for task, c in calls.items() if c.run_id in found})
 
     async def runs(self, wanted: RunFilter, cursor: str | None, limit: int) -> Page[RunView]:
-        """Runs as they were when they left, newest first. Raises Invalid about the cursor."""
+        """Runs as they were when they left, newest first, but for those that are back. Raises Invalid about the cursor.
+
+        A page may have less than `limit` of them although another one follows.
+        """
         after = run_of(cursor)
         page = await self._ask(lambda: self._store.page(wanted, after, limit), RunPage((), None))
-        views = (msgspec.structs.replace(rendering.run_view(row), archived=True) for row in page.rows)
+        here = await asyncio.gather(*(self._journal.summary(row.run_id) for row in page.rows))
+        gone = (row for row, found in zip(page.rows, here, strict=True) if found is None)
+        views = (msgspec.structs.replace(rendering.run_view(row), archived=True) for row in gone)
         return Page(tuple(views), page.next_cursor)
 
     async def frames(self, tenant: str, run_id: str, after: int | None) -> AsyncIterator[Sequence[Frame]] | None:

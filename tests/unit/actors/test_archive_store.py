@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -196,6 +197,25 @@ def test_what_could_not_be_written_leaves_nothing(
     assert store.empty
 
 
+def test_what_a_kill_left_half_written_goes_after_a_day_and_nothing_else(
+    store: ArchiveStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "segments"
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr("os.unlink", lambda _: None)  # a kill runs no handlers
+        for number in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                store.add([run(number)], str(folder))
+    old, young = folder.iterdir()
+    theirs = folder / "theirs.new"
+    theirs.touch()
+    for each in (old, theirs):
+        os.utime(each, (1.0, 1.0))
+    store.add([run(1)], str(folder))
+    assert (old.exists(), young.exists(), theirs.exists()) == (False, True, True)
+
+
 @pytest.mark.parametrize("made", ["", "CREATE TABLE segments (id INTEGER PRIMARY KEY, place TEXT NOT NULL UNIQUE)"])
 def test_an_index_that_was_not_made_to_its_end_has_nothing_in_it(store: ArchiveStore, made: str) -> None:
     store.folder.mkdir()
@@ -214,3 +234,39 @@ def test_segments_may_be_behind_a_url(store: ArchiveStore) -> None:
         store.add([run(number), run(number + 10)], "memory://bucket/archive")
     assert store.run("run_0011") == run(11)
     assert store.run("run_0000") == run(0)
+
+
+@pytest.fixture
+def faulty(tmp_path: Path) -> str:
+    """Folder of a store that writes in place, and breaks off in the middle of the first file."""
+    fsspec = pytest.importorskip("fsspec")
+    local = pytest.importorskip("fsspec.implementations.local")
+    breaks = iter([True])
+
+    class Faulty(local.LocalFileSystem):  # type: ignore[misc,name-defined]  # fsspec has no types
+        protocol = ("faulty",)
+        cachable = False
+
+        def pipe_file(self, path: str, value: bytes, **_: Any) -> None:
+            broken = next(breaks, False)
+            Path(path).write_bytes(value[: len(value) // 2] if broken else value)
+            if broken:
+                raise ConnectionError("the line broke")
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return str(super()._strip_protocol(path.removeprefix("faulty://")))
+
+    fsspec.register_implementation("faulty", Faulty, clobber=True)
+    (tmp_path / "bucket").mkdir()
+    return f"faulty://{tmp_path}/bucket"
+
+
+def test_a_store_that_breaks_off_is_told_and_what_it_has_half_of_is_written_again(
+    store: ArchiveStore, faulty: str
+) -> None:
+    with pytest.raises(Unavailable, match="the line broke"):
+        store.add([run(1)], faulty)
+    assert (store.empty, store.run("run_0001")) == (True, None)
+    store.add([run(1)], faulty)
+    assert store.run("run_0001") == run(1)

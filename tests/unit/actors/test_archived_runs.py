@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.errors import NotFound, Unavailable
 from orchestrator.idempotency import Idempotency
+from orchestrator.rows import RunFilter
 from orchestrator.starts import Trigger
 from tests.archive_world import (
     DAY,
@@ -129,6 +130,29 @@ def test_a_command_on_a_run_that_leaves_just_then_is_sent_again() -> None:
         await ended(world, run_id)
         assert (await gateway.run(TENANT, run_id)).state == "succeeded"
         assert (await gateway.retry_run(TENANT, run_id, Idempotency("k", "f"))).replayed
+
+    World(0).play_with(course)
+
+
+def test_a_run_that_is_back_is_in_no_list_of_the_archive_until_it_leaves_again() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        world.character.mischief.permanent = 1.0
+        back, stays = await a_run(world, gateway), await a_run(world, gateway)
+        await swept(world)
+        world.character.mischief.permanent = 0.0
+
+        async def listed(limit: int = 10) -> tuple[list[str], str | None]:
+            page = await gateway.archive.runs(RunFilter(tenant=TENANT, dag_id="d"), None, limit)
+            return [view.run_id for view in page.items], page.next_cursor
+
+        assert await listed() == ([stays, back], None)
+        await gateway.retry_run(TENANT, stays, None)
+        assert await listed() == ([back], None)
+        assert await listed(1) == ([], stays), "a page may have less than it could, and another one may follow"
+        await ended(world, stays)
+        await swept(world)
+        assert await listed() == ([stays, back], None)
 
     World(0).play_with(course)
 

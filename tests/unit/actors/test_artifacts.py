@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import pickle
+import shutil
 import threading
 import time
 from datetime import date
@@ -389,6 +390,25 @@ def test_a_value_that_others_put_out_of_the_cache_at_once_is_fetched_again_and_n
     rivals = iter([True] * 9)
     with pytest.raises(Unavailable, match="ORCHESTRATOR_ARTIFACTS_CACHE_BYTES"):
         nodes.b.read(value)
+
+
+def test_nothing_stays_of_a_run_whose_values_made_room(tmp_path: Path) -> None:
+    nodes = Nodes(tmp_path, limit_bytes=1)
+    for number in range(3):
+        nodes.b.read(nodes.a.keep(f"run_{number}", "a", 1, ARRAY))
+    assert [path.name for path in (tmp_path / "b-got").iterdir()] == ["run_2"]
+    nodes.b.read(nodes.a.keep("run_0", "b", 1, ARRAY))
+
+
+def test_who_waited_while_the_folder_went_fetches_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = Nodes(tmp_path)
+    value = nodes.a.keep("run_1", "a", 1, ARRAY)
+
+    def waited(*_: object) -> None:
+        shutil.rmtree(tmp_path / "b-got/run_1")  # others made room, or swept
+
+    monkeypatch.setattr("actors.fetched_values.fcntl.flock", waited)
+    assert (nodes.b.read(value) == ARRAY).all()
 
 
 def test_a_value_that_comes_cut_off_is_not_kept(tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from actors.bundle_check import check
-from orchestrator.errors import Invalid
+from orchestrator.errors import Invalid, Unavailable
 from tests.bundle_builders import files
 
 GOOD = "from orchestrator import dag, task\n@task\ndef f(): ...\n@dag\ndef flow():\n    f()\n"
@@ -118,6 +122,42 @@ def test_code_that_does_not_come_to_an_end_is_stopped(tmp_path: Path) -> None:
     while _state(int(mark.read_text())) != "Z":  # its children are gone too, once they are reaped
         assert time.monotonic() - began_s < 20
         time.sleep(0.02)
+
+
+def test_a_machine_without_room_for_it_is_no_fault_of_the_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = unpacked(tmp_path, **{"flow.py": GOOD})
+
+    def none_left(*_: object, **__: object) -> None:
+        raise OSError("no space left")
+
+    for what in ("tempfile.TemporaryDirectory", "subprocess.Popen"):
+        with monkeypatch.context() as patched:
+            patched.setattr(what, none_left)
+            with pytest.raises(Unavailable, match="no space left"):
+                check(folder, None, ())
+
+
+def test_it_ends_with_its_server(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    code = f"import os, pathlib, time\npathlib.Path({str(mark)!r}).write_text(str(os.getpid()))\ntime.sleep(60)\n"
+    folder = unpacked(tmp_path / "code", **{"flow.py": code})
+    asks = f"import pathlib\nfrom actors.bundle_check import check\ncheck(pathlib.Path({str(folder)!r}), None, ())\n"
+    with subprocess.Popen([sys.executable, "-c", asks]) as server:
+        deadline = time.monotonic() + 30
+        while not (mark.exists() and mark.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        server.kill()
+    pid = int(mark.read_text())
+    try:
+        while _state(pid) != "Z":
+            assert time.monotonic() < deadline, "nobody ends it any more"
+            time.sleep(0.02)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _state(pid: int) -> str:

@@ -209,6 +209,9 @@ def test_a_process_that_does_not_start_is_an_ordinary_failure(bench: Bench, monk
     monkeypatch.setattr(module.sys, "executable", "/bin/false")
     with pytest.raises(TaskFailed, match="exit code 1"):
         bench.run(kept(bench.home), "which")
+    monkeypatch.setattr(module.sys, "executable", str(bench.home / "nothing"))
+    with pytest.raises(TaskFailed, match="No such file"):
+        bench.run(kept(bench.home), "which")
 
 
 TOOL = """

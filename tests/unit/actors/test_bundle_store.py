@@ -156,6 +156,19 @@ def test_a_damaged_bundle_goes_like_any_other(tmp_path: Path) -> None:
     assert not store.has(name)
 
 
+def test_what_somebody_else_removes_meanwhile_is_gone_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = pytest.importorskip("fsspec.implementations.memory")
+    store = BundleStore(tmp_path, f"memory://both-{tmp_path.name}")
+    name = bundle.id_of_files(files())
+    store.put(name, bundle.pack(files()))
+    monkeypatch.setattr(memory.MemoryFileSystem, "exists", lambda *_: True)  # as a listing that is late
+    store.remove(name)
+    store.remove(name)
+    assert not (store.folder / f"{name}.zip").exists()
+
+
 def test_a_full_disk_is_told_and_nothing_is_left_of_what_did_not_fit(
     store: BundleStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,7 +191,7 @@ def full(*_: object) -> None:
 
 def test_what_a_kill_left_half_written_goes_after_a_while(store: BundleStore, tmp_path: Path) -> None:
     kept(tmp_path)
-    old, young = tmp_path / "bundles/x.new", tmp_path / "bundles/y.new"
+    old, young = tmp_path / "bundles/.aside-x.new", tmp_path / "bundles/.aside-y.new"
     for each in (old, young):
         each.touch()
     os.utime(old, (1.0, 1.0))

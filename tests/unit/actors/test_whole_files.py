@@ -87,3 +87,22 @@ def test_a_folder_that_goes_in_the_moment_in_which_it_was_made_is_made_again(
     whole_files.put(tmp_path / "run/a", b"x")
     assert (tmp_path / "run/a").read_bytes() == b"x"
     assert len(made) == 3
+
+
+def test_what_a_kill_left_aside_goes_after_a_while_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("os.unlink", lambda _: None)  # a kill runs no handlers
+        patched.setattr("os.fsync", lambda _: 1 / 0)
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                whole_files.put(tmp_path / "a", b"half")
+    old, young = tmp_path.iterdir()
+    theirs, hidden = tmp_path / "theirs.new", tmp_path / ".hidden.new"
+    for each in (old, theirs, hidden):
+        each.touch()
+        os.utime(each, (1.0, 1.0))
+    whole_files.tidy(tmp_path, 60.0)
+    assert sorted(tmp_path.iterdir()) == sorted([young, theirs, hidden])
+    whole_files.tidy(tmp_path / "nowhere", 60.0)
