@@ -74,11 +74,10 @@ def show_sweep(session: Session, sweep: Mapping[str, Any], columns: Sequence[str
 
 
 def _show(session: Session, sweeps: list[DagsSweepView]) -> None:
-    if session.as_json:
-        screen.print_json({"items": sweeps})
-        return
-    rows = (
-        (
+    session.show_rows(
+        sweeps,
+        ("sweep", "state", "before", "runs", "backfills", "left", "size", "to"),
+        lambda each: (
             each["sweep_id"],
             each["state"],
             minute(each["before"]),
@@ -87,10 +86,8 @@ def _show(session: Session, sweeps: list[DagsSweepView]) -> None:
             each["left"],
             brief_size(each["size_bytes"]),
             each["to"],
-        )
-        for each in sweeps
+        ),
     )
-    screen.print_table(("sweep", "state", "before", "runs", "backfills", "left", "size", "to"), rows)
 
 
 def span_s(text: str) -> int:

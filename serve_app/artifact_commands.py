@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from orchestrator.client import artifacts as scripts
-from serve_app import screen
 from serve_app.archive_commands import at_its_end, brief_size, minute, show_sweep, span_s
 from serve_app.session import Session, command, group
 
@@ -23,11 +22,10 @@ def artifacts_list(session: Session) -> None:
     """List sweeps, the latest first: what is under way, what went, and what was there then."""
     with session.api() as api:
         found = api.run(scripts.list_artifact_sweeps())
-    if session.as_json:
-        screen.print_json({"items": found})
-        return
-    rows = (
-        (
+    session.show_rows(
+        found,
+        ("sweep", "state", "before", "runs", "files", "size", "there"),
+        lambda each: (
             each["sweep_id"],
             each["state"] + (" dry" if each["dry_run"] else ""),
             minute(each["before"]),
@@ -35,10 +33,8 @@ def artifacts_list(session: Session) -> None:
             each["files"],
             brief_size(each["size_bytes"]),
             None if each["there_bytes"] is None else brief_size(each["there_bytes"]),
-        )
-        for each in found
+        ),
     )
-    screen.print_table(("sweep", "state", "before", "runs", "files", "size", "there"), rows)
 
 
 @command(artifacts, "sweep")
