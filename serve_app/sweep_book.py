@@ -7,12 +7,13 @@ from datetime import timedelta
 from typing import Generic
 
 from actors.clock import Clock
+from actors.hosted import milliseconds
 from orchestrator.errors import Conflict, Unavailable
 from orchestrator.idempotency import Idempotency
 from orchestrator.ports import ControlPlane, Journal
 from orchestrator.sweeps import Kind, S
 from serve_app.asking import KEY_REUSED
-from serve_app.steps import epoch_ms, id_of
+from serve_app.steps import id_of
 
 
 class SweepBook(Generic[S]):
@@ -38,7 +39,7 @@ class SweepBook(Generic[S]):
             if sweep.fingerprint != fingerprint:
                 raise Conflict(KEY_REUSED)
             return sweep
-        before_ms, asked_ms = epoch_ms(now - older_than), epoch_ms(now)
+        before_ms, asked_ms = milliseconds(now - older_than), milliseconds(now)
         sweep = make(id=sweep_id, before_ms=before_ms, fingerprint=fingerprint, asked_ms=asked_ms)
         await self._journal.put_records(self._kind.records, {sweep_id: self._kind.encode(sweep)})
         try:
