@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,9 @@ from orchestrator.load import load
 CHECK_S = 60.0
 #: characters of a traceback, and of what the process printed when it died
 TOLD_MAX = 8000
+#: bytes that the process may print, and seconds between two looks at how many they are
+SAID_MAX = 64 * 1024 * 1024
+_LOOK_S = 0.5
 _DIED_MAX = 500
 
 
@@ -92,13 +96,23 @@ def _run(command: list[str], said: Path, limit_s: float) -> str:
             start_new_session=True,
         )
         try:
-            code = process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            return f"it was not done within {limit_s:g} s"
+            return _ended(process, said, time.monotonic() + limit_s) or f"it was not done within {limit_s:g} s"
         finally:
             _kill_group(process.pid)
             process.wait()
-    return f"exit code {code}" if code >= 0 else f"its process was ended by signal {-code}"
+
+
+def _ended(process: subprocess.Popen[bytes], said: Path, deadline_s: float) -> str | None:
+    """How it ended by itself, or was too loud; None when its time is over."""
+    while (left_s := deadline_s - time.monotonic()) > 0:
+        try:
+            code = process.wait(min(left_s, _LOOK_S))
+        except subprocess.TimeoutExpired:
+            if said.stat().st_size > SAID_MAX:
+                return f"it printed more than {SAID_MAX:,} bytes"
+        else:
+            return f"exit code {code}" if code >= 0 else f"its process was ended by signal {-code}"
+    return None
 
 
 def _kill_group(group: int) -> None:

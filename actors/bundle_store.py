@@ -54,8 +54,9 @@ GRACE_S = 24 * 3600.0
 _TOLD_MAX = 4000
 #: what our own code stands on in the process of a bundle
 _PINNED = ("msgspec", "redis", "hiredis", "pydantic", "networkx", "croniter")
-#: $1 is the folder to make and $2 a scratch folder: requirements name files from where the bundle is
-_INSTALL = 'target=$1 aside=$2; shift 2; "$@" && mv "$aside/site" "$target"'
+#: $1 is the folder to make and $2 a scratch folder: requirements name files from where the bundle is. What is there
+#: counts as installed, also after the machine lost its power, so all of it is on the disk before
+_INSTALL = 'target=$1 aside=$2; shift 2; "$@" && { sync -f "$aside" || sync; } && mv "$aside/site" "$target"'
 #: a requirement that says all about itself, other than one of a file or an option
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9,._ -]*\])?\s*([<>=!~;].*)?$")
 

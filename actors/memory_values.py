@@ -3,8 +3,8 @@
     /dev/shm/orchestrator-<id>/<run id>/<task>.<attempt>          never synced, gone with the machine
 
 They take at most `limit_bytes`, of which half of what the file system holds is the default; a value for which there is
-no room is stored instead. Values of a run are removed when it has ended, and with it whoever called it, as the value of
-that call is one of them (`calls.py`): by a thread of one worker of the node, which
+no room is stored instead. Values of a run are removed when it has ended, but for what it came to while a run that
+called it goes on, as that is the value of the call (`calls.py`): by a thread of one worker of the node, which
 asks the journal every SWEEP_S and lives only as long as there are any. A worker that starts looks, too, so that what
 a crash left behind goes with the next `up`; `down` removes the directory, and `up` those whose data directory is gone.
 Who has mapped a file that is removed keeps what it has.
@@ -24,13 +24,15 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import Unavailable
+from orchestrator.errors import Broken, Unavailable
 
 if TYPE_CHECKING:
+    from orchestrator.ports import Journal
     from orchestrator.rows import RunRow
 
 #: where memory is a directory, on Linux
@@ -45,8 +47,10 @@ SWEEP_S = 5.0
 
 _log = logging.getLogger(__name__)
 
-#: of run ids, those whose values nobody needs any more. Raises Unavailable
-Ended = Callable[[list[str]], set[str]]
+#: of run ids, those that have ended, with the name of the one value that is still needed; "" = none. Raises Unavailable
+Ended = Callable[[list[str]], Mapping[str, str]]
+#: run -> (version of its row, name of what it came to)
+Results = dict[str, tuple[int, str]]
 
 
 class MemoryValues:
@@ -87,15 +91,21 @@ class MemoryValues:
         except FileNotFoundError:
             return []
 
-    def remove(self, run_ids: Iterable[str]) -> None:
-        """Their values are gone."""
-        for run_id in run_ids:
+    def remove(self, run_id: str, needed: str = "") -> None:
+        """Its values are gone, but for the one of that name."""
+        if not needed:
             shutil.rmtree(self.folder / run_id, ignore_errors=True)
+            return
+        with suppress(FileNotFoundError):  # somebody else was faster
+            for file in os.scandir(self.folder / run_id):
+                if file.name != needed:
+                    os.unlink(file)
 
     def sweep(self, ended: Ended) -> None:
         """Values of runs that have ended are gone. Raises Unavailable."""
         if runs := self.runs():
-            self.remove(ended(runs))
+            for run_id, needed in ended(runs).items():
+                self.remove(run_id, needed)
 
     def _sweep_on(self, ended: Ended) -> None:
         try:
@@ -149,31 +159,74 @@ def tidy(shm: Path = SHM) -> None:
 
 def ended_in(journal_url: str) -> Ended:
     """Asks the journal. Runs that it does not know any more have ended, too."""
+    results: Results = {}
 
-    def ended(run_ids: list[str]) -> set[str]:
-        return asyncio.run(_ended(journal_url, run_ids))
+    def ended(run_ids: list[str]) -> Mapping[str, str]:
+        return asyncio.run(_ended(journal_url, run_ids, results))
 
     return ended
 
 
-async def _ended(journal_url: str, run_ids: list[str]) -> set[str]:
+async def _ended(journal_url: str, run_ids: list[str], results: Results) -> Mapping[str, str]:
     from actors.journal import Journal
 
     journal = Journal(journal_url)
     try:
-        return {run_id for run_id in run_ids if await over(journal.summary, run_id)}
+        found = {run_id: await needed_of(journal, run_id, results) for run_id in run_ids}
     finally:
         await journal.close()
+    for gone in results.keys() - found.keys():
+        del results[gone]
+    return {run_id: name for run_id, name in found.items() if name is not None}
 
 
-async def over(row_of: Callable[[str], Awaitable[RunRow | None]], run_id: str) -> bool:
-    """Have the run and all that wait for what it came to ended?"""
+async def needed_of(journal: Journal, run_id: str, results: Results) -> str | None:
+    """Of a run that has ended the value that whoever called it may still take; None = it goes on.
+
+    It is "" when there is none. `results` remembers what is read from histories. Raises Unavailable.
+    """
     from orchestrator.rows import TERMINAL
 
-    row = await row_of(run_id)
+    row = await journal.summary(run_id)
+    if row is None:
+        return ""
+    if row.state not in TERMINAL:
+        return None
+    if row.caller is None or not await _waits(journal, row.caller[0]):
+        return ""
+    version, name = results.get(run_id, (0, ""))
+    if version != row.version:
+        try:
+            name = await _result(journal, row)
+        except Broken:
+            _log.exception("what run %s came to is not kept in memory", run_id)
+            name = ""
+        results[run_id] = row.version, name
+    return name
+
+
+async def _waits(journal: Journal, run_id: str) -> bool:
+    """Does the run, or one that called it, go on?"""
+    from orchestrator.rows import TERMINAL
+
+    row = await journal.summary(run_id)
     while row is not None and row.state in TERMINAL and row.caller is not None:
-        row = await row_of(row.caller[0])
-    return row is None or row.state in TERMINAL
+        row = await journal.summary(row.caller[0])
+    return row is not None and row.state not in TERMINAL
+
+
+async def _result(journal: Journal, row: RunRow) -> str:
+    """The name, in the run's folder, of the value that the run came to; "" = none of that folder."""
+    from orchestrator import calls, codec
+
+    definition = await journal.definition(row.tenant, row.dag_id, row.dag_version)
+    if definition is None:
+        return ""
+    batches = [batch for history in await journal.load([row.run_id]) for batch in history.batches]
+    events = (event for batch in batches for event in codec.decode_events(batch.events, batch.schema))
+    artifact = calls.result_of(codec.decode_definition(definition), events).artifact or ""
+    run_id, _, name = artifact.partition("/")
+    return name if run_id == row.run_id else ""
 
 
 def _used(folder: Path) -> int:

@@ -130,6 +130,23 @@ def test_memory_is_given_back_when_the_run_has_ended(server: Server) -> None:
     print(f"gone {took_s:.1f} s after the end")
 
 
+def test_what_a_called_run_came_to_waits_in_memory_for_who_takes_it(server: Server) -> None:
+    api, called, calling = server.api(), fresh("called"), fresh("calling")
+    made = {"entrypoint": "array_tasks:make", "params": {"megabytes": 4}, "durability": "memory"}
+    api.define(called, task("spare", **made), task("make", "spare", **made))
+    api.define(
+        calling,
+        task("call", kind="core.dag", params={"dag_id": called}),
+        task("rest", "call", kind="core.sleep", params={"seconds": 2.5 * memory_values.SWEEP_S}),
+        task("look", "rest", entrypoint="array_tasks:look", inputs={"values": "call"}),
+    )
+    run = api.wait(api.trigger(calling)["run_id"], timeout_s=60)
+    assert (run["state"], run["attempts"]) == ("success", 1)
+    [below] = [each["run_id"] for each in api.runs(dag_id=called)]
+    folder = artifact(server, below, "memory").parent
+    until(lambda: not folder.exists(), 20)
+
+
 def test_down_leaves_nothing_in_memory(server: Server) -> None:
     run_id, _ = begin(server, 64, "memory", 1.0)
     folder = artifact(server, run_id, "memory").parents[1]

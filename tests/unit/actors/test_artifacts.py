@@ -26,7 +26,6 @@ from orchestrator import actor_codec, codec
 from orchestrator.errors import PermanentFailure, Unavailable
 from orchestrator.events import TaskSucceeded
 from orchestrator.messages import Value
-from orchestrator.rows import RunRow
 from tests.builders import AT
 from tests.worker_builders import Bench, exchange, python
 
@@ -179,7 +178,7 @@ def test_values_of_runs_that_have_ended_leave_memory(tmp_path: Path) -> None:
     artifacts = Artifacts(tmp_path / "artifacts", memory=memory)
     for run_id in ("run_1", "run_2"):
         artifacts.keep(run_id, "a", 1, ARRAY, in_memory=True)
-    memory.sweep(lambda runs: {"run_1"} & set(runs))
+    memory.sweep(lambda runs: {run_id: "" for run_id in runs if run_id == "run_1"})
     assert memory.runs() == ["run_2"]
 
 
@@ -190,11 +189,11 @@ def test_somebody_looks_after_memory_as_long_as_there_are_values(
     (tmp_path / "shm").mkdir()
     asked = []
 
-    def ended(runs: list[str]) -> set[str]:
+    def ended(runs: list[str]) -> dict[str, str]:
         asked.append(runs)
         if len(asked) == 1:
             raise Unavailable("the journal is away")
-        return set(runs)
+        return dict.fromkeys(runs, "")
 
     memory = MemoryValues(tmp_path / "artifacts", 10**8, ended, tmp_path / "shm")
     memory.written()
@@ -205,29 +204,17 @@ def test_somebody_looks_after_memory_as_long_as_there_are_values(
     assert (memory.runs(), asked) == ([], [["run_1"], ["run_1"]])
 
 
-@pytest.mark.parametrize(
-    ("caller", "last", "over"),
-    [("running", "succeeded", False), ("succeeded", "succeeded", True), ("succeeded", "running", False)],
-)
-async def test_what_a_called_run_came_to_is_there_until_its_callers_have_ended(
-    caller: str, last: str, over: bool
-) -> None:
-    states = {"run_1": "succeeded", "run_2": caller, "run_3": last}
-    callers = {"run_1": ("run_2", "call"), "run_2": ("run_3", "call"), "run_3": ("run_gone", "call")}
-
-    async def row_of(run_id: str) -> RunRow | None:
-        return a_row(run_id, states[run_id], callers[run_id]) if run_id in states else None
-
-    assert await memory_values.over(row_of, "run_1") == over
-    assert await memory_values.over(row_of, "run_unknown")
-
-
-def a_row(run_id: str, state: str, caller: tuple[str, str]) -> RunRow:
-    return RunRow(
-        run_id=run_id, version=1, owner="", state=state, tenant="t", dag_id="d", dag_version=1, run_type="manual",
-        window_key="", parent="", attempts=1, created_ms=1, started_ms=1, finished_ms=2, sla_ms=None, error="",
-        max_active_runs=None, backwards=False, plan_hash="", watchers=(), caller=caller,
-    )  # fmt: skip
+def test_of_a_run_that_has_ended_what_its_caller_needs_stays(tmp_path: Path) -> None:
+    memory = in_memory(tmp_path)
+    artifacts = Artifacts(tmp_path / "artifacts", memory=memory)
+    values = [artifacts.keep("run_1", name, 1, ARRAY, in_memory=True) for name in "ab"]
+    memory.sweep(lambda runs: dict.fromkeys(runs, "b.1"))
+    memory.sweep(lambda runs: dict.fromkeys(runs, "b.1"))
+    assert (artifacts.read(values[1]) == ARRAY).all()
+    with pytest.raises(MissingArtifact):
+        artifacts.read(values[0])
+    memory.sweep(lambda runs: dict.fromkeys(runs, ""))
+    assert memory.runs() == []
 
 
 def test_a_memory_directory_whose_data_directory_is_gone_is_removed(tmp_path: Path) -> None:

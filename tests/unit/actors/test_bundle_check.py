@@ -188,6 +188,17 @@ def test_of_code_that_prints_without_end_the_last_words_are_told(tmp_path: Path)
     assert details.get("output") == "ä" * 500
 
 
+def test_code_that_prints_without_end_is_ended_before_it_fills_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.bundle_check.SAID_MAX", 1_000_000)
+    began_s = time.monotonic()
+    message, details = refusal(unpacked(tmp_path, **{"flow.py": "while True:\n    print('x' * 10_000)\n"}), 30.0)
+    assert "it printed more than 1,000,000 bytes" in message
+    assert time.monotonic() - began_s < 20
+    assert set(details["output"]) <= {"x", "\n"}
+
+
 def test_what_it_prints_and_starts_does_not_matter(tmp_path: Path) -> None:
     noise = "import threading, time\nprint('{}')\nthreading.Thread(target=time.sleep, args=(60,)).start()\n"
     assert check(unpacked(tmp_path, **{"flow.py": noise + GOOD}), None, (), 30.0)

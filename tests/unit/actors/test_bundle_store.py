@@ -271,6 +271,21 @@ def test_installers_see_no_secrets_of_ours(
     assert pip.file("seen").read_text() == "[] https://index\n"
 
 
+def test_packages_are_on_the_disk_before_they_count_as_installed(
+    store: BundleStore, tmp_path: Path, pip: Pip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    seen = tmp_path / "seen"
+    (programs / "sync").write_text(f'#!/bin/sh\nls {tmp_path}/bundles/packages "$2/site" >>{seen}\n')
+    (programs / "sync").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    target = installed(store, tmp_path, "one")
+    assert target is not None
+    assert "made.py" in seen.read_text()
+    assert target.name not in seen.read_text().split()
+
+
 def test_the_same_requirements_are_installed_once(store: BundleStore, tmp_path: Path, pip: Pip) -> None:
     one = installed(store, tmp_path, "numpy==2.0\n")
     assert one is not None

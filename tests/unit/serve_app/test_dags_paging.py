@@ -150,6 +150,7 @@ async def test_every_state_of_what_left_is_listed_whole_over_http(
     known = await runs_of_all_states(world)
     histories = await world.journal.load([run for runs in known.values() for run in runs])
     ArchiveStore(tmp_path).add([archive.shelved(history, {}, {}) for history in histories])
+    world.journal.runs.clear()
     client = connect("admin")
     for state, cores in RUN_STATES.items():
         of_state = newest_first(run for core in cores for run in known[core])
