@@ -17,18 +17,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from orchestrator.errors import HistoryGone, OrchestratorError
-from serve_app.auth import Principal, Tokens, anonymous, bearer_token
+from serve_app.auth import Principal, Tokens, bearer_token
+from serve_app.local_callers import LocalCallers
 from serve_app.options import ServerOptions
 from serve_app.plain_route import Endpoint, PlainRoute
 from serve_app.ports import Clock, Gateway, LiveRuns
-from serve_app.problems import (
-    STATUS,
-    Forbidden,
-    NoSuchPath,
-    TooManyRequests,
-    Unauthenticated,
-    WrongMethod,
-)
+from serve_app.problems import STATUS, Forbidden, NoSuchPath, TooManyRequests, WrongMethod
 from serve_app.requests import told_problem
 from serve_app.surfaces.runs import docs, words
 from serve_app.surfaces.runs.handlers import JSON, Handlers
@@ -66,7 +60,8 @@ class RunsSurface:
         draining: asyncio.Event,
     ) -> None:
         self._handlers = Handlers(live_runs, gateway, options, clock, draining)
-        self._tokens = tokens
+        self._callers = LocalCallers(tokens, options)
+        self._may_be_anonymous = not tokens.api_key_set
         self._options = options
         self._live_runs = live_runs
 
@@ -112,7 +107,7 @@ class RunsSurface:
     def _guarded(self, handler: Handler, presented: Callable[[Request], str | None]) -> Endpoint:
         async def answer(request: Request) -> Response:
             try:
-                principal = self._principal(request, presented(request))
+                principal = self._callers.known(presented(request), request, may_be_anonymous=self._may_be_anonymous)
                 await self._check_rate(request)
                 if SCOPE not in principal.scopes:
                     raise Forbidden(SCOPE)
@@ -121,14 +116,6 @@ class RunsSurface:
                 return _problem(request, error)
 
         return answer
-
-    def _principal(self, request: Request, token: str | None) -> Principal:
-        found = None if token is None else self._tokens.principal(token)
-        if found is None and not self._tokens.api_key_set:
-            found = anonymous(self._options.host, request.headers, allowed=self._options.allow_anonymous)
-        if found is None:
-            raise Unauthenticated
-        return found
 
     async def _check_rate(self, request: Request) -> None:
         most, window_s = self._options.runs_rate_max, self._options.runs_rate_window_s
