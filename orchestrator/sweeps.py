@@ -30,6 +30,7 @@ class AnySweep(msgspec.Struct, frozen=True, kw_only=True):
     before_ms: int
     #: wanted | running | done | failed
     state: str = "wanted"
+    #: why it failed, or why it is put off and tried again
     error: str = ""
     #: of the request that asked for it under a key
     fingerprint: str = ""

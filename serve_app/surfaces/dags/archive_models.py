@@ -34,7 +34,7 @@ class DagsSweepView(BaseModel):
     backfills: int
     size_bytes: int = Field(description="written so far")
     left: int = Field(description="that have to stay: a fire may still be about them, or a backfill counts them")
-    error: str | None
+    error: str | None = Field(description="why it failed, or why it is put off and tried again")
     asked_at: Instant
     updated_at: Instant | None
 

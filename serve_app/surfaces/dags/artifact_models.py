@@ -29,7 +29,7 @@ class DagsArtifactSweepView(BaseModel):
     size_bytes: int = Field(description="of those")
     there_files: int | None = Field(description="at the end, as far as they are in folders; null before that")
     there_bytes: int | None
-    error: str | None
+    error: str | None = Field(description="why it failed, or why it is put off and tried again")
     asked_at: Instant
     updated_at: Instant | None
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,6 +102,28 @@ def test_the_file_is_rewritten_again_after_a_backup(homes: tuple[Path, Path]) ->
         with embedded.unreplaced(home):
             assert client.config_get(setting) == {setting: "0"}
         assert client.config_get(setting) == {setting: "100"}
+
+
+def test_a_backup_that_is_told_to_end_leaves_everything_as_it_was(homes: tuple[Path, Path], tmp_path: Path) -> None:
+    home, _ = homes
+    copy = tmp_path / "copy"
+    code = f"""
+import time
+from serve_app import backup, cli
+backup._copy_index = backup._copy_tree = lambda *_: (print("under way", flush=True), time.sleep(60))
+cli.main(["backup", {str(copy)!r}, "--data-dir", {str(home)!r}])
+"""
+    with redis.Redis.from_url(embedded.ensure_running(home).url, decode_responses=True) as client:
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "under way\n"
+            setting = "auto-aof-rewrite-percentage"
+            assert client.config_get(setting) == {setting: "0"}
+            process.terminate()
+            process.communicate(timeout=20)
+        assert process.returncode == 143
+        assert client.config_get(setting) == {setting: "100"}
+    assert not copy.with_name("copy.partial").exists()
 
 
 def test_a_stopped_server_is_copied_too(homes: tuple[Path, Path], tmp_path: Path) -> None:
