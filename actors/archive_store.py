@@ -19,16 +19,15 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
-import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from actors.clock import Clock
+from actors import whole_files
 from actors.filesystems import filesystem
 from orchestrator import archive, ids
 from orchestrator.archive import Shelved
@@ -52,8 +51,7 @@ CREATE INDEX IF NOT EXISTS listed_by_parent ON runs (parent, {_PLACE_OF}) WHERE 
 #: values in one query
 _CHUNK = 500
 _BUSY_S = 4.0
-#: begins the name of a segment that is being written
-_ASIDE = ".segment-"
+#: age at which a segment that is being written counts as left behind
 _DAY_S = 86_400.0
 
 _row = msgspec.json.Decoder(RunRow).decode
@@ -221,30 +219,11 @@ class _Folder:
     def write(self, name: str, data: bytes) -> str:
         """Written aside, synced and renamed."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._tidy()
-            handle, fresh = tempfile.mkstemp(dir=self._folder, prefix=_ASIDE, suffix=".new")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(fresh, self._folder / name)
-            except BaseException:
-                os.unlink(fresh)
-                raise
-            _sync_folder(self._folder)
+            whole_files.tidy(self._folder, _DAY_S)
+            whole_files.put(self._folder / name, data)
         except OSError as error:
             raise Unavailable(f"the archive's segment {name}: {error}") from error
         return f"{self._known_as}/{name}"
-
-    def _tidy(self) -> None:
-        """What kills left half written is gone."""
-        before_s = Clock().now().timestamp() - _DAY_S
-        for left in self._folder.glob(f"{_ASIDE}*.new"):
-            with suppress(FileNotFoundError):  # somebody else was faster
-                if left.stat().st_mtime < before_s:
-                    left.unlink()
 
 
 class _Remote:
@@ -291,11 +270,3 @@ def _read(folder: Path, place: _Place) -> bytes:
         raise
     except Exception as error:
         raise Unavailable(f"the archive's segment {place.segment}: {error}") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

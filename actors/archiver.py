@@ -8,11 +8,10 @@ nobody names; one after it leaves runs in both places, of which the next sweep r
 without writing them again. Reads look into the journal first, then into the archive, and what left was in the index
 before. Two sweeps at a time do no harm either, so nothing is locked.
 
-Who wants a sweep leaves a record (`archive.Sweep`), then wakes this; where that cannot be told, as by a server that
-stands by, it is seen within LOOK_S. A sweep that a crash cut off goes on at the next start. The same record tells how
-far it is. With `archive_after_days` one is made every SWEEP_S by itself. Windows leave
-in small steps with a breath in between, for every step makes those plan again who plan windows of that DAG just then.
-At last old news go: both streams of them are bounded by entries, which may each tell of a thousand runs.
+What a sweep is and who wants one: `sweeper.py`; with `archive_after_days` it makes some by itself. One that a crash cut
+off goes on at the next start. Windows leave in small steps with a breath in between, for every step makes those plan
+again who plan windows of that DAG just then. At last old news go: both streams of them are bounded by entries, which
+may each tell of a thousand runs.
 """
 
 from __future__ import annotations
@@ -25,18 +24,16 @@ from datetime import timedelta
 import msgspec
 
 from actors.clock import Clock
-from actors.hosted import milliseconds
 from actors.settings import Settings
+from actors.sweeper import Errand, Sweeper
 from orchestrator import archive, codec
-from orchestrator.archive import RECORDS, Shelved, Sweep
+from orchestrator.archive import Shelved, Sweep
 from orchestrator.errors import OrchestratorError, Unavailable
 from orchestrator.ports import Journal
 from orchestrator.rows import History, RunRow
+from orchestrator.sweeps import AUTOMATIC
 
-#: seconds between two sweeps that nobody asked for, between looks for those that somebody did, before one that was put
-#: off is tried again, and between two batches
-SWEEP_S = 3600.0
-LOOK_S = 60.0
+#: seconds before a sweep that was put off is tried again, and between two batches
 AGAIN_S = 10.0
 BREATH_S = 0.05
 #: runs, and backfills, looked at in one go; most of a go make one segment
@@ -53,128 +50,32 @@ NEWS_MS = 3_600_000
 _log = logging.getLogger(__name__)
 
 
-class Archiver:
-    """Sweeps when asked, and by itself when so set. `start` returns at once."""
+class Archiver(Sweeper[Sweep]):
+    """Its sweeps let runs leave."""
 
     def __init__(self, journal: Journal, clock: Clock, settings: Settings) -> None:
-        self._journal = journal
-        self._clock = clock
+        kept = timedelta(days=settings.archive_after_days)
+        super().__init__(journal, clock, archive.SWEEPS, kept, work="archiving", again_s=AGAIN_S)
         self._settings = settings
-        self._kept = timedelta(days=settings.archive_after_days)
-        #: when the next sweep that nobody asks for is due, by the loop's time
-        self._due_s = 0.0
-        self._wake = asyncio.Event()
-        self._loop: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin, with what a former life left undone."""
-        self._loop = asyncio.get_running_loop().create_task(self._serve())
+    def _own(self, before_ms: int, asked_ms: int) -> Sweep:
+        return Sweep(id=AUTOMATIC, before_ms=before_ms, to=self._settings.archive_url, asked_ms=asked_ms)
 
-    def stop(self) -> None:
-        """What is under way is cut off; the next one goes on with it."""
-        if self._loop is not None:
-            self._loop.cancel()
-
-    def wake(self) -> None:
-        """Somebody left a record."""
-        self._wake.set()
-
-    async def _serve(self) -> None:
-        while True:
-            self._wake.clear()
-            try:
-                async with asyncio.timeout(await self._look()):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
-
-    async def _look(self) -> float:
-        """Work off what is due, and what is wanted; seconds until the next look."""
-        try:
-            await self._work_off()
-        except Unavailable as error:
-            _log.warning("archiving goes on later: %s", error)
-            return AGAIN_S
-        except Exception:
-            _log.exception("archiving failed")
-        return LOOK_S
-
-    async def _work_off(self) -> None:
-        now_s = asyncio.get_running_loop().time()
-        if self._kept and now_s >= self._due_s:
-            self._due_s = now_s + SWEEP_S  # put off, it is among those that are wanted
-            await self._try(self._automatic())
-        tried: set[str] = set()
-        while (wanted := await self.wanted()) and wanted.id not in tried:
-            tried.add(wanted.id)
-            await self._try(wanted)
-
-    async def _try(self, wanted: Sweep) -> None:
-        """It is done, or has failed for good, as it says itself; others go on. Raises Unavailable."""
-        try:
-            await self.sweep(wanted)
-        except Unavailable:
-            raise
-        except Exception:
-            _log.exception("sweep %s failed", wanted.id)
-
-    async def wanted(self) -> Sweep | None:
-        """The next sweep that has not ended, if there is one. Raises JournalUnavailable.
-
-        The one that was put off last comes last: its place may be away for long.
-        """
-        found = archive.sweeps(await self._journal.records(RECORDS))
-        over = [sweep.id for sweep in found if not sweep.open]
-        if len(over) > archive.TOLD:
-            await self._journal.put_records(RECORDS, dict.fromkeys(over[: -archive.TOLD]))
-        return min((sweep for sweep in found if sweep.open), key=lambda sweep: sweep.updated_ms, default=None)
-
-    def _automatic(self) -> Sweep:
-        now = self._clock.now()
-        before_ms, to = milliseconds(now - self._kept), self._settings.archive_url
-        return Sweep(id=archive.AUTOMATIC, before_ms=before_ms, to=to, asked_ms=milliseconds(now))
-
-    async def sweep(self, wanted: Sweep) -> Sweep:
-        """Everything that may leave has left. Raises Unavailable: then it is still wanted; and what refuses `to`."""
-        errand = _Errand(self._journal, self._clock, self._settings, msgspec.structs.replace(wanted, state="running"))
-        try:
-            await errand.tell()
-            await errand.backfills()
-            await errand.runs()
-            await self._journal.trim_news(NEWS_MS)
-            done = await errand.tell("done")
-        except Unavailable as error:
-            await errand.tell(error=str(error))
-            await self._count("put_off")
-            raise
-        except Exception as error:
-            await errand.tell("failed", str(error))
-            await self._count("failed")
-            raise
-        await self._count("done")
-        return done
-
-    async def _count(self, end: str) -> None:
-        await self._journal.count([(f"archive_sweeps_{end}", 1)])
+    async def _errand(self, wanted: Sweep) -> _Errand:
+        return _Errand(self._journal, self._clock, self._settings, wanted)
 
 
-class _Errand:
-    """One sweep under way."""
-
+class _Errand(Errand[Sweep]):
     def __init__(self, journal: Journal, clock: Clock, settings: Settings, sweep: Sweep) -> None:
         from actors.archive_store import ArchiveStore  # SQLite is not needed before something leaves
 
-        self._journal = journal
-        self._clock = clock
+        super().__init__(journal, clock, archive.SWEEPS, msgspec.structs.replace(sweep, left=0))
         self._store = ArchiveStore(settings.home)
-        self._sweep = msgspec.structs.replace(sweep, left=0)
 
-    async def tell(self, state: str = "running", error: str = "") -> Sweep:
-        """How far it is, for whoever asks."""
-        now_ms = milliseconds(self._clock.now())
-        self._sweep = msgspec.structs.replace(self._sweep, state=state, error=error, updated_ms=now_ms)
-        await self._journal.put_records(RECORDS, {self._sweep.id: archive.encode_sweep(self._sweep)})
-        return self._sweep
+    async def carry_out(self) -> None:
+        await self.backfills()
+        await self.runs()
+        await self._journal.trim_news(NEWS_MS)
 
     async def backfills(self) -> None:
         """Backfills leave before their windows, which may leave only then."""

@@ -9,14 +9,13 @@ the cache is seen in one or the other. A run that is brought back from the archi
 cleared computes again what it misses. Nothing is locked, and nothing written but the record that tells how far it is: a
 sweep that was cut off begins anew, with less to do, and goes through every folder, since those it was in look young.
 
-Who wants a sweep leaves a record (`reclaim.ArtifactSweep`), then wakes this. With `artifacts_retention_days` one is
-made every SWEEP_S by itself. Files are looked at in threads, at a pace that leaves the disk to others.
+What a sweep is and who wants one: `sweeper.py`; with `artifacts_retention_days` it makes some by itself. Files are
+looked at in threads, at a pace that leaves the disk to others.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -31,27 +30,26 @@ from actors.artifact_places import FETCHED, root_of
 from actors.clock import Clock
 from actors.hosted import milliseconds
 from actors.settings import Settings
+from actors.sweeper import Errand, Sweeper
 from orchestrator import codec, reclaim
 from orchestrator.caching import CACHES, RESULTS, Kept
-from orchestrator.errors import Broken, Unavailable
+from orchestrator.errors import Broken
 from orchestrator.ports import Journal
-from orchestrator.reclaim import RECORDS, YOUNG_S, ArtifactSweep, Tally
+from orchestrator.reclaim import SWEEPS, YOUNG_S, ArtifactSweep, Tally
 from orchestrator.rows import RunRow
+from orchestrator.sweeps import AUTOMATIC
 
 if TYPE_CHECKING:
     from actors.archive_store import ArchiveStore
 
-#: seconds after the start, between two sweeps that nobody asked for, before a failed one is tried again, and between
+#: seconds after the start in which it makes no sweep by itself, before one that was put off is tried again, and between
 #: two batches
 FIRST_S = 300.0
-SWEEP_S = 3600.0
 AGAIN_S = 60.0
 BREATH_S = 0.05
 #: folders, and histories, in one step
 BATCH = 100
 HISTORIES = 20
-
-_log = logging.getLogger(__name__)
 
 #: where artifacts are at present
 Places = Callable[[], Sequence[Place]]
@@ -69,118 +67,44 @@ def places_of(settings: Settings) -> list[Place]:
     return [*map(Folder, folders_of(settings)), *store]
 
 
-class ArtifactSweeper:
-    """Sweeps when asked, and by itself unless everything is kept for ever. `start` returns at once."""
+class ArtifactSweeper(Sweeper[ArtifactSweep]):
+    """Its sweeps remove artifacts."""
 
     def __init__(self, journal: Journal, clock: Clock, settings: Settings, places: Places) -> None:
-        self._journal = journal
-        self._clock = clock
+        kept = timedelta(days=settings.artifacts_retention_days)
+        super().__init__(journal, clock, SWEEPS, kept, work="sweeping artifacts", again_s=AGAIN_S, own_first_s=FIRST_S)
         self._settings = settings
-        self._kept = timedelta(days=settings.artifacts_retention_days)
         self._places = places
-        self._wake = asyncio.Event()
-        self._loop: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin, with what a former life left undone."""
-        self._loop = asyncio.get_running_loop().create_task(self._serve())
+    def _own(self, before_ms: int, asked_ms: int) -> ArtifactSweep:
+        return ArtifactSweep(id=AUTOMATIC, before_ms=before_ms, asked_ms=asked_ms)
 
-    def stop(self) -> None:
-        """What is under way is cut off; the next one begins anew."""
-        if self._loop is not None:
-            self._loop.cancel()
-
-    def wake(self) -> None:
-        """Somebody left a record."""
-        self._wake.set()
-
-    async def _serve(self) -> None:
-        due = asyncio.get_running_loop().time() + FIRST_S
-        while True:
-            self._wake.clear()
-            now = asyncio.get_running_loop().time()
-            automatic = bool(self._kept) and now >= due
-            done = await self._look(automatic)
-            if automatic and done:
-                due = now + SWEEP_S
-            pause_s = AGAIN_S if not done else due - now if self._kept else None
-            try:
-                async with asyncio.timeout(pause_s):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
-
-    async def _look(self, automatic: bool) -> bool:
-        """Work off what is wanted; False = some of it has to be tried again soon."""
-        try:
-            if automatic:
-                await self.sweep(self._automatic())
-            while wanted := await self.wanted():
-                await self.sweep(wanted)
-        except Unavailable as error:
-            _log.warning("artifacts are swept later: %s", error)
-            return False
-        except Exception:
-            _log.exception("artifacts could not be swept")
-        return True
-
-    async def wanted(self) -> ArtifactSweep | None:
-        """The first sweep that somebody asked for and that has not ended. Raises JournalUnavailable.
-
-        One that nobody asked for is made anew instead, as settings are now.
-        """
-        found = reclaim.sweeps(await self._journal.records(RECORDS))
-        over = [sweep.id for sweep in found if not sweep.open]
-        if len(over) > reclaim.TOLD:
-            await self._journal.put_records(RECORDS, dict.fromkeys(over[: -reclaim.TOLD]))
-        return next((sweep for sweep in found if sweep.open and sweep.id != reclaim.AUTOMATIC), None)
-
-    def _automatic(self) -> ArtifactSweep:
-        now = self._clock.now()
-        before_ms = milliseconds(now - self._kept)
-        return ArtifactSweep(id=reclaim.AUTOMATIC, before_ms=before_ms, asked_ms=milliseconds(now))
-
-    async def sweep(self, wanted: ArtifactSweep) -> ArtifactSweep:
-        """Everything that may go is gone. Raises Unavailable: then it is still wanted."""
-        former = await self._journal.record(RECORDS, wanted.id)
-        cut_off = former is not None and reclaim.decode_sweep(former).state == "running"
-        errand = _Errand(self._journal, self._clock, self._settings, wanted, thorough=cut_off)
-        try:
-            await errand.tell()
-            places = await asyncio.to_thread(self._places)
-            for place in places:
-                await errand.clear(place)
-            await errand.measure(places)
-            done = await errand.tell("done")
-        except Unavailable as error:
-            await errand.tell(error=str(error))
-            await self._count("put_off")
-            raise
-        except Exception as error:
-            await errand.tell("failed", str(error))
-            await self._count("failed")
-            raise
-        await self._count("done")
-        return done
-
-    async def _count(self, end: str) -> None:
-        await self._journal.count([(f"artifact_sweeps_{end}", 1)])
+    async def _errand(self, wanted: ArtifactSweep) -> _Errand:
+        former = await self._journal.record(SWEEPS.records, wanted.id)
+        cut_off = former is not None and SWEEPS.decode(former).state == "running"
+        return _Errand(self._journal, self._clock, self._settings, wanted, self._places, thorough=cut_off)
 
 
-class _Errand:
-    """One sweep under way; a `thorough` one looks at folders that seem to be young, too."""
+class _Errand(Errand[ArtifactSweep]):
+    """A `thorough` one looks at folders that seem to be young, too."""
 
     def __init__(
-        self, journal: Journal, clock: Clock, settings: Settings, sweep: ArtifactSweep, *, thorough: bool
+        self,
+        journal: Journal,
+        clock: Clock,
+        settings: Settings,
+        sweep: ArtifactSweep,
+        places: Places,
+        *,
+        thorough: bool,
     ) -> None:
-        self._journal = journal
-        self._clock = clock
+        anew = msgspec.structs.replace(sweep, runs=0, gone=Tally(), there=Tally())
+        super().__init__(journal, clock, SWEEPS, anew)
         self._settings = settings
+        self._places = places
         youngest_ms = milliseconds(clock.now()) - YOUNG_S * 1000
         self._before_ms = min(sweep.before_ms, youngest_ms)
         self._folders_before = math.inf if thorough else self._before_ms / 1000
-        anew = {"state": "running", "runs": 0, "gone": Tally(), "there": Tally(), "error": ""}
-        self._sweep = msgspec.structs.replace(sweep, **anew)
         #: artifacts that are named from elsewhere; None = not read yet
         self._held: frozenset[str] | None = None
         #: runs that something went of
@@ -191,12 +115,11 @@ class _Errand:
 
             self._archive = ArchiveStore(settings.home)
 
-    async def tell(self, state: str = "running", error: str = "") -> ArtifactSweep:
-        """How far it is, for whoever asks."""
-        now_ms = milliseconds(self._clock.now())
-        self._sweep = msgspec.structs.replace(self._sweep, state=state, error=error, updated_ms=now_ms)
-        await self._journal.put_records(RECORDS, {self._sweep.id: reclaim.encode_sweep(self._sweep)})
-        return self._sweep
+    async def carry_out(self) -> None:
+        places = await asyncio.to_thread(self._places)
+        for place in places:
+            await self.clear(place)
+        await self.measure(places)
 
     async def clear(self, place: Place) -> None:
         """What may go of that place is gone."""

@@ -32,15 +32,14 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from actors import value_file
-from actors.fetched_values import FetchedValues, aside_in
+from actors import value_file, whole_files
+from actors.fetched_values import FetchedValues
 from actors.memory_values import MemoryValues, is_ours
 from orchestrator.errors import Unavailable
 from orchestrator.messages import Value
@@ -209,8 +208,8 @@ class Artifacts:
             return self._fetched.store(name, lambda path: write_aside(path, value, sync=False))
         path = inside(self._root, name)
         size_bytes = write_aside(path, value, sync=True)
-        _sync_directory(path.parent)
-        _sync_directory(self._root)
+        whole_files.sync_folder(path.parent)
+        whole_files.sync_folder(self._root)
         return size_bytes
 
 
@@ -224,16 +223,10 @@ def inside(root: Path, name: str) -> Path:
 
 def write_aside(path: Path, value: object, *, sync: bool, limit_bytes: float = math.inf) -> int:
     """The file of that path holds the value, whole or not at all; its size in bytes. Raises as `value_file.write`."""
-    handle, aside = aside_in(path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            size_bytes = value_file.write(file, value, limit_bytes)
-            if sync:
-                os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        os.unlink(aside)
-        raise
+    with whole_files.aside(path) as file:
+        size_bytes = value_file.write(file, value, limit_bytes)
+        if sync:
+            whole_files.sync(file)
     return size_bytes
 
 
@@ -263,11 +256,3 @@ def _is_plain(value: object) -> bool:
     if isinstance(value, dict) and kind is dict:
         return all(type(key) is str for key in value) and all(map(_is_plain, value.values()))
     return False
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

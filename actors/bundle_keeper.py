@@ -24,6 +24,7 @@ import msgspec
 
 from actors.clock import Clock
 from actors.hosted import milliseconds
+from actors.recurring import Recurring
 from actors.settings import Settings
 from orchestrator import codec
 from orchestrator.bundle_record import RECORDS, USES, BundleRecord, held, record_key, use_key, uses_of
@@ -46,28 +47,20 @@ Pins = dict[tuple[str, str], dict[str, str]]
 _log = logging.getLogger(__name__)
 
 
-class BundleKeeper:
+class BundleKeeper(Recurring):
     """Sweeps. `start` returns at once."""
 
     def __init__(self, journal: Journal, clock: Clock, settings: Settings) -> None:
+        super().__init__("removing bundles", SWEEP_S, first_s=SWEEP_S)
         self._journal = journal
         self._clock = clock
         self._settings = settings
-        self._loop: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin to sweep."""
-        self._loop = asyncio.get_running_loop().create_task(self._sweep_forever())
-
-    async def _sweep_forever(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            try:
-                gone = await self.prune(GRACE)
-            except Exception:
-                _log.exception("bundles could not be swept")
-            else:
-                _log.info("removed %d bundles", len(gone))
+    async def look(self) -> float:
+        """Sweep; seconds until the next one. Raises Unavailable."""
+        gone = await self.prune(GRACE)
+        _log.info("removed %d bundles", len(gone))
+        return SWEEP_S
 
     async def prune(self, grace: timedelta, tenant: str | None = None) -> list[str]:
         """Once, for that tenant (None = for all); ids of those that went. Raises Unavailable."""

@@ -37,6 +37,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from actors import whole_files
 from actors.clock import Clock
 from actors.filesystems import filesystem
 from actors.process import SECRETS
@@ -220,21 +221,8 @@ class BundleStore:
         folder = folder or self.folder
         target = folder / self._zip(bundle).name
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for entry in _older(folder, GRACE_S):
-                if entry.suffix == ".new":  # of somebody who was killed
-                    entry.unlink(missing_ok=True)
-            handle, aside = tempfile.mkstemp(dir=folder, suffix=".new")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(packed)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(aside, target)
-            except BaseException:
-                os.unlink(aside)
-                raise
-            _sync_folder(folder)
+            whole_files.tidy(folder, GRACE_S)
+            whole_files.put(target, packed)
         except OSError as error:
             raise Unavailable(f"bundle {bundle} cannot be kept: {error}") from error
 
@@ -409,11 +397,3 @@ def _alone(lock: Path) -> Iterator[int]:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

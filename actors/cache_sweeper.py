@@ -9,10 +9,8 @@ its key; that too is computed again.
 
 from __future__ import annotations
 
-import asyncio
-import logging
-
 from actors.clock import Clock
+from actors.recurring import Recurring
 from orchestrator import caching, codec
 from orchestrator.caching import CACHES, RESULTS, Kept
 from orchestrator.errors import Broken
@@ -21,28 +19,19 @@ from orchestrator.ports import Journal
 #: seconds between sweeps
 SWEEP_S = 600.0
 
-_log = logging.getLogger(__name__)
 
-
-class CacheSweeper:
+class CacheSweeper(Recurring):
     """Sweeps. `start` returns at once."""
 
     def __init__(self, journal: Journal, clock: Clock) -> None:
+        super().__init__("forgetting results", SWEEP_S, first_s=SWEEP_S)
         self._journal = journal
         self._clock = clock
-        self._loop: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin to sweep."""
-        self._loop = asyncio.get_running_loop().create_task(self._sweep_forever())
-
-    async def _sweep_forever(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            try:
-                await self.sweep()
-            except Exception:
-                _log.exception("kept results could not be swept")
+    async def look(self) -> float:
+        """Sweep; seconds until the next one. Raises JournalUnavailable."""
+        await self.sweep()
+        return SWEEP_S
 
     async def sweep(self) -> int:
         """Once; how many were forgotten. Raises JournalUnavailable."""

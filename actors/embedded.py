@@ -31,6 +31,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from actors import whole_files
 from actors.clock import Clock
 from orchestrator.errors import JournalUnavailable
 
@@ -199,10 +200,9 @@ def _bring_up(folder: Path, deadline: float) -> ServerAddress:
 def _launch(folder: Path, known: ServerAddress | None) -> ServerAddress:
     """Start the server at its known address, or at a new one; does not wait for it to answer."""
     address = _usable_address(folder, known)
-    _write_private(folder / "server.json", json.dumps(asdict(address)))
-    _write_private(
-        folder / "valkey.conf", _CONF.format(folder=folder, rewrite_percentage=_REWRITE_PERCENTAGE, **asdict(address))
-    )
+    conf = _CONF.format(folder=folder, rewrite_percentage=_REWRITE_PERCENTAGE, **asdict(address))
+    whole_files.put(folder / "server.json", json.dumps(asdict(address)).encode())
+    whole_files.put(folder / "valkey.conf", conf.encode())
     alive = os.open(folder / "alive.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(alive, fcntl.LOCK_EX)  # waits for no more than somebody's `_holds_lock`
@@ -262,17 +262,6 @@ def _read_address(folder: Path) -> ServerAddress | None:
         return ServerAddress(**json.loads((folder / "server.json").read_text()))
     except (OSError, ValueError, TypeError):
         return None
-
-
-def _write_private(path: Path, text: str) -> None:
-    """`path` holds `text`, readable by us alone, whole or not at all."""
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
 
 
 def _ping(address: ServerAddress | None) -> Literal["ready", "loading", "silent"]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import BufferedWriter
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from actors.filesystems import filesystem
+from actors.whole_files import aside
 from orchestrator.errors import Unavailable
 from orchestrator.messages import Value
 
@@ -118,17 +118,11 @@ class FetchedValues:
         return size_bytes
 
     def _fetch(self, value: Value, path: Path, elsewhere: bool) -> int:
-        handle, aside = aside_in(path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                self._copy(value, file, elsewhere)
-                size_bytes = file.tell()
+        with aside(path) as file:
+            self._copy(value, file, elsewhere)
+            size_bytes = file.tell()
             if size_bytes != value.size_bytes:
                 raise Unavailable(f"{value.artifact} came cut off: {size_bytes:,} of {value.size_bytes:,} bytes")
-            os.replace(aside, path)
-        except BaseException:
-            os.unlink(aside)
-            raise
         return size_bytes
 
     def _copy(self, value: Value, to: BufferedWriter, elsewhere: bool) -> None:
@@ -179,15 +173,6 @@ def chunks(paths: Sequence[Path]) -> Iterator[bytes]:
                 yield chunk
         return
     raise FileNotFoundError(str(paths[0]))
-
-
-def aside_in(folder: Path) -> tuple[int, str]:
-    """A new file in it; it is made, again should others remove it while it is empty (`artifact_folders.py`)."""
-    for _ in range(_AGAIN):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with suppress(FileNotFoundError):
-            return tempfile.mkstemp(prefix=".", dir=folder)
-    return tempfile.mkstemp(prefix=".", dir=folder)
 
 
 def _lock_of(path: Path) -> Path:

@@ -36,6 +36,7 @@ from actors.hosted import instant
 from actors.names import own_actor_name, run_actor_name
 from actors.peers import Peers
 from actors.plan_store import FileStamp, PlanStore
+from actors.recurring import Recurring
 from actors.settings import Settings
 from orchestrator import actor_codec, codec
 from orchestrator import events as e
@@ -81,7 +82,7 @@ class _Kept:
     looked_s: float = float("-inf")
 
 
-class PlanKeeper:
+class PlanKeeper(Recurring):
     """Writes what instances did, and tells them what others wrote. `start` returns at once."""
 
     def __init__(
@@ -96,6 +97,7 @@ class PlanKeeper:
         node: str = "",
         nodes: Nodes | None = None,
     ) -> None:
+        super().__init__("keeping plans", IDLE_S)
         self._journal = journal
         self._peers = peers
         self._store = store
@@ -105,20 +107,6 @@ class PlanKeeper:
         self._release = release
         self._artifacts = artifacts_of(settings, node, nodes)
         self._kept: dict[str, _Kept] = {}
-        self._loop: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin to keep."""
-        self._loop = asyncio.get_running_loop().create_task(self._keep_forever())
-
-    async def _keep_forever(self) -> None:
-        while True:
-            pause_s = IDLE_S
-            try:
-                pause_s = await self.look()
-            except Exception:
-                _log.exception("plans could not be kept")
-            await asyncio.sleep(pause_s)
 
     async def look(self) -> float:
         """Bring all files up to date; seconds until it has to be done again. Raises JournalUnavailable."""

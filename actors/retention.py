@@ -11,7 +11,6 @@ run, and why: `orchestrator/retention.py`.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from datetime import datetime, timedelta
@@ -19,6 +18,7 @@ from datetime import datetime, timedelta
 from actors.clock import Clock
 from actors.hosted import HostedRun, instant, milliseconds
 from actors.reading import Reader
+from actors.recurring import Recurring
 from actors.settings import Settings
 from orchestrator import codec
 from orchestrator.errors import Unavailable
@@ -35,10 +35,11 @@ BATCH = 50
 _log = logging.getLogger(__name__)
 
 
-class Retention:
+class Retention(Recurring):
     """Sweeps. `start` returns at once."""
 
     def __init__(self, journal: Journal, clock: Clock, settings: Settings) -> None:
+        super().__init__("removing histories", SWEEP_S)
         self._journal = journal
         self._clock = clock
         self._reader = Reader(journal)
@@ -54,23 +55,13 @@ class Retention:
         }
         #: runs that cannot be let go of, in this life
         self._stuck: set[str] = set()
-        self._loop: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to sweep, unless everything is kept for ever."""
         if self._kept:
-            self._loop = asyncio.get_running_loop().create_task(self._sweep_forever())
+            super().start()
 
-    async def _sweep_forever(self) -> None:
-        while True:
-            pause_s = SWEEP_S
-            try:
-                pause_s = await self.sweep()
-            except Exception:
-                _log.exception("histories could not be removed")
-            await asyncio.sleep(pause_s)
-
-    async def sweep(self) -> float:
+    async def look(self) -> float:
         """One batch; seconds until the next. Raises JournalUnavailable."""
         now = self._clock.now()
         limit = BATCH + len(self._stuck)

@@ -8,10 +8,9 @@ A name is a path below the folder; one that leads out of it is refused. Source: 
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path, PurePosixPath
 
+from actors import whole_files
 from orchestrator.errors import Invalid
 
 
@@ -29,19 +28,7 @@ class TaskFiles:
         """The file has this content, also after a crash. Raises Invalid."""
         if not isinstance(content, bytes | bytearray | memoryview):
             raise Invalid(f"task file {name!r} holds bytes, not {type(content).__name__}")
-        path = self._path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(prefix=".", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
-        except BaseException:
-            os.unlink(aside)
-            raise
-        _sync(path.parent)
+        whole_files.put(self._path(name), content)
 
     def _path(self, name: str) -> Path:
         pure = PurePosixPath(name) if "\0" not in name else PurePosixPath("/")
@@ -50,11 +37,3 @@ class TaskFiles:
         if pure.is_absolute() or ".." in pure.parts or path == root or root not in path.parents:
             raise Invalid(f"task file {name!r} must be a path below the job's folder")
         return path
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -14,9 +14,9 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 
+from actors.recurring import Recurring
 from actors.span_export import Exporter
 from orchestrator import codec
-from orchestrator.errors import Unavailable
 from orchestrator.ports import Journal
 from orchestrator.rows import TERMINAL, History
 from orchestrator.streams import FEED
@@ -40,31 +40,21 @@ KIND, KEY = "traces", "cursor"
 _log = logging.getLogger(__name__)
 
 
-class Tracer:
+class Tracer(Recurring):
     """Follows the feed. `start` returns at once."""
 
     def __init__(self, journal: Journal, exporter: Exporter) -> None:
+        super().__init__("sending traces", PAUSES_S[-1], DOWN_S)
         self._journal = journal
         self._exporter = exporter
-        self._loop: asyncio.Task[None] | None = None
+        #: as far as the feed was followed; "" = not in this life
+        self._cursor = ""
 
-    def start(self) -> None:
-        """Begin to follow."""
-        self._loop = asyncio.get_running_loop().create_task(self._follow_forever())
-
-    async def _follow_forever(self) -> None:
-        cursor = ""
-        while True:
-            try:
-                cursor = cursor or await self._begin()
-                cursor = await self.follow(cursor)
-                await asyncio.sleep(PERIOD_S)
-            except Unavailable as unavailable:
-                _log.info("traces: %s", unavailable)
-                await asyncio.sleep(DOWN_S)
-            except Exception:
-                _log.exception("traces: begins again where it was")
-                await asyncio.sleep(PAUSES_S[-1])
+    async def look(self) -> float:
+        """Follow what came since the last look; seconds until the next. Raises Unavailable."""
+        self._cursor = self._cursor or await self._begin()
+        self._cursor = await self.follow(self._cursor)
+        return PERIOD_S
 
     async def _begin(self) -> str:
         kept = await self._journal.record(KIND, KEY)

@@ -21,20 +21,14 @@ from datetime import UTC, date, datetime, timedelta
 
 import msgspec
 
+from orchestrator.codec import both_ways
 from orchestrator.definition import HIDDEN
 from orchestrator.errors import Broken
 from orchestrator.rows import ChildRow, EventBatch, History, RunRow
+from orchestrator.sweeps import AnySweep, Kind
 
 #: version of the meaning of a line
 FORMAT = 1
-#: kind of the journal's records about archiving: id -> Sweep
-RECORDS = "archive"
-#: id of the sweeps that nobody asked for
-AUTOMATIC = "automatic"
-#: how a sweep ends, as metrics count it: carried out, refused for good, or cut short by a store that is away
-ENDS = ("done", "failed", "put_off")
-#: sweeps that have ended and are still told of
-TOLD = 20
 #: between a window's date and the instant at which its fire is due: time zones, and a day
 _MARGIN = timedelta(days=2)
 
@@ -120,51 +114,20 @@ def may_leave(row: RunRow, next_fire_ms: int | None, now: datetime) -> bool:
     return date.fromisoformat(window.start[:10]) + _MARGIN <= first.date()
 
 
-class Sweep(msgspec.Struct, frozen=True, kw_only=True):
-    """One errand: what ended before an instant leaves."""
+class Sweep(AnySweep, frozen=True, kw_only=True):
+    """One errand: runs and backfills that ended before an instant leave."""
 
-    id: str
-    #: runs and backfills that ended before then
-    before_ms: int
     #: where segments are written; "" = beside the index
     to: str
-    #: wanted | running | done | failed
-    state: str = "wanted"
     #: that left so far
     runs: int = 0
     backfills: int = 0
     size_bytes: int = 0
     #: that have to stay, as far as is known
     left: int = 0
-    #: why it failed, or why it is put off and tried again
-    error: str = ""
-    #: of the request that asked for it under a key
-    fingerprint: str = ""
-    asked_ms: int = 0
-    updated_ms: int = 0
-
-    @property
-    def open(self) -> bool:
-        """Is there something to do?"""
-        return self.state in ("wanted", "running")
 
 
-def encode_sweep(sweep: Sweep) -> bytes:
-    """For the journal."""
-    return _encode(sweep)
-
-
-def decode_sweep(record: bytes) -> Sweep:
-    """Inverse of `encode_sweep`."""
-    return _decode_sweep(record)
-
-
-def sweeps(records: Mapping[str, bytes]) -> list[Sweep]:
-    """All of them, the one asked for first first."""
-    return sorted(map(decode_sweep, records.values()), key=lambda sweep: (sweep.asked_ms, sweep.id))
-
-
-_decode_sweep = msgspec.json.Decoder(Sweep).decode
+SWEEPS = Kind("archive", "archive_sweeps", *both_ways(Sweep))
 
 
 def merged(new: Shelved, old: Shelved | None) -> Shelved:

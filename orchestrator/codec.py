@@ -13,6 +13,7 @@ A reader raises Broken when the bytes are not what this product writes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -49,6 +50,21 @@ def read(decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T], data: by
         return decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Broken(f"unreadable bytes: {error}") from error
+
+
+def reader(decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T]) -> Callable[[bytes], T]:
+    """`read` with that decoder."""
+    return partial(read, decoder)
+
+
+def both_ways(kind: type[T]) -> tuple[Callable[[T], bytes], Callable[[bytes], T]]:
+    """What makes JSON of that kind of thing, and its inverse; the latter raises Broken."""
+    return JSON.encode, reader(msgspec.json.Decoder(kind))
+
+
+def both_ways_in_lists(kind: type[T]) -> tuple[Callable[[Sequence[T]], bytes], Callable[[bytes], list[T]]]:
+    """The same for any number of them."""
+    return JSON.encode, reader(msgspec.json.Decoder(list[kind]))  # type: ignore[valid-type]  # known when it is called
 
 
 def encode_events(events: Sequence[Event]) -> bytes:
@@ -105,10 +121,12 @@ def decode_pipeline_events(data: bytes, schema: int = PIPELINE_SCHEMA) -> list[A
 
 # documents: of any kind, and what rows and records have of some
 
-_limit = msgspec.json.Decoder(Limit)
 _causes = msgspec.json.Decoder(tuple[m.Cause, ...])
 _share = msgspec.json.Decoder(dict[str, float])
-_pool = msgspec.json.Decoder(PoolSpec)
+
+#: as their records hold them
+encode_limit, decode_limit = both_ways(Limit)
+encode_pool, decode_pool = both_ways(PoolSpec)
 
 
 def encode_document(document: msgspec.Struct) -> bytes:
@@ -130,24 +148,6 @@ def decode_causes(text: str) -> tuple[m.Cause, ...]:
     return read(_causes, text.encode()) if text else ()
 
 
-def encode_limit(limit: Limit) -> bytes:
-    """As its record holds it."""
-    return JSON.encode(limit)
-
-
-def decode_limit(data: bytes) -> Limit:
-    return read(_limit, data)
-
-
-def encode_pool(spec: PoolSpec) -> bytes:
-    """As its record holds it."""
-    return JSON.encode(spec)
-
-
-def decode_pool(data: bytes) -> PoolSpec:
-    return read(_pool, data)
-
-
 def encode_share(weight: float) -> bytes:
     """A tenant's weight, as its record holds it."""
     return JSON.encode({"weight": weight})
@@ -159,7 +159,6 @@ def decode_share(data: bytes) -> float:
 
 # definitions
 
-_definition = msgspec.json.Decoder(Definition)
 _canonical = msgspec.json.Encoder(order="deterministic")
 
 
@@ -168,30 +167,17 @@ def encode_definition(definition: Definition) -> bytes:
     return _canonical.encode(definition)
 
 
-def decode_definition(data: bytes) -> Definition:
-    return read(_definition, data)
+decode_definition = reader(msgspec.json.Decoder(Definition))
 
 
 # stream items
 
-_sched = msgspec.json.Decoder(list[streams.SchedItem])
-_inbox = msgspec.json.Decoder(list[streams.InboxItem])
-_feed = msgspec.json.Decoder(list[streams.FeedItem])
-
-
-def decode_sched(item: bytes) -> list[streams.SchedItem]:
-    """What one entry of `sched` tells the scheduler."""
-    return read(_sched, item)
-
-
-def decode_inbox(item: bytes) -> list[streams.InboxItem]:
-    """What one entry of an inbox tells its actor."""
-    return read(_inbox, item)
-
-
-def decode_feed(item: bytes) -> list[streams.FeedItem]:
-    """What one commit changed: (entity id, last version, state)."""
-    return read(_feed, item)
+#: what one entry of `sched` tells the scheduler
+decode_sched: Callable[[bytes], list[streams.SchedItem]] = reader(msgspec.json.Decoder(list[streams.SchedItem]))
+#: what one entry of an inbox tells its actor
+decode_inbox: Callable[[bytes], list[streams.InboxItem]] = reader(msgspec.json.Decoder(list[streams.InboxItem]))
+#: what one commit changed: (entity id, last version, state)
+decode_feed: Callable[[bytes], list[streams.FeedItem]] = reader(msgspec.json.Decoder(list[streams.FeedItem]))
 
 
 def encode_items(items: Sequence[streams.SchedItem | streams.InboxItem | streams.FeedItem]) -> bytes:

@@ -59,8 +59,8 @@ CORE_STATES: Mapping[Status, str] = {
     _S.CANCELLED: "cancelled",
 }
 _GOES_ON: frozenset[type[e.JobEvent]] = frozenset({e.StateStarted, e.JobEnded})
-_OF_TASKS: frozenset[type[e.JobEvent]] = _GOES_ON | {
-    e.TaskQueued,
+#: about a task that is queued already
+_ABOUT_TASK = (
     e.TaskDelivered,
     e.TaskReturned,
     e.TaskRedelivered,
@@ -68,8 +68,8 @@ _OF_TASKS: frozenset[type[e.JobEvent]] = _GOES_ON | {
     e.TaskProgressed,
     e.TaskFinished,
     e.TaskGivenUp,
-    e.CancelRequested,
-}
+)
+_OF_TASKS: frozenset[type[e.JobEvent]] = _GOES_ON | {e.TaskQueued, *_ABOUT_TASK, e.CancelRequested}
 #: status -> events that can happen in it; what a batch leads through counts
 TRANSITIONS: Mapping[Status, frozenset[type[e.JobEvent]]] = {
     _S.PENDING: _GOES_ON | {e.CancelRequested},
@@ -380,17 +380,6 @@ def _apply_to_task(job: Job, event: e.JobEvent) -> None:
             outcome = "cancelled" if event.why == "cancelled" else "failure"
             error = {"code": _CODES[event.why], "message": event.error}
             _leave(job, slot, event.retry_at, {"status": outcome, "data": None, "error": error})
-
-
-_ABOUT_TASK = (
-    e.TaskDelivered,
-    e.TaskReturned,
-    e.TaskRedelivered,
-    e.TaskKept,
-    e.TaskProgressed,
-    e.TaskFinished,
-    e.TaskGivenUp,
-)
 
 
 def _take_result(job: Job, event: e.TaskFinished, sent: Sent, slot: Slot) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -12,61 +12,22 @@ from orchestrator import remote as r
 from orchestrator import webhook as w
 from orchestrator import webhook_messages as wm
 from orchestrator.blueprint import Blueprint, Outcome, Published, Visit
-from orchestrator.codec import JSON, read
+from orchestrator.codec import JSON, both_ways, both_ways_in_lists, read, reader
 from orchestrator.errors import Conflict, Invalid, NotFound, OrchestratorError
 from orchestrator.pipeline_views import LogEntry
 
-_pipeline_request = msgspec.json.Decoder(pm.Request)
-_pipeline_answer = msgspec.json.Decoder(pm.Answer)
-_log_entry = msgspec.json.Decoder(LogEntry)
+# pipelines; an entry is one line of a CI job's log
 
-
-def encode_pipeline_request(request: pm.Request) -> bytes:
-    return JSON.encode(request)
-
-
-def decode_pipeline_request(data: bytes) -> pm.Request:
-    request: pm.Request = read(_pipeline_request, data)
-    return request
-
-
-def encode_pipeline_answer(answer: pm.Answer) -> bytes:
-    return JSON.encode(answer)
-
-
-def decode_pipeline_answer(data: bytes) -> pm.Answer:
-    return read(_pipeline_answer, data)
-
-
-def encode_log_entry(entry: LogEntry) -> bytes:
-    """One line of a CI job's log."""
-    return JSON.encode(entry)
-
-
-def decode_log_entry(line: bytes) -> LogEntry:
-    return read(_log_entry, line)
-
+encode_pipeline_request: Callable[[pm.Request], bytes] = JSON.encode
+decode_pipeline_request: Callable[[bytes], pm.Request] = reader(msgspec.json.Decoder(pm.Request))
+encode_pipeline_answer, decode_pipeline_answer = both_ways(pm.Answer)
+encode_log_entry, decode_log_entry = both_ways(LogEntry)
 
 # API replica <-> gateway, about jobs and remote workers
 
-_request: msgspec.json.Decoder[r.Request] = msgspec.json.Decoder(r.Request)
-_answer = msgspec.json.Decoder(r.Answer)
-
-
-def encode_request(request: r.Request) -> bytes:
-    return JSON.encode(request)
-
-
-def decode_request(data: bytes) -> r.Request:
-    return read(_request, data)
-
-
-def encode_answer(answer: r.Answer) -> bytes:
-    return JSON.encode(answer)
-
-
-def decode_answer(data: bytes) -> r.Answer:
-    return read(_answer, data)
+encode_request: Callable[[r.Request], bytes] = JSON.encode
+decode_request: Callable[[bytes], r.Request] = reader(msgspec.json.Decoder(r.Request))
+encode_answer, decode_answer = both_ways(r.Answer)
 
 
 def pushes_of(answer: r.Answer) -> r.Pushes:
@@ -96,85 +57,17 @@ def _refusal(kind: str, args: list[Any]) -> OrchestratorError:
     return _REFUSALS[kind](*args)
 
 
-# blueprints: versions of them, and visits of their states
+# blueprints: versions of them, and visits that the handlers' actor is to make; outcomes are in the order of the visits
 
-_blueprint = msgspec.json.Decoder(Blueprint)
-_published = msgspec.json.Decoder(Published)
-_visits = msgspec.json.Decoder(list[Visit])
-_outcomes = msgspec.json.Decoder(list[Outcome])
-
-
-def encode_blueprint(blueprint: Blueprint) -> bytes:
-    return JSON.encode(blueprint)
-
-
-def decode_blueprint(data: bytes) -> Blueprint:
-    return read(_blueprint, data)
-
-
-def encode_published(published: Published) -> bytes:
-    return JSON.encode(published)
-
-
-def decode_published(data: bytes) -> Published:
-    return read(_published, data)
-
-
-def encode_visits(visits: Sequence[Visit]) -> bytes:
-    """Visits that the handlers' actor is to make."""
-    return JSON.encode(visits)
-
-
-def decode_visits(data: bytes) -> list[Visit]:
-    return read(_visits, data)
-
-
-def encode_outcomes(outcomes: Sequence[Outcome]) -> bytes:
-    """What came of them, in the same order."""
-    return JSON.encode(outcomes)
-
-
-def decode_outcomes(data: bytes) -> list[Outcome]:
-    return read(_outcomes, data)
-
+encode_blueprint, decode_blueprint = both_ways(Blueprint)
+encode_published, decode_published = both_ways(Published)
+encode_visits, decode_visits = both_ways_in_lists(Visit)
+encode_outcomes, decode_outcomes = both_ways_in_lists(Outcome)
 
 # webhooks: mail for their outbox, and its records
 
-_notice = msgspec.json.Decoder(w.Notice)
-_delivery = msgspec.json.Decoder(w.Delivery)
-
-
-def encode_notice(notice: w.Notice) -> bytes:
-    return JSON.encode(notice)
-
-
-def decode_notice(data: bytes) -> w.Notice:
-    return read(_notice, data)
-
-
-def encode_delivery(delivery: w.Delivery) -> bytes:
-    return JSON.encode(delivery)
-
-
-def decode_delivery(data: bytes) -> w.Delivery:
-    return read(_delivery, data)
-
-
-_webhook_request: msgspec.json.Decoder[wm.Request] = msgspec.json.Decoder(wm.Request)
-_webhook_answer = msgspec.json.Decoder(wm.Answer)
-
-
-def encode_webhook_request(request: wm.Request) -> bytes:
-    return JSON.encode(request)
-
-
-def decode_webhook_request(data: bytes) -> wm.Request:
-    return read(_webhook_request, data)
-
-
-def encode_webhook_answer(answer: wm.Answer) -> bytes:
-    return JSON.encode(answer)
-
-
-def decode_webhook_answer(data: bytes) -> wm.Answer:
-    return read(_webhook_answer, data)
+encode_notice, decode_notice = both_ways(w.Notice)
+encode_delivery, decode_delivery = both_ways(w.Delivery)
+encode_webhook_request: Callable[[wm.Request], bytes] = JSON.encode
+decode_webhook_request: Callable[[bytes], wm.Request] = reader(msgspec.json.Decoder(wm.Request))
+encode_webhook_answer, decode_webhook_answer = both_ways(wm.Answer)

@@ -381,7 +381,7 @@ class ControlPlane(Protocol):
         ...
 
     async def wake_archiver(self) -> None:
-        """It looks for sweeps that are wanted (`archive.RECORDS`)."""
+        """It looks for sweeps that are wanted (`sweeps.py`)."""
         ...
 
     async def gateway(self, ward: str, request: bytes, patience_s: float = 5.0) -> bytes:

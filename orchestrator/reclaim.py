@@ -29,16 +29,10 @@ import msgspec
 
 from orchestrator import events as e
 from orchestrator.caching import Kept
+from orchestrator.codec import both_ways
 from orchestrator.rows import TERMINAL, RunRow
+from orchestrator.sweeps import AnySweep, Kind
 
-#: kind of the journal's records about sweeps: id -> ArtifactSweep
-RECORDS = "artifact_sweeps"
-#: id of the sweep that nobody asked for
-AUTOMATIC = "automatic"
-#: how a sweep ends, as metrics count it: carried out, refused for good, or cut short by a journal or store that is away
-ENDS = ("done", "failed", "put_off")
-#: sweeps that have ended and are still told of
-TOLD = 20
 #: seconds for which no file goes, whatever is asked for: it may have been written, and not be in the journal yet
 YOUNG_S = 600
 
@@ -93,47 +87,16 @@ class Tally(msgspec.Struct, frozen=True):
         return Tally(self.files + other.files, self.size_bytes + other.size_bytes)
 
 
-class ArtifactSweep(msgspec.Struct, frozen=True, kw_only=True):
+class ArtifactSweep(AnySweep, frozen=True, kw_only=True):
     """One errand: artifacts of runs that ended before an instant go."""
 
-    id: str
-    before_ms: int
     #: nothing goes; it is only told what would
     dry_run: bool = False
-    #: wanted | running | done | failed
-    state: str = "wanted"
     #: what went so far, and of how many runs
     runs: int = 0
     gone: Tally = Tally()
     #: what is there after it, as far as it is in folders; known once it is done
     there: Tally = Tally()
-    #: why it failed, or why it is put off and tried again
-    error: str = ""
-    #: of the request that asked for it under a key
-    fingerprint: str = ""
-    asked_ms: int = 0
-    updated_ms: int = 0
-
-    @property
-    def open(self) -> bool:
-        """Is there something to do?"""
-        return self.state in ("wanted", "running")
 
 
-def encode_sweep(sweep: ArtifactSweep) -> bytes:
-    """For the journal."""
-    return _encode(sweep)
-
-
-def decode_sweep(record: bytes) -> ArtifactSweep:
-    """Inverse of `encode_sweep`."""
-    return _decode(record)
-
-
-def sweeps(records: Mapping[str, bytes]) -> list[ArtifactSweep]:
-    """All of them, the one asked for first first."""
-    return sorted(map(decode_sweep, records.values()), key=lambda sweep: (sweep.asked_ms, sweep.id))
-
-
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(ArtifactSweep).decode
+SWEEPS = Kind("artifact_sweeps", "artifact_sweeps", *both_ways(ArtifactSweep))

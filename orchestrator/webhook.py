@@ -48,8 +48,8 @@ _EVENTS = {
 }
 
 
-class Notice(msgspec.Struct, frozen=True):
-    """What somebody is to be told: mail for the outbox, once per id."""
+class _Addressed(msgspec.Struct, frozen=True):
+    """What is told, and to whom."""
 
     #: `webhook-id` of every attempt
     id: str
@@ -60,6 +60,11 @@ class Notice(msgspec.Struct, frozen=True):
     event: str
     #: id of what it is about
     about: str
+
+
+class Notice(_Addressed, frozen=True):
+    """What somebody is to be told: mail for the outbox, once per id."""
+
     #: JSON, sent byte for byte
     payload: msgspec.Raw
 
@@ -77,15 +82,9 @@ class Try(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.status is not None and 200 <= self.status < 300
 
 
-class Delivery(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Delivery(_Addressed, frozen=True, omit_defaults=True, kw_only=True):
     """A notice and what became of it; the payload is kept apart until it is delivered."""
 
-    id: str
-    tenant: str
-    client: str
-    url: str
-    event: str
-    about: str
     created_at: datetime
     state: str = PENDING
     #: of this round: `again` begins a new one

@@ -1,20 +1,26 @@
-"""The command that lets runs that ended leave for the archive."""
+"""The command that lets runs that ended leave for the archive, and how a sweep is followed."""
 
 from __future__ import annotations
 
 import re
 import time
-from typing import Annotated
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from orchestrator.client import dags
+from orchestrator.client.script import Script
 from orchestrator.client.shapes.cluster import DagsSweepView
 from orchestrator.errors import Invalid, Unavailable
 from serve_app import screen
+from serve_app.api_client import Api
 from serve_app.session import Session, command, group
 
 archiving = group("The archive.")
+
+#: a sweep, as the server tells it
+S = TypeVar("S", bound=Mapping[str, Any])
 
 #: seconds between two looks at how far it is
 _LOOK_S = 1.0
@@ -41,23 +47,37 @@ def archive_command(
             _show(session, api.run(dags.list_sweeps()))
             return
         sweep = api.run(dags.sweep_archive(older_than_s, to))
-        while not no_wait and sweep["state"] in ("wanted", "running"):
-            time.sleep(_LOOK_S)
-            sweep = _now(sweep, api.run(dags.list_sweeps()))
-            if not session.as_json:
-                screen.say(f"{sweep['runs']:,} runs, {sweep['backfills']:,} backfills, {sweep['size_bytes']:,} bytes")
-                say_why(sweep["error"])
-    session.show(sweep, _COLUMNS)
+        if not no_wait:
+            sweep = at_its_end(session, api, sweep, dags.list_sweeps, ("runs", "backfills", "size_bytes"))
+    show_sweep(session, sweep, _COLUMNS)
+
+
+def at_its_end(
+    session: Session, api: Api, sweep: S, listed: Callable[[], Script[list[S]]], counted: Iterable[str]
+) -> S:
+    """The sweep when it has ended; what is `counted`, and why it does not go on, is told meanwhile."""
+    while sweep["state"] in ("wanted", "running"):
+        time.sleep(_LOOK_S)
+        sweep = next((each for each in api.run(listed()) if each["sweep_id"] == sweep["sweep_id"]), sweep)
+        if not session.as_json:
+            screen.say(", ".join(f"{sweep[name]:,} {name.removeprefix('size_')}" for name in counted))
+            if sweep["error"]:
+                screen.say(f"put off, and tried again: {sweep['error']}")
+    return sweep
+
+
+def show_sweep(session: Session, sweep: Mapping[str, Any], columns: Sequence[str]) -> None:
+    """It is shown; one that failed is an error."""
+    session.show(sweep, columns)
     if sweep["state"] == "failed":
         raise Unavailable(f"the sweep failed: {sweep['error']}")
 
 
 def _show(session: Session, sweeps: list[DagsSweepView]) -> None:
-    if session.as_json:
-        screen.print_json({"items": sweeps})
-        return
-    rows = (
-        (
+    session.show_rows(
+        sweeps,
+        ("sweep", "state", "before", "runs", "backfills", "left", "size", "to"),
+        lambda each: (
             each["sweep_id"],
             each["state"],
             minute(each["before"]),
@@ -66,14 +86,8 @@ def _show(session: Session, sweeps: list[DagsSweepView]) -> None:
             each["left"],
             brief_size(each["size_bytes"]),
             each["to"],
-        )
-        for each in sweeps
+        ),
     )
-    screen.print_table(("sweep", "state", "before", "runs", "backfills", "left", "size", "to"), rows)
-
-
-def _now(sweep: DagsSweepView, sweeps: list[DagsSweepView]) -> DagsSweepView:
-    return next((each for each in sweeps if each["sweep_id"] == sweep["sweep_id"]), sweep)
 
 
 def span_s(text: str) -> int:
@@ -82,12 +96,6 @@ def span_s(text: str) -> int:
     if found is None:
         raise Invalid(f"--older-than {text!r}: a number with s, m, h or d expected, like 30d")
     return int(found[1]) * _SECONDS[found[2]]
-
-
-def say_why(error: str | None) -> None:
-    """Why a sweep that goes on does not go on just now."""
-    if error:
-        screen.say(f"put off, and tried again: {error}")
 
 
 def minute(instant: str) -> str:

@@ -5,7 +5,7 @@
     archive_sweeps_<end>                done | failed (for good) | put_off (journal or store away; tried again)
 
 All are there from the start, as 0, so that an alert sees the first failure grow. How old the last sweep is, is known of
-those that the journal still tells of (`archive.TOLD`).
+those that the journal still tells of (`sweeps.TOLD`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from orchestrator.archive import ENDS, Sweep
+from orchestrator.archive import Sweep
+from orchestrator.sweeps import ENDS
 
 _KINDS = (("run", "archive_runs"), ("backfill", "archive_backfills"))
 _PLAIN = (

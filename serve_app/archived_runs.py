@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -23,21 +24,20 @@ from actors.archive_store import ArchiveStore, shelf_at
 from actors.archived_windows import ArchivedWindows
 from actors.clock import Clock
 from orchestrator import archive, codec
-from orchestrator.archive import RECORDS, Shelved, Sweep
+from orchestrator.archive import Shelved, Sweep
 from orchestrator.calls import called_in
 from orchestrator.definition import Definition
-from orchestrator.errors import Conflict, NotFound, Unavailable
+from orchestrator.errors import Conflict, NotFound
 from orchestrator.idempotency import Idempotency
 from orchestrator.narration import Narrator
 from orchestrator.ports import ControlPlane, Journal
 from orchestrator.rows import EventBatch, RunFilter, RunPage, RunRow
 from orchestrator.views import CalledView, Frame, LogChunk, MapView, Page, RunView
 from serve_app import map_instances, rendering
-from serve_app.asking import KEY_REUSED
 from serve_app.cursors import run_of
 from serve_app.dag_book import DagBook
 from serve_app.run_stream import Left
-from serve_app.steps import epoch_ms, id_of
+from serve_app.sweep_book import SweepBook
 
 T = TypeVar("T")
 
@@ -61,8 +61,7 @@ class ArchivedRuns:
         self._book = book
         self._store = store
         self._windows = ArchivedWindows(journal, store)
-        self._clock = clock
-        self._control = control
+        self._sweeps = SweepBook(journal, clock, control, archive.SWEEPS)
         #: where segments are written when nobody says
         self._url = url
 
@@ -221,29 +220,13 @@ class ArchivedRuns:
 
         Raises Invalid about `to`, and Conflict when the key was another request's.
         """
-        now = self._clock.now()
         to = self._url if to is None else to
         await asyncio.to_thread(shelf_at, to, self._store.folder)
-        sweep_id = id_of(idem) if idem else self._clock.new_run_id()
-        known = await self._journal.record(RECORDS, sweep_id)
-        fingerprint = idem.fingerprint if idem else ""
-        if known is not None:
-            sweep = archive.decode_sweep(known)
-            if sweep.fingerprint != fingerprint:
-                raise Conflict(KEY_REUSED)
-            return sweep
-        before_ms, asked_ms = epoch_ms(now - older_than), epoch_ms(now)
-        sweep = Sweep(id=sweep_id, before_ms=before_ms, to=to, fingerprint=fingerprint, asked_ms=asked_ms)
-        await self._journal.put_records(RECORDS, {sweep_id: archive.encode_sweep(sweep)})
-        try:
-            await self._control.wake_archiver()
-        except Unavailable:
-            pass  # it looks for itself, wherever it is
-        return sweep
+        return await self._sweeps.want(partial(Sweep, to=to), older_than, idem)
 
     async def sweeps(self) -> list[Sweep]:
         """Those that go on, and those that ended last; the latest first."""
-        return archive.sweeps(await self._journal.records(RECORDS))[::-1]
+        return await self._sweeps.sweeps()
 
     async def _ask(self, read: Callable[[], T], nothing: T) -> T:
         """What the store says; without a thread where nothing ever left."""

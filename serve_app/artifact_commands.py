@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 import typer
 
 from orchestrator.client import artifacts as scripts
-from orchestrator.client.artifacts import DagsArtifactSweepView
-from orchestrator.errors import Unavailable
-from serve_app import screen
-from serve_app.archive_commands import brief_size, minute, say_why, span_s
+from serve_app.archive_commands import at_its_end, brief_size, minute, show_sweep, span_s
 from serve_app.session import Session, command, group
 
 artifacts = group("Artifacts: large values that tasks returned.")
 
-#: seconds between two looks at how far it is
-_LOOK_S = 1.0
 _COLUMNS = (
     "sweep_id", "state", "before", "dry_run", "runs", "files", "size_bytes", "there_files", "there_bytes",
 )  # fmt: skip
@@ -28,11 +22,10 @@ def artifacts_list(session: Session) -> None:
     """List sweeps, the latest first: what is under way, what went, and what was there then."""
     with session.api() as api:
         found = api.run(scripts.list_artifact_sweeps())
-    if session.as_json:
-        screen.print_json({"items": found})
-        return
-    rows = (
-        (
+    session.show_rows(
+        found,
+        ("sweep", "state", "before", "runs", "files", "size", "there"),
+        lambda each: (
             each["sweep_id"],
             each["state"] + (" dry" if each["dry_run"] else ""),
             minute(each["before"]),
@@ -40,10 +33,8 @@ def artifacts_list(session: Session) -> None:
             each["files"],
             brief_size(each["size_bytes"]),
             None if each["there_bytes"] is None else brief_size(each["there_bytes"]),
-        )
-        for each in found
+        ),
     )
-    screen.print_table(("sweep", "state", "before", "runs", "files", "size", "there"), rows)
 
 
 @command(artifacts, "sweep")
@@ -57,16 +48,6 @@ def artifacts_sweep(
     older_than_s = span_s(older_than)
     with session.api() as api:
         sweep = api.run(scripts.sweep_artifacts(older_than_s, dry_run=dry_run))
-        while not no_wait and sweep["state"] in ("wanted", "running"):
-            time.sleep(_LOOK_S)
-            sweep = _now(sweep, api.run(scripts.list_artifact_sweeps()))
-            if not session.as_json:
-                screen.say(f"{sweep['runs']:,} runs, {sweep['files']:,} files, {sweep['size_bytes']:,} bytes")
-                say_why(sweep["error"])
-    session.show(sweep, _COLUMNS)
-    if sweep["state"] == "failed":
-        raise Unavailable(f"the sweep failed: {sweep['error']}")
-
-
-def _now(sweep: DagsArtifactSweepView, sweeps: list[DagsArtifactSweepView]) -> DagsArtifactSweepView:
-    return next((each for each in sweeps if each["sweep_id"] == sweep["sweep_id"]), sweep)
+        if not no_wait:
+            sweep = at_its_end(session, api, sweep, scripts.list_artifact_sweeps, ("runs", "files", "size_bytes"))
+    show_sweep(session, sweep, _COLUMNS)

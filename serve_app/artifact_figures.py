@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from orchestrator.reclaim import ENDS, ArtifactSweep
+from orchestrator.reclaim import ArtifactSweep
+from orchestrator.sweeps import ENDS
 
 _REMOVED = (
     ("orchestrator_artifact_removed_files", "Files of large values that sweeps removed", "artifact_files_removed"),

@@ -22,6 +22,7 @@ from datetime import date, datetime, timedelta
 import msgspec
 
 from actors.clock import Clock
+from actors.hosted import milliseconds
 from orchestrator import codec, dates, partitions, schedule, windows
 from orchestrator import events as e
 from orchestrator import plan as planning
@@ -37,7 +38,7 @@ from serve_app.archived_runs import ArchivedRuns
 from serve_app.asking import KEY_REUSED
 from serve_app.dag_book import CurrentDag, DagBook
 from serve_app.rendering import counts_view
-from serve_app.steps import TRIES, deadline_ms, epoch_ms, existing_runs, plan_changed, stored
+from serve_app.steps import TRIES, deadline_ms, existing_runs, plan_changed, stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +251,7 @@ class Backfills:
             dag_version=dag.version,
             archived=dag.archived,
             window_key=more.span.key,
-            created_ms=epoch_ms(now),
+            created_ms=milliseconds(now),
             event=codec.encode_events([event]),
             windows=made,
             reprocess=reprocess,
@@ -351,7 +352,7 @@ class Backfills:
             dag_version=dag.version,
             archived=dag.archived,
             window_key=span.key,
-            created_ms=epoch_ms(now),
+            created_ms=milliseconds(now),
             event=codec.encode_events([created]),
             windows=made,
             reprocess=trigger.reprocess,
@@ -372,7 +373,7 @@ class Backfills:
         parent: str,
     ) -> tuple[NewWindow, ...]:
         now = self._clock.now()
-        timers = deadline_ms(dag.definition, now), wake_ms(dag.definition, epoch_ms(now))
+        timers = deadline_ms(dag.definition, now), wake_ms(dag.definition, milliseconds(now))
         # queued runs start in the order of their ids
         ids = {
             each.window.key(): self._clock.new_run_id() for each in planning.start_order(planned, trigger.run_backwards)

@@ -23,20 +23,17 @@ def bundles_list(session: Session) -> None:
     """List bundles, those last sent or deployed first."""
     with session.api() as api:
         found = api.run(dags.list_bundles())
-    if session.as_json:
-        screen.print_json({"items": found})
-        return
-    rows = (
-        (
+    session.show_rows(
+        found,
+        ("bundle", "size", "files", "touched", "dags"),
+        lambda each: (
             each["bundle"][:_SHORT],
             brief_size(each["size_bytes"]),
             each["files"],
             minute(each["touched_at"]),
             _uses(each["dags"], each["current"]),
-        )
-        for each in found
+        ),
     )
-    screen.print_table(("bundle", "size", "files", "touched", "dags"), rows)
 
 
 @command(bundles, "delete")

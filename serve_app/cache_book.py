@@ -8,6 +8,7 @@ sent twice does no harm. What it makes useless is forgotten when it expires.
 from __future__ import annotations
 
 from actors.clock import Clock
+from actors.hosted import milliseconds
 from orchestrator.caching import UNCACHED, uncached_key
 from orchestrator.errors import NotFound
 from orchestrator.ports import Journal
@@ -31,6 +32,6 @@ class CacheBook:
         if task is not None and all(spec.id != task for spec in dag.definition.tasks):
             raise NotFound("task", task)
         now = self._clock.now()
-        record = str(round(now.timestamp() * 1000)).encode()
+        record = str(milliseconds(now)).encode()
         await self._journal.put_records(UNCACHED, {uncached_key(tenant, dag_id, task or ""): record})
         return Uncached(dag_id, task, now)

@@ -37,10 +37,7 @@ def shares_set(
     """Give a tenant a weight in the shares of worker slots."""
     with session.api() as api:
         answer = api.post("/shares", {"tenant": tenant, "weight": weight})
-    if session.as_json:
-        screen.print_json(answer)
-    else:
-        screen.print_line(f"{answer['tenant']} weighs {answer['weight']}")
+    session.tell(answer, f"{answer['tenant']} weighs {answer['weight']}")
 
 
 @command(workers, "list")

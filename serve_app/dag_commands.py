@@ -26,11 +26,8 @@ def dags_list(
     """List the DAGs."""
     with session.api() as api:
         items = api.items("/dags", limit, owner=owner, status=status)
-    if session.as_json:
-        screen.print_json({"items": items})
-        return
     columns = ("dag_id", "status", "version", "schedule", "owner", "next_run_at")
-    screen.print_table(columns, ([each.get(column) for column in columns] for each in items))
+    session.show_rows(items, columns, lambda each: [each.get(column) for column in columns])
 
 
 @command(dags, "show")
@@ -123,11 +120,8 @@ def dags_uncache(
     """Let a DAG's tasks, or one of them, compute anew instead of using results of earlier runs."""
     with session.api() as api:
         answer = api.run(client.uncache(dag_id, task))
-    if session.as_json:
-        screen.print_json(dict(answer))
-    else:
-        what = f"task {task} of {dag_id}" if task else f"all tasks of {dag_id}"
-        screen.print_line(f"{what}: results from before {answer['uncached_at']} are not used any more")
+    what = f"task {task} of {dag_id}" if task else f"all tasks of {dag_id}"
+    session.tell(answer, f"{what}: results from before {answer['uncached_at']} are not used any more")
 
 
 def _span(window: Json | None) -> str:

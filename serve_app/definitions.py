@@ -7,6 +7,7 @@ import re
 import msgspec
 
 from actors.clock import Clock
+from actors.hosted import milliseconds
 from orchestrator import awaited, codec
 from orchestrator.definition import Definition, content_hash
 from orchestrator.errors import Conflict, NotFound, Unavailable
@@ -22,7 +23,7 @@ from serve_app.dag_book import DagBook
 from serve_app.pool_book import define_pools
 from serve_app.ports import Expect
 from serve_app.starters import Starters, would_start_itself
-from serve_app.steps import TRIES, epoch_ms
+from serve_app.steps import TRIES
 
 #: DAGs read at once when a list is filtered
 _DAGS_CHUNK = 200
@@ -129,14 +130,14 @@ class Definitions:
         fire = timetable.next(self._clock.now()) if timetable else None
         if timetable is None or fire is None:
             return 0, 0
-        return epoch_ms(fire), epoch_ms(timetable.due(fire))
+        return milliseconds(fire), milliseconds(timetable.due(fire))
 
     async def _key_is_free(self, idem: Idempotency | None) -> bool:
         """A repetition meets the version it made itself; the journal answers it whatever it expects."""
         return idem is None or await self._journal.stored_reply(idem.key) is None
 
     def _now_ms(self) -> int:
-        return epoch_ms(self._clock.now())
+        return milliseconds(self._clock.now())
 
 
 def _check_expected(dag_id: str, row: DagRow | None, expect: Expect) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from actors import whole_files
 from actors.bundle_store import BundleStore
 from orchestrator import bundle
 from orchestrator.bundle_folder import read_folder
@@ -27,7 +28,6 @@ from orchestrator.definition import Definition
 from orchestrator.load import load
 from orchestrator.spec import to_json
 from serve_app.api_client import Api, ApiRefused, Json
-from serve_app.home import write_private
 
 #: folders that never hold the operator's own DAG code
 _FOREIGN = frozenset({"site-packages", "dist-packages", "__pycache__", "node_modules"})
@@ -87,13 +87,13 @@ def copy_sources(path: Path, before: set[str], target: Path) -> list[Path]:
             continue
         goal = target / source.relative_to(folder)
         goal.parent.mkdir(parents=True, exist_ok=True)
-        write_private(goal, source.read_text(encoding="utf-8"))
+        whole_files.put(goal, source.read_bytes())
         copied.append(goal)
     return copied
 
 
 def _deploy(api: Api, home: Path, definition: Definition) -> Json:
-    write_private(home / "deployed" / f"{definition.dag_id}.json", msgspec.json.encode(definition).decode())
+    whole_files.put(home / "deployed" / f"{definition.dag_id}.json", msgspec.json.encode(definition))
     return api.post(f"/dags/{definition.dag_id}/deploy")
 
 

@@ -20,6 +20,7 @@ from prometheus_client.core import Metric
 from actors.archive_store import ArchiveStore
 from actors.blueprint_book import BlueprintBook
 from actors.clock import Clock
+from actors.hosted import milliseconds
 from actors.lua_sandbox import LuaSandbox
 from actors.plan_store import PlanStore
 from actors.settings import Settings
@@ -57,7 +58,6 @@ from serve_app.run_orders import RunOrders
 from serve_app.run_reads import RunReads
 from serve_app.shares import TenantShares
 from serve_app.starters import Starters
-from serve_app.steps import epoch_ms
 from serve_app.triggers import Triggers
 from serve_app.waiting import Waiting
 from serve_app.worker_tokens import KeptTokens
@@ -338,7 +338,7 @@ class Gateway:
         swept, values = await asyncio.gather(self.archive.sweeps(), self.artifacts.sweeps())
         kept = await self.bundles.families()
         counters = await self._journal.metrics()
-        now_ms = epoch_ms(self._clock.now())
+        now_ms = milliseconds(self._clock.now())
 
         def families() -> Iterator[Metric]:
             yield from figures.families(counters, load, outside, workers)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TypedDict
 
 import msgspec
 
+from actors import whole_files
 from actors.clock import Clock
 from orchestrator.errors import Conflict, Invalid
 
@@ -63,7 +63,7 @@ def ensure_credentials(home: Path, url: str) -> Credentials:
     tokens = dict((read_credentials(home) or {"tokens": {}})["tokens"])
     clock = Clock()
     credentials: Credentials = {"url": url, "tokens": {s: tokens.get(s) or clock.token() for s in _SCOPES} | tokens}
-    write_private(home / "credentials.json", json.dumps(credentials, indent=2) + "\n")
+    whole_files.put(home / "credentials.json", (json.dumps(credentials, indent=2) + "\n").encode())
     return credentials
 
 
@@ -71,7 +71,7 @@ def ensure_secret_key(home: Path) -> str:
     """The key under which secrets are stored, in `secret.key` of `home`; made when there is none. Raises Invalid."""
     path = home / "secret.key"
     if not path.exists():
-        write_private(path, Clock().token() + "\n")
+        whole_files.put(path, f"{Clock().token()}\n".encode())
     try:
         key = path.read_text().strip()
     except (OSError, UnicodeError) as error:
@@ -85,25 +85,13 @@ def ensure_seat(home: Path) -> str:
     """An id of this data directory alone."""
     path = home / "seat.id"
     if not path.exists():
-        write_private(path, Clock().uuid() + "\n")
+        whole_files.put(path, f"{Clock().uuid()}\n".encode())
     return path.read_text().strip()
-
-
-def write_private(path: Path, text: str) -> None:
-    """`path` holds `text`, readable by its owner alone: whole or not at all, also after a crash."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
 
 
 def write_server(home: Path, server: Server) -> None:
     """`read_server` answers `server` from now on."""
-    write_private(home / "server.json", msgspec.json.encode(server).decode() + "\n")
+    whole_files.put(home / "server.json", msgspec.json.encode(server) + b"\n")
 
 
 def read_server(home: Path) -> Server | None:

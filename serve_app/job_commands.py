@@ -22,7 +22,6 @@ from serve_app.session import Session, command, group
 #: status at the end -> exit status, as of runs
 _ENDS = {"finished": 0, "cancelled": 4}
 _FAILED = 3
-_INTERRUPTED = 130
 #: seconds between looks at a job that is waited for
 _LOOK_S = 0.5
 
@@ -115,11 +114,11 @@ def jobs_history(session: Session, job_id: JobId) -> None:
     """Print what has happened to a job, one event a line."""
     with session.api() as api:
         events = api.run(asked.history(job_id))
-    if session.as_json:
-        screen.print_json({"items": events})
-        return
-    rows = ((each["timestamp"], each["event_type"], each["state"], _change(each), each["worker_id"]) for each in events)
-    screen.print_table(("time", "event", "state", "change", "worker"), rows)
+    session.show_rows(
+        events,
+        ("time", "event", "state", "change", "worker"),
+        lambda each: (each["timestamp"], each["event_type"], each["state"], _change(each), each["worker_id"]),
+    )
 
 
 @command(jobs, "webhooks")
@@ -131,11 +130,11 @@ def jobs_webhooks(
     """List webhooks and what became of them, newest first."""
     with session.api() as api:
         found = api.run(asked.webhooks(status=status, limit=limit))
-    if session.as_json:
-        screen.print_json({"items": found})
-        return
-    rows = ((each["id"], each["event"], each["status"], each["attempt_count"], _last(each)) for each in found)
-    screen.print_table(("id", "event", "status", "attempts", "last answer"), rows)
+    session.show_rows(
+        found,
+        ("id", "event", "status", "attempts", "last answer"),
+        lambda each: (each["id"], each["event"], each["status"], each["attempt_count"], _last(each)),
+    )
 
 
 @command(jobs, "retry-webhook")
@@ -186,11 +185,8 @@ def _wait(session: Session, api: Api, job_id: str) -> NoReturn:
     """Returns with the exit status of the job's end; Ctrl-C leaves it going on."""
     if not session.as_json:
         screen.say(job_id)
-    try:
+    with session.watching(job_id, f"; look at it with: orchestrator jobs show {job_id}"):
         job = _until_ended(session, api, job_id)
-    except KeyboardInterrupt:
-        screen.say(f"{job_id} goes on; look at it with: orchestrator jobs show {job_id}")
-        raise typer.Exit(_INTERRUPTED) from None
     _show_job(session, job)
     raise typer.Exit(_ENDS.get(job["status"], _FAILED))
 

@@ -8,7 +8,6 @@ import typer
 
 from orchestrator.client import dags
 from orchestrator.errors import Invalid
-from serve_app import screen
 from serve_app.api_client import Json
 from serve_app.session import Session, command, group
 
@@ -22,11 +21,8 @@ def limits_list(session: Session) -> None:
     """List limits that are defined or in use."""
     with session.api() as api:
         found = api.run(dags.list_limits())
-    if session.as_json:
-        screen.print_json({"items": found})
-        return
     columns = ("name", "max_running", "rate", "running", "waiting")
-    screen.print_table(columns, ([_shown(each)[column] for column in columns] for each in map(dict, found)))
+    session.show_rows(found, columns, lambda each: [_shown(dict(each))[column] for column in columns])
 
 
 @command(limits, "set")
@@ -40,11 +36,8 @@ def limits_set(
     given = _rate(rate) if rate is not None else None
     with session.api() as api:
         answer = api.run(dags.set_limit(name, max_running=max_running, rate=given))
-    if session.as_json:
-        screen.print_json(dict(answer))
-    else:
-        shown = _shown(dict(answer))
-        screen.print_line(f"{name}: max_running {shown['max_running']}, rate {shown['rate']}")
+    shown = _shown(dict(answer))
+    session.tell(answer, f"{name}: max_running {shown['max_running']}, rate {shown['rate']}")
 
 
 @command(limits, "delete")
@@ -52,10 +45,7 @@ def limits_delete(session: Session, name: Name) -> None:
     """Forget a limit: tasks that name it are only counted."""
     with session.api() as api:
         answer = api.run(dags.delete_limit(name))
-    if session.as_json:
-        screen.print_json(dict(answer))
-    else:
-        screen.print_line(f"{name} deleted")
+    session.tell(answer, f"{name} deleted")
 
 
 @command(limits, "waiting")
@@ -63,10 +53,7 @@ def limits_waiting(session: Session, run_id: Annotated[str, typer.Argument(metav
     """Tell what the ready tasks of a run wait for."""
     with session.api() as api:
         found = api.run(dags.waiting(run_id))
-    if session.as_json:
-        screen.print_json({"items": found})
-    else:
-        screen.print_table(("task", "waits for"), ([each["task"], "; ".join(each["reasons"])] for each in found))
+    session.show_rows(found, ("task", "waits for"), lambda each: (each["task"], "; ".join(each["reasons"])))
 
 
 def _rate(text: str) -> tuple[int, float]:

@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from actors.clock import Clock
-from actors.hosted import instant
+from actors.hosted import instant, milliseconds
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.checkpoints import About, Checkpoints, checkpoint_id
@@ -152,7 +152,7 @@ class LiveRuns:
             definition=codec.encode_definition(definition),
             content_hash=content_hash(definition),
             owner=definition.owner,
-            now_ms=round(self._clock.now().timestamp() * 1000),
+            now_ms=milliseconds(self._clock.now()),
             base_version=base_version,
         )
         written = await self._journal.put_dag(step)
@@ -172,7 +172,7 @@ class LiveRuns:
             dag_id=dag_id,
             dag_version=version,
             run_type="manual",
-            created_ms=round(now.timestamp() * 1000),
+            created_ms=milliseconds(now),
             event=codec.encode_events([created]),
         )
 

@@ -21,7 +21,6 @@ from serve_app.session import Session, command, group
 #: status at the end -> exit status, as of runs
 _ENDS = {"Succeeded": 0, "Cancelled": 4}
 _FAILED = 3
-_INTERRUPTED = 130
 
 PipelineId = Annotated[str, typer.Argument(metavar="PIPELINE_ID")]
 JobId = Annotated[str, typer.Argument(metavar="JOB_ID")]
@@ -76,10 +75,7 @@ def pipelines_delete(session: Session, pipeline_id: PipelineId) -> None:
     """Delete a pipeline with its jobs and their logs; open ones are cancelled."""
     with session.api() as api:
         api.run(asked.delete(pipeline_id))
-    if session.as_json:
-        screen.print_json({"deleted": pipeline_id})
-    else:
-        screen.print_line(f"{pipeline_id} deleted")
+    session.tell({"deleted": pipeline_id}, f"{pipeline_id} deleted")
 
 
 @command(pipelines, "launch")
@@ -103,14 +99,11 @@ def _wait(session: Session, api: Api, job: PipelinesJob) -> NoReturn:
     """Shows the log until the job ends, and returns with its exit status; Ctrl-C leaves it running."""
     if not session.as_json:
         screen.say(f"{job['id']} waits for a runner")
-    try:
+    with session.watching(job["id"], f"; follow it with: orchestrator pipelines logs {job['id']} -f"):
         for event in api.iterate(asked.follow_logs(job["id"])):
             if event.kind == "log" and not session.as_json:
                 screen.say(_log_line(event.data))
         ended = api.run(asked.wait(job["id"]))
-    except KeyboardInterrupt:
-        screen.say(f"{job['id']} goes on; follow it with: orchestrator pipelines logs {job['id']} -f")
-        raise typer.Exit(_INTERRUPTED) from None
     _show_job(session, ended)
     raise typer.Exit(_ENDS.get(ended["status"], _FAILED))
 

@@ -16,7 +16,6 @@ from serve_app.session import Session, command, group
 #: exit reason -> exit status, as of runs
 _ENDS = {"complete": 0, "shutdown": 4}
 _FAILED = 3
-_INTERRUPTED = 130
 #: seconds between looks at an instance that is waited for
 _LOOK_S = 0.5
 
@@ -94,11 +93,8 @@ def _plan_name(api: Api, given: str) -> str:
 
 def _wait(session: Session, api: Api, instance_id: str) -> NoReturn:
     """Returns with the exit status of the instance's end; Ctrl-C leaves it running."""
-    try:
+    with session.watching(instance_id):
         status = _until_stopped(session, api, instance_id)
-    except KeyboardInterrupt:
-        screen.say(f"{instance_id} goes on")
-        raise typer.Exit(_INTERRUPTED) from None
     _show_status(session, status)
     raise typer.Exit(_ENDS.get(status["exit_reason"], _FAILED))
 
@@ -212,10 +208,7 @@ def _steer(session: Session, instance_id: str, what: str, body: Json | None = No
     """Sends a command and prints its answer; exit status 1 when it was not done."""
     with session.api() as api:
         answer = api.surface("POST", f"/api/orchestrators/{instance_id}/{what}", body, **query)
-    if session.as_json:
-        screen.print_json(answer)
-    else:
-        screen.print_line(screen.shown(": ".join(filter(None, (answer["message"], answer["error"])))))
+    session.tell(answer, screen.shown(": ".join(filter(None, (answer["message"], answer["error"])))))
     if not answer["success"]:
         raise typer.Exit(1)
 

@@ -11,7 +11,6 @@ import typer
 from orchestrator.client import pools as scripts
 from orchestrator.client.shapes.cluster import DagsPoolView
 from orchestrator.errors import Invalid
-from serve_app import screen
 from serve_app.session import Session, command, group
 
 pools = group("Pools of workers.")
@@ -27,10 +26,7 @@ def pools_list(session: Session) -> None:
     """List pools that are defined or have workers, and what is so now."""
     with session.api() as api:
         found = api.run(scripts.list_pools())
-    if session.as_json:
-        screen.print_json({"items": found})
-    else:
-        screen.print_table(_COLUMNS, ([_shown(each)[column] for column in _COLUMNS] for each in found))
+    session.show_rows(found, _COLUMNS, lambda each: [_shown(each)[column] for column in _COLUMNS])
 
 
 @command(pools, "set")
@@ -87,10 +83,7 @@ def pools_rm(session: Session, name: Name) -> None:
     """Forget a pool: its workers finish what they do and end."""
     with session.api() as api:
         answer = api.run(scripts.delete_pool(name))
-    if session.as_json:
-        screen.print_json(dict(answer))
-    else:
-        screen.print_line(f"{name} deleted")
+    session.tell(answer, f"{name} deleted")
 
 
 def _shown(view: DagsPoolView) -> dict[str, Any]:

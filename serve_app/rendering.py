@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import cast
 
+from actors.hosted import instant
 from orchestrator import codec
 from orchestrator.caching import mark_of
 from orchestrator.calls import CALL
@@ -23,13 +24,8 @@ _WAITING = frozenset({TASK_LETTERS["waiting"], TASK_LETTERS["suspended"]})
 _LIVE = ("running", "paused", "waiting", "cancelling")
 
 
-def instant(milliseconds: int) -> datetime:
-    """Aware, UTC."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
-def _instant(milliseconds: int | None) -> datetime | None:
-    return None if milliseconds is None else instant(milliseconds)
+def _instant(ms: int | None) -> datetime | None:
+    return None if ms is None else instant(ms)
 
 
 def dag_view(row: DagRow) -> DagView:

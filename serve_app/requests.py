@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -22,9 +23,11 @@ from starlette.requests import Request
 from orchestrator.errors import Invalid
 from orchestrator.faults import json_fault, refusal
 from orchestrator.idempotency import Idempotency
-from serve_app.problems import BodyTooLarge
+from serve_app.problems import BodyTooLarge, Kind, Problem, problem_of
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 #: set by `edge` on a request whose id it made up
 FRESH_ID_HEADER = "x-orchestrator-fresh-id"
@@ -59,6 +62,16 @@ def identity_of(request: Request) -> Identity:
     """The identity that `front` gave to this request."""
     found: Identity = request.scope[IDENTITY_KEY]
     return found
+
+
+def told_problem(request: Request, error: Exception) -> Problem:
+    """The problem that `error` is; whoever runs this is told of it unless it is the caller's doing."""
+    problem = problem_of(error)
+    if problem.kind is Kind.BROKEN:
+        _log.error("request %s broke", identity_of(request).id, exc_info=error)
+    elif problem.kind is Kind.UNAVAILABLE:
+        _log.warning("request %s: %s", identity_of(request).id, error)
+    return problem
 
 
 def idempotency(request: Request, tenant: str, body: object) -> Idempotency | None:

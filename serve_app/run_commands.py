@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -42,14 +42,12 @@ def runs_list(
     filters = {"dag_id": dag, "state": state, "run_type": run_type, "parent_run_id": parent}
     with session.api() as api:
         items = api.items("/runs", limit, **filters, archived="true" if archived else None)
-    if session.as_json:
-        screen.print_json({"items": items})
-        return
-    rows = (
-        (r["run_id"], r["dag_id"], r["run_type"], r["state"], window_text(r["window"]), r["created_at"], r["attempts"])
-        for r in items
-    )
-    screen.print_table(("run", "dag", "type", "state", "window", "created", "attempts"), rows)
+    session.show_rows(items, ("run", "dag", "type", "state", "window", "created", "attempts"), _row)
+
+
+def _row(run: Json) -> tuple[Any, ...]:
+    window = window_text(run["window"])
+    return run["run_id"], run["dag_id"], run["run_type"], run["state"], window, run["created_at"], run["attempts"]
 
 
 @command(runs, "show")

@@ -13,7 +13,6 @@ from serve_app.session import Session
 
 ENDED = {"success": 0, "failed": 3, "cancelled": 4}
 _TASK_ENDED = frozenset({"done", "failed", "skipped", "upstream_failed", "cancelled"})
-_INTERRUPTED = 130
 #: seconds between two looks at when a backfill will be through
 _ETA_EVERY_S = 2.0
 
@@ -24,17 +23,16 @@ def wait_for(session: Session, api: Api, run_id: str) -> NoReturn:
     over = Tally(run)
     if not session.as_json:
         screen.say(run_id)
-    try:
-        with screen.progress(run["dag_id"], over.total, quiet=session.as_json) as bar:
-            asked_s = time.monotonic()
-            for event in api.follow(run_id):
-                over.count(event.kind, event.data)
-                if over.windows and time.monotonic() - asked_s > _ETA_EVERY_S:
-                    over.eta, asked_s = api.get(f"/runs/{run_id}").get("eta"), time.monotonic()
-                bar.show(over.done, over.note, over.total)
-    except KeyboardInterrupt:
-        screen.say(f"{run_id} goes on; follow it with: orchestrator runs events {run_id} -f")
-        raise typer.Exit(_INTERRUPTED) from None
+    with (
+        session.watching(run_id, f"; follow it with: orchestrator runs events {run_id} -f"),
+        screen.progress(run["dag_id"], over.total, quiet=session.as_json) as bar,
+    ):
+        asked_s = time.monotonic()
+        for event in api.follow(run_id):
+            over.count(event.kind, event.data)
+            if over.windows and time.monotonic() - asked_s > _ETA_EVERY_S:
+                over.eta, asked_s = api.get(f"/runs/{run_id}").get("eta"), time.monotonic()
+            bar.show(over.done, over.note, over.total)
     run = api.get(f"/runs/{run_id}")
     show_run(session, run)
     raise typer.Exit(ENDED.get(run["state"], 1))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -20,6 +21,11 @@ from orchestrator.errors import Invalid
 from serve_app import screen
 from serve_app.api_client import Api, Json
 from serve_app.home import read_credentials
+
+T = TypeVar("T")
+
+#: exit status
+INTERRUPTED = 130
 
 _UrlOption = Annotated[str | None, typer.Option("--url", help="Server, default: the one of the data directory.")]
 _TokenOption = Annotated[str | None, typer.Option("--token", help="Token, default: admin of the data directory.")]
@@ -61,10 +67,14 @@ class Session:
         """Sends a command and prints its answer, by `line` for people."""
         with self.api() as api:
             answer = api.post(path, body)
+        self.tell(answer, line(answer))
+
+    def tell(self, answer: Mapping[str, Any], line: str) -> None:
+        """Prints an answer: all of it for programs, the line for people."""
         if self.as_json:
             screen.print_json(answer)
         else:
-            screen.print_line(line(answer))
+            screen.print_line(line)
 
     def show(self, answer: Mapping[str, Any], names: Sequence[str]) -> None:
         """Prints an answer: all of it for programs, what stands under `names` for people."""
@@ -75,10 +85,23 @@ class Session:
 
     def show_list(self, found: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
         """Prints what was found: all of it for programs, a table with `columns` for people."""
+        self.show_rows(found, columns, lambda each: [each[column] for column in columns])
+
+    def show_rows(self, found: Sequence[T], titles: Sequence[str], row: Callable[[T], Sequence[Any]]) -> None:
+        """The same with a row of the table for each."""
         if self.as_json:
             screen.print_json({"items": found})
         else:
-            screen.print_table(columns, ([each[column] for column in columns] for each in found))
+            screen.print_table(titles, map(row, found))
+
+    @contextmanager
+    def watching(self, name: str, how: str = "") -> Iterator[None]:
+        """Ctrl-C within the block ends this command, but not what it watches; `how` tells where that is seen."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            screen.say(f"{name} goes on{how}")
+            raise typer.Exit(INTERRUPTED) from None
 
 
 def find_target(url: str | None, token: str | None, home: Path, environ: Mapping[str, str]) -> Target:

@@ -16,11 +16,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+from orchestrator.views import Frame
+from serve_app.ports import Clock
 
 BACKLOG = 256
 BACKLOG_BYTES = 1024 * 1024
@@ -53,6 +56,26 @@ def frame(mark: int | str | None, event: str, data: object) -> bytes:
 def keep_alive(now_ms: int) -> bytes:
     """A comment that keeps proxies from closing an idle stream."""
     return b": keep-alive %d\n\n" % now_ms
+
+
+async def written(
+    chunks: AsyncIterator[Sequence[Frame]], write: Callable[[Frame], bytes], clock: Clock
+) -> AsyncIterator[bytes]:
+    """The chunks as bytes. What `write` makes of a frame is made once for all of its readers."""
+    try:
+        async for frames in chunks:
+            yield b"".join([_wire(each, write, clock) for each in frames])
+    finally:
+        if (close := getattr(chunks, "aclose", None)) is not None:
+            await close()
+
+
+def _wire(frame: Frame, write: Callable[[Frame], bytes], clock: Clock) -> bytes:
+    if frame.kind == "keep_alive":
+        return keep_alive(int(clock.now().timestamp() * 1000))
+    if frame.wire is None:
+        frame.wire = write(frame)
+    return frame.wire
 
 
 class EventStream(Response):

@@ -40,13 +40,11 @@ def assets_list(session: Session) -> None:
     """List assets: who updates and who consumes them."""
     with session.api() as api:
         found = api.run(dags.list_assets())
-    if session.as_json:
-        screen.print_json({"items": found})
-        return
-    rows = (
-        (a["asset"], a["updates"], a["updated_at"], ", ".join(a["producers"]), ", ".join(a["consumers"])) for a in found
+    session.show_rows(
+        found,
+        ("asset", "updates", "updated at", "produced by", "consumed by"),
+        lambda a: (a["asset"], a["updates"], a["updated_at"], ", ".join(a["producers"]), ", ".join(a["consumers"])),
     )
-    screen.print_table(("asset", "updates", "updated at", "produced by", "consumed by"), rows)
 
 
 @command(assets, "show")

@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from actors.hosted import instant
 from orchestrator import awaited, codec, outside_codec
 from orchestrator.awaited import AssetLog, Gathered
 from orchestrator.definition import Definition
@@ -28,7 +29,6 @@ from serve_app.archived_runs import ArchivedRuns
 from serve_app.asking import KEY_REUSED
 from serve_app.creations import Creations
 from serve_app.deadlines import DEADLINE_S, within
-from serve_app.rendering import instant
 from serve_app.steps import TRIES, stored
 from serve_app.triggers import Triggers
 

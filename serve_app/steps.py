@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 
+from actors.hosted import milliseconds
 from orchestrator.definition import Definition
 from orchestrator.errors import Conflict
 from orchestrator.idempotency import Idempotency
@@ -39,9 +40,4 @@ def id_of(idem: Idempotency) -> str:
 
 def deadline_ms(definition: Definition, now: datetime) -> int | None:
     """When a run that is created now misses its SLA."""
-    return None if definition.sla_s is None else epoch_ms(now) + definition.sla_s * 1000
-
-
-def epoch_ms(at: datetime) -> int:
-    """`at` as epoch milliseconds."""
-    return round(at.timestamp() * 1000)
+    return None if definition.sla_s is None else milliseconds(now) + definition.sla_s * 1000

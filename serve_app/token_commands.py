@@ -54,11 +54,8 @@ def token_list(session: Session) -> None:
         {"id": token_file.short(each.sha256), "name": each.name, "tenant": each.tenant, "scopes": list(each.scopes)}
         for each in auth.file_grants(_path(session))
     ]
-    if session.as_json:
-        screen.print_json({"items": found})
-    else:
-        rows = [(each["id"], each["name"], each["tenant"], ", ".join(each["scopes"])) for each in found]
-        screen.print_table(("id", "name", "tenant", "scopes"), rows)
+    titles = ("id", "name", "tenant", "scopes")
+    session.show_rows(found, titles, lambda each: (each["id"], each["name"], each["tenant"], ", ".join(each["scopes"])))
 
 
 @command(tokens, "revoke")

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from actors import whole_files
 from orchestrator.errors import Invalid, NotFound
-from serve_app import home
 from serve_app.auth import Grant, file_grants
 
 #: seconds between two looks at the file
@@ -97,7 +97,7 @@ def remove(path: Path, named: str) -> Grant:
 
 
 def _write(path: Path, grants: Sequence[Grant]) -> None:
-    home.write_private(path, json.dumps([_entry(each) for each in grants], indent=2) + "\n")
+    whole_files.put(path, (json.dumps([_entry(each) for each in grants], indent=2) + "\n").encode())
 
 
 def _entry(each: Grant) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from actors.clock import Clock
+from actors.hosted import milliseconds
 from orchestrator import codec, outside_codec, partitions, windows
 from orchestrator import events as e
 from orchestrator import plan as planning
@@ -31,7 +32,7 @@ from serve_app.asking import KEY_REUSED
 from serve_app.backfills import Backfills
 from serve_app.creations import Creations
 from serve_app.dag_book import CurrentDag, DagBook
-from serve_app.steps import TRIES, deadline_ms, epoch_ms, existing_runs, plan_changed, stored
+from serve_app.steps import TRIES, deadline_ms, existing_runs, plan_changed, stored
 
 
 class Triggers:
@@ -152,11 +153,11 @@ class Triggers:
             dag_id=trigger.dag_id,
             dag_version=dag.version,
             run_type="manual",
-            created_ms=epoch_ms(now),
+            created_ms=milliseconds(now),
             event=codec.encode_events([created]),
             window_key=key,
             sla_ms=deadline_ms(dag.definition, now),
-            wake_ms=wake_ms(dag.definition, epoch_ms(now)),
+            wake_ms=wake_ms(dag.definition, milliseconds(now)),
             reprocess=trigger.reprocess if again else "none",
             restart_event=codec.encode_events([e.RunRestarted(now, version)]) if again else b"",
             restart_version=version if again else 0,

@@ -33,7 +33,7 @@ from typing import Any
 
 import msgspec
 
-from actors import memory_values
+from actors import memory_values, whole_files
 from actors.archive_store import shelf_at
 from actors.artifact_places import root_of
 from actors.clock import Clock
@@ -455,7 +455,7 @@ def _stop_ray() -> None:
 def _ensure_ray_token(settings: Settings) -> None:
     path = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
     if os.environ["RAY_AUTH_MODE"] == "token" and not path.exists():
-        home.write_private(path, Clock().token())
+        whole_files.put(path, Clock().token().encode())
 
 
 def _stop_actors() -> None:

@@ -81,21 +81,18 @@ def approvals_list(
     """List what waits for a decision, oldest first."""
     with session.api() as api:
         found = api.run(asked.approvals(dag_id=dag, run_id=run))
-    if session.as_json:
-        screen.print_json({"items": found})
-        return
-    rows = (
-        (
+    session.show_rows(
+        found,
+        ("run", "task", "prompt", "choices", "votes", "expires"),
+        lambda a: (
             a["run_id"],
             a["task"],
             a["prompt"],
             ", ".join(a["choices"]),
             f"{len(a['votes'])}/{a['quorum']}",
             a["expires_at"],
-        )
-        for a in found
+        ),
     )
-    screen.print_table(("run", "task", "prompt", "choices", "votes", "expires"), rows)
 
 
 @command(approvals, "decide")

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from serve_app import cli, home
+from actors import whole_files
+from serve_app import cli
 from serve_app.api_client import BASE
 
 Json = dict[str, Any]
@@ -101,10 +102,8 @@ def call(stub: Stub, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Calla
 
     def run(*arguments: str, local: bool = True) -> tuple[int, str, str]:
         if local:
-            home.write_private(
-                tmp_path / "credentials.json",
-                json.dumps({"url": stub.url, "tokens": {"admin": "adm", "client": "cli"}}),
-            )
+            credentials = {"url": stub.url, "tokens": {"admin": "adm", "client": "cli"}}
+            whole_files.put(tmp_path / "credentials.json", json.dumps(credentials).encode())
         with pytest.raises(SystemExit) as ended:
             cli.main([*arguments, "--data-dir", str(tmp_path)])
         out, err = capfd.readouterr()

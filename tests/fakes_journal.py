@@ -16,35 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from orchestrator import codec, streams
-from orchestrator.rows import (
-    TERMINAL,
-    Beat,
-    ChildRow,
-    DagRow,
-    DueCron,
-    EventBatch,
-    History,
-    OwnerRow,
-    RunFilter,
-    RunPage,
-    RunRow,
-)
-from orchestrator.steps import (
-    BackfillResult,
-    Commit,
-    CommitResult,
-    Creation,
-    CreationResult,
-    DagWritten,
-    Fire,
-    FireResult,
-    Gather,
-    GatherResult,
-    NewBackfill,
-    PutDag,
-    StoredReply,
-)
+from orchestrator import codec, rows, steps, streams
 from tests.memory_ledger import KeptDag, KeptOwner, KeptRun, kind_of
 from tests.memory_steps import Steps
 
@@ -60,23 +32,23 @@ class MemoryJournal(Steps):
 
         return self._step(step)
 
-    async def owner(self, owner: str) -> OwnerRow:
+    async def owner(self, owner: str) -> rows.OwnerRow:
         row = self.owners.get(owner, KeptOwner())
-        return self._step(lambda: OwnerRow(row.epoch, row.turn, row.cursor))
+        return self._step(lambda: rows.OwnerRow(row.epoch, row.turn, row.cursor))
 
-    async def commit(self, commit: Commit) -> list[CommitResult]:
+    async def commit(self, commit: steps.Commit) -> list[steps.CommitResult]:
         return self._step(lambda: self._commit(commit))
 
     async def owned(self, owner: str) -> list[str]:
         return self._step(lambda: sorted(r.run_id for r in self.runs.values() if r.owner == owner))
 
-    async def create_runs(self, creations: Sequence[Creation]) -> list[CreationResult]:
+    async def create_runs(self, creations: Sequence[steps.Creation]) -> list[steps.CreationResult]:
         return self._step(lambda: self._create_runs(creations))
 
-    async def create_backfill(self, backfill: NewBackfill) -> BackfillResult:
+    async def create_backfill(self, backfill: steps.NewBackfill) -> steps.BackfillResult:
         return self._step(lambda: self._create_backfill(backfill))
 
-    async def fire(self, fire: Fire) -> FireResult:
+    async def fire(self, fire: steps.Fire) -> steps.FireResult:
         return self._step(lambda: self._fire(fire))
 
     async def live_fires(self, tenant: str, dag_id: str) -> dict[str, str]:
@@ -86,7 +58,7 @@ class MemoryJournal(Steps):
     async def replaced(self) -> list[str]:
         return self._step(lambda: sorted(self.replaced_runs))
 
-    async def gather(self, gather: Gather) -> GatherResult:
+    async def gather(self, gather: steps.Gather) -> steps.GatherResult:
         return self._step(lambda: self._gather(gather))
 
     async def followers(self, tenant: str, source: str) -> list[str]:
@@ -105,18 +77,18 @@ class MemoryJournal(Steps):
 
         return self._step(step)
 
-    async def put_dag(self, dag: PutDag) -> DagWritten:
+    async def put_dag(self, dag: steps.PutDag) -> steps.DagWritten:
         return self._step(lambda: self._put_dag(dag))
 
     async def set_paused(
-        self, tenant: str, dag_id: str, paused: bool, now_ms: int, idem: StoredReply | None = None
-    ) -> DagWritten:
+        self, tenant: str, dag_id: str, paused: bool, now_ms: int, idem: steps.StoredReply | None = None
+    ) -> steps.DagWritten:
         return self._step(lambda: self._set_paused(tenant, dag_id, paused, now_ms, idem))
 
-    async def dag(self, tenant: str, dag_id: str) -> DagRow | None:
+    async def dag(self, tenant: str, dag_id: str) -> rows.DagRow | None:
         return self._step(lambda: self._dag_row(tenant, dag_id) if (tenant, dag_id) in self.dag_rows else None)
 
-    async def dags(self, tenant: str, after: str, limit: int) -> list[DagRow]:
+    async def dags(self, tenant: str, after: str, limit: int) -> list[rows.DagRow]:
         names = sorted(d for t, d in self.dag_rows if t == tenant and d > after and not kind_of(d))
         return self._step(lambda: [self._dag_row(tenant, d) for d in names[:limit]])
 
@@ -124,10 +96,10 @@ class MemoryJournal(Steps):
         dag = self.dag_rows.get((tenant, dag_id), KeptDag())
         return self._step(lambda: dag.definitions.get(version))
 
-    async def summary(self, run_id: str) -> RunRow | None:
+    async def summary(self, run_id: str) -> rows.RunRow | None:
         return self._step(lambda: self.runs[run_id].row() if run_id in self.runs else None)
 
-    async def summaries(self, wanted: RunFilter, cursor: str | None, limit: int) -> RunPage:
+    async def summaries(self, wanted: rows.RunFilter, cursor: str | None, limit: int) -> rows.RunPage:
         def fits(run: KeptRun) -> bool:
             listed = wanted.parent is None or run.run_id in self.runs[wanted.parent].children
             return (
@@ -140,11 +112,11 @@ class MemoryJournal(Steps):
             )
 
         if wanted.parent is not None and wanted.parent not in self.runs:
-            return RunPage((), None)
+            return rows.RunPage((), None)
         before = [run for run in self.runs.values() if (cursor is None or run.place < cursor) and fits(run)]
         found = sorted(before, key=lambda run: run.place, reverse=True)
         more = found[limit - 1].place if len(found) > limit else None
-        return self._step(lambda: RunPage(tuple(run.row() for run in found[:limit]), more))
+        return self._step(lambda: rows.RunPage(tuple(run.row() for run in found[:limit]), more))
 
     async def state_counts(self, tenant: str, kind: str) -> dict[str, int]:
         return self._step(
@@ -156,47 +128,47 @@ class MemoryJournal(Steps):
     async def tasks(self, run_id: str) -> dict[str, str]:
         return self._step(lambda: dict(self.runs[run_id].tasks) if run_id in self.runs else {})
 
-    async def look(self, run_id: str) -> tuple[RunRow, dict[str, str]] | None:
-        def step() -> tuple[RunRow, dict[str, str]] | None:
+    async def look(self, run_id: str) -> tuple[rows.RunRow, dict[str, str]] | None:
+        def step() -> tuple[rows.RunRow, dict[str, str]] | None:
             run = self.runs.get(run_id)
             return None if run is None else (run.row(), dict(run.tasks))
 
         return self._step(step)
 
-    async def events(self, run_id: str, after: int, limit: int) -> list[EventBatch]:
-        def step() -> list[EventBatch]:
+    async def events(self, run_id: str, after: int, limit: int) -> list[rows.EventBatch]:
+        def step() -> list[rows.EventBatch]:
             batches = self.runs[run_id].events if run_id in self.runs else []
             first = bisect.bisect_right([b.last_version for b in batches], after)
             return batches[first : first + limit]
 
         return self._step(step)
 
-    async def load(self, run_ids: Sequence[str]) -> list[History]:
+    async def load(self, run_ids: Sequence[str]) -> list[rows.History]:
         return self._step(
-            lambda: [History(self.runs[i].row(), tuple(self.runs[i].events)) for i in run_ids if i in self.runs]
+            lambda: [rows.History(self.runs[i].row(), tuple(self.runs[i].events)) for i in run_ids if i in self.runs]
         )
 
-    async def by_window(self, tenant: str, dag_id: str, window_keys: Sequence[str]) -> dict[str, RunRow]:
+    async def by_window(self, tenant: str, dag_id: str, window_keys: Sequence[str]) -> dict[str, rows.RunRow]:
         ids = {key: self.by_window_key.get((tenant, dag_id, key)) for key in window_keys}
         return self._step(lambda: {key: self.runs[i].row() for key, i in ids.items() if i})
 
-    async def backfill_by_window(self, tenant: str, dag_id: str, window_key: str) -> RunRow | None:
+    async def backfill_by_window(self, tenant: str, dag_id: str, window_key: str) -> rows.RunRow | None:
         found = self.backfills_by_key.get((tenant, dag_id, window_key))
         return self._step(lambda: self.runs[found].row() if found else None)
 
-    async def children(self, backfill: str, limit: int | None = None) -> list[ChildRow]:
+    async def children(self, backfill: str, limit: int | None = None) -> list[rows.ChildRow]:
         if backfill not in self.runs:
             return []
         parent = self.runs[backfill]
         runs = [self.runs[i] for i in parent.children[:limit]]
         return self._step(
             lambda: [
-                ChildRow(r.run_id, r.window_key, r.state, r.version, r.run_id in parent.kept, r.dag_version)
+                rows.ChildRow(r.run_id, r.window_key, r.state, r.version, r.run_id in parent.kept, r.dag_version)
                 for r in runs
             ]
         )
 
-    async def called(self, run_id: str) -> dict[str, RunRow]:
+    async def called(self, run_id: str) -> dict[str, rows.RunRow]:
         calls = self.runs[run_id].calls if run_id in self.runs else {}
         return self._step(lambda: {task: self.runs[i].row() for task, i in calls.items() if i in self.runs})
 
@@ -211,21 +183,23 @@ class MemoryJournal(Steps):
                 found.setdefault(task, {})[letter] = n
         return self._step(lambda: found)
 
-    async def queued_and_active(self) -> list[RunRow]:
+    async def queued_and_active(self) -> list[rows.RunRow]:
         return self._step(
-            lambda: [run.row() for _, run in sorted(self.runs.items()) if not run.holder and run.state not in TERMINAL]
+            lambda: [
+                run.row() for _, run in sorted(self.runs.items()) if not run.holder and run.state not in rows.TERMINAL
+            ]
         )
 
     async def erase(self, run_ids: Sequence[str]) -> int:
         return self._step(lambda: sum(self._erase(run_id) for run_id in run_ids))
 
-    async def ended_before(self, instant_ms: int, limit: int, skip: int = 0) -> list[RunRow]:
+    async def ended_before(self, instant_ms: int, limit: int, skip: int = 0) -> list[rows.RunRow]:
         return self._step(lambda: self._ended(instant_ms, backfills=False)[skip : skip + limit])
 
-    async def backfills_ended_before(self, instant_ms: int, limit: int, skip: int = 0) -> list[RunRow]:
+    async def backfills_ended_before(self, instant_ms: int, limit: int, skip: int = 0) -> list[rows.RunRow]:
         return self._step(lambda: self._ended(instant_ms, backfills=True)[skip : skip + limit])
 
-    def _ended(self, instant_ms: int, *, backfills: bool) -> list[RunRow]:
+    def _ended(self, instant_ms: int, *, backfills: bool) -> list[rows.RunRow]:
         ended = [
             (run.ended_ms, run_id)
             for run_id, run in self.runs.items()
@@ -239,7 +213,7 @@ class MemoryJournal(Steps):
     async def disband(self, limit: int) -> int:
         return self._step(lambda: self._disband(limit))
 
-    async def restore(self, shelved: Sequence[tuple[History, Mapping[str, str]]]) -> int:
+    async def restore(self, shelved: Sequence[tuple[rows.History, Mapping[str, str]]]) -> int:
         return self._step(lambda: sum(self._restore(history, tasks) for history, tasks in shelved))
 
     async def remove_history(self, run_id: str, version: int, event: bytes) -> bool:
@@ -277,12 +251,12 @@ class MemoryJournal(Steps):
 
     async def beat(self, run_id: str, pid: int, at_ms: int) -> None:
         def step() -> None:
-            known = self.signs.get(run_id, Beat(run_id, 0, 0))
-            self.signs[run_id] = Beat(run_id, pid or known.pid, at_ms, known.kept)
+            known = self.signs.get(run_id, rows.Beat(run_id, 0, 0))
+            self.signs[run_id] = rows.Beat(run_id, pid or known.pid, at_ms, known.kept)
 
         self._step(step)
 
-    async def beats(self) -> list[Beat]:
+    async def beats(self) -> list[rows.Beat]:
         return self._step(lambda: [self.signs[run_id] for run_id in sorted(self.signs)])
 
     async def keep(self, run_id: str, version: int) -> None:
@@ -329,8 +303,8 @@ class MemoryJournal(Steps):
     async def pop_timers(self, scheduler_epoch: int, now_ms: int, limit: int = 1000) -> int:
         return self._step(lambda: self._pop_timers(scheduler_epoch, now_ms, limit))
 
-    async def due_crons(self, now_ms: int, limit: int = 1000) -> list[DueCron]:
-        due = [DueCron(t, d, at) for (t, d), at in self._cron().items() if at <= now_ms]
+    async def due_crons(self, now_ms: int, limit: int = 1000) -> list[rows.DueCron]:
+        due = [rows.DueCron(t, d, at) for (t, d), at in self._cron().items() if at <= now_ms]
         return self._step(lambda: sorted(due, key=lambda c: (c.due_ms, c.tenant, c.dag_id))[:limit])
 
     async def next_due(self) -> int | None:
@@ -340,11 +314,11 @@ class MemoryJournal(Steps):
         now_s = asyncio.get_running_loop().time()
         return self._step(lambda: math.ceil(self.windows.ask_leave(key, most, window_ms / 1000, now_s) * 1000))
 
-    async def stored_reply(self, key: str) -> StoredReply | None:
+    async def stored_reply(self, key: str) -> steps.StoredReply | None:
         found = self.replies.get(key)
-        return self._step(lambda: StoredReply(key, found[0], found[2]) if found else None)
+        return self._step(lambda: steps.StoredReply(key, found[0], found[2]) if found else None)
 
-    async def store_reply(self, reply: StoredReply) -> None:
+    async def store_reply(self, reply: steps.StoredReply) -> None:
         self._step(lambda: self.replies.setdefault(reply.key, (reply.fingerprint, None, reply.reply)))
 
     async def metrics(self) -> dict[str, int]:

@@ -27,6 +27,16 @@ local function refusal(status)
   return cmsgpack.pack({ status, '', '', { skipped = 0 }, '' })
 end
 
+-- as the script's answer; kept with the reply under the request's key, if it has one
+local function told(found)
+  if b[18] then
+    found[5] = b[18][3]
+    store(b[18], cmsgpack.pack(found))
+    found[5] = ''
+  end
+  return cmsgpack.pack(found)
+end
+
 -- what the journal itself would do about a window; nil, run when the window has none
 local function disposition(r)
   if not r then
@@ -198,13 +208,7 @@ elseif r then
     if b[11] ~= '' and call('HGET', 'run:' .. existing, 'ph') ~= b[11] then
       return refusal('hash')
     end
-    local found = answer('existing', existing, r.st)
-    if b[18] then
-      found[5] = b[18][3]
-      store(b[18], cmsgpack.pack(found))
-      found[5] = ''
-    end
-    return cmsgpack.pack(found)
+    return told(answer('existing', existing, r.st))
   elseif existing ~= b[14] or r.v ~= b[15] then
     return refusal('changed')
   end
@@ -228,10 +232,4 @@ write_windows(rows)
 if b[13] then reverse_queues() end
 flush_queue()
 flush()
-local made = answer(wide and 'widened' or again and 'restarted' or 'created', id, wide and r.st or 'queued')
-if b[18] then
-  made[5] = b[18][3]
-  store(b[18], cmsgpack.pack(made))
-  made[5] = ''
-end
-return cmsgpack.pack(made)
+return told(answer(wide and 'widened' or again and 'restarted' or 'created', id, wide and r.st or 'queued'))

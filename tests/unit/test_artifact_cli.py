@@ -20,7 +20,7 @@ SWEEP = {
 
 
 def test_a_sweep_tells_how_far_it_is_until_it_is_done(call: Call, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve_app.artifact_commands._LOOK_S", 0.0)
+    monkeypatch.setattr("serve_app.archive_commands._LOOK_S", 0.0)
     stub.on("POST", "/artifacts", SWEEP)
     running, done = SWEEP | {"state": "running", "files": 2000}, SWEEP | {"state": "done", "files": 4000}
     stub.on("GET", "/artifacts", {"items": [SWEEP | {"sweep_id": "s2"}, running]}, {"items": [done]})
@@ -45,7 +45,7 @@ def test_a_sweep_that_failed_is_an_error(call: Call, stub: Stub) -> None:
 
 
 def test_why_a_sweep_does_not_go_on_is_told(call: Call, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve_app.artifact_commands._LOOK_S", 0.0)
+    monkeypatch.setattr("serve_app.archive_commands._LOOK_S", 0.0)
     stub.on("POST", "/artifacts", SWEEP)
     away = SWEEP | {"state": "running", "error": "artifacts at s3://b: no route"}
     stub.on("GET", "/artifacts", {"items": [away]}, {"items": [SWEEP | {"state": "done"}]})

@@ -10,6 +10,7 @@ import pytest
 from orchestrator import codec, outside_codec
 from orchestrator import events as e
 from orchestrator.errors import Broken, Conflict, Invalid, NotFound
+from orchestrator.limits import Limit
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
 
@@ -52,3 +53,15 @@ def test_refusals_of_a_batch_come_back_with_their_facts() -> None:
     errors = {0: NotFound("DAG", "x"), 3: Invalid("bad", (("from", "not a date"),)), 5: Conflict("no")}
     found = outside_codec.decode_refusals(outside_codec.encode_refusals(errors))
     assert {n: (type(x), x.args) for n, x in found.items()} == {n: (type(x), x.args) for n, x in errors.items()}
+
+
+def test_one_of_a_kind_and_many_of_them_come_back_as_they_went_and_no_other_kind_does() -> None:
+    one, many = Limit(max_running=1), [Limit(max_running=2), Limit()]
+    encode, decode = codec.both_ways(Limit)
+    encode_all, decode_all = codec.both_ways_in_lists(Limit)
+    assert decode(encode(one)) == one
+    assert decode_all(encode_all(tuple(many))) == many
+    with pytest.raises(Broken):
+        decode(encode_all(many))
+    with pytest.raises(Broken):
+        decode_all(encode(one))

@@ -31,5 +31,5 @@ def test_nothing_else_is(name: str) -> None:
 def test_a_sweep_is_read_as_it_was_written() -> None:
     sweep = ArtifactSweep(id="one", before_ms=5, dry_run=True, state="done", gone=Tally(1, 2), there=Tally(3, 4))
     late = ArtifactSweep(id="late", before_ms=5, asked_ms=9)
-    assert reclaim.sweeps({each.id: reclaim.encode_sweep(each) for each in (late, sweep)}) == [sweep, late]
+    assert reclaim.SWEEPS.in_order({each.id: reclaim.SWEEPS.encode(each) for each in (late, sweep)}) == [sweep, late]
     assert [sweep.open, late.open] == [False, True]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
 
 from orchestrator import bundle, published, spec_form
+from serve_app import openapi
+from serve_app.openapi import LINK, RETRY_AFTER, Json, query, ref
 from serve_app.problems import STATUS, Kind
 from serve_app.surfaces.dags import archive_models as a
 from serve_app.surfaces.dags import artifact_models as v
@@ -21,8 +20,6 @@ from serve_app.surfaces.dags import pool_models as o
 from serve_app.surfaces.dags import run_models as r
 from serve_app.surfaces.dags import starter_models as s
 from serve_app.surfaces.dags import waiting_models as w
-
-Json = dict[str, Any]
 
 _ANSWERS = d.ANSWERS | r.ANSWERS | w.ANSWERS | s.ANSWERS | a.ANSWERS | v.ANSWERS | b.ANSWERS | o.ANSWERS | pl.ANSWERS
 _BODIES = d.BODIES | r.BODIES | c.BODIES | w.BODIES | s.BODIES | a.BODIES | v.BODIES | o.BODIES
@@ -44,19 +41,12 @@ _OF_COMMANDS = (Kind.INVALID, Kind.NOT_FOUND, Kind.CONFLICT)
 
 _SECURITY: list[Json] = [{"DagsToken": []}]
 _HEADERS = {
-    "X-Request-Id": {"required": True, "schema": {"type": "string"}},
+    **openapi.REQUEST_ID,
     "X-RateLimit-Limit": {"required": True, "schema": {"type": "integer"}},
     "X-RateLimit-Remaining": {"required": True, "schema": {"type": "integer"}},
 }
-_RETRY_AFTER = {"Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}}
-_LINK = {"Link": {"description": "the run as it is now", "required": True, "schema": {"type": "string"}}}
-_MORE_HEADERS: dict[Kind, Json] = {Kind.RATE_LIMITED: _RETRY_AFTER, Kind.UNAVAILABLE: _RETRY_AFTER, Kind.GONE: _LINK}
-_REPLAY = {
-    "Idempotent-Replay": {
-        "description": "present when the answer was stored under this X-Request-Id",
-        "schema": {"type": "string", "enum": ["true"]},
-    }
-}
+_MORE_HEADERS = {Kind.RATE_LIMITED: RETRY_AFTER, Kind.UNAVAILABLE: RETRY_AFTER, Kind.GONE: LINK}
+_REPLAY = openapi.replayed("X-Request-Id")
 _REQUEST_ID = {
     "name": "X-Request-Id",
     "in": "header",
@@ -64,16 +54,7 @@ _REQUEST_ID = {
     "schema": {"type": "string"},
 }
 
-#: one event of a stream; of a stream, OpenAPI 3.1 describes a single event
-_EVENT = {
-    "type": "object",
-    "required": ["event", "data"],
-    "properties": {
-        "id": {"type": "string", "pattern": "^[1-9][0-9]*$"},
-        "event": {"type": "string"},
-        "data": {"type": "string", "contentMediaType": "application/json"},
-    },
-}
+_EVENT = openapi.event({"pattern": "^[1-9][0-9]*$"})
 
 
 def operations() -> dict[str, Json]:
@@ -81,14 +62,14 @@ def operations() -> dict[str, Json]:
     return {
         "define_dag": _post((_if_match(),), d.DagsDag, d.DagsDagDefined, problems=(Kind.INVALID, Kind.CONFLICT)),
         "list_dags": _get(
-            (_query("status", {"enum": ["active", "paused"]}), _query("owner"), *_paging()), d.DagsDagList, Kind.INVALID
+            (query("status", {"enum": ["active", "paused"]}), query("owner"), *_paging()), d.DagsDagList, Kind.INVALID
         ),
         "get_dag": _get((_dag_id(),), d.DagsDagView, Kind.NOT_FOUND),
         "preview_dag": _get((_dag_id(), *_preview()), d.DagsPreview, Kind.INVALID, Kind.NOT_FOUND),
         "preview_schedule": _post((), d.DagsSchedule, d.DagsPreview, problems=(Kind.INVALID,)),
         "pause_dag": _switch(),
         "resume_dag": _switch(),
-        "uncache_dag": _get((_dag_id(), _query("task")), d.DagsUncached, Kind.INVALID, Kind.NOT_FOUND),
+        "uncache_dag": _get((_dag_id(), query("task")), d.DagsUncached, Kind.INVALID, Kind.NOT_FOUND),
         "deploy_dag": _command((_dag_id(),), d.DagsDagDefined),
         "trigger": _post((), r.DagsTrigger, r.DagsTriggered, r.DagsPlan, problems=_OF_COMMANDS),
         "trigger_by_event": _post(
@@ -110,7 +91,7 @@ def operations() -> dict[str, Json]:
         "retry_task": _command((_run_id(), _task()), r.DagsTaskChanged),
         "skip_task": _command((_run_id(), _task()), r.DagsTaskChanged),
         "map_instances": _get(
-            (_run_id(), _task(), _query("state", {"enum": list(parse.TASK_STATES)}), *_paging()),
+            (_run_id(), _task(), query("state", {"enum": list(parse.TASK_STATES)}), *_paging()),
             r.DagsMapInstances,
             Kind.INVALID,
             Kind.NOT_FOUND,
@@ -128,7 +109,7 @@ def operations() -> dict[str, Json]:
         ),
         "query": _get((_run_id(), _path("name", published.NAME.pattern, "rows")), w.DagsPublished, *_OF_READS),
         "queries": _get((_run_id(),), w.DagsPublishedList, *_OF_READS),
-        "list_approvals": _get((_query("dag_id"), _query("run_id")), w.DagsApprovalList),
+        "list_approvals": _get((query("dag_id"), query("run_id")), w.DagsApprovalList),
         "waiting_tasks": _get((_run_id(),), c.DagsWaitingList, Kind.NOT_FOUND),
         "list_workers": _get((), c.DagsWorkerList),
         "scale_workers": _post((), c.DagsScale, c.DagsWorkerList, problems=(Kind.INVALID, Kind.CONFLICT)),
@@ -157,16 +138,9 @@ def operations() -> dict[str, Json]:
 
 def components() -> Json:
     """Schemas and the security scheme that the operations refer to."""
-    modules = (m, d, r, c, s, w, a, v, b, o, pl)
-    every = dict.fromkeys(each for module in modules for each in vars(module).values() if _is_model(each))
-    template = "#/components/schemas/{model}"
-    _, definitions = models_json_schema([(each, "validation") for each in every], ref_template=template)
+    every = openapi.models_in("Dags", m, d, r, c, s, w, a, v, b, o, pl)
     scheme = {"type": "http", "scheme": "bearer", "description": "a token with scope client or admin"}
-    return {"schemas": definitions["$defs"], "securitySchemes": {"DagsToken": scheme}}
-
-
-def _is_model(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, BaseModel) and value.__name__.startswith("Dags")
+    return {"schemas": openapi.schemas(every), "securitySchemes": {"DagsToken": scheme}}
 
 
 # -- operations
@@ -183,10 +157,8 @@ def _post(
     problems: tuple[Kind, ...],
     body_required: bool = True,
 ) -> Json:
-    examples = {name: {"value": value} for name, value in _BODIES[body].items()}
-    content = {"application/json": {"schema": _ref(body), "examples": examples}}
     described = _operation((*parameters, _REQUEST_ID), answers, problems, _HEADERS | _REPLAY)
-    return {**described, "requestBody": {"required": body_required, "content": content}}
+    return {**described, "requestBody": openapi.asked(body, _BODIES[body], required=body_required)}
 
 
 def _command(parameters: tuple[Json, ...], answer: type[BaseModel]) -> Json:
@@ -207,14 +179,15 @@ def _switch() -> Json:
 def _stream() -> Json:
     parameters = (
         _run_id(),
-        _query("after", {"type": "string"}, "id to go on after; what is no integer counts as none"),
+        query("after", {"type": "string"}, "id to go on after; what is no integer counts as none"),
         {"name": "Last-Event-ID", "in": "header", "schema": {"type": "string"}, "description": "wins over `after`"},
     )
-    events = {
-        "description": "events with ids, comments as keep-alive, at last `end`",
-        "headers": _HEADERS,
-        "content": {"text/event-stream": {"schema": _EVENT, "example": r.EVENTS}},
-    }
+    events = openapi.answered(
+        "events with ids, comments as keep-alive, at last `end`",
+        {"schema": _EVENT, "example": r.EVENTS},
+        _HEADERS,
+        "text/event-stream",
+    )
     over = {"description": "the run is over and everything was delivered", "headers": _HEADERS}
     responses = {"200": events, "204": over, **_problems((Kind.NOT_FOUND, Kind.GONE))}
     return {"security": _SECURITY, "parameters": list(parameters), "responses": responses}
@@ -223,15 +196,11 @@ def _stream() -> Json:
 def _operation(
     parameters: tuple[Json, ...], answers: tuple[type[BaseModel], ...], problems: tuple[Kind, ...], headers: Json
 ) -> Json:
-    schemas = [_ref(each) for each in answers]
+    schemas = [ref(each) for each in answers]
     content: Json = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}
     if answers[0] in _ANSWERS:
         content["example"] = _ANSWERS[answers[0]]
-    success = {
-        "description": (answers[0].__doc__ or "").strip(),
-        "headers": headers,
-        "content": {"application/json": content},
-    }
+    success = openapi.answered((answers[0].__doc__ or "").strip(), content, headers)
     return {
         "security": _SECURITY,
         "parameters": list(parameters),
@@ -247,15 +216,7 @@ def _problems(kinds: tuple[Kind, ...]) -> Json:
 def _problem(kind: Kind) -> Json:
     code = words.ERROR_CODES[kind]
     example = {"error": code, "message": _PROBLEM_EXAMPLES[kind], "request_id": "5f0c"}
-    return {
-        "description": code,
-        "headers": _HEADERS | _MORE_HEADERS.get(kind, {}),
-        "content": {"application/json": {"schema": _ref(m.DagsError), "example": example}},
-    }
-
-
-def _ref(model: type[BaseModel]) -> Json:
-    return {"$ref": f"#/components/schemas/{model.__name__}"}
+    return openapi.answered(code, openapi.one(m.DagsError, example), _HEADERS | _MORE_HEADERS.get(kind, {}))
 
 
 # -- parameters
@@ -299,34 +260,34 @@ def _bundle() -> Json:
 
 def _older_than() -> Json:
     schema = {"type": "integer", "minimum": 0, "maximum": parse.LONGEST_SPAN_S, "default": parse.GRACE_S}
-    return _query("older_than_s", schema, "sent or deployed longer ago, in seconds")
+    return query("older_than_s", schema, "sent or deployed longer ago, in seconds")
 
 
 def _attempt() -> Json:
-    return _query("attempt", {"type": "integer", "minimum": 1, "maximum": parse.MOST_ATTEMPTS})
+    return query("attempt", {"type": "integer", "minimum": 1, "maximum": parse.MOST_ATTEMPTS})
 
 
 def _run_filters() -> tuple[Json, ...]:
     return (
-        _query("dag_id"),
-        _query("state", {"enum": list(parse.RUN_STATES)}),
-        _query("run_type", {"enum": list(parse.LISTED_RUN_TYPES)}),
-        _query("parent_run_id"),
-        _query("archived", {"enum": list(parse.ARCHIVED)}, "true: runs that left for the archive, and only those"),
+        query("dag_id"),
+        query("state", {"enum": list(parse.RUN_STATES)}),
+        query("run_type", {"enum": list(parse.LISTED_RUN_TYPES)}),
+        query("parent_run_id"),
+        query("archived", {"enum": list(parse.ARCHIVED)}, "true: runs that left for the archive, and only those"),
     )
 
 
 def _paging() -> tuple[Json, ...]:
     return (
-        _query("cursor", {"pattern": f"^{paging.FORM}$"}, "`next_cursor` of a page of the same list"),
-        _query("limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
+        query("cursor", {"pattern": f"^{paging.FORM}$"}, "`next_cursor` of a page of the same list"),
+        query("limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
     )
 
 
 def _preview() -> tuple[Json, ...]:
     return (
-        _query("n", {"type": "integer", "minimum": 1, "maximum": parse.MOST_TICKS, "default": 10}),
-        _query("from", {"pattern": m.INSTANT}, "first instant to look at, RFC 3339 in `Z`; default now"),
+        query("n", {"type": "integer", "minimum": 1, "maximum": parse.MOST_TICKS, "default": 10}),
+        query("from", {"pattern": m.INSTANT}, "first instant to look at, RFC 3339 in `Z`; default now"),
     )
 
 
@@ -341,15 +302,9 @@ def _if_match() -> Json:
 
 
 def _path(name: str, form: str, example: str) -> Json:
-    schema = {"type": "string", "pattern": f"^{form}$"}
-    return {"name": name, "in": "path", "required": True, "schema": schema, "example": example}
+    return openapi.path(name, example, {"pattern": f"^{form}$"})
 
 
 def _wait() -> Json:
     schema = {"type": "integer", "minimum": 0, "maximum": parse.MOST_WAIT_S}
-    return _query("wait_s", schema, "Answer when the run has ended, or after so many seconds")
-
-
-def _query(name: str, schema: Json | None = None, description: str = "") -> Json:
-    schema = {"type": "string", **(schema or {})}
-    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+    return query("wait_s", schema, "Answer when the run has ended, or after so many seconds")

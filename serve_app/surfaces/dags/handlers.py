@@ -8,7 +8,7 @@ the summary of its operation.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -296,18 +296,8 @@ class Handlers:
         if frames is None:
             return Response(status_code=204)
         life_s = self._options.stream_life_s * (1 + 0.2 * self._clock.jitter())
-        return sse.EventStream(self._written(frames), life_s=life_s, draining=self._draining)
-
-    async def _written(self, chunks: AsyncIterator[Sequence[Frame]]) -> AsyncIterator[bytes]:
-        async for frames in chunks:
-            yield b"".join([self._wire(each) for each in frames])
-
-    def _wire(self, frame: Frame) -> bytes:
-        if frame.kind == "keep_alive":
-            return sse.keep_alive(int(self._clock.now().timestamp() * 1000))
-        if frame.wire is None:
-            frame.wire = sse.frame(frame.seq, frame.kind, words.event(frame))
-        return frame.wire
+        written = sse.written(frames, _wire, self._clock)
+        return sse.EventStream(written, life_s=life_s, draining=self._draining)
 
     # -- shares
 
@@ -394,6 +384,10 @@ def _deployed(folder: Path, dag_id: str) -> Definition:
     if found.dag_id != dag_id:
         raise Invalid(f"the deployed definition of {dag_id} is that of {found.dag_id}")
     return found
+
+
+def _wire(frame: Frame) -> bytes:
+    return sse.frame(frame.seq, frame.kind, words.event(frame))
 
 
 def _batch_item(outcome: Triggered | Exception) -> words.Json:

@@ -23,8 +23,8 @@ from serve_app.limits import Allowance, Buckets
 from serve_app.options import ServerOptions
 from serve_app.plain_route import Endpoint, PlainRoute
 from serve_app.ports import Clock, Gateway
-from serve_app.problems import Kind, TooManyRequests, Unauthenticated, problem_of
-from serve_app.requests import identity_of
+from serve_app.problems import TooManyRequests, Unauthenticated
+from serve_app.requests import identity_of, told_problem
 from serve_app.surfaces.dags import docs, words
 from serve_app.surfaces.dags.answers import JSON, require
 from serve_app.surfaces.dags.archive_handlers import ArchiveHandlers
@@ -189,12 +189,7 @@ class DagsSurface:
 
 def _problem(request: Request, error: Exception) -> Response:
     """`error` in this surface's form."""
-    problem = problem_of(error)
-    request_id = identity_of(request).id
-    if problem.kind is Kind.BROKEN:
-        _log.error("request %s broke", request_id, exc_info=error)
-    elif problem.kind is Kind.UNAVAILABLE:
-        _log.warning("request %s: %s", request_id, error)
+    problem, request_id = told_problem(request, error), identity_of(request).id
     body: words.Json = {"error": words.ERROR_CODES[problem.kind], "message": problem.message, "request_id": request_id}
     details, headers = problem.details, dict(problem.headers)
     if isinstance(error, HistoryGone):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import Any
 
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
 
+from serve_app import openapi
+from serve_app.openapi import Json, path, query, ref
 from serve_app.surfaces.instances import models as m
-
-Json = dict[str, Any]
 
 _INSTANCE_ID = "orch-1767323045678"
 
@@ -38,16 +36,7 @@ flat over `WebSocket /api/orchestrators/{instance_id}/activity`.
 Types: `initial_status`, `status_updated`, `task_changed`,
 `phase_changed`, `tool_started`, `tool_completed`, `orchestrator_state`, `ping`."""
 
-#: one event of a stream; of a stream, OpenAPI 3.1 describes a single event
-_EVENT: Json = {
-    "type": "object",
-    "required": ["event", "data"],
-    "properties": {
-        "id": {"type": "string", "pattern": "^[0-9]+$"},
-        "event": {"type": "string"},
-        "data": {"type": "string", "contentMediaType": "application/json"},
-    },
-}
+_EVENT = openapi.event({"pattern": "^[0-9]+$"})
 _FINDING: Json = {
     "type": "object",
     "required": ["task_id", "content"],
@@ -75,7 +64,7 @@ def operations() -> dict[str, Json]:
         "get_orchestrator_status": _operation((_instance(),), _one(m.StatusResponse), {404: _NO_INSTANCE}),
         "pause_orchestrator": _command(),
         "resume_orchestrator": _command(),
-        "shutdown_orchestrator": _validated(_command(_query("force", {"type": "boolean", "default": False}))),
+        "shutdown_orchestrator": _validated(_command(query("force", {"type": "boolean", "default": False}))),
         "skip_task": _on_task(m.SkipTaskRequest, _NO_INSTANCE),
         "retry_task": _on_task(m.RetryTaskRequest, "Task '9.9' not found in plan"),
         "list_plans": _operation((), _list(m.PlanInfo)),
@@ -91,9 +80,7 @@ def operations() -> dict[str, Json]:
 
 def components() -> Json:
     """Schemas and security schemes that the operations refer to."""
-    template = "#/components/schemas/{model}"
-    _, definitions = models_json_schema([(each, "validation") for each in m.COMPONENTS], ref_template=template)
-    return {"schemas": definitions["$defs"], "securitySchemes": _SCHEMES}
+    return {"schemas": openapi.schemas(m.COMPONENTS), "securitySchemes": _SCHEMES}
 
 
 def success(name: str) -> int:
@@ -121,7 +108,7 @@ def _stream() -> Json:
     since = "seq to go on after; what is no such number, or greater than the latest, is ignored"
     parameters = (
         _instance(),
-        _query("since", {"type": "string"}, since),
+        query("since", {"type": "string"}, since),
         {"name": "Last-Event-ID", "in": "header", "schema": {"type": "string"}, "description": "wins over `since`"},
     )
     described = _operation(parameters, {}, {404: _NO_INSTANCE})
@@ -152,14 +139,14 @@ def _operation(
     }
     if body is None:
         return described
-    content = {"schema": _ref(body), "example": m.BODIES[body]}
+    content = {"schema": ref(body), "example": m.BODIES[body]}
     described["requestBody"] = {"required": True, "content": {"application/json": content}}
     described["responses"]["413"] = _problem("body is larger than 16777216 bytes")
     return _validated(described)
 
 
 def _validated(described: Json) -> Json:
-    content = {"application/json": {"schema": _ref(m.HTTPValidationError)}}
+    content = {"application/json": {"schema": ref(m.HTTPValidationError)}}
     described["responses"]["422"] = {"description": "Validation Error", "content": content}
     return described
 
@@ -170,35 +157,23 @@ def _problem(text: str) -> Json:
 
 
 def _one(model: type[BaseModel]) -> Json:
-    return {"schema": _ref(model), "example": m.ANSWERS[model]}
+    return openapi.one(model, m.ANSWERS[model])
 
 
 def _list(model: type[BaseModel]) -> Json:
-    return {"schema": {"type": "array", "items": _ref(model)}, "example": [m.ANSWERS[model]]}
-
-
-def _ref(model: type[BaseModel]) -> Json:
-    return {"$ref": f"#/components/schemas/{model.__name__}"}
+    return openapi.many(model, m.ANSWERS[model])
 
 
 # -- parameters
 
 
 def _instance() -> Json:
-    return _path("instance_id", _INSTANCE_ID)
+    return path("instance_id", _INSTANCE_ID)
 
 
 def _plan() -> Json:
-    return _path("plan_name", "demo")
+    return path("plan_name", "demo")
 
 
 def _task() -> Json:
-    return _path("task_id", "1.1")
-
-
-def _path(name: str, example: str) -> Json:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "example": example}
-
-
-def _query(name: str, schema: Json, description: str = "") -> Json:
-    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+    return path("task_id", "1.1")

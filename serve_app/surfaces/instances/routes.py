@@ -9,7 +9,6 @@ not exist. FastAPI matches and documents the routes and names the operations, by
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 
 import orjson
@@ -23,8 +22,8 @@ from serve_app.auth import Principal, Tokens
 from serve_app.options import ServerOptions
 from serve_app.plain_route import Endpoint, PlainRoute
 from serve_app.ports import Clock, Instances
-from serve_app.problems import STATUS, Kind, problem_of
-from serve_app.requests import identity_of
+from serve_app.problems import STATUS, problem_of
+from serve_app.requests import told_problem
 from serve_app.surfaces.instances import docs, words
 from serve_app.surfaces.instances.callers import Callers, require
 from serve_app.surfaces.instances.handlers import JSON, Handlers
@@ -56,8 +55,6 @@ ENDPOINTS = (
     ("GET", _PLAN + "/findings/{task_id}", "client", "Plans", "get_finding_content"),
     ("GET", f"{_ONE}/events-sse", "client", "Events", "sse_events"),
 )
-
-_log = logging.getLogger(__name__)
 
 
 class InstancesSurface:
@@ -131,16 +128,11 @@ def _problem(request: Request, error: Exception) -> Response:
     """`error` in this surface's form."""
     if isinstance(error, RequestValidationError):
         return _refusal(422, error.errors())
-    problem = problem_of(error)
-    if problem.kind is Kind.BROKEN:
-        _log.error("request %s broke", identity_of(request).id, exc_info=error)
+    # who died is an answer, not an outage: asking again would not help
+    dead = isinstance(error, InstanceDead)
+    problem = problem_of(error) if dead else told_problem(request, error)
     detail = words.detail(error, problem, request.path_params)
-    if isinstance(error, InstanceDead):
-        # an answer, not an outage: asking again would not help
-        return _refusal(STATUS[problem.kind], detail)
-    if problem.kind is Kind.UNAVAILABLE:
-        _log.warning("request %s: %s", identity_of(request).id, error)
-    return _refusal(STATUS[problem.kind], detail, dict(problem.headers))
+    return _refusal(STATUS[problem.kind], detail, {} if dead else dict(problem.headers))
 
 
 def _refusal(status: int, detail: object, headers: dict[str, str] | None = None) -> Response:

@@ -7,9 +7,10 @@ from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
 from starlette.responses import Response
 
+from serve_app import openapi
+from serve_app.openapi import REQUEST_ID, RETRY_AFTER, Json, path, query, ref
 from serve_app.problems import STATUS, Kind
 from serve_app.surfaces.jobs import models as m
 from serve_app.surfaces.jobs import parse, words
@@ -17,17 +18,9 @@ from serve_app.surfaces.jobs.client_handlers import ClientHandlers
 from serve_app.surfaces.jobs.public_handlers import PublicHandlers
 from serve_app.surfaces.jobs.worker_handlers import WorkerHandlers
 
-Json = dict[str, Any]
 Examples = dict[Kind, str]
 
-_HEADERS = {"X-Request-Id": {"required": True, "schema": {"type": "string"}}}
-_RETRY_AFTER = {"Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}}
-_REPLAY = {
-    "Idempotent-Replay": {
-        "description": "present when the answer was stored under this Idempotency-Key",
-        "schema": {"type": "string", "enum": ["true"]},
-    }
-}
+_REPLAY = openapi.replayed("Idempotency-Key")
 _SCHEMES = {
     "JobsClientToken": {"type": "apiKey", "in": "header", "name": "X-Client-Token"},
     "JobsWorkerToken": {"type": "apiKey", "in": "header", "name": "X-Worker-Token"},
@@ -87,17 +80,10 @@ def summary(name: str) -> str:
 
 def components() -> Json:
     """Schemas and security schemes that the operations refer to."""
-    every = [each for each in vars(m).values() if _is_model(each)]
-    template = "#/components/schemas/{model}"
-    _, definitions = models_json_schema([(each, "validation") for each in every], ref_template=template)
-    return {"schemas": definitions["$defs"], "securitySchemes": _SCHEMES}
+    return {"schemas": openapi.schemas(openapi.models_in("Jobs", m)), "securitySchemes": _SCHEMES}
 
 
 _HANDLERS = (ClientHandlers, WorkerHandlers, PublicHandlers)
-
-
-def _is_model(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, BaseModel) and value.__name__.startswith("Jobs")
 
 
 def _kind(name: str) -> tuple[str, str, list[Json], Examples]:
@@ -127,8 +113,8 @@ def _operations() -> dict[str, _Operation]:
             answer=_one(m.JobsAccepted),
             success=202,
             parameters=(
-                _path("api_version", "v1"),
-                _path("api_endpoint", "jobs/simple_flow"),
+                path("api_version", "v1"),
+                path("api_endpoint", "jobs/simple_flow"),
                 _header("Idempotency-Key", "kept 24 h: the same request gets the first answer again, another one 409"),
             ),
             body=m.JobsWanted,
@@ -140,9 +126,9 @@ def _operations() -> dict[str, _Operation]:
         "list_jobs": _Operation(
             answer=_many(m.JobsJob),
             parameters=(
-                _query("limit", {"type": "integer", "minimum": 1, "maximum": parse.LIST_MAX, "default": 100}),
-                _query("offset", {"type": "integer", "minimum": 0, "maximum": parse.OFFSET_MAX, "default": 0}),
-                _query("status", {"type": "string", "enum": list(words.STATUSES)}),
+                query("limit", {"type": "integer", "minimum": 1, "maximum": parse.LIST_MAX, "default": 100}),
+                query("offset", {"type": "integer", "minimum": 0, "maximum": parse.OFFSET_MAX, "default": 0}),
+                query("status", {"type": "string", "enum": list(words.STATUSES)}),
             ),
             problems={Kind.INVALID: "Invalid limit or offset"},
         ),
@@ -164,15 +150,15 @@ def _operations() -> dict[str, _Operation]:
         "get_blueprint_graph": _Operation(
             answer={"schema": {"type": "string"}, "example": "digraph simple_flow {\n    start -> finished;\n}\n"},
             media="text/vnd.graphviz",
-            parameters=(_path("blueprint_name", "simple_flow"),),
+            parameters=(path("blueprint_name", "simple_flow"),),
             problems={Kind.NOT_FOUND: "Blueprint not found"},
         ),
         "list_workers": _Operation(answer=_many(m.JobsWorker), problems={}),
         "list_webhooks": _Operation(
             answer=_many(m.JobsWebhook),
             parameters=(
-                _query("status", {"type": "string", "enum": list(words.DELIVERY_STATUSES)}),
-                _query("limit", {"type": "integer", "minimum": 1, "maximum": parse.LIST_MAX, "default": 100}),
+                query("status", {"type": "string", "enum": list(words.DELIVERY_STATUSES)}),
+                query("limit", {"type": "integer", "minimum": 1, "maximum": parse.LIST_MAX, "default": 100}),
             ),
             problems={Kind.INVALID: "Invalid limit"},
         ),
@@ -196,9 +182,9 @@ def _operations() -> dict[str, _Operation]:
             answer=_one(m.JobsTask),
             parameters=(
                 _worker_id(),
-                _query("timeout", {"type": "string"}, "seconds; can only shorten the wait of the server"),
-                _query("available_skills", {"type": "string"}, "names with commas between; they are added"),
-                _query("hot_skills", {"type": "string"}, "names with commas between"),
+                query("timeout", {"type": "string"}, "seconds; can only shorten the wait of the server"),
+                query("available_skills", {"type": "string"}, "names with commas between; they are added"),
+                query("hot_skills", {"type": "string"}, "names with commas between"),
             ),
             problems=_BAD_ID,
         ),
@@ -222,8 +208,8 @@ def _operations() -> dict[str, _Operation]:
 
 def _extra(operation: _Operation, security: list[Json], always: Examples) -> Json:
     responses = {str(operation.success): _success(operation)}
-    if operation.answer.get("schema") == _ref(m.JobsTask):
-        responses["204"] = {"description": "nothing came in time", "headers": _HEADERS}
+    if operation.answer.get("schema") == ref(m.JobsTask):
+        responses["204"] = {"description": "nothing came in time", "headers": REQUEST_ID}
     problems = always | operation.problems
     for kind in sorted(problems, key=lambda each: STATUS[each]):
         responses[str(STATUS[kind])] = _problem(kind, problems[kind])
@@ -234,66 +220,41 @@ def _extra(operation: _Operation, security: list[Json], always: Examples) -> Jso
 
 
 def _success(operation: _Operation) -> Json:
-    return {
-        "description": "done",
-        "headers": _HEADERS | (operation.headers or {}),
-        "content": {operation.media: operation.answer},
-    }
+    return openapi.answered("done", operation.answer, REQUEST_ID | (operation.headers or {}), operation.media)
 
 
 def _problem(kind: Kind, text: str) -> Json:
     waits = kind in (Kind.RATE_LIMITED, Kind.UNAVAILABLE)
-    return {
-        "description": text,
-        "headers": _HEADERS | _RETRY_AFTER if waits else _HEADERS,
-        "content": {"application/json": {"schema": _ref(m.JobsError), "example": {"error": text}}},
-    }
+    headers = REQUEST_ID | RETRY_AFTER if waits else REQUEST_ID
+    return openapi.answered(text, openapi.one(m.JobsError, {"error": text}), headers)
 
 
 def _body(model: type[BaseModel]) -> Json:
-    examples = {name: {"value": value} for name, value in m.BODIES[model].items()}
-    required = model not in (m.JobsWanted, m.JobsHeartbeat)
-    return {"required": required, "content": {"application/json": {"schema": _ref(model), "examples": examples}}}
+    return openapi.asked(model, m.BODIES[model], required=model not in (m.JobsWanted, m.JobsHeartbeat))
 
 
 def _one(model: type[BaseModel], example: Any = None) -> Json:
-    return {"schema": _ref(model), "example": m.ANSWERS[model] if example is None else example}
+    return openapi.one(model, m.ANSWERS[model] if example is None else example)
 
 
 def _many(model: type[BaseModel]) -> Json:
-    return {"schema": {"type": "array", "items": _ref(model)}, "example": [m.ANSWERS[model]]}
-
-
-def _ref(model: type[BaseModel]) -> Json:
-    return {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"schema": {"type": "array", "items": ref(model)}, "example": [m.ANSWERS[model]]}
 
 
 # -- parameters
 
 
 def _job_id() -> Json:
-    schema = {"type": "string", "format": "uuid"}
-    return {"name": "job_id", "in": "path", "required": True, "schema": schema, "example": m.JOB_ID}
+    return path("job_id", m.JOB_ID, {"format": "uuid"})
 
 
 def _webhook_id() -> Json:
-    schema = {"type": "string", "pattern": m.WORKER_ID_PATTERN}
-    return {"name": "webhook_id", "in": "path", "required": True, "schema": schema, "example": m.WEBHOOK_ID}
+    return path("webhook_id", m.WEBHOOK_ID, {"pattern": m.WORKER_ID_PATTERN})
 
 
 def _worker_id() -> Json:
-    schema = {"type": "string", "pattern": m.WORKER_ID_PATTERN}
-    return {"name": "worker_id", "in": "path", "required": True, "schema": schema, "example": "worker-123"}
-
-
-def _path(name: str, example: str) -> Json:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "example": example}
-
-
-def _query(name: str, schema: Json, description: str = "") -> Json:
-    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+    return path("worker_id", "worker-123", {"pattern": m.WORKER_ID_PATTERN})
 
 
 def _header(name: str, description: str) -> Json:
-    schema = {"type": "string", "maxLength": parse.KEY_CHARACTERS_MAX}
-    return {"name": name, "in": "header", "required": False, "schema": schema, "description": description}
+    return openapi.header(name, description, {"maxLength": parse.KEY_CHARACTERS_MAX})

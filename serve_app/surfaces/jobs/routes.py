@@ -27,8 +27,8 @@ from serve_app.clients import Clients
 from serve_app.options import ServerOptions
 from serve_app.outside_ports import Jobs
 from serve_app.plain_route import Endpoint, PlainRoute
-from serve_app.problems import STATUS, Forbidden, Kind, NoSuchPath, TooManyRequests, WrongMethod, problem_of
-from serve_app.requests import identity_of, raw_body
+from serve_app.problems import STATUS, Forbidden, NoSuchPath, TooManyRequests, WrongMethod
+from serve_app.requests import raw_body, told_problem
 from serve_app.surfaces.jobs import docs, page, parse, words
 from serve_app.surfaces.jobs.callers import Callers, ClientCaller, WorkerCaller, worker_token
 from serve_app.surfaces.jobs.client_handlers import ClientHandlers
@@ -216,10 +216,6 @@ def _is_below(path: str, prefix: str) -> bool:
 
 def _problem(request: Request, error: Exception) -> Response:
     """`error` in this surface's form."""
-    found = problem_of(error)
-    if found.kind is Kind.BROKEN:
-        _log.error("request %s broke", identity_of(request).id, exc_info=error)
-    elif found.kind is Kind.UNAVAILABLE:
-        _log.warning("request %s: %s", identity_of(request).id, error)
+    found = told_problem(request, error)
     body = words.encode({"error": words.problem(found, error)})
     return Response(body, STATUS[found.kind], dict(found.headers), JSON)

@@ -2,9 +2,8 @@
 
     Authorization: Bearer ▸ X-Runner-Token ▸ Authorization: Basic (password = token)
 
-The first that is present counts. Basic lets a stock runner be pointed at `http://runner:TOKEN@host`. On a loopback
-listener callers without a valid token act anonymously (`auth.anonymous`), with one exception beyond the contract: not
-when a foreign web page makes a browser send a command, which needs no leave when it looks like a form.
+The first that is present counts. Basic lets a stock runner be pointed at `http://runner:TOKEN@host`. Who has no valid
+one: `local_callers.py`.
 """
 
 from __future__ import annotations
@@ -13,29 +12,17 @@ from collections.abc import Mapping
 
 from starlette.requests import Request
 
-from serve_app.auth import Principal, Tokens, anonymous, basic_password, bearer_token
-from serve_app.options import ServerOptions
-from serve_app.origins import Origins
-from serve_app.problems import Forbidden, Unauthenticated
+from serve_app.auth import Principal, basic_password, bearer_token
+from serve_app.local_callers import LocalCallers
+from serve_app.problems import Forbidden
 
 
-class Callers:
+class Callers(LocalCallers):
     """Tells callers apart."""
-
-    def __init__(self, tokens: Tokens, options: ServerOptions) -> None:
-        self._tokens = tokens
-        self._host = options.host
-        self._allow_anonymous = options.allow_anonymous
-        self._origins = Origins(options.cors_origins)
 
     def of_request(self, request: Request, scope: str | None) -> Principal:
         """Who sends this request, and has the scope. Raises Unauthenticated, Forbidden."""
-        token = _token(request.headers)
-        known = self._tokens.principal(token) if token is not None else None
-        if known is None and (request.method in ("GET", "HEAD") or self._origins.allow(request.headers)):
-            known = anonymous(self._host, request.headers, allowed=self._allow_anonymous)
-        if known is None:
-            raise Unauthenticated
+        known = self.known(_token(request.headers), request, may_be_anonymous=self.is_our_own(request))
         if scope is not None and scope not in known.scopes:
             raise Forbidden(scope)
         return known

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
 
+from serve_app import openapi
+from serve_app.openapi import REQUEST_ID, RETRY_AFTER, Json, path, query, ref
 from serve_app.surfaces.pipelines import editor, parse
 from serve_app.surfaces.pipelines import models as m
-
-Json = dict[str, Any]
 
 _JOB_ID: str = m.ANSWERS[m.PipelinesJob]["id"]
 _PIPELINE_ID: str = m.ANSWERS[m.PipelinesPipeline]["id"]
@@ -34,8 +32,6 @@ _BAD_JOB, _BAD_PIPELINE = "Invalid job id", "Invalid pipeline id"
 _NO_JOB, _NO_PIPELINE = f"Job {_JOB_ID} not found", f"Pipeline {_PIPELINE_ID} not found"
 _NO_RUNNER = "Runner r9 not found"
 
-_HEADERS = {"X-Request-Id": {"required": True, "schema": {"type": "string"}}}
-_RETRY_AFTER = {"Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}}
 _HINT = {
     "X-Job-Status": {
         "description": "present when the job was cancelled or has timed out: nobody waits for it any more",
@@ -43,20 +39,11 @@ _HINT = {
     }
 }
 
-#: one event of a stream; of a stream, OpenAPI 3.1 describes a single event
-_EVENT: Json = {
-    "type": "object",
-    "required": ["event", "data"],
-    "properties": {
-        "id": {"type": "string", "pattern": "^[0-9]+$", "description": "place of the line: 1, 2, 3…"},
-        "event": {"type": "string", "enum": ["log", "end"]},
-        "data": {
-            "type": "string",
-            "contentMediaType": "application/json",
-            "description": "of `log` a PipelinesLogEntry, of `end` the job's `status`",
-        },
-    },
-}
+_EVENT = openapi.event(
+    {"pattern": "^[0-9]+$", "description": "place of the line: 1, 2, 3…"},
+    {"enum": ["log", "end"]},
+    {"description": "of `log` a PipelinesLogEntry, of `end` the job's `status`"},
+)
 
 
 def operations() -> dict[str, Json]:
@@ -124,15 +111,12 @@ def operations() -> dict[str, Json]:
 def health() -> Json:
     """The operation that anybody may call."""
     content = {"text/plain": {"schema": {"type": "string", "enum": ["OK"]}, "example": "OK"}}
-    return {"responses": {"200": {"description": "it is", "headers": _HEADERS, "content": content}}}
+    return {"responses": {"200": {"description": "it is", "headers": REQUEST_ID, "content": content}}}
 
 
 def components() -> Json:
     """Schemas and security schemes that the operations refer to."""
-    every = [each for each in vars(m).values() if isinstance(each, type) and each.__name__.startswith("Pipelines")]
-    template = "#/components/schemas/{model}"
-    _, definitions = models_json_schema([(each, "validation") for each in every], ref_template=template)
-    return {"schemas": definitions["$defs"], "securitySchemes": _SCHEMES}
+    return {"schemas": openapi.schemas(openapi.models_in("Pipelines", m)), "securitySchemes": _SCHEMES}
 
 
 # -- operations
@@ -141,11 +125,11 @@ def components() -> Json:
 def _send_logs() -> Json:
     described = _operation((_job(),), None, {400: "Too many log entries in batch (max: 1000)", 404: _NO_JOB},
                            body=m.PipelinesSendLogsRequest, status=201)  # fmt: skip
-    bare = {"type": "array", "maxItems": parse.ENTRIES_MAX, "items": _ref(m.PipelinesLogEntry)}
+    bare = {"type": "array", "maxItems": parse.ENTRIES_MAX, "items": ref(m.PipelinesLogEntry)}
     described["requestBody"]["content"]["application/json"]["schema"] = {
-        "anyOf": [_ref(m.PipelinesSendLogsRequest), bare]
+        "anyOf": [ref(m.PipelinesSendLogsRequest), bare]
     }
-    described["responses"]["201"]["headers"] = _HEADERS | _HINT
+    described["responses"]["201"]["headers"] = REQUEST_ID | _HINT
     return described
 
 
@@ -154,11 +138,12 @@ def _stream() -> Json:
             "description": "place of the line to go on after; what is no such number means from the first"}  # fmt: skip
     described = _operation((_job(), last), None, {400: _BAD_JOB, 404: _NO_JOB}, status=204)
     described["responses"]["204"]["description"] = "the job has ended, and no line comes after this one"
-    described["responses"]["200"] = {
-        "description": "lines as they come, then `end`; a comment every 15 s of silence",
-        "headers": _HEADERS,
-        "content": {"text/event-stream": {"schema": _EVENT, "example": m.EVENTS}},
-    }
+    described["responses"]["200"] = openapi.answered(
+        "lines as they come, then `end`; a comment every 15 s of silence",
+        {"schema": _EVENT, "example": m.EVENTS},
+        REQUEST_ID,
+        "text/event-stream",
+    )
     return described
 
 
@@ -173,7 +158,7 @@ def _operation(
     texts = {**_ALWAYS, **(problems or {})}
     if body is not None:
         texts[413] = "body is larger than 16777216 bytes"
-    success: Json = {"description": "done", "headers": _HEADERS}
+    success: Json = {"description": "done", "headers": REQUEST_ID}
     if answer is not None:
         success |= {"description": "Successful Response", "content": {"application/json": answer}}
     described: Json = {
@@ -185,24 +170,21 @@ def _operation(
         },
     }
     if body is not None:
-        examples = {name: {"value": value} for name, value in m.BODIES[body].items()}
-        content = {"application/json": {"schema": _ref(body), "examples": examples}}
-        described["requestBody"] = {"required": True, "content": content}
+        described["requestBody"] = openapi.asked(body, m.BODIES[body], required=True)
     return described
 
 
 def _problem(status: int, text: str) -> Json:
-    content = {"application/json": {"schema": _ref(m.PipelinesError), "example": {"error": text}}}
-    headers = _HEADERS | _RETRY_AFTER if status == 503 else _HEADERS
-    return {"description": text, "headers": headers, "content": content}
+    headers = REQUEST_ID | RETRY_AFTER if status == 503 else REQUEST_ID
+    return openapi.answered(text, openapi.one(m.PipelinesError, {"error": text}), headers)
 
 
 def _one(model: type[BaseModel]) -> Json:
-    return {"schema": _ref(model), "example": m.ANSWERS[model]}
+    return openapi.one(model, m.ANSWERS[model])
 
 
 def _list(model: type[BaseModel]) -> Json:
-    return {"schema": {"type": "array", "items": _ref(model)}, "example": [m.ANSWERS[model]]}
+    return openapi.many(model, m.ANSWERS[model])
 
 
 def _names() -> Json:
@@ -210,52 +192,38 @@ def _names() -> Json:
     return {"schema": {"type": "array", "items": names}, "example": list(editor.NAMES)}
 
 
-def _ref(model: type[BaseModel]) -> Json:
-    return {"$ref": f"#/components/schemas/{model.__name__}"}
-
-
 # -- parameters
 
 
 def _job() -> Json:
-    return _path("job_id", _JOB_ID, {"format": "uuid"})
+    return path("job_id", _JOB_ID, {"format": "uuid"})
 
 
 def _pipeline() -> Json:
-    return _path("pipeline_id", _PIPELINE_ID, {"format": "uuid"})
+    return path("pipeline_id", _PIPELINE_ID, {"format": "uuid"})
 
 
 def _runner() -> Json:
-    return _path("runner_id", "r1", {})
+    return path("runner_id", "r1")
 
 
 def _stub() -> Json:
-    return _path("name", "log", {})
+    return path("name", "log")
 
 
 def _key() -> Json:
-    schema = {"type": "string", "maxLength": parse.KEY_CHARACTERS_MAX}
     about = "kept 24 h: the same request gets the first answer again, another one 409"
-    return {"name": "Idempotency-Key", "in": "header", "required": False, "schema": schema, "description": about}
+    return openapi.header("Idempotency-Key", about, {"maxLength": parse.KEY_CHARACTERS_MAX})
 
 
 def _scheduled_for() -> Json:
-    return _query("runner_id", {"type": "string"}, "only jobs that fit this runner; missing or empty: all")
+    return query("runner_id", {"type": "string"}, "only jobs that fit this runner; missing or empty: all")
 
 
 def _status() -> Json:
-    return _query("status", {"type": "string", "enum": list(parse.STATUSES)}, "only jobs with this status")
+    return query("status", {"type": "string", "enum": list(parse.STATUSES)}, "only jobs with this status")
 
 
 def _limit() -> Json:
     schema = {"type": "integer", "minimum": 1, "maximum": parse.JOBS_MAX, "default": parse.JOBS_DEFAULT}
-    return _query("limit", schema, "at most so many")
-
-
-def _path(name: str, example: str, more: Json) -> Json:
-    schema = {"type": "string", **more}
-    return {"name": name, "in": "path", "required": True, "schema": schema, "example": example}
-
-
-def _query(name: str, schema: Json, description: str) -> Json:
-    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+    return query("limit", schema, "at most so many")

@@ -7,7 +7,6 @@ on to their end when the caller hangs up. The first line of a handler's docstrin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
 from types import MappingProxyType
 
 import orjson
@@ -145,22 +144,8 @@ class Handlers:
         if frames is None:
             return _done()
         life_s = self._options.stream_life_s * (1 + 0.2 * self._clock.jitter())
-        return sse.EventStream(self._written(frames), life_s=life_s, draining=self._draining)
-
-    async def _written(self, chunks: AsyncIterator[Sequence[Frame]]) -> AsyncIterator[bytes]:
-        try:
-            async for frames in chunks:
-                yield b"".join([self._wire(each) for each in frames])
-        finally:
-            if (close := getattr(chunks, "aclose", None)) is not None:
-                await close()
-
-    def _wire(self, frame: Frame) -> bytes:
-        if frame.kind == "keep_alive":
-            return sse.keep_alive(int(self._clock.now().timestamp() * 1000))
-        if frame.wire is None:
-            frame.wire = sse.frame(frame.seq, frame.kind, words.told(frame))
-        return frame.wire
+        written = sse.written(frames, _wire, self._clock)
+        return sse.EventStream(written, life_s=life_s, draining=self._draining)
 
     # -- pipelines
 
@@ -210,6 +195,10 @@ class Handlers:
 async def health(_: Request) -> Response:
     """Is the server there?"""
     return Response("OK", media_type=TEXT)
+
+
+def _wire(frame: Frame) -> bytes:
+    return sse.frame(frame.seq, frame.kind, words.told(frame))
 
 
 def _answer(body: words.Json | list[words.Json] | list[str]) -> Response:

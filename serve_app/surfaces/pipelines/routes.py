@@ -23,8 +23,8 @@ from serve_app.options import ServerOptions
 from serve_app.outside_ports import Pipelines
 from serve_app.plain_route import Endpoint, PlainRoute
 from serve_app.ports import Clock
-from serve_app.problems import STATUS, Kind, problem_of
-from serve_app.requests import identity_of
+from serve_app.problems import STATUS
+from serve_app.requests import told_problem
 from serve_app.surfaces.pipelines import docs, words
 from serve_app.surfaces.pipelines.callers import Callers
 from serve_app.surfaces.pipelines.handlers import JSON, Handlers, health
@@ -142,10 +142,6 @@ def _summary(handler: Callable[..., object]) -> str:
 
 def _problem(request: Request, error: Exception) -> Response:
     """`error` in this surface's form."""
-    problem = problem_of(error)
-    if problem.kind is Kind.BROKEN:
-        _log.error("request %s broke", identity_of(request).id, exc_info=error)
-    elif problem.kind is Kind.UNAVAILABLE:
-        _log.warning("request %s: %s", identity_of(request).id, error)
+    problem = told_problem(request, error)
     body = orjson.dumps({"error": words.error(error, problem)})
     return Response(body, STATUS[problem.kind], dict(problem.headers), JSON)

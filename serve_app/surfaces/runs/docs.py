@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
 
+from serve_app import openapi
+from serve_app.openapi import LINK, REQUEST_ID, RETRY_AFTER, Json, header, query
 from serve_app.problems import STATUS, Kind
 from serve_app.surfaces.runs import models as m
 from serve_app.surfaces.runs import parse, published, words
-
-Json = dict[str, Any]
 
 _ALWAYS = (Kind.UNAUTHENTICATED, Kind.FORBIDDEN, Kind.RATE_LIMITED, Kind.BROKEN, Kind.UNAVAILABLE)
 
@@ -24,16 +21,8 @@ _EXAMPLES: dict[Kind, Json] = {
 _KEY_REUSED = {Kind.CONFLICT: {"error": "idempotency key reused"}, Kind.NOT_FOUND: {"error": "dag not found"}}
 _ENDED = {Kind.CONFLICT: {"error": "invalid status transition", "from": "canceled", "to": "canceled"}}
 
-_HEADERS = {"X-Request-Id": {"required": True, "schema": {"type": "string"}}}
-_RETRY_AFTER = {"Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}}
-_LINK = {"Link": {"description": "the run as it is now", "required": True, "schema": {"type": "string"}}}
-_MORE_HEADERS: dict[Kind, Json] = {Kind.RATE_LIMITED: _RETRY_AFTER, Kind.UNAVAILABLE: _RETRY_AFTER, Kind.GONE: _LINK}
-_REPLAY = {
-    "Idempotent-Replay": {
-        "description": "present when the answer was stored under this Idempotency-Key",
-        "schema": {"type": "string", "enum": ["true"]},
-    }
-}
+_MORE_HEADERS = {Kind.RATE_LIMITED: RETRY_AFTER, Kind.UNAVAILABLE: RETRY_AFTER, Kind.GONE: LINK}
+_REPLAY = openapi.replayed("Idempotency-Key")
 
 #: none is needed on loopback, unless ORCHESTRATOR_API_KEY is set
 _IN_HEADERS: list[Json] = [{"RunsToken": []}, {"RunsKey": []}, {}]
@@ -45,20 +34,11 @@ _SCHEMES = {
     "RunsQuery": {"type": "apiKey", "in": "query", "name": "api_key"},
 }
 
-#: one event of a stream; of a stream, OpenAPI 3.1 describes a single event
-_EVENT = {
-    "type": "object",
-    "required": ["event", "data"],
-    "properties": {
-        "id": {"type": "string", "description": "of a checkpoint only: its `ts`"},
-        "event": {"type": "string", "enum": ["hello", "checkpoint", "status"]},
-        "data": {
-            "type": "string",
-            "contentMediaType": "application/json",
-            "description": "the `data` of a RunsEvent, whose `type` is the name of the event",
-        },
-    },
-}
+_EVENT = openapi.event(
+    {"description": "of a checkpoint only: its `ts`"},
+    {"enum": ["hello", "checkpoint", "status"]},
+    {"description": "the `data` of a RunsEvent, whose `type` is the name of the event"},
+)
 
 
 def operations() -> dict[str, Json]:
@@ -72,7 +52,7 @@ def operations() -> dict[str, Json]:
         ),
         "post_checkpoint": {
             **_operation((_run_id(),), {201: m.RunsCheckpointAdded}, (Kind.INVALID, Kind.NOT_FOUND, Kind.TOO_LARGE)),
-            "requestBody": _body(m.RunsCheckpointWanted, required=True),
+            "requestBody": openapi.asked(m.RunsCheckpointWanted, m.BODIES[m.RunsCheckpointWanted], required=True),
         },
         "run_events": _stream(),
     }
@@ -80,14 +60,10 @@ def operations() -> dict[str, Json]:
 
 def components() -> Json:
     """Schemas and security schemes that the operations refer to."""
-    every = [each for each in vars(m).values() if _is_model(each)]
-    template = "#/components/schemas/{model}"
-    _, definitions = models_json_schema([(each, "validation") for each in every], ref_template=template)
-    return {"schemas": definitions["$defs"] | published.components(), "securitySchemes": _SCHEMES}
-
-
-def _is_model(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, BaseModel) and value.__name__.startswith("Runs")
+    return {
+        "schemas": openapi.schemas(openapi.models_in("Runs", m)) | published.components(),
+        "securitySchemes": _SCHEMES,
+    }
 
 
 # -- operations
@@ -97,23 +73,24 @@ def _create() -> Json:
     parameters = (_mode(), _owner(), _actor(), _key())
     kinds = (Kind.INVALID, Kind.NOT_FOUND, Kind.CONFLICT, Kind.TOO_LARGE)
     described = _operation(parameters, {200: m.RunsPlan, 201: m.RunsCreated}, kinds, _KEY_REUSED)
-    described["responses"]["201"]["headers"] = _HEADERS | _REPLAY
-    return {**described, "requestBody": _body(m.RunsWanted, required=False)}
+    described["responses"]["201"]["headers"] = REQUEST_ID | _REPLAY
+    return {**described, "requestBody": openapi.asked(m.RunsWanted, m.BODIES[m.RunsWanted], required=False)}
 
 
 def _stream() -> Json:
     parameters = (
         _run_id(),
-        _query("replay", {}, "how many past checkpoints to start with, read like parseInt: else 10, clamped to 0..100"),
-        _header("Last-Event-ID", "`ts` to go on after; what is no instant counts as absent"),
-        _query("lastEventId", {}, "the same for clients that cannot set the header, which wins"),
+        query("replay", {}, "how many past checkpoints to start with, read like parseInt: else 10, clamped to 0..100"),
+        header("Last-Event-ID", "`ts` to go on after; what is no instant counts as absent"),
+        query("lastEventId", {}, "the same for clients that cannot set the header, which wins"),
     )
-    events = {
-        "description": "`hello`, checkpoints, then what happens; it does not end when the run does",
-        "headers": _HEADERS,
-        "content": {"text/event-stream": {"schema": _EVENT, "example": m.EVENTS}},
-    }
-    unknown = {"description": "run not found; the body is empty", "headers": _HEADERS}
+    events = openapi.answered(
+        "`hello`, checkpoints, then what happens; it does not end when the run does",
+        {"schema": _EVENT, "example": m.EVENTS},
+        REQUEST_ID,
+        "text/event-stream",
+    )
+    unknown = {"description": "run not found; the body is empty", "headers": REQUEST_ID}
     responses = {"200": events, "404": unknown, **_problems((Kind.GONE,), _EXAMPLES)}
     return {"security": _ANYWHERE, "parameters": list(parameters), "responses": responses}
 
@@ -133,8 +110,7 @@ def _operation(
 
 
 def _success(model: type[BaseModel]) -> Json:
-    content = {"application/json": {"schema": _ref(model), "example": m.ANSWERS[model]}}
-    return {"description": (model.__doc__ or "").strip(), "headers": _HEADERS, "content": content}
+    return openapi.answered((model.__doc__ or "").strip(), openapi.one(model, m.ANSWERS[model]), REQUEST_ID)
 
 
 def _problems(kinds: tuple[Kind, ...], examples: dict[Kind, Json]) -> Json:
@@ -143,44 +119,31 @@ def _problems(kinds: tuple[Kind, ...], examples: dict[Kind, Json]) -> Json:
 
 
 def _problem(kind: Kind, example: Json) -> Json:
-    return {
-        "description": example["error"],
-        "headers": _HEADERS | _MORE_HEADERS.get(kind, {}),
-        "content": {"application/json": {"schema": _ref(m.RunsError), "example": example}},
-    }
-
-
-def _body(model: type[BaseModel], *, required: bool) -> Json:
-    examples = {name: {"value": value} for name, value in m.BODIES[model].items()}
-    return {"required": required, "content": {"application/json": {"schema": _ref(model), "examples": examples}}}
-
-
-def _ref(model: type[BaseModel]) -> Json:
-    return {"$ref": f"#/components/schemas/{model.__name__}"}
+    headers = REQUEST_ID | _MORE_HEADERS.get(kind, {})
+    return openapi.answered(example["error"], openapi.one(m.RunsError, example), headers)
 
 
 # -- parameters
 
 
 def _run_id() -> Json:
-    schema = {"type": "string", "pattern": f"^{parse.RUN_ID}$"}
-    return {"name": "run_id", "in": "path", "required": True, "schema": schema, "example": "BCbPVCdF3kqz"}
+    return openapi.path("run_id", "BCbPVCdF3kqz", {"pattern": f"^{parse.RUN_ID}$"})
 
 
 def _mode() -> Json:
-    return _query("mode", {"enum": list(parse.MODES)}, "default `redis`, or what ORCHESTRATOR_RUNS_DEFAULT_MODE says")
+    return query("mode", {"enum": list(parse.MODES)}, "default `redis`, or what ORCHESTRATOR_RUNS_DEFAULT_MODE says")
 
 
 def _owner() -> Json:
-    return _query("owner", {"maxLength": parse.OWNER_CHARACTERS_MAX}, "who asks for the run")
+    return query("owner", {"maxLength": parse.OWNER_CHARACTERS_MAX}, "who asks for the run")
 
 
 def _actor() -> Json:
-    return _header("x-actor-id", "the same, and wins", {"maxLength": parse.OWNER_CHARACTERS_MAX})
+    return header("x-actor-id", "the same, and wins", {"maxLength": parse.OWNER_CHARACTERS_MAX})
 
 
 def _key() -> Json:
-    return _header(
+    return header(
         "Idempotency-Key",
         "kept 24 h: the same request gets the first answer again, another one 409",
         {"maxLength": parse.KEY_CHARACTERS_MAX},
@@ -188,19 +151,9 @@ def _key() -> Json:
 
 
 def _after() -> Json:
-    return _query("after", {"format": "date-time"}, "only strictly later ones")
+    return query("after", {"format": "date-time"}, "only strictly later ones")
 
 
 def _limit() -> Json:
     schema = {"type": "integer", "minimum": 1, "maximum": parse.CHECKPOINTS_MAX}
-    return _query("limit", schema, "default: all")
-
-
-def _query(name: str, schema: Json, description: str) -> Json:
-    schema = {"type": "string", **schema}
-    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
-
-
-def _header(name: str, description: str, schema: Json | None = None) -> Json:
-    schema = {"type": "string", **(schema or {})}
-    return {"name": name, "in": "header", "required": False, "schema": schema, "description": description}
+    return query("limit", schema, "default: all")

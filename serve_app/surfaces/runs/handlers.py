@@ -8,7 +8,7 @@ the summary of its operation.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from starlette.requests import Request
@@ -20,7 +20,6 @@ from orchestrator.errors import Invalid, KubernetesUnavailable, NotFound
 from orchestrator.faults import refusal
 from orchestrator.graph import generations
 from orchestrator.live_run_views import LiveRunWanted
-from orchestrator.views import Frame
 from serve_app import sse
 from serve_app.auth import Principal
 from serve_app.limits import Occupancy
@@ -123,23 +122,12 @@ class Handlers:
         after = parse.resume_after(request.headers.get("last-event-id"), query.get("lastEventId"))
         frames = await self._live_runs.open_events(principal.tenant, run_id, after, parse.replay(query.get("replay")))
         return sse.EventStream(
-            self._written(frames),
+            sse.written(frames, words.event, self._clock),
             opening=words.hello(run_id),
             patience_s=PATIENCE_S,
             ended=leave,
             draining=self._draining,
         )
-
-    async def _written(self, chunks: AsyncIterator[Sequence[Frame]]) -> AsyncIterator[bytes]:
-        async for frames in chunks:
-            yield b"".join([self._wire(each) for each in frames])
-
-    def _wire(self, frame: Frame) -> bytes:
-        if frame.kind == "keep_alive":
-            return sse.keep_alive(int(self._clock.now().timestamp() * 1000))
-        if frame.wire is None:
-            frame.wire = words.event(frame)
-        return frame.wire
 
     async def _plan(self, principal: Principal, dag_id: str | None, tasks: Sequence[TaskSpec] | None) -> words.Json:
         if dag_id is not None:

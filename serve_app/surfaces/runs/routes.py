@@ -11,28 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from orchestrator.errors import HistoryGone, OrchestratorError
-from serve_app.auth import Principal, Tokens, anonymous, bearer_token
+from serve_app.auth import Principal, Tokens, bearer_token
+from serve_app.local_callers import LocalCallers
 from serve_app.options import ServerOptions
 from serve_app.plain_route import Endpoint, PlainRoute
 from serve_app.ports import Clock, Gateway, LiveRuns
-from serve_app.problems import (
-    STATUS,
-    Forbidden,
-    Kind,
-    NoSuchPath,
-    TooManyRequests,
-    Unauthenticated,
-    WrongMethod,
-    problem_of,
-)
-from serve_app.requests import identity_of
+from serve_app.problems import STATUS, Forbidden, NoSuchPath, TooManyRequests, WrongMethod
+from serve_app.requests import told_problem
 from serve_app.surfaces.runs import docs, words
 from serve_app.surfaces.runs.handlers import JSON, Handlers
 
@@ -52,8 +43,6 @@ ENDPOINTS = (
     ("GET", "/{run_id}/events", 200, "run_events"),
 )
 
-_log = logging.getLogger(__name__)
-
 
 class RunsSurface:
     """This surface over one `LiveRuns`."""
@@ -71,7 +60,8 @@ class RunsSurface:
         draining: asyncio.Event,
     ) -> None:
         self._handlers = Handlers(live_runs, gateway, options, clock, draining)
-        self._tokens = tokens
+        self._callers = LocalCallers(tokens, options)
+        self._may_be_anonymous = not tokens.api_key_set
         self._options = options
         self._live_runs = live_runs
 
@@ -117,7 +107,7 @@ class RunsSurface:
     def _guarded(self, handler: Handler, presented: Callable[[Request], str | None]) -> Endpoint:
         async def answer(request: Request) -> Response:
             try:
-                principal = self._principal(request, presented(request))
+                principal = self._callers.known(presented(request), request, may_be_anonymous=self._may_be_anonymous)
                 await self._check_rate(request)
                 if SCOPE not in principal.scopes:
                     raise Forbidden(SCOPE)
@@ -126,14 +116,6 @@ class RunsSurface:
                 return _problem(request, error)
 
         return answer
-
-    def _principal(self, request: Request, token: str | None) -> Principal:
-        found = None if token is None else self._tokens.principal(token)
-        if found is None and not self._tokens.api_key_set:
-            found = anonymous(self._options.host, request.headers, allowed=self._options.allow_anonymous)
-        if found is None:
-            raise Unauthenticated
-        return found
 
     async def _check_rate(self, request: Request) -> None:
         most, window_s = self._options.runs_rate_max, self._options.runs_rate_window_s
@@ -166,11 +148,7 @@ def _asks_for_list(request: Request, error: OrchestratorError) -> bool:
 
 def _problem(request: Request, error: Exception) -> Response:
     """`error` in this surface's form."""
-    problem = problem_of(error)
-    if problem.kind is Kind.BROKEN:
-        _log.error("request %s broke", identity_of(request).id, exc_info=error)
-    elif problem.kind is Kind.UNAVAILABLE:
-        _log.warning("request %s: %s", identity_of(request).id, error)
+    problem = told_problem(request, error)
     body, headers = words.encode(words.problem(problem, error)), dict(problem.headers)
     if isinstance(error, HistoryGone):
         headers["Link"] = f'<{BASE}/{error.run_id}>; rel="current"'

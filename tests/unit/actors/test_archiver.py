@@ -13,8 +13,9 @@ import pytest
 
 from actors import archiver as archiver_module
 from actors.archive_store import ArchiveStore
-from orchestrator import archive
-from orchestrator.archive import RECORDS, Sweep
+from actors.sweeper import LOOK_S
+from orchestrator import archive, sweeps
+from orchestrator.archive import Sweep
 from orchestrator.errors import Conflict, Invalid, JournalUnavailable, Unavailable
 from orchestrator.idempotency import Idempotency
 from orchestrator.rows import RunFilter
@@ -85,7 +86,7 @@ def test_a_sweep_that_is_cut_off_anywhere_loses_and_doubles_nothing(step: int, l
         alone = [await a_run(world, gateway) for _ in range(2)]
         windows = [each.run_id for each in (await gateway.run(TENANT, backfill)).windows or ()]
         everything = {run_id: await streamed(gateway, run_id, None) for run_id in (backfill, *alone, *windows)}
-        await world.journal.put_records(RECORDS, {"one": archive.encode_sweep(wanted(world))})
+        await world.journal.put_records(archive.SWEEPS.records, {"one": archive.SWEEPS.encode(wanted(world))})
         failing, calls = world.journal._step, 0
 
         def fail(action: Any) -> Any:
@@ -178,7 +179,9 @@ def test_what_was_wanted_before_a_crash_is_done_at_the_next_start(monkeypatch: p
     async def course(world: World) -> None:
         gateway = await defined(world)
         run_id = await a_run(world, gateway)
-        await world.journal.put_records(RECORDS, {"one": archive.encode_sweep(wanted(world, state="running"))})
+        await world.journal.put_records(
+            archive.SWEEPS.records, {"one": archive.SWEEPS.encode(wanted(world, state="running"))}
+        )
         serving = archiver(world)
         world.journal.failing = [False]
         serving.start()
@@ -201,7 +204,9 @@ def test_a_sweep_that_fails_for_good_holds_up_no_other_one() -> None:
         gateway = await defined(world)
         run_id = await a_run(world, gateway)
         first, second = wanted(world, to="relative", asked_ms=1), wanted(world, id="two", asked_ms=2)
-        await world.journal.put_records(RECORDS, {each.id: archive.encode_sweep(each) for each in (first, second)})
+        await world.journal.put_records(
+            archive.SWEEPS.records, {each.id: archive.SWEEPS.encode(each) for each in (first, second)}
+        )
         serving = archiver(world)
         serving.start()
         await asyncio.sleep(1)
@@ -222,7 +227,9 @@ def test_a_place_that_is_away_holds_up_no_sweep_to_another_one_and_is_told(by_it
         run_id = await a_run(world, gateway)
         first, second = wanted(world, to=away, asked_ms=1), wanted(world, id="two", asked_ms=2)
         asked = [second] if by_itself else [first, second]
-        await world.journal.put_records(RECORDS, {each.id: archive.encode_sweep(each) for each in asked})
+        await world.journal.put_records(
+            archive.SWEEPS.records, {each.id: archive.SWEEPS.encode(each) for each in asked}
+        )
         serving = archiver(world, **({"archive_url": away, "archive_after_days": 30} if by_itself else {}))
         serving.start()
         await asyncio.sleep(3 * archiver_module.AGAIN_S)
@@ -261,8 +268,8 @@ def test_a_sweep_that_nobody_could_tell_of_is_seen_before_long() -> None:
         serving.start()
         await asyncio.sleep(1)
         late = await a_run(world, gateway)
-        await world.journal.put_records(RECORDS, {"one": archive.encode_sweep(wanted(world))})
-        await asyncio.sleep(archiver_module.LOOK_S + 1)
+        await world.journal.put_records(archive.SWEEPS.records, {"one": archive.SWEEPS.encode(wanted(world))})
+        await asyncio.sleep(LOOK_S + 1)
         assert (await gateway.run(TENANT, late)).archived
         assert (await gateway.run(TENANT, run_id)).archived
         assert world.journal.counters["archive_sweeps_done"] == 2, "the next one by itself is not due before an hour"
@@ -303,7 +310,7 @@ def test_a_key_asks_for_one_sweep_and_for_no_other() -> None:
 def test_a_sweep_is_wanted_although_this_control_plane_stands_by(monkeypatch: pytest.MonkeyPatch) -> None:
     async def course(world: World) -> None:
         gateway = await defined(world)
-        monkeypatch.setattr(gateway.archive._control, "wake_archiver", _stands_by, raising=False)
+        monkeypatch.setattr(gateway.archive._sweeps._control, "wake_archiver", _stands_by, raising=False)
         sweep = await gateway.archive.sweep(LATER, None, None)
         assert await gateway.archive.sweeps() == [sweep]
 
@@ -323,7 +330,7 @@ def test_it_sweeps_by_itself_when_so_set() -> None:
         await asyncio.sleep(1)
         assert (await gateway.run(TENANT, old)).archived
         [sweep] = await gateway.archive.sweeps()
-        assert (sweep.id, sweep.state) == (archive.AUTOMATIC, "done")
+        assert (sweep.id, sweep.state) == (sweeps.AUTOMATIC, "done")
         serving.stop()
 
     World(0).play_with(course)
@@ -346,10 +353,12 @@ def test_a_place_that_cannot_be_written_fails_the_sweep_and_says_why() -> None:
 
 def test_of_ended_sweeps_the_latest_are_told() -> None:
     async def course(world: World) -> None:
-        made = [Sweep(id=f"s{n:02d}", before_ms=0, to="", state="done", asked_ms=n) for n in range(archive.TOLD + 3)]
-        await world.journal.put_records(RECORDS, {sweep.id: archive.encode_sweep(sweep) for sweep in made})
+        made = [Sweep(id=f"s{n:02d}", before_ms=0, to="", state="done", asked_ms=n) for n in range(sweeps.TOLD + 3)]
+        await world.journal.put_records(
+            archive.SWEEPS.records, {sweep.id: archive.SWEEPS.encode(sweep) for sweep in made}
+        )
         assert await archiver(world).wanted() is None
-        assert archive.sweeps(await world.journal.records(RECORDS)) == made[3:]
+        assert archive.SWEEPS.in_order(await world.journal.records(archive.SWEEPS.records)) == made[3:]
 
     World(0).play_with(course)
 

@@ -116,11 +116,11 @@ def test_who_writes_while_its_empty_folder_goes_writes_all_the_same(
 ) -> None:
     mkstemp, sweeps = tempfile.mkstemp, iter(range(2))
 
-    def swept_before(*, prefix: str, dir: Path) -> tuple[int, str]:
+    def swept_before(*, dir: Path, **named: str) -> tuple[int, str]:
         if next(sweeps, None) is not None:
             assert cleared(Folder(tmp_path), R1) == {}
             assert not dir.exists()
-        return mkstemp(prefix=prefix, dir=dir)
+        return mkstemp(dir=dir, **named)
 
     monkeypatch.setattr(tempfile, "mkstemp", swept_before)
     artifacts = Artifacts(tmp_path)

@@ -19,14 +19,15 @@ from actors.artifact_folders import Place
 from actors.artifact_sweeper import ArtifactSweeper, places_of
 from actors.clock import Clock
 from actors.settings import Settings
+from actors.sweeper import LOOK_S, SWEEP_S
 from orchestrator import events as e
-from orchestrator import reclaim
+from orchestrator import sweeps
 from orchestrator.archive import Sweep
 from orchestrator.definition import Definition, TaskSpec
 from orchestrator.errors import Conflict, JournalUnavailable, Unavailable
 from orchestrator.idempotency import Idempotency
 from orchestrator.messages import Assignment, Value
-from orchestrator.reclaim import RECORDS, ArtifactSweep, Tally
+from orchestrator.reclaim import SWEEPS, ArtifactSweep, Tally
 from orchestrator.starts import Trigger
 from orchestrator.views import Frame
 from serve_app.gateway import Gateway
@@ -284,9 +285,9 @@ def test_it_sweeps_by_itself_and_not_at_once_unless_everything_is_kept() -> None
         assert len(files(world)) == 2
         await asyncio.sleep(10.0)
         assert files(world) == []
-        assert [sweep.id for sweep in await gateway.artifacts.sweeps()] == [reclaim.AUTOMATIC]
+        assert [sweep.id for sweep in await gateway.artifacts.sweeps()] == [sweeps.AUTOMATIC]
         await ended(world, await started(gateway))
-        await asyncio.sleep(artifact_sweeper.SWEEP_S)
+        await asyncio.sleep(SWEEP_S)
         assert files(world) == []
         serving.stop()
 
@@ -331,11 +332,11 @@ def test_a_sweep_of_its_own_that_was_cut_off_is_not_taken_up_when_everything_is_
     async def course(world: World) -> None:
         gateway = await defined(world)
         await ended(world, await started(gateway))
-        cut_off = wanted(world, id=reclaim.AUTOMATIC, state="running")
-        await world.journal.put_records(RECORDS, {cut_off.id: reclaim.encode_sweep(cut_off)})
+        cut_off = wanted(world, id=sweeps.AUTOMATIC, state="running")
+        await world.journal.put_records(SWEEPS.records, {cut_off.id: SWEEPS.encode(cut_off)})
         serving = sweeper(world, artifacts_retention_days=0.0)
         serving.start()
-        await asyncio.sleep(2 * artifact_sweeper.SWEEP_S)
+        await asyncio.sleep(2 * SWEEP_S)
         assert len(files(world)) == 2
         serving.stop()
 
@@ -365,15 +366,53 @@ def test_a_sweep_of_its_own_that_was_put_off_is_tried_again_soon() -> None:
     play(course)
 
 
+def test_a_sweep_that_fails_for_good_holds_up_no_other_one() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        await ended(world, await started(gateway))
+        first, second = wanted(world, id="one", asked_ms=1), wanted(world, id="two", asked_ms=2)
+        await world.journal.put_records(SWEEPS.records, {each.id: SWEEPS.encode(each) for each in (first, second)})
+        broken = [True]
+
+        def places() -> list[Place]:
+            if broken:
+                broken.clear()
+                raise RuntimeError("no such disk")
+            return places_of(world.settings)
+
+        serving = sweeper(world, places, artifacts_retention_days=0.0)
+        serving.start()
+        await asyncio.sleep(5.0)
+        assert {sweep.id: sweep.state for sweep in await gateway.artifacts.sweeps()} == {"one": "failed", "two": "done"}
+        assert files(world) == []
+        serving.stop()
+
+    play(course)
+
+
+def test_a_sweep_that_nobody_could_tell_of_is_seen_before_long() -> None:
+    async def course(world: World) -> None:
+        gateway = await defined(world)
+        serving = sweeper(world, artifacts_retention_days=0.0)
+        serving.start()
+        await asyncio.sleep(1.0)
+        asked = await gateway.artifacts.sweep(timedelta(0), True, None)
+        await asyncio.sleep(LOOK_S)
+        assert [(sweep.id, sweep.state) for sweep in await gateway.artifacts.sweeps()] == [(asked.id, "done")]
+        serving.stop()
+
+    play(course)
+
+
 def test_those_that_ended_long_ago_are_told_no_more() -> None:
     async def course(world: World) -> None:
         over = {
-            f"s{n}": reclaim.encode_sweep(ArtifactSweep(id=f"s{n}", before_ms=0, state="done", asked_ms=n))
-            for n in range(reclaim.TOLD + 3)
+            f"s{n}": SWEEPS.encode(ArtifactSweep(id=f"s{n}", before_ms=0, state="done", asked_ms=n))
+            for n in range(sweeps.TOLD + 3)
         }
-        await world.journal.put_records(RECORDS, dict(over))
+        await world.journal.put_records(SWEEPS.records, dict(over))
         assert await sweeper(world).wanted() is None
-        assert sorted(await world.journal.records(RECORDS)) == sorted(list(over)[3:])
+        assert sorted(await world.journal.records(SWEEPS.records)) == sorted(list(over)[3:])
 
     play(course)
 

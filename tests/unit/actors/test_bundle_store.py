@@ -191,7 +191,7 @@ def full(*_: object) -> None:
 
 def test_what_a_kill_left_half_written_goes_after_a_while(store: BundleStore, tmp_path: Path) -> None:
     kept(tmp_path)
-    old, young = tmp_path / "bundles/x.new", tmp_path / "bundles/y.new"
+    old, young = tmp_path / "bundles/.aside-x.new", tmp_path / "bundles/.aside-y.new"
     for each in (old, young):
         each.touch()
     os.utime(old, (1.0, 1.0))

@@ -76,7 +76,7 @@ def test_a_run_is_shown_as_before_without_its_history() -> None:
         gateway = await defined(world)
         run_id = await a_run(world, gateway, start=DAY, end=DAY)
         shown = await gateway.run(TENANT, run_id)
-        assert await sweeper(world).sweep() == SWEEP_S
+        assert await sweeper(world).look() == SWEEP_S
         assert len(world.journal.runs[run_id].events) == 2
         assert await gateway.run(TENANT, run_id) == shown
         assert await a_run(world, gateway, start=DAY, end=DAY) == run_id
@@ -89,7 +89,7 @@ def test_a_stream_of_what_is_no_longer_kept_is_refused() -> None:
         gateway = await defined(world)
         run_id = await a_run(world, gateway)
         last = world.journal.runs[run_id].version
-        await sweeper(world).sweep()
+        await sweeper(world).look()
         for after in (None, 0, 1, last - 1):
             with pytest.raises(HistoryGone) as gone:
                 await gateway.open_events(TENANT, run_id, after)
@@ -105,7 +105,7 @@ def test_a_window_is_reprocessed_without_its_history() -> None:
         gateway = await defined(world)
         run_id = await a_run(world, gateway, start=DAY, end=DAY)
         last = world.journal.runs[run_id].version
-        await sweeper(world).sweep()
+        await sweeper(world).look()
         assert await a_run(world, gateway, start=DAY, end=DAY, reprocess="completed") == run_id
         shown = await gateway.run(TENANT, run_id)
         assert (shown.state, shown.attempts, set(shown.tasks.values())) == ("succeeded", 2, {"succeeded"})
@@ -130,7 +130,7 @@ def test_tasks_of_it_are_neither_retried_nor_skipped() -> None:
         world.character.mischief.permanent = 1.0
         run_id = await a_run(world, gateway)
         assert (await gateway.run(TENANT, run_id)).state == "failed"
-        await sweeper(world).sweep()
+        await sweeper(world).look()
         for command in (gateway.retry_run(TENANT, run_id, None), gateway.skip_task(TENANT, run_id, "a", None)):
             with pytest.raises(Conflict, match="no longer kept"):
                 await command
@@ -146,8 +146,8 @@ def test_what_ended_later_or_goes_on_keeps_its_history() -> None:
         await gateway.pause_dag(TENANT, "d", None, None)
         waits = (await gateway.trigger(TENANT, Trigger(dag_id="d"), None)).run_id
         for sweep in (sweeper(world, 179.9), sweeper(world, 1000.0, history_retention_days=2000.0)):
-            assert await sweep.sweep() == SWEEP_S
-        await sweeper(world).sweep()
+            assert await sweep.look() == SWEEP_S
+        await sweeper(world).look()
         assert world.journal.runs[run_id].removed > 0
         assert world.journal.runs[waits].removed == 0
 
@@ -165,14 +165,14 @@ def test_a_run_of_one_surface_alone_is_erased_once_that_shows_it_no_more() -> No
         await gateway.live_runs.cancel(TENANT, made[1])
         for run_id in made:
             await ended(world, run_id)
-        await sweeper(world, run_retention_s=0.0).sweep()
+        await sweeper(world, run_retention_s=0.0).look()
         assert [world.journal.runs[run_id].removed > 0 for run_id in made] == [True] * 3
         assert (await gateway.live_runs.run(TENANT, made[0])).state == "succeeded"
 
         again = [(await gateway.live_runs.create(TENANT, LiveRunWanted(tasks=(task,)), None)).run_id for _ in range(2)]
         for run_id in again:
             await ended(world, run_id)
-        await sweeper(world).sweep()
+        await sweeper(world).look()
         assert [run_id in world.journal.runs for run_id in again] == [False, False]
 
     World(0).play_with(course)
@@ -184,9 +184,9 @@ def test_an_instance_that_ended_long_ago_is_erased_once_it_is_not_shown_and_its_
         world.clients.write_plan("demo", "# Demo\n## Phase 1: All\n- [ ] 1.1 Do it")
         instance_id = (await instances.start(TENANT, InstanceWanted(plan="demo"))).instance_id
         await ended(world, instance_id)
-        await sweeper(world, 400.0, instance_retention_s=401 * 86_400.0).sweep()
+        await sweeper(world, 400.0, instance_retention_s=401 * 86_400.0).look()
         assert instance_id in world.journal.runs, "it is still shown"
-        await sweeper(world).sweep()
+        await sweeper(world).look()
         assert instance_id not in world.journal.runs
         again = (await instances.start(TENANT, InstanceWanted(plan="demo"))).instance_id
         await ended(world, again)
@@ -200,7 +200,7 @@ def test_checkpoints_that_are_no_longer_kept_are_refused_to_who_comes_back_for_t
         live = gateway.live_runs
         run_id = await ended(world, (await live.create(TENANT, LiveRunWanted(dag_id="d"), None)).run_id)
         points = await live.checkpoints(TENANT, run_id, None, None)
-        await sweeper(world).sweep()
+        await sweeper(world).look()
         for after in points[:-1]:
             with pytest.raises(HistoryGone):
                 await live.open_events(TENANT, run_id, after.at, 10)
@@ -219,7 +219,7 @@ def test_a_backlog_is_worked_off_in_batches(monkeypatch: pytest.MonkeyPatch) -> 
         gateway = await defined(world)
         runs = [await a_run(world, gateway) for _ in range(5)]
         sweep = sweeper(world)
-        pauses = [await sweep.sweep() for _ in range(3)]
+        pauses = [await sweep.look() for _ in range(3)]
         assert pauses == [BREATH_S, BREATH_S, SWEEP_S]
         assert all(world.journal.runs[run_id].removed for run_id in runs)
 
@@ -237,7 +237,7 @@ def test_one_history_that_cannot_be_read_does_not_hold_up_the_others(monkeypatch
         world.journal.runs[bad].events[0:1] = []
         sweep = sweeper(world)
         for _ in range(3):
-            await sweep.sweep()
+            await sweep.look()
         assert (world.journal.runs[bad].removed, world.journal.runs[good].removed > 0) == (0, True)
 
     World(0).play_with(course)
@@ -250,7 +250,7 @@ def test_a_sweep_outlasts_an_absence_of_the_journal() -> None:
         world.journal.failing = [False]
         sweep = sweeper(world)
         with pytest.raises(JournalUnavailable):
-            await sweep.sweep()
+            await sweep.look()
         sweep.start()
         await asyncio.sleep(1.0)
         assert world.journal.runs[run_id].removed > 0

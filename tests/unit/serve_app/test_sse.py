@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 
-from serve_app.sse import BACKLOG, RETRY, EventStream, cursor, frame, keep_alive
+from actors.clock import Clock
+from orchestrator.views import Frame
+from serve_app.sse import BACKLOG, RETRY, EventStream, cursor, frame, keep_alive, written
 
 
 @pytest.mark.parametrize(("header", "query", "after"), [
@@ -29,6 +31,29 @@ def test_frames_have_the_contracts_form() -> None:
         b'id: 2026-01-02T03:04:05.678Z\nevent: checkpoint\ndata: {"n":1.0}\n\n'
     )
     assert keep_alive(1795380373794) == b": keep-alive 1795380373794\n\n"
+
+
+async def test_a_frame_is_written_once_for_all_of_its_readers_and_who_stops_reading_closes_the_stream() -> None:
+    shared, closed, made = Frame(1, "task_state", {"seq": 1}), [], []
+
+    async def chunks() -> AsyncIterator[Sequence[Frame]]:
+        try:
+            yield [shared, Frame(None, "keep_alive")]
+            yield [shared]
+        finally:
+            closed.append(True)
+
+    def write(each: Frame) -> bytes:
+        made.append(each)
+        return frame(each.seq, each.kind, each.data)
+
+    for reader in (1, 2):
+        stream = written(chunks(), write, Clock())
+        text = await anext(stream)
+        assert text.startswith(b'id: 1\nevent: task_state\ndata: {"seq":1}\n\n: keep-alive ')
+        await stream.aclose()  # type: ignore[attr-defined]  # it is a generator
+        assert len(closed) == reader
+    assert made == [shared]
 
 
 class Reader:
