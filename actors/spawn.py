@@ -46,7 +46,7 @@ from actors.node_values import RayNodes, own_node
 from actors.orchestrator_actor import OrchestratorActor
 from actors.plan_keeper import PlanKeeper
 from actors.plan_store import PlanStore
-from actors.plane_journal import PlaneJournal
+from actors.plane_journal import CastJournal
 from actors.plane_keeper import PlaneKeeper, claim_of, enter
 from actors.pools import Request, shaped
 from actors.ray_nodes import actors_on, draining_nodes, request_room
@@ -141,7 +141,7 @@ class SupervisorProcess(Supervisor):
         self._planes = PlaneKeeper(journal, claim_of(made, this_plane()), begin, end_cast, process.end)
         self._planes.start()
 
-    def _begin(self, journal: PlaneJournal, peers: RayPeers, made: Settings) -> None:
+    def _begin(self, journal: CastJournal, peers: RayPeers, made: Settings) -> None:
         """This control plane is in charge."""
         self.stands_by = False
         self.start()
@@ -340,9 +340,9 @@ class RayStage:
         request_room(room)
 
 
-def open_journal(settings: Settings) -> PlaneJournal:
+def open_journal(settings: Settings) -> CastJournal:
     """The journal as actors of this Ray cluster see it."""
-    return PlaneJournal(settings.journal_url, this_plane())
+    return CastJournal(settings.journal_url, this_plane())
 
 
 def _create(kind: type, name: str, settings: Settings, concurrency: int = 10_000) -> Any:
