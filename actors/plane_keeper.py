@@ -52,6 +52,8 @@ class PlaneKeeper:
         self._end_cast = end_cast
         self._leave = leave
         self.in_charge = False
+        #: under which it came to be in charge
+        self._term = 0
         self._cleared = False
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -92,7 +94,7 @@ class PlaneKeeper:
             return self._has_to_go(lease)
         if lease.plane == self._asked.plane:
             self._asked = msgspec.structs.replace(self._asked, wants=False)
-            self.in_charge = True
+            self.in_charge, self._term = True, lease.term
             _log.warning("%s is in charge, term %d", lease.plane, lease.term)
             self._begin()
         elif not self._cleared:
@@ -103,6 +105,9 @@ class PlaneKeeper:
     def _has_to_go(self, lease: Lease) -> bool:
         if lease.plane != self._asked.plane:
             _log.error("%s is not in charge any more: %s is, term %d", self._asked.plane, lease.plane, lease.term)
+            return True
+        if lease.term != self._term:  # what this process knows may be what another plane has changed since
+            _log.error("%s is in charge again, after another one: term %d", lease.plane, lease.term)
             return True
         if lease.wanted:
             _log.warning("%s hands over to %s", lease.plane, lease.wanted)

@@ -54,3 +54,23 @@ async def test_a_journal_that_refuses_steps_keeps_nobody_from_standing_by_later(
     async with asyncio.timeout(5):
         await keeper.run()
     assert told == ["begun", "ended", "left"]
+
+
+async def test_a_plane_that_has_the_lease_again_after_another_one_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was paused meanwhile: what it knows of pools, and its epochs, are of a former term."""
+    monkeypatch.setattr(plane_keeper, "RENEW_S", 0.001)
+    told: list[str] = []
+
+    async def end_cast() -> None:
+        told.append("ended")
+
+    keeper = PlaneKeeper(
+        Answers(HERE, HERE, Lease("here", 3)),
+        Claim("here"),
+        lambda: told.append("begun"),
+        end_cast,
+        lambda: told.append("left"),
+    )
+    async with asyncio.timeout(5):
+        await keeper.run()
+    assert told == ["begun", "ended", "left"]
