@@ -94,6 +94,7 @@ class Pools:
 
     async def define(self, name: str, spec: PoolSpec) -> None:
         """The pool is so from now on, durably. Raises JournalUnavailable."""
+        await self.open()
         used = [_generation(worker) for worker, pool in self.workers.items() if pool == name]
         former = self._specs.get(name, PoolSpec() if name == DEFAULT_POOL else None)
         made = succeeding(spec, former, max(used, default=-1) + 1)
@@ -102,10 +103,12 @@ class Pools:
 
     async def fix(self, name: str, n: int) -> None:
         """The pool has exactly `n` workers from now on, durably; made if need be. Raises JournalUnavailable."""
+        await self.open()
         await self.define(name, fixed(self._specs.get(name, PoolSpec()), n))
 
     async def forget(self, name: str) -> None:
         """The pool is not defined any more: its workers end once they have no work. Raises NotFound."""
+        await self.open()
         if name not in self._specs:
             raise NotFound("pool", name)
         await self._records.put_records(POOLS, {name: None})

@@ -257,6 +257,28 @@ async def test_a_pool_of_any_good_name_is_scaled_and_its_size_outlives_everythin
     assert pool_of("worker-gpu-big-2") == "gpu-big"
 
 
+async def test_what_cannot_be_read_of_pools_is_not_overwritten() -> None:
+    class Blinking(FakeFacts):
+        reads = 0
+
+        async def records(self, kind: str) -> dict[str, bytes]:
+            self.reads += 1
+            if self.reads == 1:
+                raise JournalUnavailable("told to fail")
+            return await super().records(kind)
+
+    for change in ("scale", "set_pool"):
+        stage, journal = FakeStage(), Blinking()
+        former = PoolSpec(num_gpus=1.0, max=4, generation=2)
+        journal.kept["gpu"] = codec.encode_pool(former)
+        made = supervisor(stage, journal)
+        if change == "scale":
+            await made.scale(actor_codec.encode_scale("gpu", 3))
+        else:
+            await made.set_pool(actor_codec.encode_pool_change("gpu", PoolSpec(num_gpus=1.0, min=3, max=3)))
+        assert codec.decode_pool(journal.kept["gpu"]) == PoolSpec(num_gpus=1.0, min=3, max=3, generation=2)
+
+
 class Scheduler(NoPeers):
     """The scheduler alone answers: how pools are, and what each slot is at."""
 
