@@ -146,6 +146,7 @@ class Supervisor:
 
     async def tell_roster(self, blob: bytes) -> bytes:
         """Who ought to exist, for a new scheduler."""
+        self.check_in_charge()
         self._is_current(*actor_codec.decode_supervision(blob))
         async with self._lock:
             await self._know_workers()
@@ -198,6 +199,9 @@ class Supervisor:
 
     async def workers(self, _blob: bytes) -> bytes:
         """JSON array of WorkerView."""
+        if self._first and not self.stands_by:
+            async with self._lock:
+                await self._know_workers()
         return actor_codec.encode_workers(await self._views() if self._pools.workers else [])
 
     async def scale(self, blob: bytes) -> bytes:
@@ -228,6 +232,8 @@ class Supervisor:
 
     async def pools(self, _blob: bytes) -> bytes:
         """JSON array of PoolView, by name."""
+        self.check_in_charge()
+        await self._know_pools()
         return actor_codec.encode_pool_views(await self._pool_views())
 
     async def demand(self, blob: bytes) -> None:
@@ -238,6 +244,7 @@ class Supervisor:
     async def drain(self, blob: bytes) -> bytes:
         """Give the worker no more work, and end it once it has none."""
         self.check_in_charge()
+        await self._know_pools()
         worker = blob.decode()
         if worker not in self._pools.workers:
             raise NotFound("worker", worker)
@@ -245,6 +252,13 @@ class Supervisor:
         await self._phase(self._tell_scheduler)
         self._look.set()
         return actor_codec.encode_workers([view for view in await self._views() if view.worker_id == worker])
+
+    async def _know_pools(self) -> None:
+        """What lives and what is defined is known, also to a new supervisor. Raises JournalUnavailable."""
+        if not self._pools.opened:
+            async with self._lock:
+                await self._know_workers()
+                await self._pools.open()
 
     async def _follow_change(self) -> None:
         for phase in (self._fill_gaps, self._shed, self._tell_scheduler):

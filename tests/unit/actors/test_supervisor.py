@@ -279,6 +279,25 @@ async def test_what_cannot_be_read_of_pools_is_not_overwritten() -> None:
         assert codec.decode_pool(journal.kept["gpu"]) == PoolSpec(num_gpus=1.0, min=3, max=3, generation=2)
 
 
+async def test_a_new_supervisor_tells_of_workers_and_pools_from_the_first_question_on() -> None:
+    journal = FakeFacts()
+    journal.kept["gpu"] = codec.encode_pool(PoolSpec(min=1, max=4))
+    names = ("worker-default-0", "worker-gpu-0")
+    [drained] = actor_codec.decode_workers(await supervisor(FakeStage(*names), journal).drain(b"worker-gpu-0"))
+    assert (drained.worker_id, drained.state) == ("worker-gpu-0", "draining")
+    workers = actor_codec.decode_workers(await supervisor(FakeStage(*names), journal).workers(b""))
+    assert [each.worker_id for each in workers] == list(names)
+    pools = actor_codec.decode_pool_views(await supervisor(FakeStage(*names), journal).pools(b""))
+    assert [(each.name, each.defined, each.workers) for each in pools] == [("default", False, 1), ("gpu", True, 1)]
+
+
+async def test_pools_that_cannot_be_read_are_not_told_to_be_undefined() -> None:
+    journal = FakeFacts()
+    journal.kept["gpu"], journal.down = codec.encode_pool(PoolSpec(max=4)), True
+    with pytest.raises(JournalUnavailable):
+        await supervisor(FakeStage(), journal).pools(b"")
+
+
 class Scheduler(NoPeers):
     """The scheduler alone answers: how pools are, and what each slot is at."""
 
@@ -448,6 +467,10 @@ async def test_a_supervisor_that_stands_by_starts_nobody() -> None:
         await made.scale(actor_codec.encode_scale("default", 2))
     with pytest.raises(Unavailable, match="stands by"):
         await made.drain(b"worker-default-0")
+    with pytest.raises(Unavailable, match="stands by"):
+        await made.pools(b"")
+    with pytest.raises(Unavailable, match="stands by"):
+        await made.tell_roster(asked(1, ""))  # of a cast that is about to end: what is known now may be old later
     assert actor_codec.decode_workers(await made.workers(b"")) == []
     made.stands_by = False
     await made.ensure(asked(2))
