@@ -124,6 +124,8 @@ class Supervisor:
         self._requested: Request | None = None
         #: RunActors beyond the standing ones
         self._extra: set[str] = set()
+        #: of those, the ones that are needed no more and that could not be ended yet
+        self._unneeded: set[str] = set()
         #: as it was last, and as the scheduler was told
         self._made = Roster((), (), number=first_number(Clock().now().timestamp()))
         self._told: Roster | None = None
@@ -157,6 +159,7 @@ class Supervisor:
         order, name = actor_codec.decode_supervision(blob)
         if self._is_current(order, name):
             self._extra.add(name)
+            self._unneeded.discard(name)
             await self._phase(self._fill_gaps)
 
     async def open_gateway(self, _blob: bytes) -> None:
@@ -191,7 +194,9 @@ class Supervisor:
     async def dismiss(self, name: str) -> None:
         """The actor beyond the standing ones ends for good."""
         self._extra.discard(name)
+        self._unneeded.add(name)
         await asyncio.to_thread(self._stage.end, name)
+        self._unneeded.discard(name)
 
     async def ping(self) -> int:
         """Number of workers that ought to exist."""
@@ -383,6 +388,8 @@ class Supervisor:
 
     async def _retire(self) -> None:
         """End those that have no work, and will get none: so says a scheduler that was told, or never met them."""
+        for name in sorted(self._unneeded):
+            await self.dismiss(name)
         draining = self._pools.draining
         if not draining:
             return
@@ -393,9 +400,9 @@ class Supervisor:
             _log.warning("workers that drain stay for now: %s", unavailable)
             return
         for name in [name for name in draining if states.get(name, "draining") == "draining"]:
+            await asyncio.to_thread(self._stage.end, name)
             self._pools.ended(name)
             self._met.discard(name)
-            await asyncio.to_thread(self._stage.end, name)
 
     async def _request_room(self) -> None:
         if not self._settings.ray_address or not self._pools.opened:

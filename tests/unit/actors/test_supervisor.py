@@ -431,6 +431,43 @@ async def test_a_worker_that_the_scheduler_may_still_give_work_is_not_ended() ->
     assert "worker-default-0" not in stage.names
 
 
+class HeldStage(FakeStage):
+    """Ray cannot be asked while its GCS is away: nobody is found, and so nobody ended."""
+
+    away = True
+
+    def end(self, name: str) -> None:
+        if self.away:
+            raise RuntimeError("GCS is away")
+        super().end(name)
+
+
+async def test_a_worker_that_could_not_be_ended_is_ended_in_the_next_round() -> None:
+    stage, scheduler = HeldStage(), Scheduler()
+    made = supervisor(stage, peers=scheduler)
+    await made.scale(actor_codec.encode_scale("default", 2))
+    scheduler.states = dict.fromkeys(("worker-default-0", "worker-default-1"), "idle")
+    await made.scale(actor_codec.encode_scale("default", 0))
+    await rounds(made)
+    assert {"worker-default-0", "worker-default-1"} <= stage.names
+    assert await made.ping() == 2
+    stage.away = False
+    await rounds(made)
+    assert not {"worker-default-0", "worker-default-1"} & stage.names
+    assert await made.ping() == 0
+
+
+async def test_an_actor_for_one_run_that_could_not_be_ended_is_ended_in_the_next_round() -> None:
+    stage = HeldStage()
+    made = supervisor(stage, peers=Scheduler())
+    await made.ensure(asked(1))
+    with pytest.raises(RuntimeError):
+        await made.release(asked(1))
+    stage.away = False
+    await rounds(made)
+    assert OWN not in stage.names
+
+
 async def test_rays_autoscaler_is_told_when_what_is_needed_changes_and_only_where_it_may_exist() -> None:
     rest, busy = (({"CPU": 1.0},), ({},)), (({"CPU": 1.0}, {"GPU": 1.0}, {"GPU": 1.0}), ({}, {}, {}))
     for address, requests in (("", []), ("auto", [rest, busy, rest])):
