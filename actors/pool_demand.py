@@ -42,6 +42,9 @@ class PoolDemand:
         self._since_s: dict[str, float] = {}
         #: of those, the ones about which the supervisor knows, or need not know
         self._told: set[str] = set()
+        #: what it is still to be told, by whoever is at it
+        self._due: dict[str, PoolLoad] = {}
+        self._telling = False
 
     def watch(self, elastic: Iterable[str], staffed: Iterable[str] = ()) -> None:
         """Pools that may grow, and those that have workers, says the supervisor."""
@@ -75,9 +78,10 @@ class PoolDemand:
             return
         self._told |= news
         loads = [load for load in self.loads(now_s) if load.pool in news]
-        due = [load for load in loads if load.pool in self._elastic or load.pool not in self._staffed]
-        if due:
-            self._spawn(self._tell(due))
+        self._due |= {load.pool: load for load in loads if load.pool in self._elastic or load.pool not in self._staffed}
+        if self._due and not self._telling:
+            self._telling = True
+            self._spawn(self._tell())
 
     def _note(self, now_s: float) -> None:
         hungry = self._slots.hungry()
@@ -85,12 +89,15 @@ class PoolDemand:
             self._since_s = {pool: self._since_s.get(pool, now_s) for pool in hungry}
             self._told &= self._since_s.keys()
 
-    async def _tell(self, loads: list[PoolLoad]) -> None:
-        while any(load.pool in self._told for load in loads):
-            try:
-                await self._peers.tell(SUPERVISOR, "demand", actor_codec.encode_pool_loads(loads))
-            except Unavailable as unavailable:
-                _log.warning("%s", unavailable)
-                await asyncio.sleep(AGAIN_S)
-                continue
-            return
+    async def _tell(self) -> None:
+        try:
+            while self._due:
+                loads, self._due = self._due, {}
+                try:
+                    await self._peers.tell(SUPERVISOR, "demand", actor_codec.encode_pool_loads(list(loads.values())))
+                except Unavailable as unavailable:
+                    _log.warning("%s", unavailable)
+                    await asyncio.sleep(AGAIN_S)
+                    self._due = {pool: load for pool, load in loads.items() if pool in self._told} | self._due
+        finally:
+            self._telling = False

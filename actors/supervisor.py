@@ -114,8 +114,10 @@ class Supervisor:
         self._outside = settings.works_outside
         self._run_actors = tuple(run_actor_name(n) for n in range(settings.run_actors_max))
         self._pools = Pools(journal, settings.worker_count)
-        #: pools in which tasks have begun to wait since the last round
-        self._demand: list[PoolLoad] = []
+        #: pools in which tasks have begun to wait since the last round, as that was told last
+        self._demand: dict[str, PoolLoad] = {}
+        #: when all pools were looked at
+        self._steered_s = -RECONCILE_S
         #: has the scheduler said which workers a former supervisor wanted to end?
         self._adopted = False
         #: workers that have answered; on a cluster others may wait for room
@@ -243,7 +245,7 @@ class Supervisor:
 
     async def demand(self, blob: bytes) -> None:
         """The scheduler tells that tasks have begun to wait in some pools."""
-        self._demand += actor_codec.decode_pool_loads(blob)
+        self._demand |= {load.pool: load for load in actor_codec.decode_pool_loads(blob)}
         self._look.set()
 
     async def drain(self, blob: bytes) -> bytes:
@@ -333,15 +335,17 @@ class Supervisor:
     async def _follow_load(self) -> None:
         if not self._pools.opened:
             return
-        demand, self._demand = self._demand, []
         now_s = asyncio.get_running_loop().time()
+        demand, self._demand = self._demand, {}
+        due = not demand or now_s - self._steered_s >= RECONCILE_S
         try:
-            if demand:
-                await self._pools.take_demand(demand, now_s)
-            elif self._pools.restless:
+            await self._pools.take_demand(demand.values(), now_s)
+            demand = {}
+            if due and self._pools.restless:
+                self._steered_s = now_s
                 await self._pools.steer(await self._loads(), now_s)
         except Unavailable as unavailable:
-            self._demand[:0] = demand
+            self._demand = demand | self._demand
             _log.warning("pools stay as they are for now: %s", unavailable)
 
     async def _fill_gaps(self) -> None:

@@ -109,6 +109,22 @@ async def test_what_was_not_heard_is_said_again_as_long_as_it_is_so(monkeypatch:
     await asyncio.wait_for(asyncio.gather(*scene.tasks), 1.0)
 
 
+async def test_a_supervisor_that_is_away_is_asked_by_one_at_a_time(monkeypatch: Any) -> None:
+    monkeypatch.setattr("actors.pool_demand.AGAIN_S", 0.001)
+    scene = Scene("gpu", "cpu")
+    scene.supervisor.away = True
+    for n in range(20):
+        scene.slots.demand("A\nneed", {LEAF: 3} if n % 2 else {}, "gpu")
+        await scene.look(float(n))
+    scene.slots.demand("B\nneed", {LEAF: 2}, "cpu")
+    await scene.look(20.0)
+    assert sum(not task.done() for task in scene.tasks) == 1
+    scene.supervisor.away = False
+    await asyncio.wait_for(asyncio.gather(*scene.tasks), 1.0)
+    told = [load.pool for loads in scene.supervisor.heard for load in loads]
+    assert sorted(told) == ["cpu", "gpu"]
+
+
 async def test_a_worker_that_is_about_to_end_is_no_slot() -> None:
     scene = Scene("gpu")
     scene.slots.add("worker-gpu-0", "gpu", "i")

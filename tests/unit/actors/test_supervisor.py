@@ -361,6 +361,25 @@ async def test_an_elastic_pool_has_workers_while_tasks_wait_and_is_then_left_alo
     assert scheduler.asked == []
 
 
+async def test_pools_follow_their_load_although_demand_for_another_one_comes_all_the_time() -> None:
+    stage, scheduler = FakeStage(), Scheduler()
+    made = supervisor(stage, peers=scheduler)
+    await made.set_pool(actor_codec.encode_pool_change("busy", PoolSpec(min=1, max=4)))
+    await made.set_pool(actor_codec.encode_pool_change("restless", PoolSpec(min=1, max=4)))
+    scheduler.loads = [PoolLoad("busy", waiting=3, waiting_s=30.0, busy=1, slots=1)]
+    for _ in range(3):
+        await made.demand(actor_codec.encode_pool_loads([PoolLoad("restless", waiting=1)]))
+        await rounds(made)
+    assert {f"worker-busy-{n}" for n in range(4)} <= stage.names
+
+
+async def test_what_was_said_of_a_pool_is_remembered_once() -> None:
+    made = supervisor(FakeStage(), peers=Scheduler())
+    for waiting in (1, 2, 3):
+        await made.demand(actor_codec.encode_pool_loads([PoolLoad("gpu", waiting), PoolLoad("cpu", waiting)]))
+    assert sorted(made._demand.values(), key=lambda load: load.pool) == [PoolLoad("cpu", 3), PoolLoad("gpu", 3)]
+
+
 async def test_demand_that_cannot_be_looked_up_is_looked_up_in_the_next_round() -> None:
     stage, scheduler, journal = FakeStage(), Scheduler(), FakeFacts()
     made = supervisor(stage, journal, peers=scheduler)
