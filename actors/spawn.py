@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,9 @@ from orchestrator.pools import POOLS, PoolSpec
 START_S = 60.0
 #: seconds within which an actor that lives answers
 ANSWER_S = 1.0
+#: seconds for which a supervisor that is being restarted is waited for, and those between two questions
+WHOSE_S = 30.0
+_AGAIN_S = 0.5
 #: Kubernetes Jobs waited for at a time: one call each
 EXCHANGES_MAX = 1_000_000
 #: requests that the gateway has at a time
@@ -406,13 +410,24 @@ async def _workers_at_first(settings: Settings) -> int:
 
 
 def whose() -> str | None:
-    """Fingerprint of the orchestrator that has its actors on the cluster; None = there is none that could tell."""
-    try:
-        supervisor: Any = ray.get_actor(SUPERVISOR, NAMESPACE)
-        fingerprint: Any = ray.get(supervisor.whose.remote(), timeout=NOTE_S)
-    except (RayError, ValueError):
-        return None
-    return str(fingerprint)
+    """Fingerprint of the orchestrator that has its actors on the cluster; None = there is none.
+
+    Raises Unavailable when there is one that does not tell within WHOSE_S: whoever took its actors would end them.
+    """
+    deadline = time.monotonic() + WHOSE_S
+    while True:
+        try:
+            supervisor: Any = ray.get_actor(SUPERVISOR, NAMESPACE)
+            return str(ray.get(supervisor.whose.remote(), timeout=NOTE_S))
+        except ValueError:
+            return None
+        except RayError as error:
+            if time.monotonic() >= deadline:
+                raise Unavailable(
+                    f"the orchestrator that runs on this cluster does not answer ({type(error).__name__}): try again,"
+                    f" or end its actor `{SUPERVISOR}` in namespace `{NAMESPACE}` if it is yours"
+                ) from error
+        time.sleep(_AGAIN_S)
 
 
 def stop() -> None:
