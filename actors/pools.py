@@ -10,8 +10,7 @@ because its shape is that of a former generation, or because its node is about t
 others take its place at once. Of surplus workers those end first that are not ready yet, then idle ones, then the
 newest.
 
-A pool that nobody has defined has no workers, but for `default`: as many as there are, and at first as the settings
-say.
+A pool that nobody has defined has no workers, but for `default`: as many as the settings say.
 """
 
 from __future__ import annotations
@@ -88,7 +87,7 @@ class Pools:
         self.opened = True
         alive = Counter(pool for name, pool in self.workers.items() if self._has_shape(name))
         if DEFAULT_POOL not in self._specs:
-            self._courses[DEFAULT_POOL] = Course(alive[DEFAULT_POOL] or self._standing)
+            self._courses[DEFAULT_POOL] = Course(self._standing)
         for name, spec in self._specs.items():
             self._courses[name] = Course(max(spec.min, min(spec.max, alive[name])))
 

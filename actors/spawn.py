@@ -383,13 +383,26 @@ def start(settings: Settings) -> None:
     if not asyncio.run(enter(settings, this_plane())):
         _await([_create(SupervisorProcess, SUPERVISOR, settings)])
         return
+    outlived = _outlived()
     handles = [_create(SupervisorProcess, SUPERVISOR, settings), _create(SchedulerProcess, SCHEDULER, settings)]
     handles += [_create_outside(GATEWAY, settings)] if settings.works_outside else []
+    if outlived:
+        _await(handles)
+        return
     handles += [_create(RunActorProcess, run_actor_name(n), settings) for n in range(settings.run_actors_max)]
     names = [worker_name(DEFAULT_POOL, n) for n in range(asyncio.run(_workers_at_first(settings)))]
     workers = [_create_worker(name, DEFAULT_POOL, settings, PoolSpec()) for name in names]
     # on a cluster a worker may have to wait for room
     _await(handles if settings.ray_address else handles + workers)
+
+
+def _outlived() -> bool:
+    """Did a supervisor outlive its server? It knows who ought to exist; of others it would not."""
+    try:
+        ray.get_actor(SUPERVISOR, NAMESPACE)
+    except ValueError:
+        return False
+    return True
 
 
 def _await(handles: list[Any]) -> None:

@@ -11,8 +11,8 @@
 All control actors and workers are detached and restarted by Ray itself, so user code survives a crash of
 this actor; the loop only fills gaps. The gateway costs sixty megabytes: it is there from the first time that
 somebody asks for it, or has left something in its inboxes, so whoever runs DAGs alone never has it. A phase
-that fails is logged and tried again in the next round, and never stops the others. How many workers a pool has
-is read back from the actors that are alive.
+that fails is logged and tried again in the next round, and never stops the others. How many workers an elastic
+pool has is read back from the actors that are alive.
 """
 
 from __future__ import annotations
