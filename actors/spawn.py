@@ -140,9 +140,8 @@ class SupervisorProcess(Supervisor):
             self._begin(journal, peers, made)
             return
         self.stands_by = True
-        end_cast = partial(asyncio.to_thread, end_all_but, SUPERVISOR)
-        begin = partial(self._begin, journal, peers, made)
-        self._planes = PlaneKeeper(journal, claim_of(made, this_plane()), begin, end_cast, process.end)
+        begin, end = partial(self._begin, journal, peers, made), partial(asyncio.to_thread, end_cast, made)
+        self._planes = PlaneKeeper(journal, claim_of(made, this_plane()), begin, end, process.end)
         self._planes.start()
 
     def _begin(self, journal: CastJournal, peers: RayPeers, made: Settings) -> None:
@@ -446,6 +445,13 @@ def whose() -> str | None:
 def stop() -> None:
     """Every actor of ours is gone: the supervisor first, so that nobody starts them again."""
     end_all_but("")
+
+
+def end_cast(settings: Settings) -> None:
+    """This plane is not in charge: its supervisor is alone, and Ray's autoscaler keeps no nodes for the others."""
+    end_all_but(SUPERVISOR)
+    if settings.ray_address:
+        request_room(((), ()))
 
 
 def end_all_but(kept: str) -> None:

@@ -53,3 +53,14 @@ def test_a_supervisor_that_lives_alone_knows_who_is_missing(monkeypatch: pytest.
     starts = Starts(monkeypatch, there=True)
     spawn.start(SETTINGS)
     assert starts.names == ["supervisor", "scheduler"]
+
+
+@pytest.mark.parametrize(("address", "rooms"), [("auto", [((), ())]), ("", [])])
+def test_a_plane_that_is_not_in_charge_keeps_no_nodes(
+    monkeypatch: pytest.MonkeyPatch, address: str, rooms: list[object]
+) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(spawn, "end_all_but", told.append)
+    monkeypatch.setattr(spawn, "request_room", told.append)
+    spawn.end_cast(Settings(redis_url="redis://x", ray_address=address))
+    assert told == ["supervisor", *rooms]
