@@ -34,6 +34,7 @@ from actors.names import (
     SCHEDULER,
     is_own_actor,
     run_actor_name,
+    run_ids_of,
 )
 from actors.peers import Peers, WorkerGone
 from actors.pools import PoolRecords, Pools, Request
@@ -45,7 +46,7 @@ from orchestrator.control import PoolLoad, Roster
 from orchestrator.errors import Invalid, JournalUnavailable, NotFound, OrchestratorError, Unavailable
 from orchestrator.needs import POOL
 from orchestrator.pools import WORKERS_MAX, PoolSpec, check
-from orchestrator.rows import OwnerRow
+from orchestrator.rows import TERMINAL, OwnerRow, RunRow
 from orchestrator.streams import inbox
 
 _log = logging.getLogger(__name__)
@@ -54,6 +55,8 @@ _log = logging.getLogger(__name__)
 RECONCILE_S = 2.0
 #: seconds a phase may take: Ray answers no question about actors while its GCS is away
 PHASE_S = 30.0
+#: seconds between looks for actors of single runs that have ended
+LEFTOVERS_S = 60.0
 #: actors about which the last order is remembered
 ORDERS_MAX = 10_000
 
@@ -97,6 +100,10 @@ class Facts(PoolRecords, Protocol):
         """Epoch 0 = nobody ever had the name."""
         ...
 
+    async def summary(self, run_id: str) -> RunRow | None:
+        """The run; None = it is not there."""
+        ...
+
     async def position(self, stream: str) -> str:
         """Of the newest entry; "0-0" = there is none."""
         ...
@@ -126,6 +133,9 @@ class Supervisor:
         self._requested: Request | None = None
         #: RunActors beyond the standing ones
         self._extra: set[str] = set()
+        #: of those, the ones whose run had ended by the last look -> versions of its rows, and when that was
+        self._idle: dict[str, list[int]] = {}
+        self._idle_seen_s = 0.0
         #: of those, the ones that are needed no more and that could not be ended yet
         self._unneeded: set[str] = set()
         #: as it was last, and as the scheduler was told
@@ -285,6 +295,7 @@ class Supervisor:
                 self._shed,
                 self._tell_scheduler,
                 self._retire,
+                self._end_leftovers,
                 self._tell_scheduler,
                 self._request_room,
             ):
@@ -407,6 +418,29 @@ class Supervisor:
             await asyncio.to_thread(self._stage.end, name)
             self._pools.ended(name)
             self._met.discard(name)
+
+    async def _end_leftovers(self) -> None:
+        """End actors of single runs that ended two looks ago, in case the scheduler died before it told."""
+        now_s = asyncio.get_running_loop().time()
+        if not self._extra or now_s - self._idle_seen_s < LEFTOVERS_S:
+            return
+        self._idle_seen_s, former, self._idle = now_s, self._idle, {}
+        for name in sorted(self._extra):
+            versions = await self._versions_if_ended(name)
+            if versions is None:
+                continue
+            self._idle[name] = versions
+            if former.get(name) == versions:
+                _log.warning("%s ends: its run has ended, and nobody told", name)
+                await self.dismiss(name)
+                if await self._versions_if_ended(name) is None:  # it goes on since
+                    self._extra.add(name)
+
+    async def _versions_if_ended(self, own_actor: str) -> list[int] | None:
+        """Versions of the rows that may be its run's, if it has ended."""
+        asked = run_ids_of(own_actor)
+        rows = [row for run_id in asked if (row := await self._journal.summary(run_id)) is not None]
+        return [row.version for row in rows] if asked and all(row.state in TERMINAL for row in rows) else None
 
     async def _request_room(self) -> None:
         if not self._settings.ray_address or not self._pools.opened:

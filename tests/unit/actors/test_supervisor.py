@@ -17,7 +17,7 @@ from orchestrator import actor_codec, codec
 from orchestrator.control import PoolLoad, Roster
 from orchestrator.errors import ActorUnreachable, Invalid, JournalUnavailable, NotFound, Unavailable
 from orchestrator.pools import PoolSpec
-from orchestrator.rows import OwnerRow
+from orchestrator.rows import OwnerRow, RunRow
 from orchestrator.streams import inbox
 
 OWN = "orchestrator:orch-1"
@@ -73,6 +73,15 @@ class FakeFacts:
         self.epochs, self.newest, self.down = epochs or {}, newest or {}, False
         self.kept: dict[str, bytes] = {}
         self.counts: list[tuple[str, int]] = []
+        #: run -> version and state
+        self.runs: dict[str, tuple[int, str]] = {}
+
+    async def summary(self, run_id: str) -> RunRow | None:
+        self._check()
+        if run_id not in self.runs:
+            return None
+        version, state = self.runs[run_id]
+        return RunRow(run_id, version, "", state, "t", "d", 1, *("",) * 3, 0, 0, *(None,) * 3, "", None, False, "", ())
 
     async def ping(self) -> bool:
         return not self.down
@@ -474,6 +483,48 @@ async def test_a_worker_that_could_not_be_ended_is_ended_in_the_next_round() -> 
     await rounds(made)
     assert not {"worker-default-0", "worker-default-1"} & stage.names
     assert await made.ping() == 0
+
+
+async def test_actors_of_single_runs_end_although_nobody_told_that_these_have_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervision, "LEFTOVERS_S", 0.0)
+    stage, journal = FakeStage("run:gone", "run:ended", "run:retried", "run:at-work", OWN), FakeFacts()
+    journal.runs = {"run_ended": (7, "failed"), "run_retried": (7, "failed"), "run_at-work": (3, "running")}
+    made = supervisor(stage, journal, Scheduler())
+    await rounds(made)
+    journal.down = True
+    await made._phase(made._end_leftovers)
+    journal.down = False
+    await made._phase(made._end_leftovers)
+    assert {"run:gone", "run:ended"} <= stage.names, "one look is not enough: the scheduler may tell yet"
+    journal.runs["run_retried"] = (9, "failed")  # it is queued no more, but was
+    await made._phase(made._end_leftovers)
+    assert stage.names & {"run:gone", "run:ended", "run:retried", "run:at-work", OWN} == {
+        "run:retried",
+        "run:at-work",
+        OWN,
+    }
+
+
+async def test_a_run_that_is_retried_while_its_actor_ends_gets_one_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "LEFTOVERS_S", 0.0)
+    journal = FakeFacts()
+
+    class Retried(FakeStage):
+        def end(self, name: str) -> None:
+            super().end(name)
+            journal.runs["run_x"] = (8, "queued")
+
+    stage = Retried("run:x")
+    journal.runs = {"run_x": (7, "failed")}
+    made = supervisor(stage, journal, Scheduler())
+    await rounds(made)
+    for _ in range(2):
+        await made._phase(made._end_leftovers)
+    assert "run:x" not in stage.names
+    await rounds(made)
+    assert "run:x" in stage.names
 
 
 async def test_an_actor_for_one_run_that_could_not_be_ended_is_ended_in_the_next_round() -> None:
