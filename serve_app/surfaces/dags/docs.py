@@ -131,7 +131,7 @@ def operations() -> dict[str, Json]:
         "list_approvals": _get((_query("dag_id"), _query("run_id")), w.DagsApprovalList),
         "waiting_tasks": _get((_run_id(),), c.DagsWaitingList, Kind.NOT_FOUND),
         "list_workers": _get((), c.DagsWorkerList),
-        "scale_workers": _post((), c.DagsScale, c.DagsWorkerList, problems=(Kind.INVALID, Kind.CONFLICT)),
+        "scale_workers": _post((), c.DagsScale, c.DagsWorkerList, problems=_OF_COMMANDS),
         "drain_worker": _command((_worker_id(),), c.DagsWorker),
         "list_limits": _get((), c.DagsLimitList),
         "get_limit": _get((_limit(),), c.DagsLimitView, Kind.NOT_FOUND),
