@@ -131,21 +131,15 @@ class PlaneKeeper:
             _log.exception("the lease has to run out")
 
 
-def claim_of(settings: Settings, plane: str) -> Claim:
-    """What that plane asks for."""
-    return Claim(plane, seat=settings.plane_seat, url=settings.url)
-
-
-async def enter(settings: Settings, plane: str) -> bool:
+async def enter(settings: Settings, asked: Claim) -> bool:
     """A server starts: is its plane in charge now? One from the same data directory is gone, and need not run out."""
-    asked = claim_of(settings, plane)
     if settings.embedded:
         asked = msgspec.structs.replace(asked, span_ms=0, alone=True)
     else:
         asked = msgspec.structs.replace(asked, returning=True)
-    journal = PlaneJournal(settings.journal_url, plane)
+    journal = PlaneJournal(settings.journal_url, asked.plane)
     try:
-        return (await journal.claim_lease(asked)).plane == plane
+        return (await journal.claim_lease(asked)).plane == asked.plane
     finally:
         await journal.close()
 

@@ -31,6 +31,10 @@ def _setting(
     return field(default=default, repr=not secret, metadata={"names": names, "words": words, "lenient": lenient})
 
 
+#: every address of a machine -> the one under which it reaches itself
+ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """One server's settings. Spans are seconds (`_s`), sizes bytes (`_bytes`)."""
@@ -262,7 +266,10 @@ class Settings:
     @property
     def url(self) -> str:
         """Base URL for callers on this machine."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return self.url_at(ANY_HOST.get(self.host, self.host))
+
+    def url_at(self, host: str) -> str:
+        """Base URL for callers that reach this machine as `host`."""
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property

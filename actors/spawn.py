@@ -48,13 +48,13 @@ from actors.orchestrator_actor import OrchestratorActor
 from actors.plan_keeper import PlanKeeper
 from actors.plan_store import PlanStore
 from actors.plane_journal import CastJournal
-from actors.plane_keeper import PlaneKeeper, claim_of, enter
+from actors.plane_keeper import PlaneKeeper, enter
 from actors.pools import Request, shaped
 from actors.ray_nodes import actors_on, draining_nodes, request_room
 from actors.retention import Retention
 from actors.run_actor import RunActor
 from actors.scheduler_actor import SchedulerActor
-from actors.settings import Settings
+from actors.settings import ANY_HOST, Settings
 from actors.span_export import open_exporter
 from actors.supervisor import Supervisor
 from actors.tracer import Tracer
@@ -62,6 +62,7 @@ from actors.worker_process import CONTROL_THREADS, NOTE_S, WorkerProcess
 from orchestrator import actor_codec
 from orchestrator.errors import ActorUnreachable, Unavailable
 from orchestrator.needs import DEFAULT_POOL
+from orchestrator.planes import Claim
 from orchestrator.pools import POOLS, PoolSpec
 
 #: seconds the cast may take to be there
@@ -141,7 +142,7 @@ class SupervisorProcess(Supervisor):
             return
         self.stands_by = True
         begin, end = partial(self._begin, journal, peers, made), partial(asyncio.to_thread, end_cast, made)
-        self._planes = PlaneKeeper(journal, claim_of(made, this_plane()), begin, end, process.end)
+        self._planes = PlaneKeeper(journal, claim(made), begin, end, process.end)
         self._planes.start()
 
     def _begin(self, journal: CastJournal, peers: RayPeers, made: Settings) -> None:
@@ -348,6 +349,15 @@ def open_journal(settings: Settings) -> CastJournal:
     return CastJournal(settings.journal_url, this_plane())
 
 
+def claim(settings: Settings) -> Claim:
+    """What this plane asks for. Where it listens on every address, others are told that of the head: HTTP is there."""
+    head = None
+    if settings.host in ANY_HOST:
+        told: Any = ray.nodes  # Ray has no types for it
+        head = next((node.host for node in placement.alive(told()) if node.head), None)
+    return Claim(this_plane(), seat=settings.plane_seat, url=settings.url_at(head) if head else settings.url)
+
+
 def _create(kind: type, name: str, settings: Settings, concurrency: int = 10_000) -> Any:
     options = _CONTROL | placement.options(name, settings)
     made: Any = ray.remote(kind).options(name=name, max_concurrency=concurrency, **options)
@@ -379,7 +389,7 @@ def start(settings: Settings) -> None:
     Raises Unavailable when it does not within START_S.
     """
     RayStage(settings).end(HANDLERS)  # one that outlived its server has the code of then
-    if not asyncio.run(enter(settings, this_plane())):
+    if not asyncio.run(enter(settings, claim(settings))):
         _await([_create(SupervisorProcess, SUPERVISOR, settings)])
         return
     outlived = _outlived()

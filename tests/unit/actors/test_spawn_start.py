@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from actors import spawn
 from actors.settings import Settings
+from orchestrator.planes import Claim
 
 SETTINGS = Settings(redis_url="redis://x", home="/h", run_actors_max=1, workers=2, ray_address="auto")
 
@@ -46,6 +48,21 @@ def test_the_whole_cast_is_started_where_nobody_is(monkeypatch: pytest.MonkeyPat
     starts = Starts(monkeypatch, there=False)
     spawn.start(SETTINGS)
     assert starts.names == ["supervisor", "scheduler", "run-actor-0", "worker-default-0", "worker-default-1"]
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("0.0.0.0", "http://10.0.0.7:8000"), ("::", "http://10.0.0.7:8000"), ("127.0.0.1", "http://127.0.0.1:8000")],
+)
+def test_others_are_told_an_address_that_they_reach(monkeypatch: pytest.MonkeyPatch, host: str, url: str) -> None:
+    def told(host: str, **more: object) -> dict[str, object]:
+        return {"NodeID": host, "NodeManagerAddress": host, "Labels": {}, "Resources": {"CPU": 2, **more}}
+
+    worker, head = told("10.0.0.9") | {"Alive": True}, told("10.0.0.7", **{"node:__internal_head__": 1.0})
+    ray = SimpleNamespace(nodes=lambda: [worker, head | {"Alive": True}])
+    monkeypatch.setattr(spawn, "ray", ray)
+    monkeypatch.setattr(spawn, "this_plane", lambda: "here")
+    assert spawn.claim(Settings(redis_url="redis://x", host=host)) == Claim("here", url=url)
 
 
 def test_a_supervisor_that_lives_alone_knows_who_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
