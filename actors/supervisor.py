@@ -409,8 +409,8 @@ class Supervisor:
         if not draining:
             return
         try:
-            await self._loads()  # raises while a new scheduler does not know yet who works
             states = await self._slot_states()
+            await self._loads()  # raises while a new scheduler does not know yet who works, and said so of nobody
         except Unavailable as unavailable:
             _log.warning("workers that drain stay for now: %s", unavailable)
             return

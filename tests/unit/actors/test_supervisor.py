@@ -439,6 +439,28 @@ async def test_workers_that_are_to_end_stay_while_a_new_scheduler_does_not_know_
     assert "worker-default-0" not in stage.names
 
 
+async def test_a_worker_that_works_stays_although_the_scheduler_is_replaced_between_two_questions() -> None:
+    class Replaced(Scheduler):
+        questions_left = 1_000
+
+        async def ask(self, actor: str, method: str, blob: bytes) -> bytes:
+            self.questions_left -= 1
+            if self.questions_left >= 0:
+                return await super().ask(actor, method, blob)
+            if method == "pool_loads":
+                raise Unavailable("the scheduler has not heard of everybody yet")
+            return actor_codec.encode_states({})
+
+    stage, scheduler = FakeStage(), Replaced()
+    made = supervisor(stage, peers=scheduler, ray_address="auto")
+    await rounds(made)
+    stage.departing, scheduler.states = {"worker-default-0"}, {"worker-default-0": "busy"}
+    await rounds(made, 2)
+    scheduler.questions_left = 1
+    await made._phase(made._retire)
+    assert "worker-default-0" in stage.names
+
+
 async def test_a_worker_that_the_scheduler_may_still_give_work_is_not_ended() -> None:
     class Cut(Scheduler):
         reached = False
