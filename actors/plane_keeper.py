@@ -61,6 +61,12 @@ class PlaneKeeper:
     def start(self) -> None:
         """Begin to claim."""
         self._task = asyncio.get_running_loop().create_task(self.run())
+        self._task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            _log.critical("%s can neither begin nor stand by", self._asked.plane, exc_info=task.exception())
+            self._leave()
 
     def take_over(self) -> None:
         """Ask whoever is in charge to hand over to this plane."""

@@ -74,3 +74,17 @@ async def test_a_plane_that_has_the_lease_again_after_another_one_starts_anew(mo
     async with asyncio.timeout(5):
         await keeper.run()
     assert told == ["begun", "ended", "left"]
+
+
+async def test_a_plane_that_cannot_begin_ends_its_process_and_does_not_hold_the_lease_idly() -> None:
+    left = asyncio.Event()
+
+    def begin() -> None:
+        raise OSError("the folder of plans is away")
+
+    async def end_cast() -> None:
+        raise AssertionError("there is none")
+
+    PlaneKeeper(Answers(HERE), Claim("here"), begin, end_cast, left.set).start()
+    async with asyncio.timeout(5):
+        await left.wait()
