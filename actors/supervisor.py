@@ -57,6 +57,8 @@ RECONCILE_S = 2.0
 PHASE_S = 30.0
 #: seconds between looks for actors of single runs that have ended
 LEFTOVERS_S = 60.0
+#: seconds until room is requested again: Ray's GCS forgets that when it is replaced (its second autoscaler)
+REQUEST_AGAIN_S = 60.0
 #: actors about which the last order is remembered
 ORDERS_MAX = 10_000
 
@@ -131,6 +133,7 @@ class Supervisor:
         self._met: set[str] = set()
         #: what Ray's autoscaler was told last; None = nothing yet
         self._requested: Request | None = None
+        self._requested_s = 0.0
         #: RunActors beyond the standing ones
         self._extra: set[str] = set()
         #: of those, the ones whose run had ended by the last look -> versions of its rows, and when that was
@@ -445,10 +448,10 @@ class Supervisor:
     async def _request_room(self) -> None:
         if not self._settings.ray_address or not self._pools.opened:
             return  # nobody else adds nodes
-        room = self._pools.request()
-        if room != self._requested:
+        room, now_s = self._pools.request(), asyncio.get_running_loop().time()
+        if room != self._requested or now_s - self._requested_s >= REQUEST_AGAIN_S:
             await asyncio.to_thread(self._stage.request, room)
-            self._requested = room
+            self._requested, self._requested_s = room, now_s
 
     async def _tell_scheduler(self) -> None:
         roster = self._roster()

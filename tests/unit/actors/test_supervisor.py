@@ -575,6 +575,17 @@ async def test_rays_autoscaler_is_told_when_what_is_needed_changes_and_only_wher
         assert stage.requests == requests
 
 
+async def test_room_is_requested_again_after_a_while_since_a_gcs_that_was_replaced_knows_nothing_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = FakeStage()
+    made = supervisor(stage, peers=Scheduler(), ray_address="auto")
+    await rounds(made, 3)
+    monkeypatch.setattr(supervision, "REQUEST_AGAIN_S", 0.0)
+    await rounds(made, 2)
+    assert stage.requests == [(({"CPU": 1.0},), ({},))] * 3
+
+
 async def test_a_pool_that_cannot_be_so_is_refused_and_one_that_is_not_there_cannot_be_forgotten() -> None:
     made = supervisor(FakeStage(), peers=Scheduler())
     for name, spec in (("no good", PoolSpec(max=1)), ("gpu", PoolSpec(min=2, max=1))):
