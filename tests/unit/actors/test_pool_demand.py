@@ -78,6 +78,18 @@ async def test_a_fixed_pool_is_told_of_only_while_it_has_no_workers_not_even_som
     assert [[load.pool for load in loads] for loads in await scene.look(1.0)] == [["unknown"]]
 
 
+async def test_a_pool_without_workers_is_told_of_again_after_a_while_since_somebody_may_have_defined_it() -> None:
+    scene = Scene()
+    scene.demand.watch((), ["default"])
+    scene.slots.demand("A\nneed", {LEAF: 5}, "shape-1")
+    assert await scene.look(1.0) == [[PoolLoad("shape-1", waiting=5)]]
+    assert await scene.look(9.0) == []
+    assert await scene.look(11.0) == [[PoolLoad("shape-1", waiting=5, waiting_s=10.0)]]
+    assert await scene.look(12.0) == []
+    scene.demand.watch((), ["default", "shape-1"])
+    assert await scene.look(99.0) == []
+
+
 async def test_a_pool_that_becomes_elastic_is_told_of_although_tasks_wait_already() -> None:
     scene = Scene()
     scene.slots.add("worker-default-0", "default", "i")
