@@ -4,8 +4,8 @@
         ─▶ once per such time, for a pool that is elastic or has no workers: PoolLoad ─▶ supervisor
 
 Of a pool that still has no workers, since nobody has defined it, it is told now and then. How it goes on the supervisor
-asks (`loads`) as long as it matters. So a pool that rests costs no message, and one in which tasks begin to wait has its
-first worker under way at once. What could not be told is told again.
+asks (`loads`) as long as it matters. So a pool that rests costs no message, and one in which tasks begin to wait has
+its first worker under way at once. What could not be told is told again.
 """
 
 from __future__ import annotations

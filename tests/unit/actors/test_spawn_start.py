@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -70,6 +71,41 @@ def test_a_supervisor_that_lives_alone_knows_who_is_missing(monkeypatch: pytest.
     starts = Starts(monkeypatch, there=True)
     spawn.start(SETTINGS)
     assert starts.names == ["supervisor", "scheduler"]
+
+
+class Ending:
+    """Ray with many actors of ours, where each question takes until three more are asked at the same time."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.ended: list[str] = []
+        self._together = threading.Barrier(4)
+        told = [{"name": name, "namespace": "orchestrator"} for name in names]
+        listed = [*told, {"name": "controller", "namespace": "serve"}]
+        self.util = SimpleNamespace(list_named_actors=lambda all_namespaces: listed)
+
+    def get_actor(self, name: str, _namespace: str) -> str:
+        if name.startswith("worker"):
+            self._together.wait(10)
+        if name == "scheduler":
+            raise ValueError("it is not there any more")
+        return name
+
+    def kill(self, actor: str, *, no_restart: bool) -> None:
+        assert no_restart
+        self.ended.append(actor)
+
+
+def test_actors_are_ended_many_at_a_time_and_the_supervisor_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease lasts ten seconds, and hundreds of workers one by one would take longer."""
+    workers = [f"worker-default-{n}" for n in range(8)]
+    ray = Ending(["scheduler", *workers, "supervisor"])
+    monkeypatch.setattr(spawn, "ray", ray)
+    spawn.stop()
+    assert ray.ended[0] == "supervisor"
+    assert sorted(ray.ended[1:]) == workers
+    ray.ended.clear()
+    spawn.end_all_but("supervisor")
+    assert sorted(ray.ended) == workers
 
 
 @pytest.mark.parametrize(("address", "rooms"), [("auto", [((), ())]), ("", [])])
