@@ -28,7 +28,7 @@ from orchestrator.cluster_views import PoolView
 from orchestrator.control import PoolLoad
 from orchestrator.errors import NotFound
 from orchestrator.needs import DEFAULT_POOL
-from orchestrator.pools import NUMBERS, POOLS, PoolSpec, fixed, succeeding
+from orchestrator.pools import NUMBERS, POOLS, POOLS_MAX, PoolSpec, fixed, succeeding, too_many
 
 _log = logging.getLogger(__name__)
 
@@ -92,8 +92,10 @@ class Pools:
             self._courses[name] = Course(max(spec.min, min(spec.max, alive[name])))
 
     async def define(self, name: str, spec: PoolSpec) -> None:
-        """The pool is so from now on, durably. Raises JournalUnavailable."""
+        """The pool is so from now on, durably. Raises Conflict, JournalUnavailable."""
         await self.open()
+        if name not in self._specs and len(self._specs) >= POOLS_MAX:
+            raise too_many(POOLS_MAX)
         used = [_generation(worker) for worker, pool in self.workers.items() if pool == name]
         former = self._specs.get(name, PoolSpec() if name == DEFAULT_POOL else None)
         made = succeeding(spec, former, max(used, default=-1) + 1)

@@ -21,10 +21,12 @@ from typing import Any
 
 import msgspec
 
-from orchestrator.errors import Invalid
+from orchestrator.errors import Conflict, Invalid
 
 #: kind of the journal's records: name of the pool -> PoolSpec
 POOLS = "pool"
+#: pools that may be defined: each may ask the cluster for workers of another shape
+POOLS_MAX = 500
 #: workers that a pool may have
 WORKERS_MAX = 512
 #: numbers that a generation may use: more than workers it may have, as those that end keep theirs for a while
@@ -120,6 +122,11 @@ def check(spec: PoolSpec) -> None:
     faults = [*_faults_of_numbers(spec), *_faults_of_shape(spec)]
     if faults:
         raise Invalid("the pool cannot be so", tuple(faults))
+
+
+def too_many(most: int) -> Conflict:
+    """There are as many pools as there may be."""
+    return Conflict(f"there are at most {most} pools; remove some: orchestrator pools rm NAME")
 
 
 def _faults_of_numbers(spec: PoolSpec) -> list[tuple[str, str]]:

@@ -139,7 +139,7 @@ def operations() -> dict[str, Json]:
         "delete_limit": _get((_limit(),), c.DagsLimitDeleted, Kind.NOT_FOUND),
         "list_pools": _get((), o.DagsPoolList),
         "get_pool": _get((_pool(),), o.DagsPoolView, Kind.NOT_FOUND),
-        "set_pool": _post((_pool(),), o.DagsPool, o.DagsPoolView, problems=_OF_READS),
+        "set_pool": _post((_pool(),), o.DagsPool, o.DagsPoolView, problems=_OF_COMMANDS),
         "delete_pool": _get((_pool(),), o.DagsPoolDeleted, Kind.NOT_FOUND),
         "sweep_archive": _post((), a.DagsSweep, a.DagsSweepView, problems=_OF_COMMANDS),
         "list_sweeps": _get((), a.DagsSweepList, Kind.NOT_FOUND),

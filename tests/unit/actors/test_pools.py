@@ -9,7 +9,7 @@ import pytest
 from actors.pools import Pools, shaped
 from orchestrator import codec
 from orchestrator.control import PoolLoad
-from orchestrator.errors import JournalUnavailable, NotFound
+from orchestrator.errors import Conflict, JournalUnavailable, NotFound
 from orchestrator.pools import POOLS, PoolSpec
 
 
@@ -87,6 +87,21 @@ async def test_a_definition_that_is_not_durable_does_not_count() -> None:
         await pools.fix("gpu", 3)
     settle(pools)
     assert of(pools, "gpu") == []
+
+
+async def test_there_are_only_so_many_pools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.pools.POOLS_MAX", 2)
+    records = Records(one=ELASTIC)
+    pools = await opened(records)
+    await pools.define("two", ELASTIC)
+    for more in (pools.define("three", ELASTIC), pools.fix("three", 1)):
+        with pytest.raises(Conflict, match="pools rm"):
+            await more
+    assert set(records.kept) == {"one", "two"}
+    await pools.define("two", PoolSpec(max=1))
+    await pools.forget("one")
+    await pools.fix("three", 1)
+    assert set(records.kept) == {"two", "three"}
 
 
 async def test_demand_gives_a_pool_at_zero_its_first_workers_and_idleness_takes_them() -> None:
