@@ -47,6 +47,7 @@ def app(args: dict[str, Any]) -> Application:
     if args:
         raise Invalid(f"args {', '.join(sorted(args))}: settings are read from the environment of Ray's processes")
     settings = checked_settings(os.environ)
+    settings = settings.with_workers(settings.worker_count)  # nodes have CPUs of their own, and count anew
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:

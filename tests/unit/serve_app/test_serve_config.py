@@ -42,6 +42,16 @@ def test_serve_gets_an_application_and_the_actors_are_started(started: list[Sett
     assert settings.journal_url == SECRETS["REDIS_URL"]
 
 
+def test_the_number_of_workers_does_not_depend_on_where_an_actor_runs(
+    started: list[Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ORCHESTRATOR_WORKERS", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    build()
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert started[0].worker_count == 6
+
+
 class Slow:
     """Time, and a journal that does not answer before some time has passed."""
 
