@@ -199,6 +199,8 @@ class Slots:
         self._withdraw(holder)
         self.hints.set(holder, {})
         self._advanced.pop(holder, None)
+        for bidder in [each for each in self._served if each.partition("\n")[0] == holder]:  # what it bids as, too
+            del self._served[bidder]
         for slot in self.slots.values():
             if slot.holder == holder:
                 slot.holder, slot.yielding = None, False
