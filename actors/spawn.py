@@ -144,7 +144,7 @@ class SupervisorProcess(Supervisor):
             self._begin(journal, peers, made)
             return
         self.stands_by = True
-        begin, end = partial(self._begin, journal, peers, made), partial(asyncio.to_thread, end_cast, made)
+        begin, end = partial(self._begin, journal, peers, made), partial(self.step_down, partial(end_cast, made))
         self._planes = PlaneKeeper(journal, claim(made), begin, end, process.end)
         self._planes.start()
 

@@ -206,6 +206,11 @@ class Supervisor:
         if self.stands_by:
             raise Unavailable("this control plane stands by: another one on the same journal is in charge")
 
+    async def step_down(self, end_cast: Callable[[], None]) -> None:
+        """This plane is in charge no more: its actors end, and nobody is started again meanwhile."""
+        self.stands_by = True
+        await asyncio.to_thread(end_cast)
+
     async def dismiss(self, name: str) -> None:
         """The actor beyond the standing ones ends for good."""
         self._extra.discard(name)

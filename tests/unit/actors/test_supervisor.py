@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -615,6 +616,18 @@ async def test_a_supervisor_that_stands_by_starts_nobody() -> None:
     made.stands_by = False
     await made.ensure(asked(2))
     assert "scheduler" in stage.names
+
+
+async def test_a_supervisor_that_steps_down_starts_nobody_again_whom_it_ends() -> None:
+    stage = FakeStage()
+    made = supervisor(stage, peers=Scheduler())
+    await rounds(made)
+    assert "scheduler" in stage.names
+    ending = asyncio.get_running_loop().create_task(made.step_down(stage.names.clear))
+    await asyncio.sleep(0)
+    await rounds(made, 2)
+    await ending
+    assert stage.names == set()
 
 
 class OneWorker(NoPeers):
