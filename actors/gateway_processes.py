@@ -20,7 +20,7 @@ from actors.handlers_actor import HandlersActor
 from actors.jobs_holder import JobsHolder
 from actors.names import GATEWAY, HANDLERS
 from actors.pipelines_holder import PipelinesHolder
-from actors.plane_journal import PlaneJournal
+from actors.plane_journal import CastJournal
 from actors.runner_actor import runner
 from actors.settings import Settings
 from actors.webhook_desk import WebhookDesk
@@ -39,7 +39,7 @@ class GatewayProcess:
     async def __init__(self, _name: str, settings: dict[str, Any]) -> None:  # type: ignore[misc]  # Ray awaits it
         process.settle()
         made = Settings.from_dict(settings)
-        journal, clock = PlaneJournal(made.journal_url, this_plane()), Clock()
+        journal, clock = CastJournal(made.journal_url, this_plane()), Clock()
         post = WebhookPost(made.private_webhooks)
         self._webhooks = Webhooks(journal, clock, post, webhook_secrets(made), made.webhook_max_attempts)
         self._jobs = JobsHolder(journal, clock, made, RayHandlers(made.blueprint_handler_timeout_s), mail_of)
@@ -95,7 +95,7 @@ class HandlersProcess(HandlersActor):
         process.settle()
         made = Settings.from_dict(settings)
         super().__init__(
-            PlaneJournal(made.journal_url, this_plane()),
+            CastJournal(made.journal_url, this_plane()),
             Path(made.blueprints_dir),
             made.path("artifacts"),
             timeout_s=made.blueprint_handler_timeout_s,

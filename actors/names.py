@@ -46,6 +46,12 @@ def own_actor_name(run_id: str) -> str:
     return f"run:{run_id.removeprefix('run_')}"
 
 
+def run_ids_of(own_actor: str) -> tuple[str, ...]:
+    """The run that the RunActor of that name hosts alone has one of these ids; none = it hosts an instance."""
+    bare = own_actor.removeprefix("run:")
+    return () if bare == own_actor else (f"run_{bare}", bare)
+
+
 def is_own_actor(name: str) -> bool:
     """Does it host one run alone?"""
     return name.startswith((ORCHESTRATOR, "run:"))

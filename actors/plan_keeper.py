@@ -141,8 +141,8 @@ class PlanKeeper(Recurring):
             kept.looked_s = now_s
             await self._take_edits(kept, row, beat)
         if self._is_over(row) and kept.fold.version == row.version:
+            await self._release(own_actor_name(beat.run_id))  # nobody would end it once it is forgotten
             await self._journal.forget(beat.run_id)
-            await self._release(own_actor_name(beat.run_id))
 
     def _is_over(self, row: RunRow) -> bool:
         if row.state not in TERMINAL or row.finished_ms is None:

@@ -3,11 +3,13 @@
     plane   hash, the fields of `planes.Lease`; `owner:<actor>` has the `term` under which its epoch was taken
 
 Rules: `orchestrator/planes.py`. Every actor that takes epochs opens its journal here, so that those of a plane that is
-not in charge, which Ray restarts as it does, wait instead of fencing the actors of the one that is.
+not in charge, which Ray restarts as it does, wait instead of fencing the actors of the one that is. What the cast puts
+on record is refused then, too; replicas of the API may put records whoever is in charge: those are durable, and his.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import msgspec
@@ -70,6 +72,15 @@ class PlaneJournal(Journal):
 
     async def dated_lease(self) -> tuple[Lease, int]:
         return _lease(await self._run(self._claim_lease, step_codec.pack(["", 0, "", "", False, False, False])))
+
+
+class CastJournal(PlaneJournal):
+    """The same for actors, which keep records for the plane in charge."""
+
+    async def put_records(self, kind: str, records: Mapping[str, bytes | None]) -> None:
+        """As `Journal` does. Raises JournalUnavailable while another plane is in charge."""
+        if not await self._run(self._put_records, step_codec.pack_records(kind, records, self._plane)):
+            raise JournalUnavailable(f"{kind} records of {self._plane}: another control plane is in charge")
 
 
 def _lease(told: bytes) -> tuple[Lease, int]:

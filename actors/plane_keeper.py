@@ -52,6 +52,8 @@ class PlaneKeeper:
         self._end_cast = end_cast
         self._leave = leave
         self.in_charge = False
+        #: under which it came to be in charge
+        self._term = 0
         self._cleared = False
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -59,6 +61,12 @@ class PlaneKeeper:
     def start(self) -> None:
         """Begin to claim."""
         self._task = asyncio.get_running_loop().create_task(self.run())
+        self._task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            _log.critical("%s can neither begin nor stand by", self._asked.plane, exc_info=task.exception())
+            self._leave()
 
     def take_over(self) -> None:
         """Ask whoever is in charge to hand over to this plane."""
@@ -92,7 +100,7 @@ class PlaneKeeper:
             return self._has_to_go(lease)
         if lease.plane == self._asked.plane:
             self._asked = msgspec.structs.replace(self._asked, wants=False)
-            self.in_charge = True
+            self.in_charge, self._term = True, lease.term
             _log.warning("%s is in charge, term %d", lease.plane, lease.term)
             self._begin()
         elif not self._cleared:
@@ -103,6 +111,9 @@ class PlaneKeeper:
     def _has_to_go(self, lease: Lease) -> bool:
         if lease.plane != self._asked.plane:
             _log.error("%s is not in charge any more: %s is, term %d", self._asked.plane, lease.plane, lease.term)
+            return True
+        if lease.term != self._term:  # what this process knows may be what another plane has changed since
+            _log.error("%s is in charge again, after another one: term %d", lease.plane, lease.term)
             return True
         if lease.wanted:
             _log.warning("%s hands over to %s", lease.plane, lease.wanted)
@@ -126,21 +137,15 @@ class PlaneKeeper:
             _log.exception("the lease has to run out")
 
 
-def claim_of(settings: Settings, plane: str) -> Claim:
-    """What that plane asks for."""
-    return Claim(plane, seat=settings.plane_seat, url=settings.url)
-
-
-async def enter(settings: Settings, plane: str) -> bool:
+async def enter(settings: Settings, asked: Claim) -> bool:
     """A server starts: is its plane in charge now? One from the same data directory is gone, and need not run out."""
-    asked = claim_of(settings, plane)
     if settings.embedded:
         asked = msgspec.structs.replace(asked, span_ms=0, alone=True)
     else:
         asked = msgspec.structs.replace(asked, returning=True)
-    journal = PlaneJournal(settings.journal_url, plane)
+    journal = PlaneJournal(settings.journal_url, asked.plane)
     try:
-        return (await journal.claim_lease(asked)).plane == plane
+        return (await journal.claim_lease(asked)).plane == asked.plane
     finally:
         await journal.close()
 

@@ -10,8 +10,7 @@ because its shape is that of a former generation, or because its node is about t
 others take its place at once. Of surplus workers those end first that are not ready yet, then idle ones, then the
 newest.
 
-A pool that nobody has defined has no workers, but for `default`: as many as there are, and at first as the settings
-say.
+A pool that nobody has defined has no workers, but for `default`: as many as the settings say.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from orchestrator.cluster_views import PoolView
 from orchestrator.control import PoolLoad
 from orchestrator.errors import NotFound
 from orchestrator.needs import DEFAULT_POOL
-from orchestrator.pools import NUMBERS, POOLS, PoolSpec, fixed, succeeding
+from orchestrator.pools import NUMBERS, POOLS, POOLS_MAX, PoolSpec, fixed, succeeding, too_many
 
 _log = logging.getLogger(__name__)
 
@@ -88,12 +87,15 @@ class Pools:
         self.opened = True
         alive = Counter(pool for name, pool in self.workers.items() if self._has_shape(name))
         if DEFAULT_POOL not in self._specs:
-            self._courses[DEFAULT_POOL] = Course(alive[DEFAULT_POOL] or self._standing)
+            self._courses[DEFAULT_POOL] = Course(self._standing)
         for name, spec in self._specs.items():
             self._courses[name] = Course(max(spec.min, min(spec.max, alive[name])))
 
     async def define(self, name: str, spec: PoolSpec) -> None:
-        """The pool is so from now on, durably. Raises JournalUnavailable."""
+        """The pool is so from now on, durably. Raises Conflict, JournalUnavailable."""
+        await self.open()
+        if name not in self._specs and len(self._specs) >= POOLS_MAX:
+            raise too_many(POOLS_MAX)
         used = [_generation(worker) for worker, pool in self.workers.items() if pool == name]
         former = self._specs.get(name, PoolSpec() if name == DEFAULT_POOL else None)
         made = succeeding(spec, former, max(used, default=-1) + 1)
@@ -102,10 +104,12 @@ class Pools:
 
     async def fix(self, name: str, n: int) -> None:
         """The pool has exactly `n` workers from now on, durably; made if need be. Raises JournalUnavailable."""
+        await self.open()
         await self.define(name, fixed(self._specs.get(name, PoolSpec()), n))
 
     async def forget(self, name: str) -> None:
         """The pool is not defined any more: its workers end once they have no work. Raises NotFound."""
+        await self.open()
         if name not in self._specs:
             raise NotFound("pool", name)
         await self._records.put_records(POOLS, {name: None})

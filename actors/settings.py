@@ -18,6 +18,7 @@ from typing import Any
 from orchestrator.addresses import is_loopback
 from orchestrator.errors import Invalid
 from orchestrator.headroom import read_headroom
+from orchestrator.pools import NUMBERS
 
 
 def _setting(
@@ -29,6 +30,10 @@ def _setting(
     holds anything but a number of at least 1.
     """
     return field(default=default, repr=not secret, metadata={"names": names, "words": words, "lenient": lenient})
+
+
+#: every address of a machine -> the one under which it reaches itself
+ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,7 +267,10 @@ class Settings:
     @property
     def url(self) -> str:
         """Base URL for callers on this machine."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return self.url_at(ANY_HOST.get(self.host, self.host))
+
+    def url_at(self, host: str) -> str:
+        """Base URL for callers that reach this machine as `host`."""
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property
@@ -353,23 +361,32 @@ def headroom(settings: Settings) -> dict[str, int]:
     return read_headroom(settings.backfill_headroom)
 
 
-#: name -> most it may be, of settings that are 0 at least: a hundred years, an exabyte
-_MOST = {
-    "archive_after_days": 36_500,
-    "history_retention_days": 36_500,
-    "artifacts_retention_days": 36_500,
-    "artifacts_cache_bytes": 2**60,
-    "memory_values_bytes": 2**60,
+#: name -> least and most it may be: a hundred years, an exabyte, numbers that workers of one pool may have
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "archive_after_days": (0, 36_500),
+    "history_retention_days": (0, 36_500),
+    "artifacts_retention_days": (0, 36_500),
+    "artifacts_cache_bytes": (0, 2**60),
+    "memory_values_bytes": (0, 2**60),
+    "port": (1, 65_535),
+    "workers": (0, NUMBERS),
+    "run_actors_max": (1, 1000),
+    "api_replicas": (1, 1000),
+    "pipelines_incluster_runners": (0, 1000),
+    "worker_ping_s": (0.01, 86_400),
+    "worker_lease_s": (0.01, 86_400),
+    "cancel_grace_s": (0, 86_400),
+    "passivate_after_s": (0, 3_153_600_000),
 }
 
 
 def _check_bounds(settings: Settings) -> None:
     """Raises Invalid for what would fail in an actor, where nobody sees it."""
     for each in fields(Settings):
-        most, value = _MOST.get(each.name), getattr(settings, each.name)
-        if most is not None and not 0 <= value <= most:
-            variable = each.metadata["names"][0]
-            raise Invalid(f"{variable}={value}: a number from 0 to {most} expected", ((variable, "is out of range"),))
+        bounds, value = _BOUNDS.get(each.name), getattr(settings, each.name)
+        if bounds is not None and not bounds[0] <= value <= bounds[1]:
+            variable, span = each.metadata["names"][0], f"from {bounds[0]} to {bounds[1]}"
+            raise Invalid(f"{variable}={value}: a number {span} expected", ((variable, "is out of range"),))
 
 
 #: files and folders that need not be given

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,14 +48,14 @@ from actors.node_values import RayNodes, own_node
 from actors.orchestrator_actor import OrchestratorActor
 from actors.plan_keeper import PlanKeeper
 from actors.plan_store import PlanStore
-from actors.plane_journal import PlaneJournal
-from actors.plane_keeper import PlaneKeeper, claim_of, enter
+from actors.plane_journal import CastJournal
+from actors.plane_keeper import PlaneKeeper, enter
 from actors.pools import Request, shaped
 from actors.ray_nodes import actors_on, draining_nodes, request_room
 from actors.retention import Retention
 from actors.run_actor import RunActor
 from actors.scheduler_actor import SchedulerActor
-from actors.settings import Settings
+from actors.settings import ANY_HOST, Settings
 from actors.span_export import open_exporter
 from actors.supervisor import Supervisor
 from actors.tracer import Tracer
@@ -61,12 +63,18 @@ from actors.worker_process import CONTROL_THREADS, NOTE_S, WorkerProcess
 from orchestrator import actor_codec
 from orchestrator.errors import ActorUnreachable, Unavailable
 from orchestrator.needs import DEFAULT_POOL
+from orchestrator.planes import Claim
 from orchestrator.pools import POOLS, PoolSpec
 
 #: seconds the cast may take to be there
 START_S = 60.0
 #: seconds within which an actor that lives answers
 ANSWER_S = 1.0
+#: seconds for which a supervisor that is being restarted is waited for, and those between two questions
+WHOSE_S = 30.0
+_AGAIN_S = 0.5
+#: actors that are ended at a time
+_ENDERS = 16
 #: Kubernetes Jobs waited for at a time: one call each
 EXCHANGES_MAX = 1_000_000
 #: requests that the gateway has at a time
@@ -136,12 +144,11 @@ class SupervisorProcess(Supervisor):
             self._begin(journal, peers, made)
             return
         self.stands_by = True
-        end_cast = partial(asyncio.to_thread, end_all_but, SUPERVISOR)
-        begin = partial(self._begin, journal, peers, made)
-        self._planes = PlaneKeeper(journal, claim_of(made, this_plane()), begin, end_cast, process.end)
+        begin, end = partial(self._begin, journal, peers, made), partial(self.step_down, partial(end_cast, made))
+        self._planes = PlaneKeeper(journal, claim(made), begin, end, process.end)
         self._planes.start()
 
-    def _begin(self, journal: PlaneJournal, peers: RayPeers, made: Settings) -> None:
+    def _begin(self, journal: CastJournal, peers: RayPeers, made: Settings) -> None:
         """This control plane is in charge."""
         self.stands_by = False
         self.start()
@@ -351,9 +358,18 @@ class RayStage:
         request_room(room)
 
 
-def open_journal(settings: Settings) -> PlaneJournal:
+def open_journal(settings: Settings) -> CastJournal:
     """The journal as actors of this Ray cluster see it."""
-    return PlaneJournal(settings.journal_url, this_plane())
+    return CastJournal(settings.journal_url, this_plane())
+
+
+def claim(settings: Settings) -> Claim:
+    """What this plane asks for. Where it listens on every address, others are told that of the head: HTTP is there."""
+    head = None
+    if settings.host in ANY_HOST:
+        told: Any = ray.nodes  # Ray has no types for it
+        head = next((node.host for node in placement.alive(told()) if node.head), None)
+    return Claim(this_plane(), seat=settings.plane_seat, url=settings.url_at(head) if head else settings.url)
 
 
 def _create(kind: type, name: str, settings: Settings, concurrency: int = 10_000) -> Any:
@@ -387,16 +403,29 @@ def start(settings: Settings) -> None:
     Raises Unavailable when it does not within START_S.
     """
     RayStage(settings).end(HANDLERS)  # one that outlived its server has the code of then
-    if not asyncio.run(enter(settings, this_plane())):
+    if not asyncio.run(enter(settings, claim(settings))):
         _await([_create(SupervisorProcess, SUPERVISOR, settings)])
         return
+    outlived = _outlived()
     handles = [_create(SupervisorProcess, SUPERVISOR, settings), _create(SchedulerProcess, SCHEDULER, settings)]
     handles += [_create_outside(GATEWAY, settings)] if settings.works_outside else []
+    if outlived:
+        _await(handles)
+        return
     handles += [_create(RunActorProcess, run_actor_name(n), settings) for n in range(settings.run_actors_max)]
     names = [worker_name(DEFAULT_POOL, n) for n in range(asyncio.run(_workers_at_first(settings)))]
     workers = [_create_worker(name, DEFAULT_POOL, settings, PoolSpec()) for name in names]
     # on a cluster a worker may have to wait for room
     _await(handles if settings.ray_address else handles + workers)
+
+
+def _outlived() -> bool:
+    """Did a supervisor outlive its server? It knows who ought to exist; of others it would not."""
+    try:
+        ray.get_actor(SUPERVISOR, NAMESPACE)
+    except ValueError:
+        return False
+    return True
 
 
 def _await(handles: list[Any]) -> None:
@@ -417,13 +446,24 @@ async def _workers_at_first(settings: Settings) -> int:
 
 
 def whose() -> str | None:
-    """Fingerprint of the orchestrator that has its actors on the cluster; None = there is none that could tell."""
-    try:
-        supervisor: Any = ray.get_actor(SUPERVISOR, NAMESPACE)
-        fingerprint: Any = ray.get(supervisor.whose.remote(), timeout=NOTE_S)
-    except (RayError, ValueError):
-        return None
-    return str(fingerprint)
+    """Fingerprint of the orchestrator that has its actors on the cluster; None = there is none.
+
+    Raises Unavailable when there is one that does not tell within WHOSE_S: whoever took its actors would end them.
+    """
+    deadline = time.monotonic() + WHOSE_S
+    while True:
+        try:
+            supervisor: Any = ray.get_actor(SUPERVISOR, NAMESPACE)
+            return str(ray.get(supervisor.whose.remote(), timeout=NOTE_S))
+        except ValueError:
+            return None
+        except RayError as error:
+            if time.monotonic() >= deadline:
+                raise Unavailable(
+                    f"the orchestrator that runs on this cluster does not answer ({type(error).__name__}): try again,"
+                    f" or end its actor `{SUPERVISOR}` in namespace `{NAMESPACE}` if it is yours"
+                ) from error
+        time.sleep(_AGAIN_S)
 
 
 def stop() -> None:
@@ -431,12 +471,25 @@ def stop() -> None:
     end_all_but("")
 
 
+def end_cast(settings: Settings) -> None:
+    """This plane is not in charge: its supervisor is alone, and Ray's autoscaler keeps no nodes for the others."""
+    end_all_but(SUPERVISOR)
+    if settings.ray_address:
+        request_room(((), ()))
+
+
 def end_all_but(kept: str) -> None:
     """Every actor of ours but one is gone."""
     named: Any = ray.util.list_named_actors(all_namespaces=True)
-    names = sorted((e["name"] for e in named if e["namespace"] == NAMESPACE), key=lambda n: n != SUPERVISOR)
-    for name in (each for each in names if each != kept):
-        try:
-            ray.kill(ray.get_actor(name, NAMESPACE), no_restart=True)
-        except (ValueError, RayError):
-            continue
+    names = {entry["name"] for entry in named if entry["namespace"] == NAMESPACE} - {kept}
+    if SUPERVISOR in names:
+        _end(SUPERVISOR)
+    with ThreadPoolExecutor(_ENDERS) as pool:  # each takes two answers of Ray's GCS
+        list(pool.map(_end, names - {SUPERVISOR}))
+
+
+def _end(name: str) -> None:
+    try:
+        ray.kill(ray.get_actor(name, NAMESPACE), no_restart=True)
+    except (ValueError, RayError):
+        return

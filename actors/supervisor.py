@@ -11,8 +11,8 @@
 All control actors and workers are detached and restarted by Ray itself, so user code survives a crash of
 this actor; the loop only fills gaps. The gateway costs sixty megabytes: it is there from the first time that
 somebody asks for it, or has left something in its inboxes, so whoever runs DAGs alone never has it. A phase
-that fails is logged and tried again in the next round, and never stops the others. How many workers a pool has
-is read back from the actors that are alive.
+that fails is logged and tried again in the next round, and never stops the others. How many workers an elastic
+pool has is read back from the actors that are alive.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from actors.names import (
     SCHEDULER,
     is_own_actor,
     run_actor_name,
+    run_ids_of,
 )
 from actors.peers import Peers, WorkerGone
 from actors.pools import PoolRecords, Pools, Request
@@ -45,7 +46,7 @@ from orchestrator.control import PoolLoad, Roster
 from orchestrator.errors import Invalid, JournalUnavailable, NotFound, OrchestratorError, Unavailable
 from orchestrator.needs import POOL
 from orchestrator.pools import WORKERS_MAX, PoolSpec, check
-from orchestrator.rows import OwnerRow
+from orchestrator.rows import TERMINAL, OwnerRow, RunRow
 from orchestrator.streams import inbox
 
 _log = logging.getLogger(__name__)
@@ -54,6 +55,10 @@ _log = logging.getLogger(__name__)
 RECONCILE_S = 2.0
 #: seconds a phase may take: Ray answers no question about actors while its GCS is away
 PHASE_S = 30.0
+#: seconds between looks for actors of single runs that have ended
+LEFTOVERS_S = 60.0
+#: seconds until room is requested again: Ray's GCS forgets that when it is replaced (its second autoscaler)
+REQUEST_AGAIN_S = 60.0
 #: actors about which the last order is remembered
 ORDERS_MAX = 10_000
 
@@ -97,6 +102,10 @@ class Facts(PoolRecords, Protocol):
         """Epoch 0 = nobody ever had the name."""
         ...
 
+    async def summary(self, run_id: str) -> RunRow | None:
+        """The run; None = it is not there."""
+        ...
+
     async def position(self, stream: str) -> str:
         """Of the newest entry; "0-0" = there is none."""
         ...
@@ -114,16 +123,24 @@ class Supervisor:
         self._outside = settings.works_outside
         self._run_actors = tuple(run_actor_name(n) for n in range(settings.run_actors_max))
         self._pools = Pools(journal, settings.worker_count)
-        #: pools in which tasks have begun to wait since the last round
-        self._demand: list[PoolLoad] = []
+        #: pools in which tasks have begun to wait since the last round, as that was told last
+        self._demand: dict[str, PoolLoad] = {}
+        #: when all pools were looked at
+        self._steered_s = -RECONCILE_S
         #: has the scheduler said which workers a former supervisor wanted to end?
         self._adopted = False
         #: workers that have answered; on a cluster others may wait for room
         self._met: set[str] = set()
         #: what Ray's autoscaler was told last; None = nothing yet
         self._requested: Request | None = None
+        self._requested_s = 0.0
         #: RunActors beyond the standing ones
         self._extra: set[str] = set()
+        #: of those, the ones whose run had ended by the last look -> versions of its rows, and when that was
+        self._idle: dict[str, list[int]] = {}
+        self._idle_seen_s = 0.0
+        #: of those, the ones that are needed no more and that could not be ended yet
+        self._unneeded: set[str] = set()
         #: as it was last, and as the scheduler was told
         self._made = Roster((), (), number=first_number(Clock().now().timestamp()))
         self._told: Roster | None = None
@@ -146,6 +163,7 @@ class Supervisor:
 
     async def tell_roster(self, blob: bytes) -> bytes:
         """Who ought to exist, for a new scheduler."""
+        self.check_in_charge()
         self._is_current(*actor_codec.decode_supervision(blob))
         async with self._lock:
             await self._know_workers()
@@ -156,6 +174,7 @@ class Supervisor:
         order, name = actor_codec.decode_supervision(blob)
         if self._is_current(order, name):
             self._extra.add(name)
+            self._unneeded.discard(name)
             await self._phase(self._fill_gaps)
 
     async def open_gateway(self, _blob: bytes) -> None:
@@ -187,10 +206,17 @@ class Supervisor:
         if self.stands_by:
             raise Unavailable("this control plane stands by: another one on the same journal is in charge")
 
+    async def step_down(self, end_cast: Callable[[], None]) -> None:
+        """This plane is in charge no more: its actors end, and nobody is started again meanwhile."""
+        self.stands_by = True
+        await asyncio.to_thread(end_cast)
+
     async def dismiss(self, name: str) -> None:
         """The actor beyond the standing ones ends for good."""
         self._extra.discard(name)
+        self._unneeded.add(name)
         await asyncio.to_thread(self._stage.end, name)
+        self._unneeded.discard(name)
 
     async def ping(self) -> int:
         """Number of workers that ought to exist."""
@@ -198,6 +224,9 @@ class Supervisor:
 
     async def workers(self, _blob: bytes) -> bytes:
         """JSON array of WorkerView."""
+        if self._first and not self.stands_by:
+            async with self._lock:
+                await self._know_workers()
         return actor_codec.encode_workers(await self._views() if self._pools.workers else [])
 
     async def scale(self, blob: bytes) -> bytes:
@@ -228,16 +257,19 @@ class Supervisor:
 
     async def pools(self, _blob: bytes) -> bytes:
         """JSON array of PoolView, by name."""
+        self.check_in_charge()
+        await self._know_pools()
         return actor_codec.encode_pool_views(await self._pool_views())
 
     async def demand(self, blob: bytes) -> None:
         """The scheduler tells that tasks have begun to wait in some pools."""
-        self._demand += actor_codec.decode_pool_loads(blob)
+        self._demand |= {load.pool: load for load in actor_codec.decode_pool_loads(blob)}
         self._look.set()
 
     async def drain(self, blob: bytes) -> bytes:
         """Give the worker no more work, and end it once it has none."""
         self.check_in_charge()
+        await self._know_pools()
         worker = blob.decode()
         if worker not in self._pools.workers:
             raise NotFound("worker", worker)
@@ -245,6 +277,13 @@ class Supervisor:
         await self._phase(self._tell_scheduler)
         self._look.set()
         return actor_codec.encode_workers([view for view in await self._views() if view.worker_id == worker])
+
+    async def _know_pools(self) -> None:
+        """What lives and what is defined is known, also to a new supervisor. Raises JournalUnavailable."""
+        if not self._pools.opened:
+            async with self._lock:
+                await self._know_workers()
+                await self._pools.open()
 
     async def _follow_change(self) -> None:
         for phase in (self._fill_gaps, self._shed, self._tell_scheduler):
@@ -264,6 +303,7 @@ class Supervisor:
                 self._shed,
                 self._tell_scheduler,
                 self._retire,
+                self._end_leftovers,
                 self._tell_scheduler,
                 self._request_room,
             ):
@@ -314,15 +354,17 @@ class Supervisor:
     async def _follow_load(self) -> None:
         if not self._pools.opened:
             return
-        demand, self._demand = self._demand, []
         now_s = asyncio.get_running_loop().time()
+        demand, self._demand = self._demand, {}
+        due = not demand or now_s - self._steered_s >= RECONCILE_S
         try:
-            if demand:
-                await self._pools.take_demand(demand, now_s)
-            elif self._pools.restless:
+            await self._pools.take_demand(demand.values(), now_s)
+            demand = {}
+            if due and self._pools.restless:
+                self._steered_s = now_s
                 await self._pools.steer(await self._loads(), now_s)
         except Unavailable as unavailable:
-            self._demand[:0] = demand
+            self._demand = demand | self._demand
             _log.warning("pools stay as they are for now: %s", unavailable)
 
     async def _fill_gaps(self) -> None:
@@ -369,27 +411,52 @@ class Supervisor:
 
     async def _retire(self) -> None:
         """End those that have no work, and will get none: so says a scheduler that was told, or never met them."""
+        for name in sorted(self._unneeded):
+            await self.dismiss(name)
         draining = self._pools.draining
         if not draining:
             return
         try:
-            await self._loads()  # raises while a new scheduler does not know yet who works
             states = await self._slot_states()
+            await self._loads()  # raises while a new scheduler does not know yet who works, and said so of nobody
         except Unavailable as unavailable:
             _log.warning("workers that drain stay for now: %s", unavailable)
             return
         for name in [name for name in draining if states.get(name, "draining") == "draining"]:
+            await asyncio.to_thread(self._stage.end, name)
             self._pools.ended(name)
             self._met.discard(name)
-            await asyncio.to_thread(self._stage.end, name)
+
+    async def _end_leftovers(self) -> None:
+        """End actors of single runs that ended two looks ago, in case the scheduler died before it told."""
+        now_s = asyncio.get_running_loop().time()
+        if not self._extra or now_s - self._idle_seen_s < LEFTOVERS_S:
+            return
+        self._idle_seen_s, former, self._idle = now_s, self._idle, {}
+        for name in sorted(self._extra):
+            versions = await self._versions_if_ended(name)
+            if versions is None:
+                continue
+            self._idle[name] = versions
+            if former.get(name) == versions:
+                _log.warning("%s ends: its run has ended, and nobody told", name)
+                await self.dismiss(name)
+                if await self._versions_if_ended(name) is None:  # it goes on since
+                    self._extra.add(name)
+
+    async def _versions_if_ended(self, own_actor: str) -> list[int] | None:
+        """Versions of the rows that may be its run's, if it has ended."""
+        asked = run_ids_of(own_actor)
+        rows = [row for run_id in asked if (row := await self._journal.summary(run_id)) is not None]
+        return [row.version for row in rows] if asked and all(row.state in TERMINAL for row in rows) else None
 
     async def _request_room(self) -> None:
         if not self._settings.ray_address or not self._pools.opened:
             return  # nobody else adds nodes
-        room = self._pools.request()
-        if room != self._requested:
+        room, now_s = self._pools.request(), asyncio.get_running_loop().time()
+        if room != self._requested or now_s - self._requested_s >= REQUEST_AGAIN_S:
             await asyncio.to_thread(self._stage.request, room)
-            self._requested = room
+            self._requested, self._requested_s = room, now_s
 
     async def _tell_scheduler(self) -> None:
         roster = self._roster()

@@ -21,27 +21,33 @@ from typing import Any
 
 import msgspec
 
-from orchestrator.errors import Invalid
+from orchestrator.errors import Conflict, Invalid
 
 #: kind of the journal's records: name of the pool -> PoolSpec
 POOLS = "pool"
+#: pools that may be defined: each may ask the cluster for workers of another shape
+POOLS_MAX = 500
 #: workers that a pool may have
 WORKERS_MAX = 512
 #: numbers that a generation may use: more than workers it may have, as those that end keep theirs for a while
 NUMBERS = 10_000
-#: units of a resource that one worker may take, and bytes of memory
-AMOUNT_MAX = 100_000.0
+#: units of a resource that one worker may take, if any, and bytes of memory
+AMOUNT_MIN, AMOUNT_MAX = 0.0001, 100_000.0
 BYTES_MAX = 2**50
 #: custom resources, and labels, that a pool may name
 NAMES_MAX = 20
 SPAN_MAX_S = 86_400.0
 TASKS_MAX = 10_000
 
+#: devices that Ray gives whole, and the numbers of them that go together
+_WHOLE = frozenset({"FURIOSA", "HPU", "MBLT", "RBLN", "TPU", "TTNPU", "neuron_cores"})
+_TPUS = (0, 1, 2, 4, 8)
 #: Ray's own resources have fields of their own here
 _RESERVED = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
 _RESOURCE = re.compile(r"^[A-Za-z][A-Za-z0-9_.:/-]{0,62}$")
-_LABEL = re.compile(r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$")
+_PART = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _WORD = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+_LABEL = re.compile(rf"^(?=[^/]{{1,253}}(/|$))({_PART}(\.{_PART})*/)?{_WORD}$")
 #: `a`, `!a`, `in(a,b)` or `!in(a,b)`, as Ray's label selectors have it
 _SELECTED = re.compile(rf"^!?({_WORD}|in\({_WORD}(, ?{_WORD})*\))$")
 
@@ -118,6 +124,11 @@ def check(spec: PoolSpec) -> None:
         raise Invalid("the pool cannot be so", tuple(faults))
 
 
+def too_many(most: int) -> Conflict:
+    """There are as many pools as there may be."""
+    return Conflict(f"there are at most {most} pools; remove some: orchestrator pools rm NAME")
+
+
 def _faults_of_numbers(spec: PoolSpec) -> list[tuple[str, str]]:
     faults = []
     if not 0 <= spec.max <= WORKERS_MAX:
@@ -140,10 +151,15 @@ def _faults_of_shape(spec: PoolSpec) -> list[tuple[str, str]]:
     amounts = {"num_cpus": spec.num_cpus, "num_gpus": spec.num_gpus}
     amounts |= {f"resources/{name}": amount for name, amount in spec.resources.items()}
     for field, amount in amounts.items():
-        if not 0 <= amount <= AMOUNT_MAX:
-            faults.append((field, f"0 to {AMOUNT_MAX:g}"))
+        if amount and not AMOUNT_MIN <= amount <= AMOUNT_MAX:
+            faults.append((field, f"0, or {AMOUNT_MIN:g} to {AMOUNT_MAX:g}"))
         elif amount > 1 and amount != int(amount):
             faults.append((field, "above 1 a whole number"))
+    for name, amount in spec.resources.items():
+        if name in _WHOLE and amount % 1 != 0:
+            faults.append((f"resources/{name}", "a whole number"))
+        if name == "TPU" and amount not in _TPUS:
+            faults.append((f"resources/{name}", "1, 2, 4 or 8"))
     if not 0 <= spec.memory_bytes <= BYTES_MAX:
         faults.append(("memory_bytes", f"0 to {BYTES_MAX}"))
     if max(len(spec.resources), len(spec.labels)) > NAMES_MAX:

@@ -125,9 +125,10 @@ def pack_dag(dag: PutDag) -> bytes:
     return pack((*head, d.base_version, d.next_fire_ms, d.max_dags, idem, due, d.follows, d.makes))
 
 
-def pack_records(kind: str, records: Mapping[str, bytes | None]) -> bytes:
+def pack_records(kind: str, records: Mapping[str, bytes | None], plane: str = "") -> bytes:
     kept = [part for key, record in records.items() if record is not None for part in (key, record.decode())]
-    return pack((kind, kept, [key for key, record in records.items() if record is None]))
+    removed = [key for key, record in records.items() if record is None]
+    return pack((kind, kept, removed, plane) if plane else (kind, kept, removed))
 
 
 def pack_lines(run_id: str, lines: Sequence[bytes]) -> bytes:

@@ -81,7 +81,10 @@ def sized(settings: Settings) -> Settings:
 
 
 def check_vacant(settings: Settings) -> None:
-    """Raises Conflict when another orchestrator has its actors on this cluster: they would be taken for ours."""
+    """Raises Conflict when another orchestrator has its actors on this cluster: they would be taken for ours.
+
+    And Unavailable when there are some, and nobody tells whose.
+    """
     from actors.spawn import whose
 
     if whose() not in (None, settings.fingerprint):

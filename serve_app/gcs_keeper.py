@@ -58,13 +58,16 @@ class GcsKeeper:
 
     def _keep(self) -> None:
         while not self._stopping.is_set():
-            [server] = self._node.all_processes["gcs_server"]
-            status = server.process.wait()
-            if self._stopping.is_set():
-                return
-            self._say(f"Ray's GCS ended with status {status}: starting it again")
-            self._node.kill_gcs_server(check_alive=False)
-            self._node.start_gcs_server()
+            for server in self._node.all_processes.get("gcs_server", ()):
+                status = server.process.wait()
+                if self._stopping.is_set():
+                    return
+                self._say(f"Ray's GCS ended with status {status}: starting it again")
+            try:
+                self._node.kill_gcs_server(check_alive=False)
+                self._node.start_gcs_server()
+            except Exception as error:  # Ray raises plain ones; a cluster whose GCS is not started ends
+                self._say(f"Ray's GCS does not start: {error}")
             self._stopping.wait(PAUSE_S)
 
 

@@ -2,7 +2,7 @@
 
 <home>/credentials.json   {"url", "tokens": {"admin", "client", "worker"}}, 0600, made at first start
 <home>/secret.key         under which secrets are stored (`actors/vault.py`), 0600, made at first start
-<home>/server.json        what the running (or last) server told about itself
+<home>/server.json        what the running (or last) server told about itself; gone while the next one starts
 <home>/seat.id            which data directory this is, for servers that share a journal; made at first start
 <home>/server.lock        held by the process of `orchestrator up` for as long as it lives
 """
@@ -128,6 +128,7 @@ def claimed(home: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Conflict(who_runs(home, read_server(home))) from None
+        (home / "server.json").unlink(missing_ok=True)  # a former one is told of; another process may have its number
         yield
 
 

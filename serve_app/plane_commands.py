@@ -37,7 +37,8 @@ def takeover_command(
         view = api.run(dags.take_over())
         while not view["in_charge"] and not no_wait:
             if time.monotonic() > deadline:
-                raise Unavailable(f"{view['holder']} did not hand over within {_PATIENCE_S:.0f} s")
+                holder = view["holder"] or "nobody"
+                raise Unavailable(f"after {_PATIENCE_S:.0f} s {holder} is in charge, not the server asked")
             time.sleep(_LOOK_S)
             view = api.run(dags.plane())
     session.show(view, _FACTS)

@@ -10,14 +10,11 @@ from __future__ import annotations
 from orchestrator import actor_codec, codec
 from orchestrator.cluster_views import PoolView
 from orchestrator.definition import Definition
-from orchestrator.errors import Conflict, NotFound
-from orchestrator.pools import POOLS, PoolSpec, check
+from orchestrator.errors import NotFound
+from orchestrator.pools import POOLS, POOLS_MAX, PoolSpec, check, too_many
 from orchestrator.ports import ControlPlane, Journal
 from orchestrator.task_shapes import pools_of
 from serve_app.deadlines import LONG_DEADLINE_S, within
-
-#: pools that definitions may make: each may ask the cluster for workers of another shape
-POOLS_MAX = 500
 
 
 async def define_pools(journal: Journal, definition: Definition) -> None:
@@ -31,7 +28,7 @@ async def define_pools(journal: Journal, definition: Definition) -> None:
     known = await journal.records(POOLS)
     new = {name: codec.encode_pool(spec) for name, spec in asked.items() if name not in known}
     if new and len(known) + len(new) > POOLS_MAX:
-        raise Conflict(f"there are at most {POOLS_MAX} pools; remove some: orchestrator pools rm NAME")
+        raise too_many(POOLS_MAX)
     if new:
         await journal.put_records(POOLS, new)
 

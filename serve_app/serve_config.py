@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from actors.settings import Settings, read_settings
-from orchestrator.errors import Invalid
+from orchestrator.errors import Invalid, Unavailable
 from serve_app import up
 from serve_app.app import configured, grants_of
 
@@ -34,19 +35,37 @@ if TYPE_CHECKING:
 #: what callers of Serve's proxies may come from: anywhere
 _ANY_HOST = "0.0.0.0"
 
+#: seconds for which the journal and the actors may not be there yet: Serve tries four times at once, then never again
+PATIENCE_S = 120.0
+_AGAIN_S = 5.0
+
 _log = logging.getLogger(__name__)
 
 
 def app(args: dict[str, Any]) -> Application:
     """What Serve runs, once the actors do. Raises Invalid and WeakTokens before anything starts, then Unavailable."""
-    from actors import spawn
-
     if args:
         raise Invalid(f"args {', '.join(sorted(args))}: settings are read from the environment of Ray's processes")
     settings = checked_settings(os.environ)
+    settings = settings.with_workers(settings.worker_count)  # nodes have CPUs of their own, and count anew
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            _start(settings)
+        except Unavailable as unavailable:
+            if time.monotonic() >= deadline:
+                raise
+            _log.warning("trying again: %s", unavailable)
+            time.sleep(_AGAIN_S)
+        else:
+            return configured(settings)
+
+
+def _start(settings: Settings) -> None:
+    from actors import spawn
+
     up.publish_blueprints(settings, _log.warning)
     spawn.start(settings)
-    return configured(settings)
 
 
 def checked_settings(environ: Mapping[str, str]) -> Settings:

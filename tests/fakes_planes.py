@@ -1,8 +1,8 @@
-"""The journal of memory as several control planes see it: `plane_journal.PlaneJournal` without a server."""
+"""The journal of memory as several control planes see it: `plane_journal.CastJournal` without a server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -56,6 +56,14 @@ class MemoryPlanes:
         if not planes.may_decide(self.memory.lease, self._plane):
             raise JournalUnavailable(f"{owner} of {self._plane}: another control plane is in charge")
         return await self.memory.take_epoch(owner)
+
+    async def put_records(self, kind: str, records: Mapping[str, bytes | None]) -> None:
+        if not planes.may_decide(self.memory.lease, self._plane):
+            raise JournalUnavailable(f"{kind} records of {self._plane}: another control plane is in charge")
+        await self.memory.put_records(kind, records)
+
+    async def records(self, kind: str) -> dict[str, bytes]:
+        return await self.memory.records(kind)
 
     async def claim_lease(self, asked: Claim) -> Lease:
         return self._put(planes.claim(self.memory.lease, asked, self._now_ms()))

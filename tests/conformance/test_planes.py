@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import redis
 
-from actors.plane_journal import PlaneJournal
+from actors.plane_journal import CastJournal, PlaneJournal
 from orchestrator import planes
 from orchestrator.errors import Fenced, JournalUnavailable
 from orchestrator.planes import Claim, Lease
@@ -44,8 +44,8 @@ async def view(request: pytest.FixtureRequest, valkey: Server) -> AsyncIterator[
             return
         valkey.flush()
 
-        def connect(plane: str) -> PlaneJournal:
-            journal = PlaneJournal(valkey.url, plane)
+        def connect(plane: str) -> CastJournal:
+            journal = CastJournal(valkey.url, plane)
             opened.push_async_callback(journal.close)
             return journal
 
@@ -111,6 +111,33 @@ async def test_the_scheduler_of_a_former_plane_fires_and_pops_nothing(view: View
     actor = await owner_of(view, "b")
     admission = append(run, 1, state="running", scheduler_epoch=scheduler.epoch)
     assert await actor.commit(admission) == ["refused"]
+
+
+async def test_records_of_a_former_plane_are_refused_and_change_nothing(view: View) -> None:
+    await view("a").put_records("pool", {"before": b"1"})  # nobody ever was in charge
+    await view("a").claim_lease(Claim("a"))
+    await view("a").put_records("pool", {"gpu": b"1"})
+    await view("b").claim_lease(Claim("b", alone=True))
+    for change in ({"gpu": b"2", "late": b"2"}, {"gpu": None}):
+        with pytest.raises(JournalUnavailable, match="in charge"):
+            await view("a").put_records("pool", change)
+    await view("b").put_records("pool", {"later": b"3"})
+    assert await view("b").records("pool") == {"before": b"1", "gpu": b"1", "later": b"3"}
+    await view("b").release_lease("b")
+    for plane in ("a", "b"):
+        with pytest.raises(JournalUnavailable, match="in charge"):
+            await view(plane).put_records("pool", {"gpu": b"4"})
+
+
+async def test_what_replicas_of_a_plane_that_stands_by_take_is_recorded(valkey: Server) -> None:
+    valkey.flush()
+    journal = PlaneJournal(valkey.url, "b")
+    try:
+        await journal.claim_lease(Claim("a"))
+        await journal.put_records("share", {"acme": b"2"})
+        assert await journal.record("share", "acme") == b"2"
+    finally:
+        await journal.close()
 
 
 async def test_a_plane_that_renews_keeps_its_term_and_its_epochs(view: View) -> None:

@@ -340,6 +340,19 @@ def test_a_holder_that_has_ended_counts_as_never_served_and_so_do_its_claims() -
         assert [grant.holder for grant in made.grants(0.0)] == [first]
 
 
+def test_holders_that_come_and_go_leave_nothing_behind() -> None:
+    slots = Slots()
+    slots.add("worker-default-0", "default", "i")
+    for number in range(50):
+        for bidder in (f"run:{number}", f"run:{number}\nneed"):
+            slots.demand(bidder, {MANUAL: 1})
+            [grant] = slots.grants(1.0)
+            slots.release(bidder, grant.worker, grant.lease)
+            slots.demand(bidder, {})
+        slots.end(f"run:{number}")
+    assert slots._served == {}
+
+
 def test_a_lease_of_an_earlier_scheduler_is_taken_over_and_its_number_is_not_used_again() -> None:
     made = slots(2)
     made.adopt("A", "w0", 41, 0.0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ray._common.ray_option_utils import validate_actor_options
+from ray._private.accelerators import get_all_accelerator_resource_names
 
 from orchestrator import codec
 from orchestrator.errors import Invalid
@@ -27,9 +29,15 @@ from orchestrator.pools import PoolSpec, check, fixed, succeeding
         ({"resources": {"GPU": 1.0}}, "resources/GPU"),
         ({"resources": {"a b": 1.0}}, "resources/a b"),
         ({"resources": {"x": 2.5}}, "resources/x"),
+        ({"resources": {"x": 0.00009}}, "resources/x"),
+        ({"num_cpus": 0.00009}, "num_cpus"),
+        ({"resources": {"TPU": 3.0}}, "resources/TPU"),
+        ({"resources": {"TPU": 16.0}}, "resources/TPU"),
+        ({"resources": {"neuron_cores": 0.5}}, "resources/neuron_cores"),
         ({"resources": {f"x{n}": 1.0 for n in range(21)}}, "resources"),
         ({"labels": {"tier": "a b"}}, "labels/tier"),
         ({"labels": {"": "a"}}, "labels/"),
+        ({"labels": {f"{'b' * 64}.io/tier": "a"}}, f"labels/{'b' * 64}.io/tier"),
     ],
 )
 def test_what_ray_would_refuse_is_refused(spec: dict[str, Any], field: str) -> None:
@@ -38,9 +46,32 @@ def test_what_ray_would_refuse_is_refused(spec: dict[str, Any], field: str) -> N
     assert field in dict(refused.value.details)
 
 
+def taken_by_ray(**options: Any) -> bool:
+    try:
+        validate_actor_options(options, in_options=True)
+    except ValueError:
+        return False
+    return True
+
+
 def test_what_ray_takes_is_taken() -> None:
     labels = {"ray.io/market-type": "spot", "tier": "!in(a,b)", "zone": "in(x, y)", "old": "!yes"}
-    check(PoolSpec(max=512, num_cpus=0.5, num_gpus=8.0, resources={"node:10.0.0.1": 0.001}, labels=labels))
+    labels |= {f"{'b' * 63}.{'c' * 63}/{'d' * 63}": "e" * 63}
+    resources = {"node:10.0.0.1": 0.001, "TPU": 4.0, "neuron_cores": 2.0, "NPU": 0.0001}
+    check(PoolSpec(max=512, num_cpus=0.5, num_gpus=8.0, resources=resources, labels=labels))
+    assert taken_by_ray(num_cpus=0.5, num_gpus=8.0, resources=resources, label_selector=labels)
+
+
+@pytest.mark.parametrize("name", sorted(get_all_accelerator_resource_names() - {"GPU"}))
+def test_what_is_taken_ray_takes(name: str) -> None:
+    """A worker that Ray refuses would never come, and nobody would be told."""
+    for amount in (0.00009, 0.0001, 0.5, 1.0, 2.0, 3.0, 4.0, 8.0, 16.0):
+        spec = PoolSpec(max=1, resources={name: amount})
+        try:
+            check(spec)
+        except Invalid:
+            continue
+        assert taken_by_ray(resources=spec.resources), amount
 
 
 def test_another_shape_is_another_generation_and_other_bounds_are_not() -> None:

@@ -93,6 +93,11 @@ def test_a_rate_limit_that_is_no_number_above_0_is_the_default(text: str, number
         ("ORCHESTRATOR_ARTIFACTS_RETENTION_DAYS", "-1"), ("ORCHESTRATOR_ARTIFACTS_RETENTION_DAYS", "nan"),
         ("ORCHESTRATOR_ARTIFACTS_CACHE_BYTES", "-1"), ("ORCHESTRATOR_MEMORY_VALUES_BYTES", "-1"),
         ("ORCHESTRATOR_SHARE_MANUAL", "0"), ("ORCHESTRATOR_SHARE_BACKFILL", "nan"),
+        ("ORCHESTRATOR_PORT", "0"), ("ORCHESTRATOR_PORT", "65536"), ("ORCHESTRATOR_WORKERS", "-1"),
+        ("ORCHESTRATOR_WORKERS", "10001"), ("ORCHESTRATOR_RUN_ACTORS_MAX", "0"), ("ORCHESTRATOR_API_REPLICAS", "0"),
+        ("ORCHESTRATOR_WORKER_PING_S", "0"), ("ORCHESTRATOR_WORKER_LEASE_S", "nan"),
+        ("ORCHESTRATOR_CANCEL_GRACE_S", "-1"), ("ORCHESTRATOR_PASSIVATE_AFTER_S", "-1"),
+        ("PIPELINES_INCLUSTER_RUNNERS", "-1"),
     ],
 )  # fmt: skip
 def test_a_number_that_would_break_an_actor_is_refused_at_the_start(name: str, text: str) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from actors.settings import read_settings
-from orchestrator.errors import Conflict, Invalid
+from orchestrator.errors import Conflict, Invalid, Unavailable
 from serve_app import cli, home, up
 from tests.cli_stub import call, stub
 
@@ -48,6 +49,18 @@ def test_one_server_per_home(tmp_path: Path) -> None:
             pass
     assert not home.is_claimed(tmp_path)
     assert home.running(tmp_path) is None
+
+
+def test_who_stops_a_server_that_is_starting_does_not_stop_the_process_that_has_the_number_of_a_former_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(up, "_END_S", 0.0)
+    with subprocess.Popen(["sleep", "60"]) as bystander:
+        home.write_server(tmp_path, home.Server(pid=bystander.pid, url="http://x", version="1", started_at="t"))
+        with home.claimed(tmp_path), pytest.raises(Unavailable, match="a server is starting"):
+            up.down(tmp_path, lambda _: None)
+        assert bystander.poll() is None
+        bystander.kill()
 
 
 def test_a_token_is_shown_once_and_kept_as_a_digest(call: Any, tmp_path: Path) -> None:

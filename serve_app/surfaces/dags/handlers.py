@@ -318,14 +318,16 @@ class Handlers:
         """List worker slots"""
         return _answer({"items": [words.worker(each) for each in await self._gateway.workers()]})
 
-    async def scale_workers(self, request: Request, _: Principal) -> Response:
+    async def scale_workers(self, request: Request, principal: Principal) -> Response:
         """Set the number of worker slots of a pool"""
+        check_operator(principal, "workers")
         pool, n = parse.scale(await self._json(request))
         workers = await unhindered(self._gateway.scale_workers(pool, n))
         return _answer({"items": [words.worker(each) for each in workers]})
 
-    async def drain_worker(self, request: Request, _: Principal) -> Response:
+    async def drain_worker(self, request: Request, principal: Principal) -> Response:
         """Let a worker finish what it has and give it nothing more"""
+        check_operator(principal, "workers")
         await self._optional_json(request)
         worker = await unhindered(self._gateway.drain_worker(_path_id(request, "worker", "worker_id")))
         return _answer(words.worker(worker))

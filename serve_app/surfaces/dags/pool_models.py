@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from orchestrator import pools
 
-Amount = Annotated[float, Field(ge=0, le=pools.AMOUNT_MAX, description="above 1 a whole number")]
+Amount = Annotated[float, Field(ge=0, le=pools.AMOUNT_MAX, description="0, or 0.0001 at least; above 1 whole")]
 
 
 class DagsPool(BaseModel):

@@ -32,6 +32,8 @@ class Kept:
         self.world = world
         self.store = PlanStore(world.folder)
         self.released: list[str] = []
+        #: times that an actor cannot be ended
+        self.held = 0
         self.instances = world.clients.gateways[0].instances
         self.path = Path(world.folder, "docs", "plan-outputs", "demo", "status.json")
         self.keeper = self.another()
@@ -43,6 +45,9 @@ class Kept:
         road: Any = JournalRoad(world.journal, world.wire, world.watcher.written)
 
         async def release(name: str) -> None:
+            if self.held:
+                self.held -= 1
+                raise RuntimeError("GCS is away")
             self.released.append(name)
 
         return PlanKeeper(road, world.wire, self.store, world.clock, settings, release)
@@ -176,6 +181,21 @@ def test_a_keeper_that_takes_over_writes_the_same_and_finds_edits_of_the_time_be
             await late.look()
         assert kept.words()["1.3"] == "skipped"
         assert (await kept.instances.status(TENANT, instance_id)).tasks[2].status == "skipped"
+
+    play(course)
+
+
+def test_an_instance_is_not_forgotten_before_its_actor_is_ended() -> None:
+    async def course(kept: Kept) -> None:
+        kept.keeper = kept.another(instance_retention_s=30.0)
+        kept.keeper.start()
+        kept.held = 2
+        instance_id = await kept.start()
+        await kept.reaches(instance_id, "stopped")
+        await asyncio.sleep(40.0)
+        assert kept.held == 0
+        assert kept.released == [f"orchestrator:{instance_id}"]
+        assert await kept.world.journal.beats() == []
 
     play(course)
 

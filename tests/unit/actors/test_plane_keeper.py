@@ -54,3 +54,37 @@ async def test_a_journal_that_refuses_steps_keeps_nobody_from_standing_by_later(
     async with asyncio.timeout(5):
         await keeper.run()
     assert told == ["begun", "ended", "left"]
+
+
+async def test_a_plane_that_has_the_lease_again_after_another_one_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was paused meanwhile: what it knows of pools, and its epochs, are of a former term."""
+    monkeypatch.setattr(plane_keeper, "RENEW_S", 0.001)
+    told: list[str] = []
+
+    async def end_cast() -> None:
+        told.append("ended")
+
+    keeper = PlaneKeeper(
+        Answers(HERE, HERE, Lease("here", 3)),
+        Claim("here"),
+        lambda: told.append("begun"),
+        end_cast,
+        lambda: told.append("left"),
+    )
+    async with asyncio.timeout(5):
+        await keeper.run()
+    assert told == ["begun", "ended", "left"]
+
+
+async def test_a_plane_that_cannot_begin_ends_its_process_and_does_not_hold_the_lease_idly() -> None:
+    left = asyncio.Event()
+
+    def begin() -> None:
+        raise OSError("the folder of plans is away")
+
+    async def end_cast() -> None:
+        raise AssertionError("there is none")
+
+    PlaneKeeper(Answers(HERE), Claim("here"), begin, end_cast, left.set).start()
+    async with asyncio.timeout(5):
+        await left.wait()

@@ -78,6 +78,18 @@ async def test_a_fixed_pool_is_told_of_only_while_it_has_no_workers_not_even_som
     assert [[load.pool for load in loads] for loads in await scene.look(1.0)] == [["unknown"]]
 
 
+async def test_a_pool_without_workers_is_told_of_again_after_a_while_since_somebody_may_have_defined_it() -> None:
+    scene = Scene()
+    scene.demand.watch((), ["default"])
+    scene.slots.demand("A\nneed", {LEAF: 5}, "shape-1")
+    assert await scene.look(1.0) == [[PoolLoad("shape-1", waiting=5)]]
+    assert await scene.look(9.0) == []
+    assert await scene.look(11.0) == [[PoolLoad("shape-1", waiting=5, waiting_s=10.0)]]
+    assert await scene.look(12.0) == []
+    scene.demand.watch((), ["default", "shape-1"])
+    assert await scene.look(99.0) == []
+
+
 async def test_a_pool_that_becomes_elastic_is_told_of_although_tasks_wait_already() -> None:
     scene = Scene()
     scene.slots.add("worker-default-0", "default", "i")
@@ -107,6 +119,22 @@ async def test_what_was_not_heard_is_said_again_as_long_as_it_is_so(monkeypatch:
     scene.slots.demand("A\nneed", {}, "gpu")
     await scene.look(4.0)
     await asyncio.wait_for(asyncio.gather(*scene.tasks), 1.0)
+
+
+async def test_a_supervisor_that_is_away_is_asked_by_one_at_a_time(monkeypatch: Any) -> None:
+    monkeypatch.setattr("actors.pool_demand.AGAIN_S", 0.001)
+    scene = Scene("gpu", "cpu")
+    scene.supervisor.away = True
+    for n in range(20):
+        scene.slots.demand("A\nneed", {LEAF: 3} if n % 2 else {}, "gpu")
+        await scene.look(float(n))
+    scene.slots.demand("B\nneed", {LEAF: 2}, "cpu")
+    await scene.look(20.0)
+    assert sum(not task.done() for task in scene.tasks) == 1
+    scene.supervisor.away = False
+    await asyncio.wait_for(asyncio.gather(*scene.tasks), 1.0)
+    told = [load.pool for loads in scene.supervisor.heard for load in loads]
+    assert sorted(told) == ["cpu", "gpu"]
 
 
 async def test_a_worker_that_is_about_to_end_is_no_slot() -> None:

@@ -9,7 +9,7 @@ import pytest
 from actors.pools import Pools, shaped
 from orchestrator import codec
 from orchestrator.control import PoolLoad
-from orchestrator.errors import JournalUnavailable, NotFound
+from orchestrator.errors import Conflict, JournalUnavailable, NotFound
 from orchestrator.pools import POOLS, PoolSpec
 
 
@@ -64,9 +64,11 @@ def of(pools: Pools, pool: str) -> list[str]:
 ELASTIC = PoolSpec(max=4, idle_timeout_s=10.0)
 
 
-async def test_the_default_pool_is_as_the_settings_say_unless_workers_live_or_somebody_defined_it() -> None:
+async def test_the_default_pool_is_as_the_settings_say_unless_somebody_defined_it() -> None:
     assert of(await opened(Records()), "default") == ["worker-default-0", "worker-default-1"]
-    assert of(await opened(Records(), "worker-default-7"), "default") == ["worker-default-7"]
+    # others may be on their way: the server that starts this process starts them, too
+    assert of(await opened(Records(), "worker-default-1"), "default") == ["worker-default-0", "worker-default-1"]
+    assert len(of(await opened(Records(), *(f"worker-default-{n}" for n in range(3))), "default")) == 2
     assert len(of(await opened(Records(default=PoolSpec(min=5, max=5)), "worker-default-0"), "default")) == 5
 
 
@@ -85,6 +87,21 @@ async def test_a_definition_that_is_not_durable_does_not_count() -> None:
         await pools.fix("gpu", 3)
     settle(pools)
     assert of(pools, "gpu") == []
+
+
+async def test_there_are_only_so_many_pools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.pools.POOLS_MAX", 2)
+    records = Records(one=ELASTIC)
+    pools = await opened(records)
+    await pools.define("two", ELASTIC)
+    for more in (pools.define("three", ELASTIC), pools.fix("three", 1)):
+        with pytest.raises(Conflict, match="pools rm"):
+            await more
+    assert set(records.kept) == {"one", "two"}
+    await pools.define("two", PoolSpec(max=1))
+    await pools.forget("one")
+    await pools.fix("three", 1)
+    assert set(records.kept) == {"two", "three"}
 
 
 async def test_demand_gives_a_pool_at_zero_its_first_workers_and_idleness_takes_them() -> None:

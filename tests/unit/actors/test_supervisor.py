@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from orchestrator import actor_codec, codec
 from orchestrator.control import PoolLoad, Roster
 from orchestrator.errors import ActorUnreachable, Invalid, JournalUnavailable, NotFound, Unavailable
 from orchestrator.pools import PoolSpec
-from orchestrator.rows import OwnerRow
+from orchestrator.rows import OwnerRow, RunRow
 from orchestrator.streams import inbox
 
 OWN = "orchestrator:orch-1"
@@ -73,6 +74,15 @@ class FakeFacts:
         self.epochs, self.newest, self.down = epochs or {}, newest or {}, False
         self.kept: dict[str, bytes] = {}
         self.counts: list[tuple[str, int]] = []
+        #: run -> version and state
+        self.runs: dict[str, tuple[int, str]] = {}
+
+    async def summary(self, run_id: str) -> RunRow | None:
+        self._check()
+        if run_id not in self.runs:
+            return None
+        version, state = self.runs[run_id]
+        return RunRow(run_id, version, "", state, "t", "d", 1, *("",) * 3, 0, 0, *(None,) * 3, "", None, False, "", ())
 
     async def ping(self) -> bool:
         return not self.down
@@ -257,6 +267,47 @@ async def test_a_pool_of_any_good_name_is_scaled_and_its_size_outlives_everythin
     assert pool_of("worker-gpu-big-2") == "gpu-big"
 
 
+async def test_what_cannot_be_read_of_pools_is_not_overwritten() -> None:
+    class Blinking(FakeFacts):
+        reads = 0
+
+        async def records(self, kind: str) -> dict[str, bytes]:
+            self.reads += 1
+            if self.reads == 1:
+                raise JournalUnavailable("told to fail")
+            return await super().records(kind)
+
+    for change in ("scale", "set_pool"):
+        stage, journal = FakeStage(), Blinking()
+        former = PoolSpec(num_gpus=1.0, max=4, generation=2)
+        journal.kept["gpu"] = codec.encode_pool(former)
+        made = supervisor(stage, journal)
+        if change == "scale":
+            await made.scale(actor_codec.encode_scale("gpu", 3))
+        else:
+            await made.set_pool(actor_codec.encode_pool_change("gpu", PoolSpec(num_gpus=1.0, min=3, max=3)))
+        assert codec.decode_pool(journal.kept["gpu"]) == PoolSpec(num_gpus=1.0, min=3, max=3, generation=2)
+
+
+async def test_a_new_supervisor_tells_of_workers_and_pools_from_the_first_question_on() -> None:
+    journal = FakeFacts()
+    journal.kept["gpu"] = codec.encode_pool(PoolSpec(min=1, max=4))
+    names = ("worker-default-0", "worker-gpu-0")
+    [drained] = actor_codec.decode_workers(await supervisor(FakeStage(*names), journal).drain(b"worker-gpu-0"))
+    assert (drained.worker_id, drained.state) == ("worker-gpu-0", "draining")
+    workers = actor_codec.decode_workers(await supervisor(FakeStage(*names), journal).workers(b""))
+    assert [each.worker_id for each in workers] == list(names)
+    pools = actor_codec.decode_pool_views(await supervisor(FakeStage(*names), journal).pools(b""))
+    assert [(each.name, each.defined, each.workers) for each in pools] == [("default", False, 1), ("gpu", True, 1)]
+
+
+async def test_pools_that_cannot_be_read_are_not_told_to_be_undefined() -> None:
+    journal = FakeFacts()
+    journal.kept["gpu"], journal.down = codec.encode_pool(PoolSpec(max=4)), True
+    with pytest.raises(JournalUnavailable):
+        await supervisor(FakeStage(), journal).pools(b"")
+
+
 class Scheduler(NoPeers):
     """The scheduler alone answers: how pools are, and what each slot is at."""
 
@@ -320,6 +371,25 @@ async def test_an_elastic_pool_has_workers_while_tasks_wait_and_is_then_left_alo
     assert scheduler.asked == []
 
 
+async def test_pools_follow_their_load_although_demand_for_another_one_comes_all_the_time() -> None:
+    stage, scheduler = FakeStage(), Scheduler()
+    made = supervisor(stage, peers=scheduler)
+    await made.set_pool(actor_codec.encode_pool_change("busy", PoolSpec(min=1, max=4)))
+    await made.set_pool(actor_codec.encode_pool_change("restless", PoolSpec(min=1, max=4)))
+    scheduler.loads = [PoolLoad("busy", waiting=3, waiting_s=30.0, busy=1, slots=1)]
+    for _ in range(3):
+        await made.demand(actor_codec.encode_pool_loads([PoolLoad("restless", waiting=1)]))
+        await rounds(made)
+    assert {f"worker-busy-{n}" for n in range(4)} <= stage.names
+
+
+async def test_what_was_said_of_a_pool_is_remembered_once() -> None:
+    made = supervisor(FakeStage(), peers=Scheduler())
+    for waiting in (1, 2, 3):
+        await made.demand(actor_codec.encode_pool_loads([PoolLoad("gpu", waiting), PoolLoad("cpu", waiting)]))
+    assert sorted(made._demand.values(), key=lambda load: load.pool) == [PoolLoad("cpu", 3), PoolLoad("gpu", 3)]
+
+
 async def test_demand_that_cannot_be_looked_up_is_looked_up_in_the_next_round() -> None:
     stage, scheduler, journal = FakeStage(), Scheduler(), FakeFacts()
     made = supervisor(stage, journal, peers=scheduler)
@@ -370,6 +440,28 @@ async def test_workers_that_are_to_end_stay_while_a_new_scheduler_does_not_know_
     assert "worker-default-0" not in stage.names
 
 
+async def test_a_worker_that_works_stays_although_the_scheduler_is_replaced_between_two_questions() -> None:
+    class Replaced(Scheduler):
+        questions_left = 1_000
+
+        async def ask(self, actor: str, method: str, blob: bytes) -> bytes:
+            self.questions_left -= 1
+            if self.questions_left >= 0:
+                return await super().ask(actor, method, blob)
+            if method == "pool_loads":
+                raise Unavailable("the scheduler has not heard of everybody yet")
+            return actor_codec.encode_states({})
+
+    stage, scheduler = FakeStage(), Replaced()
+    made = supervisor(stage, peers=scheduler, ray_address="auto")
+    await rounds(made)
+    stage.departing, scheduler.states = {"worker-default-0"}, {"worker-default-0": "busy"}
+    await rounds(made, 2)
+    scheduler.questions_left = 1
+    await made._phase(made._retire)
+    assert "worker-default-0" in stage.names
+
+
 async def test_a_worker_that_the_scheduler_may_still_give_work_is_not_ended() -> None:
     class Cut(Scheduler):
         reached = False
@@ -390,6 +482,85 @@ async def test_a_worker_that_the_scheduler_may_still_give_work_is_not_ended() ->
     assert "worker-default-0" not in stage.names
 
 
+class HeldStage(FakeStage):
+    """Ray cannot be asked while its GCS is away: nobody is found, and so nobody ended."""
+
+    away = True
+
+    def end(self, name: str) -> None:
+        if self.away:
+            raise RuntimeError("GCS is away")
+        super().end(name)
+
+
+async def test_a_worker_that_could_not_be_ended_is_ended_in_the_next_round() -> None:
+    stage, scheduler = HeldStage(), Scheduler()
+    made = supervisor(stage, peers=scheduler)
+    await made.scale(actor_codec.encode_scale("default", 2))
+    scheduler.states = dict.fromkeys(("worker-default-0", "worker-default-1"), "idle")
+    await made.scale(actor_codec.encode_scale("default", 0))
+    await rounds(made)
+    assert {"worker-default-0", "worker-default-1"} <= stage.names
+    assert await made.ping() == 2
+    stage.away = False
+    await rounds(made)
+    assert not {"worker-default-0", "worker-default-1"} & stage.names
+    assert await made.ping() == 0
+
+
+async def test_actors_of_single_runs_end_although_nobody_told_that_these_have_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervision, "LEFTOVERS_S", 0.0)
+    stage, journal = FakeStage("run:gone", "run:ended", "run:retried", "run:at-work", OWN), FakeFacts()
+    journal.runs = {"run_ended": (7, "failed"), "run_retried": (7, "failed"), "run_at-work": (3, "running")}
+    made = supervisor(stage, journal, Scheduler())
+    await rounds(made)
+    journal.down = True
+    await made._phase(made._end_leftovers)
+    journal.down = False
+    await made._phase(made._end_leftovers)
+    assert {"run:gone", "run:ended"} <= stage.names, "one look is not enough: the scheduler may tell yet"
+    journal.runs["run_retried"] = (9, "failed")  # it is queued no more, but was
+    await made._phase(made._end_leftovers)
+    assert stage.names & {"run:gone", "run:ended", "run:retried", "run:at-work", OWN} == {
+        "run:retried",
+        "run:at-work",
+        OWN,
+    }
+
+
+async def test_a_run_that_is_retried_while_its_actor_ends_gets_one_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "LEFTOVERS_S", 0.0)
+    journal = FakeFacts()
+
+    class Retried(FakeStage):
+        def end(self, name: str) -> None:
+            super().end(name)
+            journal.runs["run_x"] = (8, "queued")
+
+    stage = Retried("run:x")
+    journal.runs = {"run_x": (7, "failed")}
+    made = supervisor(stage, journal, Scheduler())
+    await rounds(made)
+    for _ in range(2):
+        await made._phase(made._end_leftovers)
+    assert "run:x" not in stage.names
+    await rounds(made)
+    assert "run:x" in stage.names
+
+
+async def test_an_actor_for_one_run_that_could_not_be_ended_is_ended_in_the_next_round() -> None:
+    stage = HeldStage()
+    made = supervisor(stage, peers=Scheduler())
+    await made.ensure(asked(1))
+    with pytest.raises(RuntimeError):
+        await made.release(asked(1))
+    stage.away = False
+    await rounds(made)
+    assert OWN not in stage.names
+
+
 async def test_rays_autoscaler_is_told_when_what_is_needed_changes_and_only_where_it_may_exist() -> None:
     rest, busy = (({"CPU": 1.0},), ({},)), (({"CPU": 1.0}, {"GPU": 1.0}, {"GPU": 1.0}), ({}, {}, {}))
     for address, requests in (("", []), ("auto", [rest, busy, rest])):
@@ -403,6 +574,17 @@ async def test_rays_autoscaler_is_told_when_what_is_needed_changes_and_only_wher
         await made.set_pool(actor_codec.encode_pool_change("gpu", None))
         await rounds(made, 2)
         assert stage.requests == requests
+
+
+async def test_room_is_requested_again_after_a_while_since_a_gcs_that_was_replaced_knows_nothing_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = FakeStage()
+    made = supervisor(stage, peers=Scheduler(), ray_address="auto")
+    await rounds(made, 3)
+    monkeypatch.setattr(supervision, "REQUEST_AGAIN_S", 0.0)
+    await rounds(made, 2)
+    assert stage.requests == [(({"CPU": 1.0},), ({},))] * 3
 
 
 async def test_a_pool_that_cannot_be_so_is_refused_and_one_that_is_not_there_cannot_be_forgotten() -> None:
@@ -426,10 +608,26 @@ async def test_a_supervisor_that_stands_by_starts_nobody() -> None:
         await made.scale(actor_codec.encode_scale("default", 2))
     with pytest.raises(Unavailable, match="stands by"):
         await made.drain(b"worker-default-0")
+    with pytest.raises(Unavailable, match="stands by"):
+        await made.pools(b"")
+    with pytest.raises(Unavailable, match="stands by"):
+        await made.tell_roster(asked(1, ""))  # of a cast that is about to end: what is known now may be old later
     assert actor_codec.decode_workers(await made.workers(b"")) == []
     made.stands_by = False
     await made.ensure(asked(2))
     assert "scheduler" in stage.names
+
+
+async def test_a_supervisor_that_steps_down_starts_nobody_again_whom_it_ends() -> None:
+    stage = FakeStage()
+    made = supervisor(stage, peers=Scheduler())
+    await rounds(made)
+    assert "scheduler" in stage.names
+    ending = asyncio.get_running_loop().create_task(made.step_down(stage.names.clear))
+    await asyncio.sleep(0)
+    await rounds(made, 2)
+    await ending
+    assert stage.names == set()
 
 
 class OneWorker(NoPeers):

@@ -50,6 +50,18 @@ async def test_pools_are_for_every_tenant_and_the_operators_to_define(
     assert (await admin.get("/pools/gpu")).json()["max"] == 4
 
 
+async def test_workers_are_for_every_tenant_and_the_operators_to_scale_and_drain(
+    admin: httpx.AsyncClient, connect: Connect
+) -> None:
+    other = connect("other")
+    before = (await admin.get("/workers")).json()
+    assert (await other.get(f"{BASE}/workers")).status_code == 200
+    is_error(await other.post(f"{BASE}/workers/scale", json={"n": 0}), 404, "not_found")
+    worker = before["items"][0]["worker_id"]
+    is_error(await other.post(f"{BASE}/workers/{worker}/drain", json={}), 404, "not_found")
+    assert (await admin.get("/workers")).json() == before
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [

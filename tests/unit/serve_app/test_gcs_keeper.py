@@ -63,6 +63,34 @@ def test_a_gcs_that_was_killed_is_started_again_and_again() -> None:
     assert said == ["Ray's GCS ended with status -9: starting it again"] * 2
 
 
+def test_a_gcs_that_does_not_start_at_once_is_started_again() -> None:
+    class Held(FakeNode):
+        """The files of the former one are locked for a while."""
+
+        refusals = 0
+
+        def start_gcs_server(self) -> None:
+            if self.refusals:
+                self.refusals -= 1
+                raise RuntimeError("the lock is held")
+            super().start_gcs_server()
+
+        def kill_gcs_server(self, check_alive: bool) -> None:
+            if self.all_processes:
+                super().kill_gcs_server(check_alive)
+
+    node, said = Held(), list[str]()
+    node.started.clear()
+    node.refusals = 2
+    keeper = GcsKeeper(node, said.append)
+    node.process.kill()
+    assert node.started.wait(10)
+    assert said.count("Ray's GCS does not start: the lock is held") == 2
+    keeper.stop()
+    node.process.kill()
+    node.process.wait()
+
+
 def test_one_that_ends_with_its_server_stays_so() -> None:
     node = FakeNode()
     keeper = GcsKeeper(node, lambda _: pytest.fail("it was to end"))

@@ -12,7 +12,7 @@ from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 
 from actors import spawn
 from actors.settings import Settings
-from orchestrator.errors import Invalid
+from orchestrator.errors import Invalid, JournalUnavailable, Unavailable
 from serve_app import serve_config, up
 
 TOKEN = "a" * 32
@@ -40,6 +40,51 @@ def test_serve_gets_an_application_and_the_actors_are_started(started: list[Sett
     assert isinstance(build(), Application)
     (settings,) = started
     assert settings.journal_url == SECRETS["REDIS_URL"]
+
+
+def test_the_number_of_workers_does_not_depend_on_where_an_actor_runs(
+    started: list[Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ORCHESTRATOR_WORKERS", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    build()
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert started[0].worker_count == 6
+
+
+class Slow:
+    """Time, and a journal that does not answer before some time has passed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, there_s: float) -> None:
+        self.now_s, self.there_s = 0.0, there_s
+        monkeypatch.setattr(serve_config, "time", self)
+        monkeypatch.setattr(up, "publish_blueprints", self.publish)
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    def publish(self, _settings: Settings, _say: object) -> None:
+        if self.now_s < self.there_s:
+            raise JournalUnavailable("nobody listens yet")
+
+
+def test_a_journal_that_is_not_there_yet_is_waited_for_since_serve_does_not_try_again_for_long(
+    started: list[Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Slow(monkeypatch, there_s=100.0)
+    assert isinstance(build(), Application)
+    assert len(started) == 1
+
+
+def test_what_does_not_come_is_told_in_the_end(started: list[Settings], monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Slow(monkeypatch, there_s=10_000.0)
+    with pytest.raises(Unavailable, match="nobody listens yet"):
+        build()
+    assert serve_config.PATIENCE_S <= slow.now_s < serve_config.PATIENCE_S + 60
+    assert started == []
 
 
 def test_nobody_is_anonymous_whatever_the_environment_says(
