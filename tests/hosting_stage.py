@@ -74,10 +74,11 @@ class HostingStage:
         self.slots = Slots()
         self.released: list[str] = []
         self.tasks: list[asyncio.Task[None]] = []
-        clock, peers = LoopClock(), self.peers
+        clock = LoopClock()
+        peers: Any = self.peers
         self.hosts = Hosts(clock, self.slots, self._release)
-        self.hostings = Hostings(peers, clock, self.slots, self.hosts, self.spawn)  # type: ignore[arg-type]  # some calls
-        self.workers = WorkerArrivals(peers, clock, self.slots, self.spawn, self.hosts.worker_there)  # type: ignore[arg-type]
+        self.hostings = Hostings(peers, clock, self.slots, self.hosts, self.spawn)
+        self.workers = WorkerArrivals(peers, clock, self.slots, self.spawn, self.hosts.worker_there)
         self.hosts.begin(EPOCH)
         self.hostings.begin(EPOCH)
 

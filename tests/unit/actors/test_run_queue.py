@@ -29,11 +29,15 @@ class Scene:
 
 
 def a_row(
-    run_id: str, state: str = "queued", parent: str = "", watchers: tuple[str, ...] = (), **also: object
+    run_id: str,
+    state: str = "queued",
+    parent: str = "",
+    watchers: tuple[str, ...] = (),
+    run_type: str = "manual",
+    cap: int | None = None,
 ) -> RunRow:
-    kind = "backfill" if parent else "manual"
-    of_dag = ("acme", "d", 1, str(also.get("run_type", kind)), "", parent)
-    return RunRow(run_id, 3, "", state, *of_dag, 1, 0, None, None, None, "", also.get("cap"), False, "", watchers)  # type: ignore[arg-type]
+    of_dag = ("acme", "d", 1, run_type, "", parent)
+    return RunRow(run_id, 3, "", state, *of_dag, 1, 0, None, None, None, "", cap, False, "", watchers)
 
 
 def created(*run_ids: str, run_type: str = "manual", parent: str = "", versions: tuple[int, ...] = ()) -> RunsCreated:
