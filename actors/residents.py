@@ -1,13 +1,9 @@
 """Who is in a RunActor's memory, who is on the way there, and who may go.
 
-                message for a run that is not here ─▶ it is being read; messages wait
-    journal ◀──────────────────────────────────────────┤
-       │                                               │ Loaded
-       │       nobody, or somebody else's: refused ◀───┤
-       └──────────────────────────────────────────────▶ here ─▶ forgotten: it has ended, waits for admission, or has
-                                  ▲                     │       only waited for long
-                                  └── in doubt: read ◀──┘
-                                      once more
+    message for a run that is not here ─▶ it is read; messages wait ─▶ Loaded ─┬─▶ nobody's, or somebody else's: refused
+                                                       ▲                       ▼
+                                                       └───── in doubt ────── here ─▶ forgotten: it has ended, waits for
+                                                                                      admission, or only waits for long
 
 A run is here or on its way here, never both: while it is read again nothing is decided on what may be wrong. What waits
 for a run is handled in the order in which it came, in the turn in which the run comes. What is forgotten is not lost:

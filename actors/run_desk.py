@@ -49,7 +49,6 @@ class RunDesk:
         if command.idem is not None:
             stored = actor_codec.encode_command_reply(reply)
             hosted.idem = StoredReply(command.idem.key, command.idem.fingerprint, stored)
-            turn.touch(hosted)
         turn.answers.append((command.run_id, message.answer, lambda: reply))
 
 

@@ -119,6 +119,8 @@ class World:
             cancel_grace_s=self.rng.choice((0.5, 5.0)),
         )
         self.workers = [f"worker-default-{n}" for n in range(self.rng.randint(1, 3))]
+        #: seconds that a process which was killed may be away
+        self.away_s: tuple[float, ...] = (0.05, 0.05, 0.5, 0.5, 3.0, 15.0)
         #: worker -> Ray's id of its node, of those that know
         self.nodes: dict[str, str] = {}
         self.supervisor = Supervisor(self.wire, RUN_ACTORS, self.workers)
@@ -309,7 +311,7 @@ class World:
 
     def _return_later(self, name: str) -> None:
         self.supervisor.away.add(name)
-        self.loop.call_later(self.rng.choice((0.05, 0.05, 0.5, 0.5, 3.0, 15.0)), self._return, name)
+        self.loop.call_later(self.rng.choice(self.away_s), self._return, name)
 
     def _return(self, name: str) -> None:
         self.supervisor.away.discard(name)

@@ -37,6 +37,7 @@ async def started_anew(world: World) -> None:
 
 def test_a_run_starts_although_a_scheduler_that_was_replaced_took_the_epoch_last() -> None:
     async def course(world: World) -> None:
+        world.away_s = (3.0,)  # of the scheduler that ends
         gateway = await defined(world, a_task("a"), a_task("b", "a"))
         assert await ends(world, await triggered(gateway)) == "succeeded"
         await superseded(world)
