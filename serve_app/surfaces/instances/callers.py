@@ -43,13 +43,6 @@ class Callers:
             raise Forbidden("client")
         return self._known(_token(socket.headers) or socket.query_params.get("api_key"), socket, True)
 
-    def still(self, socket: HTTPConnection, principal: Principal) -> bool:
-        """Would this handshake be `principal`'s now, too?"""
-        try:
-            return self.of_socket(socket) == principal
-        except Unauthenticated:
-            return False
-
     def _known(self, token: str | None, connection: HTTPConnection, may_be_anonymous: bool) -> Principal:
         known = self._tokens.principal(token) if token is not None else None
         if known is None and may_be_anonymous:
