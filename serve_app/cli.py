@@ -241,7 +241,7 @@ def _general_hint(error: OrchestratorError) -> str | None:
             return "look at its present state with `orchestrator runs show` or `orchestrator dags show`, then decide"
         case NotFound(kind="token"):
             return "see what there is with `orchestrator token list`"
-        case Conflict():
+        case Conflict() if "runs" in str(error):
             return "`orchestrator status` tells what runs"
     return None
 

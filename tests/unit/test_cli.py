@@ -70,6 +70,13 @@ def test_a_token_that_is_not_there_is_an_error_with_a_way_out(call: Any) -> None
     assert "orchestrator token list" in err
 
 
+def test_a_folder_that_is_in_the_way_is_no_question_of_what_runs(call: Any, tmp_path: Path) -> None:
+    status, _, err = call("backup", str(tmp_path))
+    assert status == 1
+    assert "a backup goes into a new folder" in err
+    assert "hint" not in err
+
+
 def test_a_busy_server_is_asked_again_with_the_same_request_id(call: Any, stub: Stub) -> None:
     stub.on("POST", "/runs", {"error": "rate_limited", "message": "10 requests per second"}, status=429)
     stub.on("POST", "/runs", {"run_id": "run_1", "state": "queued"})

@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection, Request
 
 from serve_app.auth import Principal, basic_password
 from serve_app.local_callers import LocalCallers
-from serve_app.problems import Forbidden, Unauthenticated
+from serve_app.problems import Forbidden
 
 
 class Callers(LocalCallers):
@@ -32,13 +32,6 @@ class Callers(LocalCallers):
         if not self._origins.allow(socket.headers):
             raise Forbidden("client")
         return self.known(_token(socket.headers) or socket.query_params.get("api_key"), socket)
-
-    def still(self, socket: HTTPConnection, principal: Principal) -> bool:
-        """Would this handshake be `principal`'s now, too?"""
-        try:
-            return self.of_socket(socket) == principal
-        except Unauthenticated:
-            return False
 
 
 def require(principal: Principal, scope: str) -> None:

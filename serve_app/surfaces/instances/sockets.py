@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket
 
 from orchestrator.errors import Refused, Unavailable
 from serve_app import sse, ws
+from serve_app.auth import Principal
 from serve_app.ports import Clock, Instances
 from serve_app.surfaces.instances import parse, streams
 from serve_app.surfaces.instances.callers import Callers, require
@@ -61,8 +62,15 @@ class Sockets:
             await ws.turn_away(socket, ws.Happening.BROKE)
             return
         await socket.accept()
-        allowed = partial(self._callers.still, socket, principal)
+        allowed = partial(self._still, socket, principal)
         await ws.converse(socket, written(opened, self._clock), manner, self._draining, allowed=allowed)
+
+    def _still(self, socket: WebSocket, principal: Principal) -> bool:
+        """Would this handshake be `principal`'s now, too?"""
+        try:
+            return self._callers.of_socket(socket) == principal
+        except Refused:
+            return False
 
     async def _open(self, socket: WebSocket, tenant: str, since: int | None) -> streams.Opened:
         instance_id = parse.instance_id(socket.path_params["instance_id"])
