@@ -14,7 +14,7 @@ class DagsArtifactSweep(BaseModel):
     """Of which runs artifacts go."""
 
     older_than_s: int = Field(ge=0, le=parse.LONGEST_SPAN_S, description="that ended longer ago, in seconds")
-    dry_run: bool = Field(False, description="nothing goes; it is only told what would")
+    dry_run: bool | None = Field(None, description="nothing goes; it is only told what would")
 
 
 class DagsArtifactSweepView(BaseModel):
