@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Generic, TypeVar
 
+from actors.hosted import milliseconds
 from orchestrator import codec
-from orchestrator.definition import Definition
+from orchestrator.definition import Definition, content_hash
 from orchestrator.errors import Broken, NotFound
 from orchestrator.ports import Journal
+from orchestrator.steps import DagWritten, PutDag
 
 KEPT = 256
 K = TypeVar("K", bound=Hashable)
@@ -56,6 +59,21 @@ class DagBook:
     def forget(self, tenant: str, dag_id: str) -> None:
         """Read it again next time."""
         self._current.drop((tenant, dag_id))
+
+    async def store(self, tenant: str, definition: Definition, base_version: int, now: datetime) -> DagWritten:
+        """A definition that starts by nothing but a request is current, if `base_version` was (0 = none)."""
+        step = PutDag(
+            tenant=tenant,
+            dag_id=definition.dag_id,
+            definition=codec.encode_definition(definition),
+            content_hash=content_hash(definition),
+            owner=definition.owner,
+            now_ms=milliseconds(now),
+            base_version=base_version,
+        )
+        written = await self._journal.put_dag(step)
+        self.forget(tenant, definition.dag_id)
+        return written
 
     async def version(self, tenant: str, dag_id: str, version: int) -> Definition:
         """The definition a run is pinned to."""

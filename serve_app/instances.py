@@ -31,7 +31,7 @@ from actors.settings import Settings
 from orchestrator import codec
 from orchestrator import events as e
 from orchestrator.command import Command
-from orchestrator.definition import Definition, content_hash
+from orchestrator.definition import Definition
 from orchestrator.errors import Conflict, InstanceDead, JournalUnavailable, NotFound, NotInCharge, Unavailable
 from orchestrator.instance_events import InstanceFold
 from orchestrator.instance_views import (
@@ -44,7 +44,7 @@ from orchestrator.instance_views import (
 )
 from orchestrator.ports import ControlPlane, Journal
 from orchestrator.rows import TERMINAL, Beat, RunFilter, RunRow
-from orchestrator.steps import Creation, CreationResult, NewRun, PutDag
+from orchestrator.steps import Creation, CreationResult, NewRun
 from orchestrator.views import Frame
 from serve_app.asking import ask
 from serve_app.creations import Creations
@@ -133,17 +133,7 @@ class Instances:
             if known.definition == definition:
                 return known.version
             base = known.version
-        step = PutDag(
-            tenant=tenant,
-            dag_id=definition.dag_id,
-            definition=codec.encode_definition(definition),
-            content_hash=content_hash(definition),
-            owner=definition.owner,
-            now_ms=milliseconds(self._clock.now()),
-            base_version=base,
-        )
-        written = await self._journal.put_dag(step)
-        self._book.forget(tenant, definition.dag_id)
+        written = await self._book.store(tenant, definition, base, self._clock.now())
         return written.version if written.status == "ok" else None
 
     def _new_run(

@@ -43,7 +43,7 @@ from orchestrator.narration import instant_text
 from orchestrator.needs import is_bound
 from orchestrator.ports import ControlPlane, Journal
 from orchestrator.rows import TERMINAL, RunRow
-from orchestrator.steps import Creation, NewRun, PutDag, StoredReply
+from orchestrator.steps import Creation, NewRun, StoredReply
 from orchestrator.views import Frame, RunChanged
 from serve_app.asking import ask
 from serve_app.creations import Creations
@@ -146,18 +146,7 @@ class LiveRuns:
 
     async def _store(self, tenant: str, definition: Definition, base_version: int) -> int:
         """Its version; whoever else stores the same at this moment gets the same."""
-        step = PutDag(
-            tenant=tenant,
-            dag_id=definition.dag_id,
-            definition=codec.encode_definition(definition),
-            content_hash=content_hash(definition),
-            owner=definition.owner,
-            now_ms=milliseconds(self._clock.now()),
-            base_version=base_version,
-        )
-        written = await self._journal.put_dag(step)
-        self._book.forget(tenant, definition.dag_id)
-        return written.version
+        return (await self._book.store(tenant, definition, base_version, self._clock.now())).version
 
     def _new_run(self, tenant: str, wanted: LiveRunWanted, dag_id: str, version: int) -> NewRun:
         now = self._clock.now()
