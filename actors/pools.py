@@ -26,7 +26,7 @@ from orchestrator import codec
 from orchestrator.autoscale import Course, Load, steer
 from orchestrator.cluster_views import PoolView
 from orchestrator.control import PoolLoad
-from orchestrator.errors import NotFound
+from orchestrator.errors import JournalUnavailable, NotFound
 from orchestrator.needs import DEFAULT_POOL
 from orchestrator.pools import NUMBERS, POOLS, POOLS_MAX, PoolSpec, fixed, succeeding, too_many
 
@@ -84,7 +84,7 @@ class Pools:
             return
         records = await self._records.records(POOLS)
         self._specs = {name: codec.decode_pool(record) for name, record in records.items()}
-        self.opened = True
+        self.opened, self._courses = True, {}
         alive = Counter(pool for name, pool in self.workers.items() if self._has_shape(name))
         if DEFAULT_POOL not in self._specs:
             self._courses[DEFAULT_POOL] = Course(self._standing)
@@ -99,7 +99,7 @@ class Pools:
         used = [_generation(worker) for worker, pool in self.workers.items() if pool == name]
         former = self._specs.get(name, PoolSpec() if name == DEFAULT_POOL else None)
         made = succeeding(spec, former, max(used, default=-1) + 1)
-        await self._records.put_records(POOLS, {name: codec.encode_pool(made)})
+        await self._put(name, codec.encode_pool(made))
         self._take(name, made)
 
     async def fix(self, name: str, n: int) -> None:
@@ -112,7 +112,7 @@ class Pools:
         await self.open()
         if name not in self._specs:
             raise NotFound("pool", name)
-        await self._records.put_records(POOLS, {name: None})
+        await self._put(name, None)
         del self._specs[name]
         self._courses[name] = Course(self._standing if name == DEFAULT_POOL else 0)
 
@@ -120,6 +120,13 @@ class Pools:
         """Tasks wait for that pool: whoever deployed them may have defined it just now. Raises JournalUnavailable."""
         if name not in self._specs and (record := await self._records.record(POOLS, name)) is not None:
             self._take(name, codec.decode_pool(record))
+
+    async def _put(self, name: str, record: bytes | None) -> None:
+        try:
+            await self._records.put_records(POOLS, {name: record})
+        except JournalUnavailable:
+            self.opened = False  # it may be so, or not: to be read again
+            raise
 
     def _take(self, name: str, spec: PoolSpec) -> None:
         self._specs[name] = spec

@@ -365,11 +365,17 @@ def open_journal(settings: Settings) -> CastJournal:
 
 def claim(settings: Settings) -> Claim:
     """What this plane asks for. Where it listens on every address, others are told that of the head: HTTP is there."""
-    head = None
-    if settings.host in ANY_HOST:
-        told: Any = ray.nodes  # Ray has no types for it
-        head = next((node.host for node in placement.alive(told()) if node.head), None)
+    head = _head_host() if settings.host in ANY_HOST else None
     return Claim(this_plane(), seat=settings.plane_seat, url=settings.url_at(head) if head else settings.url)
+
+
+def _head_host() -> str | None:
+    told: Any = ray.nodes  # Ray has no types for it
+    try:
+        return next((node.host for node in placement.alive(told()) if node.head), None)
+    except Exception:  # an actor that fails here, in its constructor, is not started again
+        logging.getLogger(__name__).exception("cannot tell where the head is")
+        return None
 
 
 def _create(kind: type, name: str, settings: Settings, concurrency: int = 10_000) -> Any:

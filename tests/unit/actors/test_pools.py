@@ -89,6 +89,27 @@ async def test_a_definition_that_is_not_durable_does_not_count() -> None:
     assert of(pools, "gpu") == []
 
 
+async def test_a_change_whose_answer_was_lost_is_read_back() -> None:
+    class Lossy(Records):
+        lossy = False
+
+        async def put_records(self, kind: str, records: Mapping[str, bytes | None]) -> None:
+            await super().put_records(kind, records)
+            if self.lossy:
+                raise JournalUnavailable("the answer was lost")
+
+    records = Lossy(old=PoolSpec(min=1, max=1))
+    pools = await opened(records)
+    assert len(of(pools, "old")) == 1
+    records.lossy = True
+    for change in (pools.fix("gpu", 2), pools.forget("old")):
+        with pytest.raises(JournalUnavailable):
+            await change
+    await pools.open()
+    settle(pools)
+    assert (len(of(pools, "gpu")), of(pools, "old")) == (2, [])
+
+
 async def test_there_are_only_so_many_pools(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actors.pools.POOLS_MAX", 2)
     records = Records(one=ELASTIC)

@@ -66,6 +66,17 @@ def test_others_are_told_an_address_that_they_reach(monkeypatch: pytest.MonkeyPa
     assert spawn.claim(Settings(redis_url="redis://x", host=host)) == Claim("here", url=url)
 
 
+def test_a_plane_that_cannot_ask_for_the_head_claims_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray does not start an actor again whose constructor fails."""
+
+    def away() -> list[object]:
+        raise RuntimeError("GCS is away")
+
+    monkeypatch.setattr(spawn, "ray", SimpleNamespace(nodes=away))
+    monkeypatch.setattr(spawn, "this_plane", lambda: "here")
+    assert spawn.claim(Settings(redis_url="redis://x", host="0.0.0.0")) == Claim("here", url="http://127.0.0.1:8000")
+
+
 def test_a_supervisor_that_lives_alone_knows_who_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that it does not know of would hold a CPU, and never get a task."""
     starts = Starts(monkeypatch, there=True)

@@ -12,6 +12,7 @@ from starlette.types import Message
 
 from actors.settings import read_settings
 from orchestrator import errors
+from serve_app.deployer import READY_S
 from serve_app.edge import Edge, middlewares, serve_environment
 from serve_app.observations import KEPT, Observations
 from serve_app.options import ServerOptions
@@ -19,6 +20,7 @@ from serve_app.ports import Observation
 from serve_app.surfaces.dags.routes import ENDPOINTS
 from serve_app.surfaces.instances.models import COMPONENTS
 from serve_app.surfaces.runs import routes as runs
+from tests import ray_names
 from tests.fakes_gateway import FakeGateway
 from tests.unit.serve_app.conftest import BASE, Connect
 
@@ -307,6 +309,13 @@ async def test_an_id_made_up_by_the_edge_is_no_key(connect: Connect) -> None:
     headers = {"X-Request-Id": "r-1", "X-Orchestrator-Fresh-Id": "1"}
     ids = {(await client.post(f"{BASE}/runs", json={"dag_id": "d"}, headers=headers)).json()["run_id"] for _ in "ab"}
     assert len(ids) == 2
+
+
+def test_a_proxy_has_as_long_to_start_as_a_slow_machine_needs() -> None:
+    """Serve ends one that is not ready by then, and `up` with it: it waits for the one that it saw first."""
+    name = "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"
+    assert ray_names.unread([name]) == []
+    assert READY_S / 2 <= float(serve_environment()[name]) < READY_S
 
 
 def test_serve_finds_the_edge_by_its_import_path() -> None:
