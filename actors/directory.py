@@ -21,6 +21,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
+from actors.handles import Handles
 from actors.names import NAMESPACE
 from actors.peers import WorkerGone, WorkerUnreachable
 from orchestrator.errors import ActorUnreachable, OrchestratorError
@@ -43,7 +44,7 @@ class RayPeers:
     """`peers.Peers` over Ray."""
 
     def __init__(self) -> None:
-        self._handles: dict[str, Any] = {}
+        self._handles = Handles()
         #: worker -> incarnation that the handle is of
         self._met: dict[str, str] = {}
         #: names that are being asked for: while Ray's GCS is away each blocks one thread, and not one more per caller
@@ -55,14 +56,13 @@ class RayPeers:
         """Names come again: a batch that is sent to an actor which was ended would count as lost."""
         if self._met.get(worker) != incarnation:
             self._met[worker] = incarnation
-            self._handles.pop(worker, None)
+            self._handles.drop(worker)
             self._asked.pop(worker, None)
 
     async def look_up(self, worker: str, incarnation: str) -> None:
-        """So that the first call of a worker needs nothing of Ray's GCS."""
+        """As `reaches`, of that incarnation."""
         self.meet(worker, incarnation)
-        if not await self.exists(worker):
-            _log.info("%s went before anything was sent there", worker)
+        await self.reaches(worker)
 
     async def exchange(self, worker: str, blob: bytes) -> bytes:
         """Runs as long as the batch does; WorkerGone, or WorkerUnreachable."""
@@ -85,7 +85,7 @@ class RayPeers:
         """What a call that failed says of the worker."""
         if isinstance(failed, ActorUnavailableError):  # once it is reached again, it is by the same handle
             return WorkerUnreachable(worker, _first_line(failed))
-        self._handles.pop(worker, None)
+        self._handles.drop(worker)
         return WorkerGone(worker, _first_line(failed))
 
     async def is_dead(self, worker: str) -> bool:
@@ -128,6 +128,18 @@ class RayPeers:
         answer: bytes = await self._reach(actor, method, blob, patience_s)
         return answer
 
+    async def reaches(self, actor: str) -> bool:
+        """Does the actor answer within CONTROL_S? Then the next call needs nothing of Ray's GCS.
+
+        To know that it exists is not enough: a process asks GCS where an actor lives when it first calls it.
+        """
+        try:
+            await self.control(actor, "ping")
+        except WorkerGone as gone:
+            _log.info("%s", gone)
+            return False
+        return True
+
     async def exists(self, actor: str) -> bool:
         """Does an actor of that name live, or is it being restarted?"""
         try:
@@ -142,7 +154,7 @@ class RayPeers:
         except TimeoutError as late:
             raise ActorUnreachable(actor, f"no answer to {method} within {patience_s:.0f} s") from late
         except RayActorError as gone:
-            self._handles.pop(actor, None)
+            self._handles.drop(actor)
             raise ActorUnreachable(actor, _first_line(gone)) from gone
         except (RayError, ValueError) as failed:
             cause = failed.cause if isinstance(failed, RayTaskError) else failed
@@ -170,7 +182,7 @@ class RayPeers:
             return  # somebody else has the name by now
         del self._asked[actor]
         if not asked.cancelled() and asked.exception() is None:
-            self._handles[actor] = asked.result()
+            self._handles.keep(actor, asked.result())
 
 
 def process_of(actor_id: Any) -> tuple[str, int] | None:

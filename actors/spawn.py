@@ -204,6 +204,9 @@ class RayControlPlane:
     def __init__(self, settings: Settings) -> None:
         self._peers = RayPeers()
         self._run_actors = [run_actor_name(n) for n in range(settings.run_actors_max)]
+        #: who was not called yet: while Ray's GCS is away that would have to wait
+        self._unmet = {SUPERVISOR, *self._run_actors}
+        self._meeting: asyncio.Task[None] | None = None
         #: was the gateway there before?
         self._gateway_met = False
         self._wards = {ward: Batched(partial(self._ask, ward)) for ward in ("jobs", "pipelines", "webhooks")}
@@ -283,7 +286,15 @@ class RayControlPlane:
             await self._peers.ask(SCHEDULER, "slot_states", b"")
         except ActorUnreachable:
             return False
+        if self._unmet and (self._meeting is None or self._meeting.done()):
+            self._meeting = asyncio.create_task(self._meet())
         return True
+
+    async def _meet(self) -> None:
+        """Call everybody once; whoever does not answer now is called after a later look at the scheduler."""
+        for actor in sorted(self._unmet):
+            if await self._peers.reaches(actor):
+                self._unmet.discard(actor)
 
     async def answers(self, actor: str) -> bool:
         """Does the actor of an orchestrator instance answer within ANSWER_S?"""

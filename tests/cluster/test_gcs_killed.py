@@ -17,7 +17,7 @@ import pytest
 from tests.cluster.load import TASKS, Load, begin, until
 from tests.cluster.nodes import CONTROL, Cluster, Shape, ray_cluster, serving
 from tests.cluster.nodes import TASKS as CODE
-from tests.dags_api import fresh_noop
+from tests.dags_api import fresh, fresh_noop, task
 from tests.live import Server, kill_all, processes
 from tests.live import serving as serving_alone
 
@@ -78,6 +78,27 @@ def test_tasks_go_on_while_gcs_is_away_and_after_it_came_back(cluster: Cluster, 
     )
     assert meanwhile > 0
     check(load)
+
+
+def test_checkpoints_are_taken_while_gcs_is_away(cluster: Cluster, server: Server, tmp_path: Path) -> None:
+    until(lambda: at_work(server, 2 * CPUS), 60)
+    api, name, file = server.api(), fresh("noting"), tmp_path / "checkpoints"
+    params = {"folder": str(tmp_path), "seconds": AWAY_S + 5.0}
+    api.define(name, task("note", entrypoint="marking_tasks:note_often", params=params))
+    run_id = api.trigger(name)["run_id"]
+    until(lambda: file.exists() and file.read_text().count("\n") >= 5, 30)
+    gcs = cluster.nodes["head"].gcs
+    assert gcs is not None
+    os.kill(gcs, signal.SIGKILL)
+    gone_s = time.monotonic()
+    time.sleep(AWAY_S)
+    cluster.start_gcs()
+    assert api.wait(run_id)["state"] == "success"
+    taken = [[float(word) for word in line.split()] for line in file.read_text().splitlines()]
+    meanwhile = [took_s for begun_s, took_s in taken if gone_s <= begun_s <= gone_s + AWAY_S]
+    print(f"{len(meanwhile)} checkpoints in the {AWAY_S:.0f} s without GCS, the slowest took {max(meanwhile):.3f} s")
+    assert len(meanwhile) >= AWAY_S
+    assert max(meanwhile) < AWAY_S / 2, "it has waited for GCS"
 
 
 def test_what_had_to_be_started_meanwhile_is_there_in_the_end(cluster: Cluster, server: Server) -> None:

@@ -17,12 +17,14 @@ from orchestrator.errors import ActorUnreachable, NotFound
 
 
 class Worker:
-    """A handle whose `exchange` tells which incarnation it is of."""
+    """A handle whose methods tell which incarnation it is of."""
 
     def __init__(self, incarnation: str) -> None:
-        self.incarnation, self.exchange = incarnation, self
+        self.incarnation, self.calls = incarnation, 0
+        self.exchange = self.ping = self
 
-    async def remote(self, _blob: bytes) -> bytes:
+    async def remote(self, *_args: bytes) -> bytes:
+        self.calls += 1
         return self.incarnation.encode()
 
 
@@ -108,17 +110,18 @@ async def test_a_worker_with_the_name_of_one_that_was_ended_is_the_one_that_gets
 async def test_a_worker_that_was_looked_up_is_reached_while_nobody_can_be_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    away = False
+    away, worker = False, Worker("i1")
 
     def get_actor(name: str, _namespace: str) -> Any:
         if away:
             raise ValueError(name)
-        return Worker("i1")
+        return worker
 
     monkeypatch.setattr(directory.ray, "get_actor", get_actor)
     peers = RayPeers()
     await peers.look_up("w0", "i1")
     away = True
+    assert worker.calls == 1  # whoever has only a handle still has to ask where the actor lives
     await peers.look_up("w1", "i1")  # nobody hears of it: nothing was to be sent there
     peers.meet("w0", "i1")
     assert await peers.exchange("w0", b"") == b"i1"
