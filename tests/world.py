@@ -54,6 +54,8 @@ RUN_ACTORS = ["run-actor-0", "run-actor-1"]
 DRIVEN_TTL_S = 60.0
 #: virtual seconds in which everything must have ended once nothing goes wrong any more
 ENDS_WITHIN_S = 240.0
+#: seconds after the last start of a process within which it has read its news
+SETTLES_S = 2.0
 
 
 class WorldFailed(AssertionError):
@@ -234,7 +236,7 @@ class World:
         await clients.insist(partial(clients.define, unscheduled))
         for dag_id in clients.definitions:
             await clients.insist(partial(gateway.resume_dag, TENANT, dag_id, None, None))
-        while (open_ := self.open()) and not self.watcher.failures:
+        while ((open_ := self.open()) or self._somebody_is_away()) and not self.watcher.failures:
             if self.loop.time() > deadline:
                 raise AssertionError(f"I10 still open after {ENDS_WITHIN_S:.0f} s: {self._described(open_)}")
             for run_id in open_:
@@ -245,6 +247,11 @@ class World:
                             continue
                         await clients.insist(partial(gateway.resume_run, TENANT, run_id, None))
             await asyncio.sleep(1.0)
+
+    def _somebody_is_away(self) -> bool:
+        """News of a run's end may wait for a process that is not back, or has just come."""
+        away = {"scheduler", *RUN_ACTORS} - self.wire.processes.keys()
+        return bool(away) or self.loop.time() - self.watcher.troubled_s < SETTLES_S
 
     def open(self) -> list[str]:
         """Runs that have not ended."""
