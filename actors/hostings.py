@@ -87,10 +87,10 @@ class Hostings:
         self._spawn(self._supervise("release", name))
 
     async def _send(self, host: Host) -> None:
-        """Tell a RunActor all there is, until there is no more; what could not be told is told again."""
+        """Tell a RunActor all there is while it is needed, until there is no more; what was not heard is told again."""
         if not host.standing and not host.epoch:
-            await self._supervise("ensure", host.name)
-        while host.due:
+            await self._ensure(host)
+        while host.due and self._hosts.has(host):
             message = self._compose(host)
             try:
                 await self._peers.tell(host.name, "host", actor_codec.encode_control(message))
@@ -98,7 +98,7 @@ class Hostings:
                 _log.warning("%s", unavailable)
                 self._restore(host, message)
                 if not host.standing:
-                    await self._supervise("ensure", host.name)
+                    await self._ensure(host)
                 await asyncio.sleep(AGAIN_S)
         host.sending = False
 
@@ -132,6 +132,10 @@ class Hostings:
             weights = tuple(self._weights.items())
         host.leads_due = host.weights_due = False
         return leads, weights
+
+    async def _ensure(self, host: Host) -> None:
+        if self._hosts.has(host):  # its run may have ended since, and then an order to end it is under way
+            await self._supervise("ensure", host.name)
 
     def _supervise(self, method: str, actor: str) -> Coroutine[Any, Any, None]:
         """Have the supervisor start or end an actor that is there for one run; asked again when it matters."""

@@ -109,6 +109,10 @@ class Hosts:
         """Whom to ask what any of them can do; None = nobody."""
         return self.idlest.name if self.ready else None
 
+    def has(self, host: Host) -> bool:
+        """Is it needed? Another one may have its name since."""
+        return self.by_name.get(host.name) is host
+
     def stand(self, names: Iterable[str]) -> None:
         """These are always there, says the supervisor."""
         for name in names:
@@ -233,6 +237,7 @@ class Hosts:
         self.unplace(run_id)
         if owner:
             self.place(run_id, owner)
+            self._visiting.discard(run_id)
             if run_id in self._woken:
                 self._woken[run_id] = owner
 

@@ -118,6 +118,26 @@ async def test_an_actor_of_a_single_run_is_started_before_it_is_told_and_again_w
 
 
 @told
+async def test_an_actor_whose_run_ended_before_it_answered_is_not_started_again(stage: HostingStage) -> None:
+    stage.peers.deaf = 100
+    stage.hosts.admit("r1", OWN, since=1, lane="")
+    await stage.send()
+    before = list(stage.peers.orders)
+    stage.hosts.ended("r1")
+    await stage.pass_(5 * AGAIN_S)
+    assert stage.peers.orders == [*before, ("release", OWN, (EPOCH << 32) + len(before) + 1)]
+
+
+@told
+async def test_an_actor_whose_run_ended_before_it_was_ordered_is_not_started(stage: HostingStage) -> None:
+    stage.hosts.admit("r1", OWN, since=1, lane="")
+    stage.hostings.send(0.0)
+    stage.hosts.ended("r1")
+    await stage.pass_(AGAIN_S)
+    assert (stage.peers.orders, stage.peers.heard_by(OWN)) == ([("release", OWN, (EPOCH << 32) + 1)], [])
+
+
+@told
 async def test_an_actor_of_a_single_run_that_has_told_where_it_stands_is_there(stage: HostingStage) -> None:
     stage.hosts.place("r1", OWN).epoch = 1
     stage.hosts.wake("r1")

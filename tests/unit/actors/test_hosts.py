@@ -230,3 +230,17 @@ async def test_a_visitor_that_ends_again_is_forgotten_at_once(stage: HostingStag
     host = await visit(stage)
     stage.hosts.ended("r1")
     assert (host.runs, host.visitors, stage.hosts.knows("r1")) == (set(), {}, False)
+
+
+@told
+async def test_a_run_that_ended_and_goes_on_before_it_was_looked_at_is_no_visitor(stage: HostingStage) -> None:
+    stage.hosts.wake("r1")
+    stage.hosts.ended("r1")
+    stage.hosts.moved("r1", OWN)
+    stage.hosts.host_woken()
+    host = stage.hosts.by_name[OWN]
+    await stage.send()
+    stage.hosts.heard(OWN, 1)
+    await stage.pass_(2 * ACTED_AFTER_S)
+    stage.hosts.heard(OWN, 1)
+    assert (host.runs, host.visitors, stage.released) == ({"r1"}, {}, [])
