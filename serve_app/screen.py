@@ -167,19 +167,24 @@ def progress(title: str, total: int, *, quiet: bool) -> Iterator[Bar]:
 
 @contextmanager
 def readers() -> Iterator[None]:
-    """What is printed inside is out after it; a reader that has seen enough, such as `head`, is no error."""
-    status = 0
+    """What is printed inside is out after it; a reader that has seen enough, such as `head`, is no error.
+
+    What else ends the block ends it in any case.
+    """
+    end: BaseException = typer.Exit(0)
     try:
         try:
             yield
-        except typer.Exit as told:
-            status = told.exit_code
+        except BrokenPipeError:
+            raise
+        except BaseException as told:
+            end = told
             raise
         finally:
             sys.stdout.flush()
     except BrokenPipeError:  # typer would end with 1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(status) from None
+        raise end from None
 
 
 class Bar:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 
 import pytest
+import typer
 
+from orchestrator.errors import Conflict
 from serve_app import screen
 
 RUN = "run_0355S2lypLI8rVGmJfUiZK"
@@ -49,3 +53,23 @@ def test_on_a_narrow_terminal_nothing_of_a_long_name_is_lost(capsys: pytest.Capt
     name = "abcdefghij" * 20
     screen.print_table(("task", "state"), [(name, "done")])
     assert "".join(line.split(" ")[0] for line in lines(capsys.readouterr().out)[1:]) == name
+
+
+def speak(end: Exception) -> None:
+    """A command that prints something, and ends so."""
+    with screen.readers():
+        print("a line")
+        raise end
+
+
+@pytest.mark.parametrize("end", [typer.Exit(3), Conflict("no")])
+def test_a_command_whose_reader_has_seen_enough_ends_as_it_would_have(
+    monkeypatch: pytest.MonkeyPatch, end: Exception
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as broken:
+        monkeypatch.setattr(sys, "stdout", broken)
+        with pytest.raises(type(end)) as told:
+            speak(end)
+    assert told.value is end
