@@ -92,12 +92,17 @@ class RayPeers:
         """Was it started anew, or does nobody listen any more where it was? False when that is not known at once."""
         try:
             async with asyncio.timeout(PROBE_S):
-                place = await self._place(await self._handle(worker))
+                try:
+                    handle = await self._handle(worker)
+                except ValueError:
+                    return True
+                place = await self._place(handle)
                 return place is None or await _refuses(*place)
         except (RayError, RuntimeError, OSError):  # a TimeoutError is an OSError
             return False
-        except ValueError:
-            return True
+        except Exception as error:  # what is asked is no public part of Ray: another version may not have it
+            _log.warning("cannot tell whether %s lives: %r", worker, error)
+            return False
 
     async def _place(self, handle: Any) -> tuple[str, int] | None:
         while self._looking is not None:

@@ -243,6 +243,20 @@ async def test_a_worker_whose_name_nobody_has_is_dead(monkeypatch: pytest.Monkey
     assert await RayPeers().is_dead("w0")
 
 
+@pytest.mark.parametrize("error", [AttributeError("state"), ValueError("an id")])
+async def test_nobody_is_known_to_be_dead_where_ray_cannot_be_asked(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """What is asked is no public part of Ray."""
+
+    def process_of(_: str) -> None:
+        raise error
+
+    failing(monkeypatch, CUT)
+    monkeypatch.setattr(directory, "process_of", process_of)
+    assert not await RayPeers().is_dead("w0")
+
+
 async def test_nobody_is_known_to_be_dead_while_gcs_is_away_and_that_blocks_one_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
