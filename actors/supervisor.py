@@ -412,7 +412,8 @@ class Supervisor:
     async def _retire(self) -> None:
         """End those that have no work, and will get none: so says a scheduler that was told, or never met them."""
         for name in sorted(self._unneeded):
-            await self.dismiss(name)
+            if name in self._unneeded:  # it may be needed again since the one before it was ended
+                await self.dismiss(name)
         draining = self._pools.draining
         if not draining:
             return

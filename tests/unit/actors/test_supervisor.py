@@ -561,6 +561,31 @@ async def test_an_actor_for_one_run_that_could_not_be_ended_is_ended_in_the_next
     assert OWN not in stage.names
 
 
+async def test_an_actor_that_is_needed_again_while_another_one_ends_is_kept() -> None:
+    loop, ends = asyncio.get_running_loop(), list[str]()
+
+    class Stage(HeldStage):
+        def end(self, name: str) -> None:
+            super().end(name)
+            ends.append(name)
+            again = asyncio.run_coroutine_threadsafe(made.ensure(asked(2, "run:b")), loop)
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(5)
+            assert not again.done(), "a phase is under way"
+
+    stage = Stage()
+    made = supervisor(stage, peers=Scheduler())
+    for name in ("run:a", "run:b"):
+        await made.ensure(asked(1, name))
+        with pytest.raises(RuntimeError):
+            await made.release(asked(1, name))
+    stage.away = False
+    await made._phase(made._retire)
+    assert ends == ["run:a"]
+    await rounds(made)
+    assert "run:b" in stage.names
+    assert "run:a" not in stage.names
+
+
 async def test_rays_autoscaler_is_told_when_what_is_needed_changes_and_only_where_it_may_exist() -> None:
     rest, busy = (({"CPU": 1.0},), ({},)), (({"CPU": 1.0}, {"GPU": 1.0}, {"GPU": 1.0}), ({}, {}, {}))
     for address, requests in (("", []), ("auto", [rest, busy, rest])):
