@@ -2,7 +2,7 @@
 
     Roster ─▶ standing ones ─────────────┐          ┌─▶ runs that live there, of each the admission that holds
     a dedicated run ─▶ one of its own ───┼─▶ Host ──┤
-    Standing of another incarnation ─────┘          └─▶ due: admissions, grants, yields, workers that came ─▶ `hostings`
+    Standing of another incarnation ─────┘          └─▶ due: admissions, grants, yields, workers that came ─▶ mail
 
 A run is *placed* from when it is admitted, woken, or found with its owner, until it ends, sleeps or is queued again;
 placement is *spread, then stack*: it goes to the standing RunActor with the fewest runs. An admission holds as long as

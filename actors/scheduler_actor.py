@@ -1,7 +1,7 @@
 """The scheduler: which queued run starts, on which RunActor, and who gets which worker slot.
 
     sched stream (journal) ─▶ admission ─┐          (`run_queue`: what waits; `hosts`: what is due to whom)
-    Standing of RunActors  ─▶ slots ─────┼─▶ Hosting, one message in flight per RunActor (`hostings`)
+    Standing of RunActors  ─▶ slots ─────┼─▶ Hosting, one message in flight per RunActor (`host_mailer`)
     Roster of supervisor   ─▶ who exists ┘          (`worker_arrivals`: whose slot there is)
 
 Everything here is memory, rebuilt when it restarts: queued and active runs from the journal, leases by
@@ -21,7 +21,7 @@ from functools import partial
 from actors.clock import Clock
 from actors.gatherer import Gatherer
 from actors.guard import Guard
-from actors.hostings import Hostings
+from actors.host_mailer import HostMailer
 from actors.hosts import ACTED_AFTER_S, Host, Hosts
 from actors.living import Living
 from actors.names import SCHEDULER, SUPERVISOR, is_own_actor, own_actor_name
@@ -68,7 +68,7 @@ class SchedulerActor(Living):
         self._admissions = Admissions({name: weight for (_, name), weight in weights.items()})
         self._slots = Slots(weights, WAKES, headroom(settings))
         self._hosts = Hosts(clock, self._slots, self._release)
-        self._hostings = Hostings(peers, clock, self._slots, self._hosts, self._spawn)
+        self._mailer = HostMailer(peers, clock, self._slots, self._hosts, self._spawn)
         self._workers = WorkerArrivals(peers, clock, self._slots, self._spawn, self._worker_there)
         self._guard = Guard(
             peers,
@@ -155,7 +155,7 @@ class SchedulerActor(Living):
     async def take_weights(self, _blob: bytes) -> bytes:
         """Weights of tenants have changed: read them again."""
         await self._ready.wait()
-        self._hostings.weigh(await self._journal.records(TENANT_SHARES))
+        self._mailer.weigh(await self._journal.records(TENANT_SHARES))
         self._wake.set()
         return b""
 
@@ -173,14 +173,14 @@ class SchedulerActor(Living):
     async def _live(self) -> None:
         self._epoch = await self.insist(lambda: self._journal.take_epoch(SCHEDULER))
         self._hosts.begin(self._epoch)
-        self._hostings.begin(self._epoch)
+        self._mailer.begin(self._epoch)
         self._slots.number_from(self._epoch << 32)
         self._guard.begin(self._epoch, await self.insist(lambda: self._journal.records(LIMITS)))
         kept = (await self.insist(lambda: self._journal.owner(SCHEDULER))).cursor
         cursor = await self.insist(lambda: self._journal.position(SCHED))
         if not await self._fetch_roster():
             self._spawn(self._fetch_roster_later())
-        self._hostings.weigh(await self.insist(lambda: self._journal.records(TENANT_SHARES)))
+        self._mailer.weigh(await self.insist(lambda: self._journal.records(TENANT_SHARES)))
         await self._rebuild()
         await self.insist(lambda: self._read_wakes(kept))
         self._cursor = await self.insist(partial(self._read_on, cursor))  # news that are old already admit nothing
@@ -290,7 +290,7 @@ class SchedulerActor(Living):
             await self._ensure_current()
             await self._fetch_roster()  # the last word may be of a former supervisor
             shares = await self.insist(lambda: self._journal.records(TENANT_SHARES))
-            self._hostings.weigh(shares)  # the word of a change may be lost
+            self._mailer.weigh(shares)  # the word of a change may be lost
 
     async def _ensure_current(self) -> None:
         await self.ensure_current(self._journal, self._epoch)
@@ -423,7 +423,7 @@ class SchedulerActor(Living):
     def _release(self, actor: str) -> None:
         """A RunActor that was there for one run is not needed any more."""
         self._guard.forget(actor)
-        self._hostings.release(actor)
+        self._mailer.release(actor)
 
     # ── decisions ─────────────────────────────────────────────────────────────────────────────────
 
@@ -446,7 +446,7 @@ class SchedulerActor(Living):
         self._guard.ask_back(now_s)
         self._guard.send()
         self._pool_demand.look(now_s)
-        self._hostings.send(now_s)
+        self._mailer.send(now_s)
 
     def _grant(self, now_s: float) -> None:
         for grant in self._slots.grants(now_s, self._guard.takes(now_s)):

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from actors.clock import Clock
-from actors.hostings import Hostings
+from actors.host_mailer import HostMailer
 from actors.hosts import Hosts
 from actors.peers import WorkerGone
 from actors.worker_arrivals import WorkerArrivals
@@ -77,14 +77,14 @@ class HostingStage:
         clock = LoopClock()
         peers: Any = self.peers
         self.hosts = Hosts(clock, self.slots, self._release)
-        self.hostings = Hostings(peers, clock, self.slots, self.hosts, self.spawn)
+        self.mailer = HostMailer(peers, clock, self.slots, self.hosts, self.spawn)
         self.workers = WorkerArrivals(peers, clock, self.slots, self.spawn, self.hosts.worker_there)
         self.hosts.begin(EPOCH)
-        self.hostings.begin(EPOCH)
+        self.mailer.begin(EPOCH)
 
     def _release(self, name: str) -> None:
         self.released.append(name)
-        self.hostings.release(name)
+        self.mailer.release(name)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run it beside."""
@@ -99,7 +99,7 @@ class HostingStage:
 
     async def send(self, wait_s: float = 0.0) -> None:
         """Decide, and let what follows happen."""
-        self.hostings.send(asyncio.get_running_loop().time())
+        self.mailer.send(asyncio.get_running_loop().time())
         await self.pass_(wait_s)
 
     async def pass_(self, wait_s: float = 0.0) -> None:

@@ -1,11 +1,11 @@
-"""actors.hostings: RunActors hear all that is due, one message at a time, and again what they have not heard."""
+"""actors.host_mailer: RunActors hear all that is due, one message at a time, and again what they have not heard."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from actors.hostings import AGAIN_S
+from actors.host_mailer import AGAIN_S
 from orchestrator import codec
 from orchestrator.control import Hosting
 from tests.hosting_stage import EPOCH, HostingStage
@@ -131,7 +131,7 @@ async def test_an_actor_whose_run_ended_before_it_answered_is_not_started_again(
 @told
 async def test_an_actor_whose_run_ended_before_it_was_ordered_is_not_started(stage: HostingStage) -> None:
     stage.hosts.admit("r1", OWN, since=1, lane="")
-    stage.hostings.send(0.0)
+    stage.mailer.send(0.0)
     stage.hosts.ended("r1")
     await stage.pass_(AGAIN_S)
     assert (stage.peers.orders, stage.peers.heard_by(OWN)) == ([("release", OWN, (EPOCH << 32) + 1)], [])
@@ -163,7 +163,7 @@ async def test_nodes_of_leases_are_for_who_tells_where_tasks_are_at_home(stage: 
 @told
 async def test_a_weight_that_was_taken_back_is_told_once(stage: HostingStage) -> None:
     for records in ({"acme": codec.encode_share(2.0)}, {}, {}):
-        stage.hostings.weigh(records)
+        stage.mailer.weigh(records)
         await stage.send()
     assert [message.weights for message in stage.peers.heard_by(A)] == [(("acme", 2.0),), (("acme", 1.0),)]
 
@@ -171,14 +171,14 @@ async def test_a_weight_that_was_taken_back_is_told_once(stage: HostingStage) ->
 @told
 async def test_weights_that_were_not_delivered_are_told_again(stage: HostingStage) -> None:
     stage.peers.deaf = 1
-    stage.hostings.weigh({"acme": codec.encode_share(2.0)})
+    stage.mailer.weigh({"acme": codec.encode_share(2.0)})
     await stage.send(AGAIN_S)
     assert [(message.weights, message.leads) for message in stage.peers.heard_by(A)] == [((("acme", 2.0),), ())]
 
 
 @told
 async def test_a_run_actor_that_was_replaced_is_told_the_weights_again(stage: HostingStage) -> None:
-    stage.hostings.weigh({"acme": codec.encode_share(2.0)})
+    stage.mailer.weigh({"acme": codec.encode_share(2.0)})
     await stage.send()
     stage.hosts.heard(A, 2)
     await stage.send()

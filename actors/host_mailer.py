@@ -35,7 +35,7 @@ AGAIN_S = 0.2
 _Shares = tuple[tuple[tuple[Path, float], ...] | None, tuple[tuple[str, float], ...] | None]
 
 
-class Hostings:
+class HostMailer:
     """For one scheduler, whose `slots` and `hosts` these are. `begin` it before anything else."""
 
     def __init__(
