@@ -408,10 +408,10 @@ def test_a_value_that_comes_cut_off_is_not_kept(tmp_path: Path) -> None:
         to.truncate(value.size_bytes // 2)
         to.seek(0, os.SEEK_END)
 
-    nodes.wire.copy = cut_off  # type: ignore[method-assign]  # a line that breaks without a word
-    with pytest.raises(Unavailable, match="cut off"):
-        nodes.b.read(value)
-    nodes.wire.copy = copy  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as line:
+        line.setattr(nodes.wire, "copy", cut_off)  # it breaks without a word
+        with pytest.raises(Unavailable, match="cut off"):
+            nodes.b.read(value)
     assert (nodes.b.read(value) == ARRAY).all()
 
 

@@ -142,6 +142,16 @@ class Stage:
         return not any(seat.batches for seat in self.crew.seats.values())
 
 
+async def cut_off() -> Stage:
+    """An attempt runs at a worker that is not reached any more."""
+    stage = Stage()
+    stage.send("a")
+    await asyncio.sleep(0.01)
+    stage.far.cut_off = True
+    stage.far.breaks.set()
+    return stage
+
+
 def test_an_attempt_that_runs_on_is_waited_for_and_has_not_begun_twice() -> None:
     async def scenario() -> None:
         stage = Stage()
@@ -265,11 +275,7 @@ def test_attempts_of_a_worker_that_is_found_dead_are_lost_at_once() -> None:
 
 def test_a_worker_that_dies_while_it_is_not_reached_is_noticed_before_its_lease_is_over() -> None:
     async def scenario() -> None:
-        stage = Stage()
-        stage.send("a")
-        await asyncio.sleep(0.01)
-        stage.far.cut_off = True
-        stage.far.breaks.set()
+        stage = await cut_off()
         await asyncio.sleep(1.0)
         assert stage.lost == []
         stage.far.dead = True
@@ -281,11 +287,7 @@ def test_a_worker_that_dies_while_it_is_not_reached_is_noticed_before_its_lease_
 
 def test_attempts_of_a_worker_that_does_not_answer_are_lost_when_its_lease_is_over_and_it_is_ended() -> None:
     async def scenario() -> float:
-        stage = Stage()
-        stage.send("a")
-        await asyncio.sleep(0.01)
-        stage.far.cut_off = True
-        stage.far.breaks.set()
+        stage = await cut_off()
         loop = asyncio.get_running_loop()
         while not stage.lost:  # noqa: ASYNC110 # nobody tells
             await asyncio.sleep(0.01)
@@ -298,11 +300,7 @@ def test_attempts_of_a_worker_that_does_not_answer_are_lost_when_its_lease_is_ov
 
 def test_a_worker_that_answers_before_its_lease_is_over_keeps_its_attempts() -> None:
     async def scenario() -> None:
-        stage = Stage()
-        stage.send("a")
-        await asyncio.sleep(0.01)
-        stage.far.cut_off = True
-        stage.far.breaks.set()
+        stage = await cut_off()
         await asyncio.sleep(5.0)
         stage.far.cut_off = False
         await asyncio.sleep(30.0)

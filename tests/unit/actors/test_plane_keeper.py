@@ -34,46 +34,31 @@ class Answers:
         return HERE
 
 
+async def life(*answers: Lease | None) -> list[str]:
+    """What a plane that is told so of the lease does, until it leaves."""
+    told: list[str] = []
+
+    async def end_cast() -> None:
+        told.append("ended")
+
+    begun, left = (lambda word=word: told.append(word) for word in ("begun", "left"))
+    async with asyncio.timeout(5):
+        await PlaneKeeper(Answers(*answers), Claim("here"), begun, end_cast, left).run()
+    return told
+
+
 async def test_a_journal_that_refuses_steps_keeps_nobody_from_standing_by_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(plane_keeper, "RENEW_S", 0.001)
     monkeypatch.setattr(plane_keeper, "LOOK_S", 0.001)
-    told: list[str] = []
-
-    async def end_cast() -> None:
-        told.append("ended")
-
-    keeper = PlaneKeeper(
-        Answers(None, HERE, None, ELSEWHERE),
-        Claim("here"),
-        lambda: told.append("begun"),
-        end_cast,
-        lambda: told.append("left"),
-    )
-    async with asyncio.timeout(5):
-        await keeper.run()
-    assert told == ["begun", "ended", "left"]
+    assert await life(None, HERE, None, ELSEWHERE) == ["begun", "ended", "left"]
 
 
 async def test_a_plane_that_has_the_lease_again_after_another_one_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """It was paused meanwhile: what it knows of pools, and its epochs, are of a former term."""
     monkeypatch.setattr(plane_keeper, "RENEW_S", 0.001)
-    told: list[str] = []
-
-    async def end_cast() -> None:
-        told.append("ended")
-
-    keeper = PlaneKeeper(
-        Answers(HERE, HERE, Lease("here", 3)),
-        Claim("here"),
-        lambda: told.append("begun"),
-        end_cast,
-        lambda: told.append("left"),
-    )
-    async with asyncio.timeout(5):
-        await keeper.run()
-    assert told == ["begun", "ended", "left"]
+    assert await life(HERE, HERE, Lease("here", 3)) == ["begun", "ended", "left"]
 
 
 async def test_a_plane_that_cannot_begin_ends_its_process_and_does_not_hold_the_lease_idly() -> None:

@@ -10,7 +10,7 @@ from actors.scheduler_view import SchedulerView
 from orchestrator.cluster_views import RunWaiting
 from orchestrator.dispatch import Admission, Queued
 from orchestrator.slots import Slots
-from tests.unit.actors.test_supervisor import NoPeers
+from tests.supervisor_stage import NoPeers
 
 LEAF = ("acme", "manual", "d")
 

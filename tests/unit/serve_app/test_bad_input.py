@@ -25,7 +25,7 @@ from tests.bundle_builders import files
 from tests.dags_requests import is_error
 from tests.fakes_journal import MemoryJournal
 from tests.gateway_stage import Stage
-from tests.unit.actors.test_supervisor import FakeStage, NoPeers
+from tests.supervisor_stage import FakeStage, NoPeers
 from tests.unit.serve_app.conftest import BASE, GRANTS, TOKENS, UNLIMITED
 
 HUGE = "9" * 400
